@@ -1,0 +1,310 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""A cipher: an ordered list of steps."""
+
+import re
+from typing import Any, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from .grid import check_image, grid_shape, spatial_shape
+from .layout import PatchLayout
+from .randomness import RandomSource
+from .steps import STEPS, Mix, Step, check_steps
+
+_SHORT_STEP = re.compile(
+    r'(?P<name>[a-z_]+)(?P<number>\d*)(:(?P<option>\w+))?')
+
+CipherLike = Union['Cipher', str, dict, Sequence]
+
+
+class Cipher:
+    """Perceptual obfuscation of images by an ordered list of steps.
+
+    What it leaves readable is stated on each step (:attr:`Step.leaves`); it
+    is no encryption in the cryptographic sense.
+
+    Args:
+        steps (str | Sequence[Step | dict]): In order of application: a short
+            string such as ``'shuffle'``, ``'mix2'`` or ``'mix2+shuffle'``, or
+            a sequence of steps or of dicts such as
+            ``dict(type='mix', num_splits=2)``.
+        patch_size (int): Side P of a patch of the plain image in pixels.
+            Defaults to 16.
+
+    Raises:
+        TypeError: If ``steps`` or ``patch_size`` has the wrong type.
+        ValueError: If a step is unknown or the list makes no sense.
+
+    Examples:
+        >>> import numpy as np
+        >>> from hime_mm.ciphers import Cipher
+        >>> img = np.random.randint(0, 256, (64, 96, 3), np.uint8)
+        >>> cipher = Cipher('mix2+shuffle')
+        >>> encrypted, layout, drawn = cipher.encrypt(img)
+        >>> encrypted.shape
+        (32, 48, 3)
+    """
+
+    def __init__(self,
+                 steps: Union[str, Sequence[Union[Step, dict]]],
+                 patch_size: int = 16) -> None:
+        if isinstance(patch_size, bool) or not isinstance(patch_size, int):
+            raise TypeError('`patch_size` must be an int, got '
+                            f'{type(patch_size).__name__}')
+        if patch_size < 1:
+            raise ValueError(f'`patch_size` must be positive, got {patch_size}')
+        if isinstance(steps, str):
+            steps = [self._parse_step(part) for part in steps.split('+')]
+        elif isinstance(steps, Sequence):
+            steps = [self._build_step(step) for step in steps]
+        else:
+            raise TypeError('`steps` must be a string such as "mix2+shuffle" '
+                            'or a sequence of steps, got '
+                            f'{type(steps).__name__}')
+        check_steps(tuple(steps), patch_size)
+        self.steps: Tuple[Step, ...] = tuple(steps)
+        self.patch_size = patch_size
+
+    @classmethod
+    def build(cls,
+              cipher: CipherLike,
+              patch_size: Optional[int] = None) -> 'Cipher':
+        """Make a cipher from any of its written forms.
+
+        Args:
+            cipher (Cipher | str | dict | Sequence): A cipher, a short string,
+                a dict ``dict(steps=..., patch_size=...)`` or a sequence of
+                steps.
+            patch_size (int, optional): Side of a patch in pixels. None takes
+                the cipher's own, or 16 where it names none. Defaults to None.
+
+        Returns:
+            Cipher: The cipher.
+
+        Raises:
+            ValueError: If ``cipher`` names another patch size than
+                ``patch_size``.
+        """
+        if isinstance(cipher, dict):
+            unknown = set(cipher) - {'steps', 'patch_size'}
+            if unknown or 'steps' not in cipher:
+                raise ValueError('a cipher dict has the keys `steps` and '
+                                 f'`patch_size`, got {sorted(cipher)}')
+            own = cipher.get('patch_size')
+            steps = cipher['steps']
+        elif isinstance(cipher, Cipher):
+            own, steps = cipher.patch_size, cipher.steps
+        else:
+            own, steps = None, cipher
+        if own is not None and patch_size is not None and own != patch_size:
+            raise ValueError(f'the cipher has a patch size of {own}, but '
+                             f'`patch_size` is {patch_size}: give it once')
+        own = patch_size if own is None else own
+        return cls(steps, patch_size=16 if own is None else own)
+
+    @staticmethod
+    def _parse_step(text: str) -> Step:
+        match = _SHORT_STEP.fullmatch(text.strip())
+        if match is None or match['name'] not in STEPS:
+            raise ValueError(f'unknown cipher step {text!r}: choose from '
+                             f'{sorted(STEPS)}, as in "mix2+shuffle"')
+        return STEPS[match['name']].parse(match['number'],
+                                          match['option'] or '')
+
+    @staticmethod
+    def _build_step(step: Union[Step, dict]) -> Step:
+        if isinstance(step, Step):
+            return step
+        if isinstance(step, str):
+            return Cipher._parse_step(step)
+        if not isinstance(step, dict) or 'type' not in step:
+            raise TypeError('a cipher step must be a step, a string or a dict '
+                            f'with the key `type`, got {step!r}')
+        args = dict(step)
+        name = args.pop('type')
+        if name not in STEPS:
+            raise ValueError(f'unknown cipher step {name!r}: choose from '
+                             f'{sorted(STEPS)}')
+        return STEPS[name](**args)
+
+    def __str__(self) -> str:
+        return '+'.join(str(step) for step in self.steps)
+
+    def __repr__(self) -> str:
+        return f'Cipher({str(self)!r}, patch_size={self.patch_size})'
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cipher) and (
+            (self.steps, self.patch_size) == (other.steps, other.patch_size))
+
+    def __hash__(self) -> int:
+        return hash((self.steps, self.patch_size))
+
+    def to_dict(self) -> dict:
+        """The cipher as a config dict, such that :meth:`build` gives it back.
+
+        Returns:
+            dict: The keys ``steps`` and ``patch_size``; no secret.
+        """
+        return dict(
+            steps=[step.to_dict() for step in self.steps],
+            patch_size=self.patch_size)
+
+    @property
+    def invertible(self) -> bool:
+        """bool: Whether the key holder can undo every step exactly."""
+        return all(step.invertible for step in self.steps)
+
+    @property
+    def shuffles(self) -> bool:
+        """bool: Whether patches are moved."""
+        return any(step.name == 'shuffle' for step in self.steps)
+
+    @property
+    def shrink(self) -> int:
+        """int: How many plain pixels become one encrypted pixel per side."""
+        return int(np.prod([
+            step.shrink for step in self.steps if isinstance(step, Mix)
+        ], dtype=np.int64))
+
+    def plan(self, shape: Tuple[int, int]) -> PatchLayout:
+        """The public layout of an image of this size once it is encrypted.
+
+        Args:
+            shape (tuple[int, int]): Height and width of the plain image,
+                multiples of the patch size.
+
+        Returns:
+            PatchLayout: The layout without randomness.
+
+        Raises:
+            ValueError: If a side is no multiple of the patch size.
+        """
+        return self._layouts(shape)[-1]
+
+    def draw(self,
+             shape: Tuple[int, int],
+             source: RandomSource = None) -> List[Any]:
+        """Draw all randomness for one image, each step's in its order.
+
+        Args:
+            shape (tuple[int, int]): Height and width of the plain image.
+            source (np.random.Generator | np.random.RandomState, optional):
+                See :func:`~hime_mm.ciphers.randomness.draw_permutation`.
+                Defaults to None, the operating system.
+
+        Returns:
+            list: What :meth:`apply` takes. Whoever holds it can undo what can
+            be undone: keep it from logs and from who must not read the image.
+        """
+        layouts = self._layouts(shape)
+        return [
+            step.draw(layout, source)
+            for step, layout in zip(self.steps, layouts)
+        ]
+
+    def apply(self, img: np.ndarray, drawn: Sequence) -> np.ndarray:
+        """Encrypt one image, or a batch with one draw, deterministically.
+
+        Args:
+            img (np.ndarray): Shape (H, W), (H, W, C) or (B, H, W, C); uint8,
+                uint16, float32 or float64; H and W multiples of the patch
+                size.
+            drawn (Sequence): From :meth:`draw` for this size. For a batch,
+                each step's draw may be stacked along a first axis of size B.
+
+        Returns:
+            np.ndarray: The encrypted image, same dtype.
+
+        Raises:
+            TypeError: If the dtype is not supported.
+            ValueError: If the size or the draw does not fit.
+        """
+        check_image(img)
+        self._check_drawn(drawn)
+        layouts = self._layouts(spatial_shape(img))
+        for step, layout, value in zip(self.steps, layouts, drawn):
+            img = step.apply(img, layout, value)
+        return img
+
+    def encrypt(
+        self,
+        img: np.ndarray,
+        source: RandomSource = None
+    ) -> Tuple[np.ndarray, PatchLayout, List[Any]]:
+        """Draw and apply.
+
+        Args:
+            img (np.ndarray): Shape (H, W) or (H, W, C).
+            source (np.random.Generator | np.random.RandomState, optional):
+                See :meth:`draw`. Defaults to None, the operating system.
+
+        Returns:
+            tuple: The encrypted image, its layout with what only the key
+            holder knows, and the draw.
+        """
+        check_image(img)
+        if img.ndim == 4:
+            raise ValueError('`encrypt` takes one image; draw for each image '
+                             'of a batch and use `apply`')
+        shape = spatial_shape(img)
+        drawn = self.draw(shape, source)
+        return self.apply(img, drawn), self.secret_layout(shape, drawn), drawn
+
+    def decrypt(self, img: np.ndarray, drawn: Sequence) -> np.ndarray:
+        """Undo :meth:`apply` with the same draw.
+
+        Args:
+            img (np.ndarray): The encrypted image or batch.
+            drawn (Sequence): The draw it was encrypted with.
+
+        Returns:
+            np.ndarray: The plain image.
+
+        Raises:
+            ValueError: If a step of this cipher deletes data, or the draw
+                does not fit.
+        """
+        if not self.invertible:
+            lost = [str(step) for step in self.steps if not step.invertible]
+            raise ValueError(f'{self!r} cannot be undone: {", ".join(lost)} '
+                             'deletes data')
+        check_image(img)
+        self._check_drawn(drawn)
+        h, w = spatial_shape(img)
+        layouts = self._layouts((h * self.shrink, w * self.shrink))
+        for step, layout, value in reversed(
+                list(zip(self.steps, layouts, drawn))):
+            img = step.undo(img, layout, value)
+        return img
+
+    def secret_layout(self, shape: Tuple[int, int],
+                      drawn: Sequence) -> PatchLayout:
+        """The layout of one encrypted image for the key holder.
+
+        Args:
+            shape (tuple[int, int]): Height and width of the plain image.
+            drawn (Sequence): The draw it was encrypted with.
+
+        Returns:
+            PatchLayout: With the permutation, where patches were moved.
+        """
+        self._check_drawn(drawn)
+        layout = self.plan(shape)
+        for step, value in zip(self.steps, drawn):
+            layout = step.add_drawn(layout, value)
+        return layout
+
+    def _check_drawn(self, drawn: Sequence) -> None:
+        if len(drawn) != len(self.steps):
+            raise ValueError(f'{self!r} has {len(self.steps)} steps, but '
+                             f'{len(drawn)} draws were given')
+
+    def _layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
+        """The layouts before each step, and after the last."""
+        layout = PatchLayout(
+            tuple(shape), self.patch_size, grid_shape(shape, self.patch_size))
+        layouts = [layout]
+        for step in self.steps:
+            layouts.append(step.next_layout(layouts[-1]))
+        return layouts

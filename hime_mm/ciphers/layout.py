@@ -1,0 +1,167 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Coordinates of an image before and after encryption."""
+
+from dataclasses import dataclass, field, replace
+from typing import Optional, Tuple
+
+import numpy as np
+
+from .functional import check_permutation, invert_permutation
+
+
+@dataclass(frozen=True, eq=False)
+class PatchLayout:
+    """What is needed to go between original and encrypted coordinates.
+
+    Boxes are mapped in two steps: they are scaled, and where patches were
+    shuffled each one travels with the patch that holds its centre,
+    box' = box + (origin of the slot − origin of the patch).
+
+    Args:
+        ori_shape (tuple[int, int]): Height and width of the original in
+            pixels.
+        patch_size (int): Side of a patch in pixels of the *encrypted* image.
+        grid (tuple[int, int]): Rows and columns of patches.
+        scale (tuple[float, float]): Encrypted pixels per original pixel,
+            (x, y).
+        permutation (np.ndarray, optional): int64 of shape (rows·cols, ), slot
+            k holds patch ``permutation[k]``. Only the key holder has it; it
+            is left out of ``repr`` and of :meth:`to_dict`. Defaults to None.
+        shuffled (bool): Whether patches were moved, with or without the
+            permutation being known here. Defaults to False.
+    """
+
+    ori_shape: Tuple[int, int]
+    patch_size: int
+    grid: Tuple[int, int]
+    scale: Tuple[float, float] = (1., 1.)
+    permutation: Optional[np.ndarray] = field(default=None, repr=False)
+    shuffled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.permutation is not None:
+            object.__setattr__(
+                self, 'permutation',
+                check_permutation(self.permutation, self.num_patches))
+            object.__setattr__(self, 'shuffled', True)
+
+    @property
+    def num_patches(self) -> int:
+        """int: Number of patches."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def shape(self) -> Tuple[int, int]:
+        """tuple[int, int]: Height and width of the encrypted image."""
+        return (self.grid[0] * self.patch_size, self.grid[1] * self.patch_size)
+
+    def public(self) -> 'PatchLayout':
+        """The layout without its permutation: what may be handed over."""
+        return replace(self, permutation=None)
+
+    def to_dict(self) -> dict:
+        """The public part as plain numbers, for a manifest or a log.
+
+        Returns:
+            dict: The keys ``ori_shape``, ``patch_size``, ``grid``, ``scale``
+            and ``shuffled``.
+        """
+        return dict(
+            ori_shape=list(self.ori_shape),
+            patch_size=self.patch_size,
+            grid=list(self.grid),
+            scale=list(self.scale),
+            shuffled=self.shuffled)
+
+    @classmethod
+    def from_dict(cls, state: dict) -> 'PatchLayout':
+        """Build a layout from what :meth:`to_dict` gave.
+
+        Args:
+            state (dict): As given by :meth:`to_dict`.
+
+        Returns:
+            PatchLayout: The layout, without a permutation.
+        """
+        return cls(
+            ori_shape=tuple(state['ori_shape']),
+            patch_size=state['patch_size'],
+            grid=tuple(state['grid']),
+            scale=tuple(state['scale']),
+            shuffled=state['shuffled'])
+
+    def map_boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes of the original image in encrypted coordinates.
+
+        A moved box keeps its size and its offset to its patch, so it may
+        stick out of the image.
+
+        Args:
+            boxes (np.ndarray): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+                the original.
+
+        Returns:
+            np.ndarray: float64, shape (n, 4), in pixels of the encrypted
+            image.
+
+        Raises:
+            ValueError: If ``boxes`` has another shape, or if patches were
+                shuffled and the permutation is not known here.
+        """
+        boxes = self._check_boxes(boxes) * np.tile(self.scale, 2)
+        if self._knows_moves():
+            cell = self._cells(boxes)
+            boxes += self._moves(cell, invert_permutation(
+                self.permutation)[cell])
+        return boxes
+
+    def unmap_boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes of the encrypted image in original coordinates.
+
+        The inverse of :meth:`map_boxes`, exact up to rounding for boxes
+        whose centre lies inside the image.
+
+        Args:
+            boxes (np.ndarray): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+                the encrypted image.
+
+        Returns:
+            np.ndarray: float64, shape (n, 4), in pixels of the original.
+
+        Raises:
+            ValueError: As :meth:`map_boxes`.
+        """
+        boxes = self._check_boxes(boxes)
+        if self._knows_moves():
+            cell = self._cells(boxes)
+            boxes += self._moves(cell, self.permutation[cell])
+        return boxes / np.tile(self.scale, 2)
+
+    def _knows_moves(self) -> bool:
+        if self.shuffled and self.permutation is None:
+            raise ValueError(
+                'the patches of this image were shuffled and the layout holds '
+                'no permutation: only the key holder can map its boxes')
+        return self.shuffled
+
+    @staticmethod
+    def _check_boxes(boxes: np.ndarray) -> np.ndarray:
+        boxes = np.array(boxes, np.float64)
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError('boxes must have shape (n, 4), (x1, y1, x2, y2), '
+                             f'got {boxes.shape}')
+        return boxes
+
+    def _cells(self, boxes: np.ndarray) -> np.ndarray:
+        """Number of the cell that holds each centre, the nearest if none."""
+        col, row = ((boxes[:, :2] + boxes[:, 2:]) /
+                    (2 * self.patch_size)).T
+        row = np.clip(np.floor(row), 0, self.grid[0] - 1).astype(np.int64)
+        col = np.clip(np.floor(col), 0, self.grid[1] - 1).astype(np.int64)
+        return row * self.grid[1] + col
+
+    def _moves(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        cols = self.grid[1]
+        dx = (target % cols - source % cols) * self.patch_size
+        dy = (target // cols - source // cols) * self.patch_size
+        return np.stack([dx, dy, dx, dy], axis=1)

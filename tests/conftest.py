@@ -1,0 +1,46 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# Timings on shared machines vary too much for a deadline.
+settings.register_profile('dev', deadline=None)
+settings.register_profile('ci', deadline=None, derandomize=True)
+settings.load_profile('ci' if os.environ.get('CI') else 'dev')
+
+
+@pytest.fixture(scope='session')
+def data_root() -> Path:
+    """Folder of real images; ``HIME_MM_TEST_DATA`` names another one."""
+    default = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+    root = Path(os.environ.get('HIME_MM_TEST_DATA') or default)
+    if not root.is_dir():
+        pytest.skip('no folder with real images: set HIME_MM_TEST_DATA')
+    return root
+
+
+@pytest.fixture(scope='session')
+def coco_tiny(data_root) -> Path:
+    """A few COCO 2017 images with their annotations."""
+    root = data_root / 'coco_tiny'
+    if not (root / 'annotations' / 'instances_val2017.json').is_file():
+        pytest.skip(f'no COCO data set in the folder {root.name!r}')
+    return root
+
+
+@pytest.fixture(scope='session')
+def make_image():
+    """Random images that use the whole range of their dtype."""
+
+    def make(shape, dtype=np.uint8, seed=0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        dtype = np.dtype(dtype)
+        if dtype.kind == 'u':
+            return rng.integers(
+                0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+        return rng.normal(0, 100, shape).astype(dtype)
+
+    return make

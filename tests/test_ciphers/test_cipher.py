@@ -1,0 +1,333 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hime_mm.ciphers import (STEPS, Cipher, Mix, PatchLayout, Shuffle, Step,
+                             mix_patches, register_step, shuffle_patches)
+from hime_mm.ciphers.grid import PIXEL_DTYPES
+
+TEXTS = ('shuffle', 'mix2', 'mix4', 'mix8', 'mix2:tiled', 'mix2+shuffle',
+         'shuffle+mix2', 'shuffle+mix4:tiled', 'mix8:tiled+shuffle')
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_written_forms(text):
+    cipher = Cipher(text)
+    assert str(cipher) == text
+    assert Cipher(str(cipher)) == cipher
+    assert Cipher(text.split('+')) == cipher
+    assert Cipher(list(cipher.steps)) == cipher
+    assert Cipher([step.to_dict() for step in cipher.steps]) == cipher
+    assert Cipher.build(cipher) == cipher
+    assert Cipher.build(cipher.to_dict()) == cipher
+    assert Cipher.build(text) == cipher
+    assert eval(repr(cipher)) == cipher
+    assert hash(Cipher(text)) == hash(cipher)
+    assert pickle.loads(pickle.dumps(cipher)) == cipher
+    assert cipher != text
+    assert cipher != Cipher(text, patch_size=32)
+
+
+def test_parsing():
+    assert Cipher('shuffle').steps == (Shuffle(), )
+    assert Cipher('mix').steps == (Mix(2, 'compact'), )
+    assert Cipher('mix4:tiled').steps == (Mix(4, 'tiled'), )
+    assert Cipher(' mix2 + shuffle ') == Cipher('mix2+shuffle')
+    assert Cipher([dict(type='mix', num_splits=4)]) == Cipher('mix4')
+    assert Cipher('mix').patch_size == 16
+    # A config is not to be edited by building from it.
+    config = dict(steps=[dict(type='mix', num_splits=4)], patch_size=8)
+    Cipher.build(config)
+    assert config == dict(steps=[dict(type='mix', num_splits=4)], patch_size=8)
+
+
+def test_different_ciphers():
+    ciphers = {Cipher(text) for text in TEXTS}
+    ciphers |= {Cipher(text, patch_size=8) for text in TEXTS}
+    assert len(ciphers) == 2 * len(TEXTS)
+
+
+def test_patch_size():
+    assert Cipher.build('mix2', 8).patch_size == 8
+    assert Cipher.build(Cipher('mix2', 8)).patch_size == 8
+    assert Cipher.build(Cipher('mix2', 8), 8).patch_size == 8
+    assert Cipher.build(dict(steps='mix2'), 8).patch_size == 8
+    assert Cipher.build(dict(steps='mix2')).patch_size == 16
+    for own in (Cipher('mix2', 8), dict(steps='mix2', patch_size=8)):
+        with pytest.raises(ValueError, match='8.*16'):
+            Cipher.build(own, 16)
+    for patch_size in (0, -1):
+        with pytest.raises(ValueError, match='must be positive'):
+            Cipher('shuffle', patch_size)
+        with pytest.raises(ValueError, match='must be positive'):
+            Cipher.build('shuffle', patch_size)
+    for patch_size in (16., '16', True, (16, 16)):
+        with pytest.raises(TypeError, match='`patch_size` must be an int'):
+            Cipher('shuffle', patch_size)
+
+
+@pytest.mark.parametrize('text', [
+    '', 'suffle', 'Shuffle', 'shuffle+', '+mix2', 'mix-2', 'mix2:', 'mix2 4',
+    '2mix', 'mix2:ti led'
+])
+def test_unknown_steps(text):
+    with pytest.raises(ValueError, match="'mix'.*'shuffle'"):
+        Cipher(text)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="at least one.*'mix'.*'shuffle'"):
+        Cipher([])
+    with pytest.raises(ValueError, match="'blend'.*'mix'.*'shuffle'"):
+        Cipher([dict(type='blend')])
+    for text in ('shuffle+shuffle', 'mix2+mix2', 'mix2+shuffle+mix4'):
+        with pytest.raises(ValueError, match='more than once'):
+            Cipher(text)
+    for text in ('mix3', 'mix32', 'mix5:tiled', 'shuffle+mix3'):
+        with pytest.raises(ValueError, match='divisor of 16'):
+            Cipher(text)
+    for text in ('mix1', 'mix0'):
+        with pytest.raises(ValueError, match='at least 2'):
+            Cipher(text)
+    with pytest.raises(ValueError, match="'compact' or 'tiled'"):
+        Cipher('mix2:small')
+    for text in ('shuffle2', 'shuffle:fast'):
+        with pytest.raises(ValueError, match='no number and no option'):
+            Cipher(text)
+    for num_splits in (2., '2', True, None):
+        with pytest.raises(ValueError, match='whole number'):
+            Mix(num_splits)
+    with pytest.raises(TypeError, match='num_split'):
+        Cipher([dict(type='mix', num_split=2)])
+
+
+@pytest.mark.parametrize('steps', [None, 2, Shuffle(), {'shuffle'}])
+def test_wrong_type_of_steps(steps):
+    with pytest.raises(TypeError, match='`steps` must be'):
+        Cipher(steps)
+
+
+@pytest.mark.parametrize('step', [None, 2, dict(name='mix'), Shuffle, ['mix']])
+def test_wrong_type_of_step(step):
+    with pytest.raises(TypeError, match='a cipher step must be'):
+        Cipher([step])
+
+
+def test_wrong_cipher_dict():
+    for cipher in (dict(), dict(patch_size=16), dict(step='mix2'),
+                   dict(steps='mix2', patch=16)):
+        with pytest.raises(ValueError, match='`steps` and `patch_size`'):
+            Cipher.build(cipher)
+
+
+@given(
+    text=st.sampled_from(TEXTS),
+    patch_size=st.sampled_from([8, 16]),
+    rows=st.integers(1, 3),
+    cols=st.integers(1, 3),
+    channels=st.sampled_from([(), (1, ), (3, ), (5, )]),
+    dtype=st.sampled_from(PIXEL_DTYPES),
+    seed=st.integers(0, 99))
+def test_apply(make_image, text, patch_size, rows, cols, channels, dtype,
+               seed):
+    cipher = Cipher(text, patch_size)
+    shape = (rows * patch_size, cols * patch_size)
+    img = make_image((*shape, *channels), dtype, seed)
+    before = img.copy()
+    drawn = cipher.draw(shape, np.random.default_rng(seed))
+    encrypted = cipher.apply(img, drawn)
+    assert encrypted.dtype == dtype
+    np.testing.assert_array_equal(img, before)
+    assert not np.shares_memory(encrypted, img)
+    np.testing.assert_array_equal(cipher.apply(img, drawn), encrypted)
+
+    # The steps in their order, each on what the one before left.
+    expected, p = img, patch_size
+    for part, value in zip(text.split('+'), drawn):
+        if part == 'shuffle':
+            expected = shuffle_patches(expected, value, p)
+        else:
+            g = int(part[3])
+            form = 'tiled' if part.endswith('tiled') else 'compact'
+            expected = mix_patches(expected, p, g, form)
+            p = p if form == 'tiled' else p // g
+    np.testing.assert_array_equal(encrypted, expected)
+
+    layout = cipher.plan(shape)
+    assert encrypted.shape[:2] == layout.shape
+    assert layout.patch_size == p
+    assert layout.ori_shape == shape
+    assert layout.grid == (rows, cols)
+    assert layout.scale == (1 / cipher.shrink, ) * 2
+    assert layout.shuffled == cipher.shuffles == ('shuffle' in text)
+    assert layout.permutation is None
+    secret = cipher.secret_layout(shape, drawn)
+    assert repr(secret) == repr(layout)
+    perms = [value for value in drawn if value is not None]
+    assert (secret.permutation is None) == (not perms)
+    for perm in perms:
+        np.testing.assert_array_equal(secret.permutation, perm)
+
+    assert cipher.invertible == (text == 'shuffle')
+    if cipher.invertible:
+        np.testing.assert_array_equal(cipher.decrypt(encrypted, drawn), img)
+
+
+@pytest.mark.parametrize('g', [2, 4, 8])
+@pytest.mark.parametrize('form', ['', ':tiled'])
+def test_shuffle_and_mix_commute(make_image, g, form):
+    img = make_image((48, 64, 3))
+    perm = np.random.default_rng(0).permutation(12)
+    mix_first = Cipher(f'mix{g}{form}+shuffle').apply(img, [None, perm])
+    mix_last = Cipher(f'shuffle+mix{g}{form}').apply(img, [perm, None])
+    np.testing.assert_array_equal(mix_first, mix_last)
+    # They are different ciphers all the same.
+    assert Cipher(f'mix{g}+shuffle') != Cipher(f'shuffle+mix{g}')
+
+
+def test_order_of_steps(make_image, monkeypatch):
+    """Steps that commute with no other show the order."""
+    # Taken back when the test ends.
+    monkeypatch.setitem(STEPS, 'ramp', None)
+
+    @register_step
+    class Ramp(Step):
+        name, invertible, leaves = 'ramp', True, 'everything'
+
+        @classmethod
+        def parse(cls, number, option):
+            return cls()
+
+        def __str__(self):
+            return self.name
+
+        def next_layout(self, layout):
+            return layout
+
+        def apply(self, img, layout, drawn):
+            ramp = np.arange(img.size, dtype=img.dtype).reshape(img.shape)
+            return img * 2 + ramp
+
+        def undo(self, img, layout, drawn):
+            ramp = np.arange(img.size, dtype=img.dtype).reshape(img.shape)
+            return (img - ramp) / 2
+
+    img = make_image((32, 48, 3), np.float64)
+    ramp = np.arange(img.size).reshape(img.shape)
+    perm = np.random.default_rng(0).permutation(6)
+    first, last = Cipher('ramp+shuffle'), Cipher('shuffle+ramp')
+    encrypted = first.apply(img, [None, perm])
+    np.testing.assert_allclose(encrypted,
+                               shuffle_patches(img * 2 + ramp, perm, 16))
+    np.testing.assert_allclose(first.decrypt(encrypted, [None, perm]), img)
+    encrypted = last.apply(img, [perm, None])
+    np.testing.assert_allclose(encrypted,
+                               shuffle_patches(img, perm, 16) * 2 + ramp)
+    np.testing.assert_allclose(last.decrypt(encrypted, [perm, None]), img)
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_batch(make_image, text):
+    cipher = Cipher(text)
+    batch = make_image((3, 32, 48, 3))
+    rng = np.random.default_rng(0)
+    draws = [cipher.draw((32, 48), rng) for _ in batch]
+    stacked = [
+        None if values[0] is None else np.stack(values)
+        for values in zip(*draws)
+    ]
+    expected = np.stack([cipher.apply(*pair) for pair in zip(batch, draws)])
+    np.testing.assert_array_equal(cipher.apply(batch, stacked), expected)
+    if cipher.invertible:
+        np.testing.assert_array_equal(cipher.decrypt(expected, stacked), batch)
+    np.testing.assert_array_equal(
+        cipher.apply(batch, draws[0]),
+        np.stack([cipher.apply(image, draws[0]) for image in batch]))
+    with pytest.raises(ValueError, match='one image'):
+        cipher.encrypt(batch)
+
+
+def test_encrypt(make_image):
+    img = make_image((64, 80, 3))
+    cipher = Cipher('shuffle')
+    encrypted, layout, drawn = cipher.encrypt(img, np.random.default_rng(5))
+    np.testing.assert_array_equal(encrypted, cipher.apply(img, drawn))
+    np.testing.assert_array_equal(layout.permutation, drawn[0])
+    again = cipher.encrypt(img, np.random.default_rng(5))
+    np.testing.assert_array_equal(again[0], encrypted)
+    # From the operating system no two images get the same permutation.
+    first, second = (cipher.encrypt(img)[2][0] for _ in range(2))
+    assert (first != second).any()
+
+
+def test_decrypt_refused(make_image):
+    img = make_image((32, 32, 3))
+    for text, step in (('mix2', 'mix2'), ('shuffle+mix4:tiled', 'mix4:tiled')):
+        cipher = Cipher(text)
+        encrypted, _, drawn = cipher.encrypt(img)
+        with pytest.raises(ValueError, match=f'undone: {step} deletes data'):
+            cipher.decrypt(encrypted, drawn)
+        with pytest.raises(ValueError, match='deletes data'):
+            cipher.steps[-1].undo(encrypted, cipher.plan((32, 32)), None)
+
+
+def test_wrong_draws_and_images(make_image):
+    cipher = Cipher('shuffle')
+    img = make_image((32, 48, 3))
+    perm = np.arange(6)
+    for drawn in ([], [perm, perm]):
+        for call in (cipher.apply, cipher.decrypt):
+            with pytest.raises(ValueError, match='1 steps.* draws'):
+                call(img, drawn)
+        with pytest.raises(ValueError, match='1 steps.* draws'):
+            cipher.secret_layout((32, 48), drawn)
+    for call in (cipher.apply, cipher.decrypt):
+        with pytest.raises(ValueError, match='permutation of 6 patches'):
+            call(img, [np.arange(4)])
+        with pytest.raises(TypeError, match='int64'):
+            call(img.astype(np.int64), [perm])
+        with pytest.raises(ValueError, match='patch size 16'):
+            call(img[:31], [perm])
+    with pytest.raises(TypeError, match='list'):
+        cipher.encrypt(img.tolist())
+    for call in (cipher.plan, cipher.draw):
+        with pytest.raises(ValueError, match='31x48.*patch size 16'):
+            call((31, 48))
+
+
+def test_steps_say_what_they_leave():
+    for step in STEPS.values():
+        assert step.leaves and isinstance(step.invertible, bool)
+
+
+def test_no_secret_in_print(make_image):
+    cipher = Cipher('mix2+shuffle')
+    _, layout, _ = cipher.encrypt(make_image((320, 320, 3)))
+    assert layout.permutation is not None
+    for show in (repr, str, PatchLayout.to_dict):
+        assert show(layout) == show(cipher.plan((320, 320)))
+
+
+@pytest.mark.parametrize('module', ['hime_mm', 'hime_mm.ciphers'])
+def test_light_import(module):
+    # An owner encrypts on a machine that has only NumPy.
+    code = (f'import sys, {module}\n'
+            'print(*{name.partition(".")[0] for name in sys.modules})')
+    loaded = subprocess.run([sys.executable, '-c', code],
+                            cwd=Path(__file__).resolve().parents[2],
+                            capture_output=True,
+                            text=True,
+                            check=True).stdout.split()
+    assert 'hime_mm' in loaded
+    heavy = {
+        'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain',
+        'scipy', 'cv2', 'PIL'
+    }
+    assert not heavy & set(loaded)

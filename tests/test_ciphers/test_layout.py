@@ -1,0 +1,217 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hime_mm.ciphers import PatchLayout, shuffle_patches
+
+
+def random_layout(rng, rows, cols, patch_size, scale) -> PatchLayout:
+    return PatchLayout((round(
+        rows * patch_size / scale[1]), round(cols * patch_size / scale[0])),
+                       patch_size, (rows, cols), scale,
+                       rng.permutation(rows * cols))
+
+
+def random_boxes(rng, layout, num=20) -> np.ndarray:
+    """Boxes of any size whose centres lie inside the original."""
+    w = layout.shape[1] / layout.scale[0]
+    h = layout.shape[0] / layout.scale[1]
+    centre = rng.uniform(0, (w, h), (num, 2))
+    half = rng.uniform(0, (w, h), (num, 2))
+    return np.concatenate([centre - half, centre + half], 1)
+
+
+def loop_map(box, layout) -> list:
+    """One box: scale it, look for its patch, look where that lies now."""
+    (sx, sy), p = layout.scale, layout.patch_size
+    x1, y1, x2, y2 = box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    origins = [(row * p, col * p) for row in range(layout.grid[0])
+               for col in range(layout.grid[1])]
+    for patch, (top, left) in enumerate(origins):
+        if top <= y < top + p and left <= x < left + p:
+            for slot, shown in enumerate(layout.permutation):
+                if shown == patch:
+                    dy = origins[slot][0] - top
+                    dx = origins[slot][1] - left
+                    return [x1 + dx, y1 + dy, x2 + dx, y2 + dy]
+    raise AssertionError('the centre lies in no patch')
+
+
+LAYOUTS = dict(
+    rows=st.integers(1, 6),
+    cols=st.integers(1, 6),
+    patch_size=st.sampled_from([1, 4, 8, 16]),
+    scale=st.sampled_from([(1., 1.), (.5, .5), (.25, .25), (.7, 1.3),
+                           (400 / 427, 592 / 601)]),
+    seed=st.integers(0, 999))
+
+
+@given(**LAYOUTS)
+def test_boxes_there_and_back(rows, cols, patch_size, scale, seed):
+    rng = np.random.default_rng(seed)
+    layout = random_layout(rng, rows, cols, patch_size, scale)
+    boxes = random_boxes(rng, layout)
+    before = boxes.copy()
+    mapped = layout.map_boxes(boxes)
+    np.testing.assert_allclose(
+        layout.unmap_boxes(mapped), boxes, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(boxes, before)
+    # Encrypted boxes whose centres lie inside come back as well.
+    encrypted = random_boxes(
+        rng, PatchLayout(layout.shape, patch_size, layout.grid))
+    np.testing.assert_allclose(
+        layout.map_boxes(layout.unmap_boxes(encrypted)),
+        encrypted,
+        rtol=0,
+        atol=1e-6)
+
+
+@given(**LAYOUTS)
+def test_map_is_the_loop(rows, cols, patch_size, scale, seed):
+    rng = np.random.default_rng(seed)
+    layout = random_layout(rng, rows, cols, patch_size, scale)
+    boxes = random_boxes(rng, layout)
+    mapped = layout.map_boxes(boxes)
+    np.testing.assert_allclose(
+        mapped, [loop_map(box, layout) for box in boxes], rtol=0, atol=1e-6)
+    # Size, and the offset of the centre to its patch.
+    scaled = boxes * np.tile(scale, 2)
+    np.testing.assert_allclose(
+        mapped[:, 2:] - mapped[:, :2],
+        scaled[:, 2:] - scaled[:, :2],
+        rtol=0,
+        atol=1e-6)
+    moved = ((mapped - scaled)[:, :2]) / patch_size
+    np.testing.assert_allclose(moved, moved.round(), rtol=0, atol=1e-6)
+    centre = (mapped[:, :2] + mapped[:, 2:]) / 2
+    assert (centre >= -1e-6).all()
+    assert (centre <= np.array(layout.shape[::-1]) + 1e-6).all()
+
+
+def test_box_direction():
+    # perm = [1, 2, 0]: patch 0 lies in slot 2, patch 1 in 0, patch 2 in 1.
+    layout = PatchLayout((16, 48), 16, (1, 3), permutation=[1, 2, 0])
+    boxes = [[0, 0, 16, 16], [16, 0, 32, 16], [34, 3, 44, 9]]
+    mapped = [[32, 0, 48, 16], [0, 0, 16, 16], [18, 3, 28, 9]]
+    assert layout.map_boxes(boxes).tolist() == mapped
+    assert layout.unmap_boxes(mapped).tolist() == boxes
+
+
+def test_the_box_follows_the_pixels(make_image):
+    img = make_image((12, 20, 3))
+    perm = np.random.default_rng(0).permutation(15)
+    shuffled = shuffle_patches(img, perm, 4)
+    layout = PatchLayout((12, 20), 4, (3, 5), permutation=perm)
+    boxes = [[x + 1, y, x + 3, y + 4] for y in range(0, 12, 4)
+             for x in range(0, 20, 4)]
+    mapped = layout.map_boxes(boxes).astype(int)
+    for (x1, y1, x2, y2), (u1, v1, u2, v2) in zip(boxes, mapped):
+        np.testing.assert_array_equal(shuffled[v1:v2, u1:u2], img[y1:y2,
+                                                                  x1:x2])
+
+
+def test_centre_on_a_border_and_outside():
+    layout = PatchLayout((32, 32), 16, (2, 2), permutation=[3, 2, 1, 0])
+    # On a border it belongs to the patch to the right or below.
+    assert layout.map_boxes([[15, 15, 17, 17]]).tolist() == [[-1, -1, 1, 1]]
+    # Outside it goes with the nearest patch.
+    for box, moved in (
+        ([-9, -9, -7, -7], [7, 7, 9, 9]),
+        ([40, 0, 50, 2], [24, 16, 34, 18]),
+        ([0, 40, 2, 50], [16, 24, 18, 34]),
+        ([0, -40, 2, -38], [16, -24, 18, -22]),
+    ):
+        assert layout.map_boxes([box]).tolist() == [moved]
+        # This permutation is its own inverse.
+        assert layout.unmap_boxes([box]).tolist() == [moved]
+
+
+def test_without_shuffling():
+    layout = PatchLayout((32, 64), 8, (2, 4), (.5, .5))
+    assert not layout.shuffled
+    assert layout.shape == (16, 32)
+    assert layout.num_patches == 8
+    boxes = [[0, 0, 10, 20], [-5, 3, 70, 9]]
+    mapped = layout.map_boxes(boxes)
+    assert mapped.dtype == np.float64
+    assert mapped.tolist() == [[0, 0, 5, 10], [-2.5, 1.5, 35, 4.5]]
+    assert layout.unmap_boxes(mapped).tolist() == boxes
+
+
+def test_scale_is_x_then_y():
+    layout = PatchLayout((10, 100), 1, (20, 50), (.5, 2.))
+    assert layout.map_boxes([[2, 3, 4, 5]]).tolist() == [[1, 6, 2, 10]]
+    assert layout.unmap_boxes([[1, 6, 2, 10]]).tolist() == [[2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize('shuffled', [True, False])
+def test_no_boxes(shuffled):
+    layout = PatchLayout((32, 32),
+                         16, (2, 2),
+                         permutation=[3, 2, 1, 0] if shuffled else None)
+    for boxes in (np.zeros((0, 4), np.float32), np.zeros((0, 4))):
+        assert layout.map_boxes(boxes).shape == (0, 4)
+        assert layout.unmap_boxes(boxes).shape == (0, 4)
+
+
+@pytest.mark.parametrize('boxes', [[], [1, 2, 3, 4], [[1, 2, 3]],
+                                   np.zeros((2, 5)),
+                                   np.zeros((1, 2, 4))])
+def test_box_errors(boxes):
+    layout = PatchLayout((32, 32), 16, (2, 2), permutation=[3, 2, 1, 0])
+    for call in (layout.map_boxes, layout.unmap_boxes):
+        with pytest.raises(ValueError, match=r'shape \(n, 4\)'):
+            call(boxes)
+
+
+def test_public_layout():
+    perm = np.random.default_rng(0).permutation(400)
+    secret = PatchLayout((320, 320), 16, (20, 20), permutation=perm)
+    public = secret.public()
+    assert public.permutation is None
+    assert public.shuffled
+    np.testing.assert_array_equal(secret.permutation, perm)
+    for call in (public.map_boxes, public.unmap_boxes):
+        with pytest.raises(ValueError, match='only the key holder'):
+            call([[0, 0, 1, 1]])
+    # A key holder's layout prints as the public one does.
+    for show in (repr, str, PatchLayout.to_dict, lambda x: f'{x}'):
+        assert show(secret) == show(public)
+    assert 'permutation' not in repr(secret) + str(secret.to_dict())
+    assert perm.tobytes() not in pickle.dumps(public)
+
+
+def test_dict_round_trip():
+    secret = PatchLayout((427, 640), 8, (26, 40), (.5, 416 / 427 / 2),
+                         np.random.default_rng(0).permutation(1040))
+    state = json.loads(json.dumps(secret.to_dict()))
+    assert state == secret.to_dict()
+    layout = PatchLayout.from_dict(state)
+    assert repr(layout) == repr(secret.public())
+    assert layout.permutation is None
+
+
+def test_pickle():
+    perm = np.random.default_rng(0).permutation(4)
+    layout = PatchLayout((64, 64), 16, (2, 2), (.5, .5), perm)
+    again = pickle.loads(pickle.dumps(layout))
+    assert repr(again) == repr(layout)
+    np.testing.assert_array_equal(again.permutation, perm)
+
+
+def test_permutation_of_another_grid():
+    for perm in ([0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 4]):
+        with pytest.raises(ValueError, match='permutation'):
+            PatchLayout((32, 32), 16, (2, 2), permutation=perm)
+
+
+def test_frozen():
+    layout = PatchLayout((32, 32), 16, (2, 2))
+    with pytest.raises(AttributeError):
+        layout.permutation = np.arange(4)

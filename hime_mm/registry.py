@@ -1,0 +1,34 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Child registries of scope ``hime_mm``.
+
+MMEngine imports ``<scope>.registry`` when a config names ``<scope>.<Type>``,
+and each registry imports its ``locations`` when it is first asked.  So
+``type='hime_mm.PEViT'`` works in any MMPretrain or MMDetection config once the
+package is installed, without ``custom_imports``.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+#: Backbones, heads, detectors and their layers.
+MODELS = Registry(
+    'model',
+    parent=MMENGINE_MODELS,
+    scope='hime_mm',
+    locations=['hime_mm.models'])
+#: Pipeline transforms: the registered wrappers of the ciphers.
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    scope='hime_mm',
+    locations=['hime_mm.transforms'])
+#: Runner hooks.
+HOOKS = Registry(
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='hime_mm',
+    locations=['hime_mm.engine'])
+
+__all__ = ['HOOKS', 'MODELS', 'TRANSFORMS']

@@ -1,0 +1,332 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from dataclasses import replace
+from typing import Any, List, Optional, Sequence, Tuple, Union
+
+import mmcv
+import numpy as np
+from mmcv.image.geometric import cv2_interp_codes
+from mmcv.transforms import BaseTransform
+
+from hime_mm.ciphers import Cipher, Mix, PatchLayout
+from hime_mm.ciphers.grid import check_image
+from hime_mm.registry import TRANSFORMS
+
+FITS = ('resize', 'pad', 'error')
+INTERPOLATIONS = tuple(cv2_interp_codes)
+BOX_MODES = ('patch', 'keep')
+RANDOMNESS = ('os', 'numpy')
+
+# Entries of a pipeline that lie in image coordinates and that this transform
+# does not know how to move: passing them on would be wrong, or leak.
+_UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
+
+
+@TRANSFORMS.register_module()
+class Encrypt(BaseTransform):
+    """Encrypt the image, and keep annotations and meta information right.
+
+    It is the last geometric step of a pipeline: nothing after it may resize,
+    flip, crop or recolour. In a *test* pipeline of MMDetection put it before
+    ``LoadAnnotations``, whose boxes are in the original scale there.
+
+    An input that cannot be encrypted raises; nothing passes through in plain.
+
+    Required Keys:
+
+    - img (np.ndarray, (H, W) or (H, W, C), uint8, uint16 or float32)
+    - gt_bboxes (BaseBoxes[torch.float32] | np.ndarray, (n, 4)) (optional)
+    - proposals (np.ndarray, (n, 4)) (optional)
+    - gt_masks (BitmapMasks | PolygonMasks) (optional)
+    - gt_seg_map (np.ndarray, (H, W)) (optional)
+    - scale_factor (tuple[float, float], (w, h)) (optional)
+    - homography_matrix (np.ndarray, (3, 3)) (optional)
+
+    Modified Keys:
+
+    - img
+    - img_shape
+    - scale_factor (multiplied)
+    - homography_matrix (multiplied from the left; the geometry before any
+      shuffling)
+    - pad_shape (if present)
+    - gt_bboxes, proposals, gt_masks, gt_seg_map (if present)
+
+    ``gt_bboxes_labels`` and ``gt_ignore_flags`` stay as they are: no box is
+    dropped.
+
+    Added Keys:
+
+    - patch_layout (:obj:`PatchLayout`): between the image that came in and
+      the encrypted one. Its permutation is left out unless
+      ``keep_permutation`` is set.
+
+    Args:
+        cipher (str | dict | Sequence | :obj:`Cipher`): The steps, such as
+            ``'shuffle'``, ``'mix2'``, ``'mix2:tiled'`` or ``'mix2+shuffle'``.
+        patch_size (int, optional): Side of a patch in pixels. None is the
+            cipher's own, or 16. Defaults to None.
+        fit (str): What to do with an image whose sides are no multiples of
+            the patch size. ``'resize'`` scales them down to the next multiple
+            (sides smaller than a patch up to one), ``'pad'`` fills up below
+            and right, ``'error'`` raises. Defaults to 'resize'.
+        interpolation (str): For ``fit='resize'``, as :func:`mmcv.imresize`.
+            Defaults to 'bilinear'.
+        pad_val (float | Sequence[float]): Value, or one per channel, for
+            ``fit='pad'``. Defaults to 0.
+        box_mode (str): What shuffling does to boxes: with ``'patch'`` each
+            one travels with the patch that holds its centre, with ``'keep'``
+            they stay where the object was, which tells where it was; then
+            ``patch_layout`` only scales. Defaults to 'patch'.
+        randomness (str): ``'os'`` draws permutations from the operating
+            system. ``'numpy'`` draws them from NumPy's global state, which
+            the runner seeds: a simulation that can be repeated. Defaults to
+            'os'.
+        keep_permutation (bool): Keep each image's permutation in
+            ``patch_layout``, for whoever evaluates in the coordinates of the
+            original and may see it. Defaults to False.
+
+    Raises:
+        ValueError: If an option is unknown or the cipher makes no sense.
+    """
+
+    def __init__(self,
+                 cipher: Union[str, dict, Sequence, Cipher],
+                 patch_size: Optional[int] = None,
+                 fit: str = 'resize',
+                 interpolation: str = 'bilinear',
+                 pad_val: Union[float, Sequence[float]] = 0,
+                 box_mode: str = 'patch',
+                 randomness: str = 'os',
+                 keep_permutation: bool = False) -> None:
+        for name, value, choices in (
+            ('fit', fit, FITS),
+            ('interpolation', interpolation, INTERPOLATIONS),
+            ('box_mode', box_mode, BOX_MODES),
+            ('randomness', randomness, RANDOMNESS)):
+            if value not in choices:
+                raise ValueError(f'{self._name}: unknown `{name}` {value!r}, '
+                                 f'choose from {choices}')
+        self.cipher = Cipher.build(cipher, patch_size)
+        self.fit = fit
+        self.interpolation = interpolation
+        self.pad_val = pad_val
+        self.box_mode = box_mode
+        self.randomness = randomness
+        self.keep_permutation = keep_permutation
+
+    @property
+    def _name(self) -> str:
+        return f'hime_mm.{type(self).__name__}'
+
+    def transform(self, results: dict) -> dict:
+        """Encrypt one sample.
+
+        Args:
+            results (dict): From the transforms before.
+
+        Returns:
+            dict: The same, encrypted.
+
+        Raises:
+            KeyError: If there is no ``img``.
+            TypeError: If ``img`` or the boxes are of a kind that cannot be
+                encrypted.
+            ValueError: If the size does not fit with ``fit='error'``, or an
+                annotation cannot follow the cipher.
+        """
+        img = self._checked_img(results)
+        self._check_annotations(results)
+        h, w = img.shape[:2]
+        fitted, resized = self._fit(img)
+        target = fitted.shape[:2]
+        fit_scale = (target[1] / w, target[0] / h) if resized else (1., 1.)
+        drawn = self._draw(target)
+        encrypted = self.cipher.apply(fitted, drawn)
+        layout = self.cipher.secret_layout(target, drawn)
+        # Between the image that came in and the encrypted one.
+        scale = tuple(f * s for f, s in zip(fit_scale, layout.scale))
+        layout = replace(layout, ori_shape=(h, w), scale=scale)
+        if self.box_mode == 'keep':
+            # Boxes are scaled only, and have to come back so.
+            layout = replace(layout, permutation=None, shuffled=False)
+
+        # Collected aside, so that an error leaves no half-encrypted sample.
+        new = dict(results)
+        self._move_boxes(new, layout)
+        self._move_masks(new, target, resized, layout)
+        self._move_seg_map(new, target, resized)
+
+        new['img'] = encrypted
+        new['img_shape'] = encrypted.shape[:2]
+        if 'pad_shape' in results:
+            new['pad_shape'] = encrypted.shape
+        old = results.get('scale_factor')
+        old = (1., 1.) if old is None else np.broadcast_to(old, 2)
+        new['scale_factor'] = tuple(float(a * b) for a, b in zip(old, scale))
+        homography = np.diag([*scale, 1.]).astype(np.float32)
+        if results.get('homography_matrix') is not None:
+            homography = homography @ results['homography_matrix']
+        new['homography_matrix'] = homography
+        new['patch_layout'] = (
+            layout if self.keep_permutation else layout.public())
+        results.update(new)
+        return results
+
+    def _checked_img(self, results: dict) -> np.ndarray:
+        if results.get('img') is None:
+            raise KeyError(f'{self._name} found no `img` to encrypt: put it '
+                           'after `LoadImageFromFile` and before packing')
+        img = results['img']
+        if not isinstance(img, np.ndarray) or img.ndim not in (2, 3):
+            got = (f'an array of shape {img.shape}' if isinstance(
+                img, np.ndarray) else type(img).__name__)
+            raise TypeError(f'{self._name} encrypts one image, an array of '
+                            f'shape (H, W) or (H, W, C), got {got}: put it '
+                            'before packing')
+        return check_image(img)
+
+    def _check_annotations(self, results: dict) -> None:
+        for key in _UNSUPPORTED:
+            if results.get(key) is not None:
+                raise ValueError(f'{self._name} cannot encrypt `{key}`: '
+                                 'remove it from the pipeline before')
+        if self.cipher.shuffles:
+            for key in ('gt_masks', 'gt_seg_map'):
+                if results.get(key) is not None:
+                    raise ValueError(
+                        f'{self._name} moves patches (cipher '
+                        f'{str(self.cipher)!r}) and cannot move `{key}` with '
+                        'them: load the annotations without masks, or use a '
+                        'cipher without "shuffle"')
+
+    def _fit(self, img: np.ndarray) -> Tuple[np.ndarray, bool]:
+        """The image with sides that divide, and whether it was scaled."""
+        p = self.cipher.patch_size
+        h, w = img.shape[:2]
+        if h % p == 0 and w % p == 0:
+            return img, False
+        if self.fit == 'error':
+            raise ValueError(
+                f'{self._name}: the image is {h}x{w} (height x width), its '
+                f"sides are no multiples of the patch size {p}. Use fit="
+                "'resize' or fit='pad', or resize it before")
+        if self.fit == 'pad':
+            shape = (-(-h // p) * p, -(-w // p) * p)
+            padded = np.empty((*shape, *img.shape[2:]), img.dtype)
+            # Not `mmcv.impad`: OpenCV would pad only the first channel with
+            # a single value, and takes at most four channels.
+            padded[...] = np.broadcast_to(self.pad_val, img.shape[2:])
+            padded[:h, :w] = img
+            return padded, False
+        shape = (max(h // p, 1) * p, max(w // p, 1) * p)
+        fitted = mmcv.imresize(
+            img, shape[::-1], interpolation=self.interpolation)
+        # OpenCV drops a channel axis of length one.
+        return fitted.reshape(*shape, *img.shape[2:]), True
+
+    def _draw(self, shape: Tuple[int, int]) -> List[Any]:
+        # No `cache_randomness`: it can make several images share one draw,
+        # and a permutation that is used twice protects neither.
+        source = None
+        if self.randomness == 'numpy':
+            source = np.random
+        return self.cipher.draw(shape, source)
+
+    def _move_boxes(self, results: dict, layout: PatchLayout) -> None:
+        for key in ('gt_bboxes', 'proposals'):
+            boxes = results.get(key)
+            if boxes is None:
+                continue
+            if isinstance(boxes, np.ndarray) and (boxes.size == 0 or
+                                                  boxes.shape[1:] == (4, )):
+                floating = np.issubdtype(boxes.dtype, np.floating)
+                results[key] = layout.map_boxes(boxes.reshape(-1, 4)).astype(
+                    boxes.dtype if floating else np.float32)
+            elif hasattr(boxes, 'tensor') and boxes.box_dim == 4:
+                # The base class's copy, so that the caller's box stays.
+                moved = boxes.clone()
+                mapped = layout.map_boxes(moved.tensor.numpy())
+                moved.tensor = moved.tensor.new_tensor(mapped)
+                results[key] = moved
+            elif hasattr(boxes, 'rescale_') and not layout.shuffled:
+                moved = boxes.clone()
+                moved.rescale_(layout.scale)
+                results[key] = moved
+            else:
+                shape = getattr(boxes, 'shape', None)
+                raise TypeError(
+                    f'{self._name} cannot move `{key}` of type '
+                    f'{type(boxes).__name__} and shape {shape}: it takes '
+                    'arrays of shape (n, 4) or horizontal boxes')
+
+    def _move_masks(self, results: dict, target: Tuple[int, int],
+                    resized: bool, layout: PatchLayout) -> None:
+        masks = results.get('gt_masks')
+        if masks is None:
+            return
+        if not resized and (masks.height, masks.width) != target:
+            masks = masks.pad(target)
+        if masks.height != layout.shape[0] or masks.width != layout.shape[1]:
+            masks = masks.resize(layout.shape)
+        results['gt_masks'] = masks
+
+    def _move_seg_map(self, results: dict, target: Tuple[int, int],
+                      resized: bool) -> None:
+        seg_map = results.get('gt_seg_map')
+        if seg_map is None:
+            return
+        if resized:
+            seg_map = mmcv.imresize(
+                seg_map, target[::-1], interpolation='nearest')
+        elif seg_map.shape[:2] != target:
+            seg_map = mmcv.impad(seg_map, shape=target, pad_val=255)
+        shrink = self.cipher.shrink
+        if shrink > 1:
+            seg_map = mmcv.imresize(
+                seg_map, (target[1] // shrink, target[0] // shrink),
+                interpolation='nearest')
+        results['gt_seg_map'] = seg_map
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(cipher={str(self.cipher)!r}, '
+                f'patch_size={self.cipher.patch_size}, fit={self.fit!r}, '
+                f'interpolation={self.interpolation!r}, '
+                f'pad_val={self.pad_val}, box_mode={self.box_mode!r}, '
+                f'randomness={self.randomness!r}, '
+                f'keep_permutation={self.keep_permutation})')
+
+
+@TRANSFORMS.register_module()
+class PatchShuffle(Encrypt):
+    """Random shuffling (RS): :class:`Encrypt` with the cipher ``'shuffle'``.
+
+    Args:
+        patch_size (int): Side of a patch in pixels. Defaults to 16.
+        **kwargs: As :class:`Encrypt`.
+    """
+
+    def __init__(self, patch_size: int = 16, **kwargs) -> None:
+        super().__init__('shuffle', patch_size=patch_size, **kwargs)
+
+
+@TRANSFORMS.register_module()
+class SubPatchMix(Encrypt):
+    """Mixing-up (MI): :class:`Encrypt` with the cipher ``'mix<g>'``.
+
+    Args:
+        patch_size (int): Side of a patch in pixels. Defaults to 16.
+        num_splits (int): g, a patch is cut into g x g sub-patches. Defaults
+            to 2.
+        form (str): ``'compact'`` shrinks the image by g, ``'tiled'`` keeps
+            its size. Defaults to 'compact'.
+        **kwargs: As :class:`Encrypt`.
+    """
+
+    def __init__(self,
+                 patch_size: int = 16,
+                 num_splits: int = 2,
+                 form: str = 'compact',
+                 **kwargs) -> None:
+        super().__init__([Mix(num_splits, form)],
+                         patch_size=patch_size,
+                         **kwargs)

@@ -1,0 +1,25 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What learns.
+
+The backbones need MMPretrain only.  Detectors and heads need MMDetection,
+which in turn needs mmcv's compiled ops: where it cannot be imported, the
+classification half still works and the reason is logged.
+"""
+
+from .backbones import *  # noqa: F401,F403
+from .layers import *  # noqa: F401,F403
+
+try:
+    import mmdet.models  # noqa: F401
+except (ImportError, AssertionError) as error:  # pragma: no cover
+    from mmengine.logging import print_log
+    print_log(
+        'hime_mm.PEYOLOS and hime_mm.DetTokenHead are not registered, because '
+        f'MMDetection cannot be imported: {error}. For detection install it '
+        'with `mim install onedl-mmdetection`, and mmcv with its compiled '
+        'ops.',
+        logger='current',
+        level=30)
+else:
+    from .dense_heads import *  # noqa: F401,F403
+    from .detectors import *  # noqa: F401,F403

@@ -1,0 +1,404 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from typing import List, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import MMLogger
+from mmengine.model.weight_init import trunc_normal_
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.utils import (build_2d_sincos_position_embedding,
+                                     resize_pos_embed)
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hime_mm.registry import MODELS
+from ..layers import (MixedPatchEmbed, ReferencePositionEncoding,
+                      masked_attention)
+
+POS_ENCODINGS = ('rpe', 'none', 'learned')
+PATCH_EMBEDS = ('linear', 'mixed')
+POS_INITS = ('trunc_normal', 'sincos')
+
+
+@MODELS.register_module()
+class PEViT(VisionTransformer):
+    """Permutation-equivariant vision transformer.
+
+    MMPretrain's :class:`VisionTransformer` without a patch order
+    (``pos_encoding='rpe'`` or ``'none'``): permuting the patches of an image
+    permutes the patch tokens and leaves the class token as it is, so the same
+    weights serve an image and its randomly shuffled (RS) version. With
+    ``pos_encoding='learned'`` it is a plain ViT, for images whose patches
+    stay in place (MI).
+
+    Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    IJCAI 2025. All arguments of :class:`VisionTransformer` that are not named
+    here keep their meaning and defaults.
+
+    Args:
+        arch (str | dict): As MMPretrain's, among others 'deit-tiny',
+            'deit-small' and 'deit-base' (MMPretrain's 'small' is no DeiT-S).
+            Defaults to 'deit-small'.
+        img_size (int | tuple[int, int]): The most common height and width of
+            the full-size images, on which learned positions are defined. Any
+            other size works. Defaults to 224.
+        patch_size (int): Side of a patch of the full-size image in pixels.
+            Defaults to 16.
+        out_type (str): ``'cls_token'`` (B, D), ``'featmap'`` (B, D, rows,
+            cols), ``'avg_featmap'`` (B, D), ``'raw'`` (B, L, D), all tokens
+            in the order class, patches, detection, or ``'det_tokens'``
+            (B, num_det_tokens, D). Defaults to 'cls_token'.
+        pos_encoding (str): ``'rpe'``, reference-based positional encoding;
+            ``'none'``; or ``'learned'``, absolute positions, with which
+            shuffled patches are not recognised. Defaults to 'rpe'.
+        patch_embed (str): ``'linear'``, or ``'mixed'`` for images whose
+            sub-patches were mixed (MI). Defaults to 'linear'.
+        num_splits (int): g of the mixed embedding. Defaults to 2.
+        input_form (str): For the mixed embedding, what :meth:`forward` gets:
+            ``'compact'`` images, or ``'full'`` for tiled or plain images.
+            Defaults to 'compact'.
+        num_det_tokens (int): Number of learnable detection tokens appended to
+            the patch tokens. Defaults to 0.
+        pos_init (str): How learned positions of patches start:
+            ``'trunc_normal'`` with std 0.02, or ``'sincos'``, the 2D sine and
+            cosine table, which helps short training from scratch. Defaults to
+            'trunc_normal'.
+        with_cp (bool): Recompute each layer in the backward pass instead of
+            keeping its activations. Defaults to False.
+
+    Raises:
+        ValueError: If an option is unknown, or ``out_type='det_tokens'``
+            comes without detection tokens.
+    """
+
+    OUT_TYPES = VisionTransformer.OUT_TYPES | {'det_tokens'}
+
+    def __init__(self,
+                 arch: Union[str, dict] = 'deit-small',
+                 img_size: Union[int, Tuple[int, int]] = 224,
+                 patch_size: int = 16,
+                 in_channels: int = 3,
+                 out_indices: Union[int, Sequence[int]] = -1,
+                 out_type: str = 'cls_token',
+                 frozen_stages: int = -1,
+                 pos_encoding: str = 'rpe',
+                 patch_embed: str = 'linear',
+                 num_splits: int = 2,
+                 input_form: str = 'compact',
+                 num_det_tokens: int = 0,
+                 pos_init: str = 'trunc_normal',
+                 with_cp: bool = False,
+                 **kwargs) -> None:
+        for name, value, choices in (('pos_encoding', pos_encoding,
+                                      POS_ENCODINGS),
+                                     ('patch_embed', patch_embed,
+                                      PATCH_EMBEDS), ('pos_init', pos_init,
+                                                      POS_INITS)):
+            if value not in choices:
+                raise ValueError(f'unknown `{name}` {value!r}: choose from '
+                                 f'{choices}')
+        if out_type == 'det_tokens' and num_det_tokens < 1:
+            raise ValueError("`out_type='det_tokens'` needs "
+                             '`num_det_tokens` of at least 1, got '
+                             f'{num_det_tokens}')
+        if not isinstance(out_indices, int):
+            # The host writes to it, which a tuple does not let.
+            out_indices = list(out_indices)
+        super().__init__(
+            arch=arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            out_indices=out_indices,
+            out_type=out_type,
+            frozen_stages=-1,
+            **kwargs)
+        self.pos_encoding = pos_encoding
+        self.num_det_tokens = num_det_tokens
+        self.with_cp = with_cp
+        self.patch_size = patch_size
+
+        if patch_embed == 'mixed':
+            if kwargs.get('patch_cfg'):
+                raise ValueError('`patch_cfg` configures the linear patch '
+                                 "embedding; with `patch_embed='mixed'` use "
+                                 '`num_splits` and `input_form`')
+            self.patch_embed = MixedPatchEmbed(
+                in_channels=in_channels,
+                embed_dims=self.embed_dims,
+                patch_size=patch_size,
+                num_splits=num_splits,
+                input_form=input_form,
+                input_size=img_size)
+            self.patch_resolution = self.patch_embed.init_out_size
+
+        learned = pos_encoding == 'learned'
+        if learned:
+            self._init_pos_embed(pos_init)
+        else:
+            self.pos_embed = None
+        self.rpe = (
+            ReferencePositionEncoding(self.embed_dims)
+            if pos_encoding == 'rpe' else nn.Identity())
+        if self.cls_token is not None:
+            trunc_normal_(self.cls_token, std=0.02)
+        self.det_token = self.det_pos_embed = None
+        if num_det_tokens:
+            self.det_token = self._new_tokens(num_det_tokens)
+            if learned:
+                self.det_pos_embed = self._new_tokens(num_det_tokens)
+
+        self.frozen_stages = frozen_stages
+        if frozen_stages > 0:
+            self._freeze_stages()
+
+    def _init_pos_embed(self, pos_init: str) -> None:
+        trunc_normal_(self.pos_embed, std=0.02)
+        if pos_init == 'sincos':
+            table = build_2d_sincos_position_embedding(
+                self.patch_resolution, self.embed_dims)
+            with torch.no_grad():
+                self.pos_embed[:, self.num_extra_tokens:] = table
+
+    def _new_tokens(self, num: int) -> nn.Parameter:
+        tokens = nn.Parameter(torch.empty(1, num, self.embed_dims))
+        return trunc_normal_(tokens, std=0.02)
+
+    @property
+    def patch_stride(self) -> int:
+        """int: Side of a patch in pixels of the images that come in."""
+        if isinstance(self.patch_embed, MixedPatchEmbed):
+            return self.patch_embed.stride
+        return self.patch_size
+
+    def init_weights(self) -> None:
+        """Initialize the weights, or load those that ``init_cfg`` names."""
+        super(VisionTransformer, self).init_weights()
+
+    def train(self, mode: bool = True) -> 'PEViT':
+        """Set the mode; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen_stages > 0:
+            self._freeze_stages()
+        return self
+
+    def _freeze_stages(self) -> None:
+        super()._freeze_stages()
+        self.rpe.eval()
+        for param in self.rpe.parameters():
+            param.requires_grad = False
+
+    def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs) -> None:
+        """Fit a checkpoint of the host to this model, and say what was done.
+
+        Positions that this model has not are dropped, others are resized; a
+        patch embedding of another shape is dropped and stays as initialised.
+        """
+        logger = MMLogger.get_current_instance()
+        name = f'{prefix}pos_embed'
+        if name in state_dict:
+            shape = tuple(state_dict[name].shape)
+            if self.pos_embed is None:
+                del state_dict[name]
+                logger.info(f'Dropped {name} {shape}: '
+                            f'pos_encoding={self.pos_encoding!r} has no '
+                            'learned positions.')
+            else:
+                # Logs the shapes itself where it resizes.
+                super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)
+        own = self.state_dict()
+        embed = f'{prefix}patch_embed.'
+        for name in [k for k in state_dict if k.startswith(embed)]:
+            mine = own.get(name[len(prefix):])
+            shape = tuple(state_dict[name].shape)
+            if mine is None or mine.shape != shape:
+                del state_dict[name]
+                has = 'none' if mine is None else str(tuple(mine.shape))
+                logger.info(f'Dropped {name} {shape}: this model has {has}, '
+                            'it stays as initialised.')
+
+    def token_grids(
+            self, batch_shape: Tuple[int, int],
+            img_shapes: Sequence[Tuple[int, int]]) -> List[Tuple[int, int]]:
+        """Rows and columns of tokens that show something of each image.
+
+        Args:
+            batch_shape (tuple[int, int]): Height and width of the batch.
+            img_shapes (Sequence[tuple[int, int]]): Height and width of each
+                image in it, top left, in pixels.
+
+        Returns:
+            list[tuple[int, int]]: (rows, cols) of each image.
+
+        Raises:
+            ValueError: If an image is larger than the batch.
+        """
+        stride = self.patch_stride
+        for shape in img_shapes:
+            if shape[0] > batch_shape[0] or shape[1] > batch_shape[1]:
+                raise ValueError(
+                    f'`img_shape` {tuple(shape[:2])} is larger than the batch '
+                    f'{tuple(batch_shape)}: a transform after the encryption '
+                    'changed the image without updating `img_shape`')
+        return [(-(-shape[0] // stride), -(-shape[1] // stride))
+                for shape in img_shapes]
+
+    @staticmethod
+    def key_mask(grid: Tuple[int, int], token_grids: Sequence[Tuple[int, int]],
+                 device: torch.device) -> Optional[Tensor]:
+        """Which tokens of a padded batch belong to their image.
+
+        Args:
+            grid (tuple[int, int]): Rows and columns of the batch.
+            token_grids (Sequence[tuple[int, int]]): Those of each image.
+            device (torch.device): Where the mask goes.
+
+        Returns:
+            Tensor | None: bool, shape (B, N), row-major, True for tokens
+            that hold at least one pixel of the image. None where all do.
+        """
+        if all(size == tuple(grid) for size in token_grids):
+            return None
+        sizes = torch.tensor(token_grids, device=device)
+        rows = torch.arange(grid[0], device=device) < sizes[:, :1]
+        cols = torch.arange(grid[1], device=device) < sizes[:, 1:]
+        return (rows[:, :, None] & cols[:, None, :]).flatten(1)
+
+    def _positions(
+            self, grid: Tuple[int, int],
+            token_grids: Optional[List[Tuple[int, int]]]) -> Tensor:
+        """Learned positions, interpolated to each image's own grid.
+
+        An image in a padded batch thus has the positions it has alone.
+        """
+
+        def resized(size: Tuple[int, int]) -> Tensor:
+            return resize_pos_embed(
+                self.pos_embed,
+                self.patch_resolution,
+                size,
+                mode=self.interpolate_mode,
+                num_extra_tokens=self.num_extra_tokens)
+
+        if token_grids is None:
+            return resized(grid)
+        start = self.num_extra_tokens
+        tables = {}
+        for size in set(token_grids):
+            table = resized(size)
+            # Padding gets zeros: it is masked anyway.
+            patches = F.pad(
+                table[:, start:].reshape(1, *size, -1),
+                (0, 0, 0, grid[1] - size[1], 0, grid[0] - size[0]))
+            tables[size] = torch.cat(
+                (table[:, :start], patches.flatten(1, 2)), dim=1)
+        return torch.cat([tables[size] for size in token_grids])
+
+    def forward(self,
+                x: Tensor,
+                data_samples: Optional[List] = None,
+                input_form: Optional[str] = None) -> Tuple[Tensor, ...]:
+        """Compute features.
+
+        Args:
+            x (Tensor): Images, shape (B, C, H, W), any size.
+            data_samples (list[:obj:`BaseDataElement`], optional): Their
+                ``img_shape`` (height and width of the image within the
+                padded batch, in pixels) decides which tokens are padding;
+                those are attended to by none, so that each image gives what
+                it would give alone. None takes every token for image.
+                Defaults to None.
+            input_form (str, optional): For the mixed embedding, ``'compact'``
+                or ``'full'`` in place of the module's own. Defaults to None.
+
+        Returns:
+            tuple[Tensor]: One entry per ``out_indices``, as ``out_type``
+            says. The padding of a ``featmap`` is zero.
+        """
+        token_grids = None
+        if data_samples is not None:
+            token_grids = self.token_grids(
+                x.shape[-2:], [s.metainfo['img_shape'] for s in data_samples])
+        extra = {} if input_form is None else dict(input_form=input_form)
+        batch = len(x)
+        x, grid = self.patch_embed(x, **extra)
+        x = self.rpe(x)
+        mask = None
+        if token_grids is not None:
+            mask = self.key_mask(grid, token_grids, x.device)
+            if mask is None:
+                token_grids = None
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(batch, -1, -1), x), dim=1)
+        if self.pos_embed is not None:
+            x = x + self._positions(grid, token_grids)
+        if self.det_token is not None:
+            det = self.det_token
+            if self.det_pos_embed is not None:
+                det = det + self.det_pos_embed
+            x = torch.cat((x, det.expand(batch, -1, -1)), dim=1)
+        x = self.pre_norm(self.drop_after_pos(x))
+
+        key_mask = None
+        if mask is not None:
+            # Class and detection tokens are never padding.
+            key_mask = F.pad(
+                mask, (self.num_extra_tokens, self.num_det_tokens), value=True)
+
+        outs = []
+        for i, layer in enumerate(self.layers):
+            if self.with_cp and self.training and torch.is_grad_enabled():
+                x = checkpoint(
+                    self._run_layer, layer, x, key_mask, use_reentrant=False)
+            else:
+                x = self._run_layer(layer, x, key_mask)
+            if i == len(self.layers) - 1 and self.final_norm:
+                x = self.ln1(x)
+            if i in self.out_indices:
+                outs.append(self._format_output(x, grid, mask))
+        return tuple(outs)
+
+    @staticmethod
+    def _run_layer(layer: nn.Module, x: Tensor,
+                   key_mask: Optional[Tensor]) -> Tensor:
+        if key_mask is None:
+            return layer(x)
+        x = x + masked_attention(layer.attn, layer.ln1(x), key_mask)
+        return layer.ffn(layer.ln2(x), identity=x)
+
+    def _format_output(self,
+                       x: Tensor,
+                       hw: Tuple[int, int],
+                       mask: Optional[Tensor] = None) -> Tensor:
+        if self.out_type == 'det_tokens':
+            return x[:, -self.num_det_tokens:]
+        if self.out_type in ('raw', 'cls_token'):
+            return super()._format_output(x, hw)
+        if mask is not None:
+            weight = mask.unsqueeze(-1).to(x.dtype)
+        start = self.num_extra_tokens
+        patches = x[:, start:start + hw[0] * hw[1]]
+        if self.out_type == 'avg_featmap':
+            if mask is None:
+                return self.ln2(patches.mean(dim=1))
+            return self.ln2((patches * weight).sum(dim=1) / weight.sum(dim=1))
+        if mask is not None:
+            patches = patches * weight
+        return patches.transpose(1, 2).reshape(len(x), -1, *hw)
+
+    def get_layer_depth(self, param_name: str, prefix: str = ''):
+        """Get the layer-wise depth of a parameter.
+
+        Args:
+            param_name (str): The name of the parameter.
+            prefix (str): The prefix for the parameter.
+                Defaults to an empty string.
+
+        Returns:
+            tuple[int, int]: The layer-wise depth and the number of layers.
+            Everything that makes the first layer's input has depth 0.
+        """
+        stem = ('rpe.', 'det_token', 'det_pos_embed')
+        if param_name.startswith(tuple(prefix + name for name in stem)):
+            return 0, self.num_layers + 2
+        return super().get_layer_depth(param_name, prefix)

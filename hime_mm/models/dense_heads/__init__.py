@@ -1,0 +1,4 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from .det_token_head import DetTokenHead
+
+__all__ = ['DetTokenHead']

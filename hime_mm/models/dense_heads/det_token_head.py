@@ -1,0 +1,153 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from copy import deepcopy
+from typing import Dict, List, Sequence, Tuple, Union
+
+import torch
+from mmdet.models.dense_heads import DETRHead
+from mmdet.models.layers import MLP
+from mmdet.utils import (ConfigType, InstanceList, OptConfigType,
+                         OptMultiConfig)
+from torch import Tensor
+
+from hime_mm.registry import MODELS
+
+#: The set loss of DETR: Hungarian matching with class, L1 and GIoU costs.
+DEFAULT_TRAIN_CFG = dict(
+    assigner=dict(
+        type='mmdet.HungarianAssigner',
+        match_costs=[
+            dict(type='mmdet.ClassificationCost', weight=1.),
+            dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
+            dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0)
+        ]))
+
+
+@MODELS.register_module()
+class DetTokenHead(DETRHead):
+    """Reads classes and boxes from detection tokens, as YOLOS does.
+
+    Two 3-layer ReLU MLPs of the tokens' width: K + 1 class logits, and
+    sigmoid (cx, cy, w, h) relative to the image; the set loss of DETR. The
+    MLPs, the matching and the losses run in float32 also under automatic
+    mixed precision. Several layers of tokens give auxiliary losses as DETR's
+    decoder layers do.
+
+    Source: Fang et al., "You Only Look at One Sequence", NeurIPS 2021.
+
+    Args:
+        num_classes (int): Number K of classes without background.
+        embed_dims (int): Width of the tokens. Defaults to 384.
+        num_mlp_layers (int): Depth of both MLPs. Defaults to 3.
+        loss_cls (dict): Classification loss. ``bg_cls_weight`` of a
+            cross-entropy is the weight of the no-object class. Defaults to
+            cross-entropy with no-object weight 0.1.
+        loss_bbox (dict): Defaults to L1 with weight 5.
+        loss_iou (dict): Defaults to GIoU with weight 2.
+        train_cfg (dict, optional): Holds the assigner. None is DETR's
+            matching (class 1, L1 5, GIoU 2). Defaults to None.
+        test_cfg (dict, optional): ``max_per_img`` limits the boxes per image.
+            None gives one box per token. Defaults to None.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 embed_dims: int = 384,
+                 num_mlp_layers: int = 3,
+                 sync_cls_avg_factor: bool = False,
+                 loss_cls: ConfigType = dict(
+                     type='mmdet.CrossEntropyLoss',
+                     bg_cls_weight=0.1,
+                     use_sigmoid=False,
+                     loss_weight=1.0),
+                 loss_bbox: ConfigType = dict(
+                     type='mmdet.L1Loss', loss_weight=5.0),
+                 loss_iou: ConfigType = dict(
+                     type='mmdet.GIoULoss', loss_weight=2.0),
+                 train_cfg: OptConfigType = None,
+                 test_cfg: OptConfigType = None,
+                 init_cfg: OptMultiConfig = None) -> None:
+        self.num_mlp_layers = num_mlp_layers
+        # DETRHead edits the dict and sets class weights for itself alone.
+        loss_cls = deepcopy(loss_cls)
+        background = loss_cls.pop('bg_cls_weight', None)
+        if background is not None:
+            foreground = loss_cls.get('class_weight') or 1.
+            loss_cls['class_weight'] = [float(foreground)] * num_classes + [
+                float(background)
+            ]
+        super().__init__(
+            num_classes=num_classes,
+            embed_dims=embed_dims,
+            sync_cls_avg_factor=sync_cls_avg_factor,
+            loss_cls=loss_cls,
+            loss_bbox=loss_bbox,
+            loss_iou=loss_iou,
+            train_cfg=train_cfg or deepcopy(DEFAULT_TRAIN_CFG),
+            test_cfg=test_cfg or dict(),
+            init_cfg=init_cfg)
+        if background is not None:
+            self.bg_cls_weight = float(background)
+
+    def _init_layers(self) -> None:
+        self.cls_branch = MLP(self.embed_dims, self.embed_dims,
+                              self.cls_out_channels, self.num_mlp_layers)
+        self.reg_branch = MLP(self.embed_dims, self.embed_dims, 4,
+                              self.num_mlp_layers)
+
+    def forward(
+            self, hidden_states: Union[Tensor, Sequence[Tensor]]
+    ) -> Tuple[Tensor, Tensor]:
+        """Classify and locate.
+
+        Args:
+            hidden_states (Tensor | Sequence[Tensor]): Detection tokens of one
+                or more layers, each of shape (B, Q, D), or stacked.
+
+        Returns:
+            tuple[Tensor]: Float32 class logits of shape (layers, B, Q,
+            cls_out_channels) and boxes (cx, cy, w, h) relative to the image,
+            shape (layers, B, Q, 4).
+        """
+        if not isinstance(hidden_states, Tensor):
+            hidden_states = torch.stack(tuple(hidden_states))
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            # Half precision would round boxes to 1/2048 of the image, and
+            # areas of boxes in pixels overflow it.
+            hidden_states = hidden_states.float()
+            return (self.cls_branch(hidden_states),
+                    self.reg_branch(hidden_states).sigmoid())
+
+    def loss_by_feat(self, all_layers_cls_scores: Tensor,
+                     all_layers_bbox_preds: Tensor, *args,
+                     **kwargs) -> Dict[str, Tensor]:
+        """The set loss, in float32. Arguments as :class:`DETRHead`'s."""
+        with torch.autocast(all_layers_cls_scores.device.type, enabled=False):
+            return super().loss_by_feat(all_layers_cls_scores.float(),
+                                        all_layers_bbox_preds.float(), *args,
+                                        **kwargs)
+
+    def predict_by_feat(self,
+                        layer_cls_scores: Tensor,
+                        layer_bbox_preds: Tensor,
+                        batch_img_metas: List[dict],
+                        rescale: bool = True) -> InstanceList:
+        """Turn outputs into boxes. Arguments as :class:`DETRHead`'s.
+
+        Raises:
+            ValueError: If ``test_cfg.max_per_img`` asks for more boxes than
+                the tokens can give.
+        """
+        tokens = layer_cls_scores.shape[-2]
+        most = tokens * (self.num_classes if self.loss_cls.use_sigmoid else 1)
+        wanted = self.test_cfg.get('max_per_img', tokens)
+        if wanted > most:
+            raise ValueError(
+                f'`test_cfg.max_per_img` is {wanted}, but {tokens} detection '
+                f'tokens give at most {most} boxes: lower it, or raise '
+                "the backbone's `num_det_tokens`")
+        return super().predict_by_feat(
+            layer_cls_scores.float(),
+            layer_bbox_preds.float(),
+            batch_img_metas=batch_img_metas,
+            rescale=rescale)

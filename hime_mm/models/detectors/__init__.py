@@ -1,0 +1,4 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from .peyolos import PEYOLOS
+
+__all__ = ['PEYOLOS']

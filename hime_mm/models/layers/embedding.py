@@ -1,0 +1,109 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from typing import Optional, Tuple, Union
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.utils import to_2tuple
+from torch import Tensor, nn
+
+INPUT_FORMS = ('compact', 'full')
+
+
+class MixedPatchEmbed(BaseModule):
+    r"""Patch embedding for images whose sub-patches were mixed (MI).
+
+    .. math::
+        z = W_b\,\mathrm{gelu}(W_a y + b_a) + b_b
+
+    where :math:`y` is the average of the g x g sub-patches of a patch,
+    :math:`W_a` a convolution with kernel and stride P/g and :math:`W_b` a 1x1
+    convolution. :math:`W_a` is linear, so embedding all sub-patches of the
+    full-size image and averaging them gives the same tokens: plain, tiled and
+    compact images of one picture are embedded alike.
+
+    Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    IJCAI 2025, MI.
+
+    Args:
+        in_channels (int): Number of image channels. Defaults to 3.
+        embed_dims (int): Width D of the tokens. Defaults to 768.
+        patch_size (int): Side P of a patch of the full-size image in pixels.
+            Defaults to 16.
+        num_splits (int): g, dividing P. Defaults to 2.
+        input_form (str): What :meth:`forward` gets unless told otherwise:
+            ``'compact'``, the image shrunk by g, or ``'full'``, full-size
+            images, either plain (they are mixed here) or tiled. Defaults to
+            'compact'.
+        input_size (int | tuple[int, int]): Usual height and width of the
+            *full-size* image, which fixes ``init_out_size``. Defaults to 224.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+    """
+
+    def __init__(self,
+                 in_channels: int = 3,
+                 embed_dims: int = 768,
+                 patch_size: int = 16,
+                 num_splits: int = 2,
+                 input_form: str = 'compact',
+                 input_size: Union[int, Tuple[int, int]] = 224,
+                 init_cfg=None) -> None:
+        super().__init__(init_cfg)
+        if not isinstance(patch_size, int) or patch_size % num_splits:
+            raise ValueError(
+                f'patches of side {patch_size} cannot be cut into '
+                f'{num_splits}x{num_splits} sub-patches: choose a '
+                '`num_splits` that divides `patch_size`')
+        self._check_form(input_form)
+        self.patch_size = patch_size
+        self.num_splits = num_splits
+        self.input_form = input_form
+        sub = patch_size // num_splits
+        self.projection = nn.Conv2d(in_channels, embed_dims, sub, stride=sub)
+        self.act = nn.GELU()
+        self.mapping = nn.Conv2d(embed_dims, embed_dims, 1)
+        h, w = to_2tuple(input_size)
+        self.init_out_size = (-(-h // patch_size), -(-w // patch_size))
+
+    @staticmethod
+    def _check_form(form: str) -> None:
+        if form not in INPUT_FORMS:
+            raise ValueError(f'unknown `input_form` {form!r}: choose from '
+                             f'{INPUT_FORMS}')
+
+    @property
+    def stride(self) -> int:
+        """int: Side of a patch in pixels of the images :meth:`forward` gets
+        unless told otherwise."""
+        if self.input_form == 'compact':
+            return self.patch_size // self.num_splits
+        return self.patch_size
+
+    def forward(self,
+                x: Tensor,
+                input_form: Optional[str] = None
+                ) -> Tuple[Tensor, Tuple[int, int]]:
+        """Embed a batch of images.
+
+        Args:
+            x (Tensor): Images, shape (B, C, H, W). A size that holds no whole
+                number of patches is filled up with zeros, below and right.
+            input_form (str, optional): ``'compact'`` or ``'full'`` in place
+                of the module's own. Defaults to None.
+
+        Returns:
+            tuple: Tokens of shape (B, N, D), row-major, and the grid (rows,
+            cols).
+        """
+        form = input_form or self.input_form
+        self._check_form(form)
+        stride = self.patch_size
+        if form == 'compact':
+            stride //= self.num_splits
+        pad_h, pad_w = -x.shape[-2] % stride, -x.shape[-1] % stride
+        if pad_h or pad_w:
+            x = F.pad(x, (0, pad_w, 0, pad_h))
+        x = self.projection(x)
+        if form == 'full':
+            x = F.avg_pool2d(x, self.num_splits)
+        x = self.mapping(self.act(x))
+        return x.flatten(2).transpose(1, 2), tuple(x.shape[-2:])

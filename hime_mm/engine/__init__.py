@@ -1,0 +1,4 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What a runner calls."""
+
+from .hooks import *  # noqa: F401,F403

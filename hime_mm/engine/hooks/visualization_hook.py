@@ -1,0 +1,211 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import os.path as osp
+from typing import Optional, Sequence
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement, InstanceData
+from mmengine.visualization import Visualizer
+from torch import Tensor, nn
+
+from hime_mm.registry import HOOKS
+
+
+def undo_normalization(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
+    """Turn one normalised network input back into a picture.
+
+    Args:
+        image (Tensor): Shape (C, H, W).
+        preprocessor (nn.Module): The data preprocessor that made it; its
+            ``mean``, ``std`` and channel order are read.
+
+    Returns:
+        np.ndarray: uint8, shape (H, W, 3), RGB.
+    """
+    image = image.detach().float().cpu()
+    mean = getattr(preprocessor, 'mean', None)
+    if mean is not None:
+        std = preprocessor.std.float().cpu().view(-1, 1, 1)
+        image = image * std + mean.float().cpu().view(-1, 1, 1)
+    if len(image) == 1:
+        image = image.expand(3, -1, -1)
+    if len(image) != 3:
+        raise ValueError(f'cannot show an image of {len(image)} channels: '
+                         'turn the visualization hook off')
+    # Both families of preprocessors swap channels on request; images are
+    # loaded as BGR.
+    swapped = any(
+        getattr(preprocessor, name, False)
+        for name in ('_channel_conversion', 'to_rgb'))
+    if not swapped:
+        image = image.flip(0)
+    return image.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+@HOOKS.register_module()
+class EncryptedVisualizationHook(Hook):
+    """Draw predictions on what the model saw.
+
+    MMDetection's ``DetVisualizationHook`` reads the image file again and so
+    logs the *plain* image when encryption happens in the pipeline. This hook
+    takes the output of the model's data preprocessor, the very pixels that
+    were learnt from, and never opens a file. It serves MMDetection and
+    MMPretrain, in place of either's hook.
+
+    Boxes come back from the model in pixels of the original; they are scaled
+    to the encrypted image by ``scale_factor``. With shuffled patches they stay
+    where the encrypted image shows the object.
+
+    Args:
+        draw (bool): Whether to draw at all. Defaults to False.
+        interval (int): Draw every that many validation iterations (in
+            MMPretrain, samples). Defaults to 50.
+        score_thr (float): Least score of a drawn box. Defaults to 0.3.
+        show (bool): Show pictures in a window instead of storing them.
+            Defaults to False.
+        wait_time (float): How long a window stays, in seconds. Defaults to 0.
+        test_out_dir (str, optional): Folder for the pictures of a test run,
+            below the runner's time-stamped folder. None hands them to the
+            visualizer's backends. Defaults to None.
+        enable (bool): MMPretrain's name of ``draw``. Defaults to False.
+        out_dir (str, optional): MMPretrain's name of ``test_out_dir``.
+            Defaults to None.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self,
+                 draw: bool = False,
+                 interval: int = 50,
+                 score_thr: float = 0.3,
+                 show: bool = False,
+                 wait_time: float = 0.,
+                 test_out_dir: Optional[str] = None,
+                 enable: bool = False,
+                 out_dir: Optional[str] = None) -> None:
+        if interval < 1:
+            raise ValueError(f'`interval` must be at least 1, got {interval}')
+        self.draw = draw or enable
+        self.interval = interval
+        self.score_thr = score_thr
+        self.show = show
+        self.wait_time = wait_time
+        self.test_out_dir = test_out_dir or out_dir
+        self._visualizer: Visualizer = Visualizer.get_current_instance()
+        self._seen: Optional[Sequence[Tensor]] = None
+        self._preprocessor: Optional[nn.Module] = None
+        self._handle = None
+        self._test_index = 0
+
+    def _watch(self, runner: Runner) -> None:
+        if not self.draw:
+            return
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        self._preprocessor = model.data_preprocessor
+        self._handle = self._preprocessor.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, args: tuple, output: dict) -> None:
+        self._seen = output['inputs']
+
+    def _unwatch(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = self._seen = None
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Watch what the model gets to see."""
+        self._watch(runner)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Watch what the model gets to see."""
+        self._watch(runner)
+        self._test_index = 0
+
+    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
+        """Stop watching."""
+        self._unwatch()
+
+    def after_test_epoch(self, runner: Runner, metrics=None) -> None:
+        """Stop watching."""
+        self._unwatch()
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
+                       outputs: Sequence[BaseDataElement]) -> None:
+        """Draw the first image of every ``interval``-th batch.
+
+        Args:
+            runner (:obj:`Runner`): The runner.
+            batch_idx (int): Number of the batch.
+            data_batch (dict): The batch before the data preprocessor.
+            outputs (Sequence[:obj:`BaseDataElement`]): The predictions.
+        """
+        if self.draw and batch_idx % self.interval == 0:
+            self._add('val_img', 0, outputs, runner.iter + batch_idx, None)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
+                        outputs: Sequence[BaseDataElement]) -> None:
+        """Draw every image.
+
+        Args:
+            runner (:obj:`Runner`): The runner.
+            batch_idx (int): Number of the batch.
+            data_batch (dict): The batch before the data preprocessor.
+            outputs (Sequence[:obj:`BaseDataElement`]): The predictions.
+        """
+        if not self.draw:
+            return
+        for i, sample in enumerate(outputs):
+            self._test_index += 1
+            out_file = None
+            if self.test_out_dir is not None:
+                stem = osp.splitext(
+                    osp.basename(sample.get('img_path') or
+                                 f'{self._test_index:08d}'))[0]
+                # PNG: another lossy step would not be what the model saw.
+                out_file = osp.join(runner.work_dir, runner.timestamp,
+                                    self.test_out_dir, f'{stem}.png')
+            self._add('test_img', i, outputs, self._test_index, out_file)
+
+    def _add(self, name: str, index: int, outputs: Sequence[BaseDataElement],
+             step: int, out_file: Optional[str]) -> None:
+        sample = outputs[index]
+        picture = undo_normalization(self._seen[index], self._preprocessor)
+        shape = sample.get('img_shape')
+        if shape is not None:
+            picture = picture[:shape[0], :shape[1]]
+        picture = np.ascontiguousarray(picture)
+        common = dict(
+            show=self.show,
+            wait_time=self.wait_time,
+            out_file=out_file,
+            step=step)
+        if hasattr(self._visualizer, 'visualize_cls'):
+            self._visualizer.visualize_cls(picture, sample, name=name, **common)
+            return
+        self._visualizer.add_datasample(
+            name,
+            picture,
+            data_sample=self._in_input_scale(sample),
+            draw_gt=False,
+            pred_score_thr=self.score_thr,
+            **common)
+
+    @staticmethod
+    def _in_input_scale(sample: BaseDataElement) -> BaseDataElement:
+        """A copy of a detection whose boxes lie in the network input."""
+        sample = sample.cpu()
+        instances = sample.get('pred_instances')
+        if instances is None:
+            return sample
+        scale = torch.as_tensor(sample.get('scale_factor', (1., 1.)))
+        drawn = InstanceData(
+            bboxes=instances.bboxes * scale.to(instances.bboxes).repeat(2),
+            scores=instances.scores,
+            labels=instances.labels)
+        sample.pred_instances = drawn
+        return sample

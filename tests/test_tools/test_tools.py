@@ -1,0 +1,211 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""The tools as a person calls them, in processes of their own."""
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*args, ok=True, cwd=ROOT):
+    done = subprocess.run(
+        [sys.executable, *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={
+            **os.environ, 'PYTHONPATH': str(ROOT)
+        })
+    text = done.stdout + done.stderr
+    if ok:
+        assert done.returncode == 0, text[-4000:]
+    else:
+        assert done.returncode != 0, text[-4000:]
+    return text
+
+
+@pytest.fixture(scope='module')
+def coco(coco_tiny, tmp_path_factory):
+    """Eight training and four validation images of COCO."""
+    folder = tmp_path_factory.mktemp('coco')
+    for split, num in (('train', 8), ('val', 4)):
+        call('tools/subset_coco.py',
+             coco_tiny / f'annotations/instances_{split}2017.json',
+             folder / f'annotations/instances_{split}2017.json', '--number',
+             num)
+        (folder / f'{split}2017').symlink_to(coco_tiny / f'{split}2017')
+    return folder
+
+
+def paths_and_sizes(coco):
+    """Overrides of the COCO config for paths, sizes and length only."""
+    root = f'{coco}/'
+    val = f'{coco}/annotations/instances_val2017.json'
+    pipeline = 'train_dataloader.dataset.pipeline.3.transforms'
+    return [
+        '--cfg-options', f'train_dataloader.dataset.data_root={root}',
+        f'val_dataloader.dataset.data_root={root}',
+        f'test_dataloader.dataset.data_root={root}',
+        f'val_evaluator.ann_file={val}', f'test_evaluator.ann_file={val}',
+        'model.backbone.init_cfg=None',
+        f'{pipeline}.0.0.scales=[(112,192),(128,192)]',
+        f'{pipeline}.1.0.scales=[(112,192)]',
+        f'{pipeline}.1.1.crop_size=(96,128)',
+        f'{pipeline}.1.2.scales=[(112,192),(128,192)]',
+        'val_dataloader.dataset.pipeline.1.scale=(192,128)',
+        'test_dataloader.dataset.pipeline.1.scale=(192,128)',
+        'default_hooks.logger.interval=2'
+    ]
+
+
+@pytest.fixture(scope='module')
+def trained(coco, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('work')
+    log = call('tools/train.py', 'configs/hime_vit_coco.py', '--work-dir',
+               work_dir, *paths_and_sizes(coco), 'train_cfg.max_epochs=1')
+    return work_dir, log
+
+
+def test_coco_config_trains(trained):
+    work_dir, log = trained
+    assert (work_dir / 'epoch_1.pth').is_file()
+    losses = [float(v) for v in re.findall(r' loss: ([\d.]+)', log)]
+    assert len(losses) == 4 and all(0 < v < 100 for v in losses)
+    assert 'coco/bbox_mAP_50' in log
+    # The dump is a readable config that gives the same run.
+    dumped, = work_dir.glob('hime_vit_coco.py')
+    cfg = Config.fromfile(dumped)
+    assert cfg.train_dataloader.dataset.pipeline[4].cipher == 'mix2'
+
+
+def test_resume(trained, coco):
+    work_dir, _ = trained
+    log = call('tools/train.py', 'configs/hime_vit_coco.py', '--work-dir',
+               work_dir, '--resume', *paths_and_sizes(coco),
+               'train_cfg.max_epochs=2')
+    assert re.search(r'resumed epoch: 1, iter: 8', log)
+    epochs = re.findall(r'Epoch\(train\) +\[(\d+)\]', log)
+    assert set(epochs) == {'2'}
+    assert (work_dir / 'epoch_2.pth').is_file()
+
+
+def test_test_prints_metrics_and_shows_no_plain_image(trained, coco, tmp_path):
+    work_dir, _ = trained
+    log = call('tools/test.py', 'configs/hime_vit_coco.py',
+               work_dir / 'epoch_1.pth', '--work-dir', tmp_path, '--show-dir',
+               'shown', '--out', tmp_path / 'pred.pkl',
+               *paths_and_sizes(coco))
+    assert re.search(r'Average Precision .* = ', log)
+    shown = sorted(tmp_path.glob('*/shown/*.png'))
+    with open(coco / 'annotations/instances_val2017.json') as file:
+        names = sorted(
+            Path(i['file_name']).stem for i in json.load(file)['images'])
+    assert [p.stem for p in shown] == names
+    for path in shown:
+        # Half of the network's input size, so certainly not the file.
+        assert max(cv2.imread(str(path)).shape[:2]) <= 96
+    assert (tmp_path / 'pred.pkl').is_file()
+
+
+def test_metrics_to_a_file(trained, coco, tmp_path):
+    work_dir, _ = trained
+    call('tools/test.py', 'configs/hime_vit_coco.py',
+         work_dir / 'epoch_1.pth', '--work-dir', tmp_path, '--out',
+         tmp_path / 'metrics.json', '--out-item', 'metrics',
+         *paths_and_sizes(coco))
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert 0 <= metrics['coco/bbox_mAP_50'] <= 1
+
+
+def test_clear_errors(coco, tmp_path):
+    log = call(
+        'tools/train.py',
+        'configs/hime_vit_coco.py',
+        '--work-dir',
+        tmp_path,
+        *paths_and_sizes(coco),
+        'model.backbone.type=PEViT',
+        ok=False)
+    assert "written with their prefix, `type='hime_mm.PEViT'`" in log
+    log = call('tools/test.py', 'configs/hime_vit_coco.py', 'none.pth',
+               '--out', 'pred.txt', ok=False)
+    assert 'predictions go to a .pkl file' in log
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('phase, cipher', [('train', 'mix2'),
+                                           ('val', 'mix2+shuffle')])
+def test_browse(coco, tmp_path, phase, cipher):
+    at = 4 if phase == 'train' else 2
+    call('tools/browse_dataset.py', 'configs/hime_vit_coco.py', '--phase',
+         phase, '-n', 2, '-o', tmp_path / 'pictures', '--cfg-options',
+         f'{phase}_dataloader.dataset.data_root={coco}/',
+         f'{phase}_dataloader.dataset.pipeline.{at}.cipher={cipher}')
+    pictures = sorted((tmp_path / 'pictures').glob('*.png'))
+    assert len(pictures) == 2
+    for path in pictures:
+        picture = cv2.imread(str(path))
+        half = picture.shape[1] // 2
+        # Original and encrypted at one height, side by side.
+        assert picture.shape[1] > picture.shape[0]
+        assert np.abs(picture[:, :half - 8].astype(int).mean() -
+                      picture[:, half + 8:].mean()) < 60
+
+
+CLASSIFIER = '''
+_base_ = ['mmpretrain::deit/deit-tiny_4xb256_in1k.py',
+          '{root}/configs/_base_/ciphers/paper_rs.py']
+model = dict(
+    backbone=dict(type='hime_mm.PEViT', img_size=64, arch=dict(
+        _delete_=True, embed_dims=32, num_layers=2, num_heads=2,
+        feedforward_channels=64)),
+    head=dict(num_classes=2, in_channels=32,
+              loss=dict(label_smooth_val=0.1, mode='original')),
+    train_cfg=None)
+data_preprocessor = dict(num_classes=2)
+pipeline = [dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(64, 64)),
+            {{{{_base_.encrypt}}}},
+            dict(type='PackInputs')]
+data = dict(type='CustomDataset', data_root='{data}', pipeline=pipeline,
+            _delete_=True)
+train_dataloader = dict(batch_size=4, num_workers=2, dataset=data)
+val_dataloader = dict(batch_size=4, num_workers=2, dataset=data)
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=(1, ))
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=2, val_interval=1)
+param_scheduler = []
+default_hooks = dict(logger=dict(interval=1))
+randomness = dict(seed=0)
+'''
+
+
+def test_runs_classifiers_too(tmp_path):
+    """MMPretrain's DeiT config with our backbone and cipher."""
+    rng = np.random.default_rng(0)
+    for name, hue in (('dark', 40), ('light', 200)):
+        (tmp_path / 'data' / name).mkdir(parents=True)
+        for i in range(4):
+            image = rng.integers(hue - 30, hue + 30, (70, 90, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / 'data' / name / f'{i}.png'), image)
+    config = tmp_path / 'config.py'
+    config.write_text(
+        CLASSIFIER.format(root=ROOT, data=tmp_path / 'data'))
+    log = call('tools/train.py', config, '--work-dir', tmp_path / 'work')
+    assert 'accuracy/top1' in log
+    log = call('tools/test.py', config, tmp_path / 'work/epoch_2.pth',
+               '--work-dir', tmp_path / 'test', '--show-dir',
+               tmp_path / 'shown')
+    assert 'accuracy/top1' in log
+    shown = list((tmp_path / 'shown').glob('*.png'))
+    assert shown and all(
+        cv2.imread(str(p)).shape == (64, 64, 3) for p in shown)

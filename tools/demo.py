@@ -117,7 +117,7 @@ def paint(runner, results, number, folder):
                          height=288))
         kept = [
             r for r in results
-            if r['image_id'] == info['img_id'] and r['score'] >= 0.5
+            if r['image_id'] == info['img_id'] and r['score'] >= 0.7
         ]
         boxes = np.array([r['bbox'] for r in kept]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]

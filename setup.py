@@ -100,7 +100,7 @@ setup(
     name='hime-mm',
     version=version(),
     description='Human-imperceptible, machine-recognizable images for OpenMMLab: train '
-    'classifiers and detectors on images that people cannot read',
+    'classifiers and detectors on perceptually obfuscated images',
     long_description=read('README.md') if os.path.exists(os.path.join(ROOT, 'README.md')) else '',
     long_description_content_type='text/markdown',
     author='hime_mm contributors',

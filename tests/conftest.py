@@ -32,6 +32,25 @@ def coco_tiny(data_root) -> Path:
 
 
 @pytest.fixture(scope='session')
+def coco_like(tmp_path_factory) -> Path:
+    """COCO images, or the demo data set laid out in the same way."""
+    name = os.environ.get('HIME_MM_TEST_DATA') or (
+        Path(__file__).resolve().parents[2] / 'shared' / 'data')
+    real = Path(name) / 'coco_tiny'
+    if (real / 'annotations' / 'instances_val2017.json').is_file():
+        return real
+    from hime_mm.datasets import make_demo_coco
+    folder = tmp_path_factory.mktemp('coco_like')
+    demo = make_demo_coco(folder / 'demo', 12, 8, size=320)
+    (folder / 'annotations').mkdir()
+    for split in ('train', 'val'):
+        (folder / f'{split}2017').symlink_to(demo / split)
+        (folder / f'annotations/instances_{split}2017.json').symlink_to(
+            demo / f'annotations/instances_{split}.json')
+    return folder
+
+
+@pytest.fixture(scope='session')
 def make_image():
     """Random images that use the whole range of their dtype."""
 

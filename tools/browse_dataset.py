@@ -92,6 +92,8 @@ def views(dataset, index):
     # Transforms write to the dict they get, and to what is in it.
     after = encrypt(copy.deepcopy(before))
     after = run(transforms[at + 1:last], after)
+    if after is None:
+        return None, None
     boxes = before.get('gt_bboxes')
     labels = before.get('gt_bboxes_labels')
     if boxes is None and after.get('gt_bboxes') is not None:
@@ -137,13 +139,20 @@ def main():
     if loader is None:
         raise SystemExit(f'{args.config} has no `{args.phase}_dataloader`')
     dataset = DATASETS.build(loader.dataset)
-    while hasattr(dataset, 'dataset'):
-        # Wrappers repeat or mix; the images come from the innermost.
+    while type(dataset).__name__ in ('RepeatDataset', 'ClassBalancedDataset'):
+        # They repeat images, and leave them as they are.
         dataset = dataset.dataset
+    if not hasattr(dataset, 'pipeline') or hasattr(dataset, 'dataset') or (
+            isinstance(dataset.pipeline, (list, tuple))):
+        raise SystemExit(
+            f'cannot look into a {type(dataset).__name__}: name one of its '
+            'data sets with --cfg-options')
     dataset.full_init()
     classes = dataset.metainfo.get('classes')
     os.makedirs(args.output_dir, exist_ok=True)
-    number = min(args.number or len(dataset), len(dataset))
+    number = len(dataset)
+    if args.number is not None:
+        number = min(args.number, number)
     skipped = 0
     for index in tqdm(range(number), unit='img'):
         before, after = views(dataset, index)
@@ -155,12 +164,16 @@ def main():
             pictures.append(paint(before, classes, not args.no_boxes))
             captions.append('owner: before encryption')
         pictures.append(paint(after, classes, not args.no_boxes))
-        captions.append('engineer: '
-                        f'{after["img"].shape[1]}x{after["img"].shape[0]}')
+        shape = f'{after["img"].shape[1]}x{after["img"].shape[0]}'
+        if before is None:
+            captions.append(f'not encrypted by this pipeline: {shape}')
+        else:
+            captions.append(f'engineer: {shape}')
         picture = side_by_side(pictures, captions)
         name = dataset.get_data_info(index).get('img_path', f'{index:08d}')
         stem = osp.splitext(osp.basename(name))[0]
-        path = osp.join(args.output_dir, f'{stem}.png')
+        # Numbered: images of different folders may share a name.
+        path = osp.join(args.output_dir, f'{index:06d}_{stem}.png')
         if not mmcv.imwrite(picture[..., ::-1], path):
             raise OSError(f'could not write {path}')
     print(f'{number - skipped} pictures in {args.output_dir}'

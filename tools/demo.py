@@ -45,6 +45,8 @@ def parse_args():
         '--pictures',
         type=int,
         default=6,
+        choices=range(1, 101),
+        metavar='N',
         help='images in each picture (default: %(default)s)')
     parser.add_argument(
         '--cfg-options',
@@ -136,8 +138,11 @@ def paint(runner, results, number, folder):
                 'owner: annotations'
             ],
                          height=288))
-    pairs = [np.hstack([a, np.full((len(a), 24, 3), 255, np.uint8), b])
-             for a, b in zip(seen[::2], seen[1::2])] or seen
+    gap = np.full((len(seen[0]), 24, 3), 255, np.uint8)
+    pairs = [
+        np.hstack([seen[i], gap, *seen[i + 1:i + 2]])
+        for i in range(0, len(seen), 2)
+    ]
     write(stack_rows(pairs), folder, 'what_the_engineer_sees.png')
     write(stack_rows(found), folder, 'predictions.png')
 

@@ -1,7 +1,8 @@
 # The rates of the paper's code, for a start from trained YOLOS-S weights: 1e-5
 # for all, heads included, the new patch embedding 1e-4. Name the weights with
-# --cfg-options load_from=PATH: a checkpoint of the linear twin,
-# peyolos-small_plain_8xb1-150e_coco.py, or any whose keys are PEYOLOS's.
+#   --cfg-options load_from=PATH
+# a checkpoint of the linear twin, peyolos-small_plain_8xb1-150e_coco.py. The
+# names in the released YOLOS checkpoints are others and are not converted yet.
 _base_ = ['../hime_vit_coco.py']
 
 model = dict(backbone=dict(init_cfg=None))

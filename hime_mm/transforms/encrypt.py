@@ -18,6 +18,9 @@ RANDOMNESS = ('os', 'numpy')
 
 # Entries of a pipeline that lie in image coordinates and that this transform
 # does not know how to move: passing them on would be wrong, or leak.
+# Entries it keeps right; lists of boxes or labels may be as many as rows.
+_MOVED = ('img', 'gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags',
+          'gt_masks', 'gt_seg_map', 'proposals', 'homography_matrix')
 _UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
 
 
@@ -106,6 +109,9 @@ class Encrypt(BaseTransform):
             if value not in choices:
                 raise ValueError(f'{self._name}: unknown `{name}` {value!r}, '
                                  f'choose from {choices}')
+        if not isinstance(keep_permutation, bool):
+            raise TypeError(f'{self._name}: `keep_permutation` must be True '
+                            f'or False, got {keep_permutation!r}')
         self.cipher = Cipher.build(cipher, patch_size)
         self.fit = fit
         self.interpolation = interpolation
@@ -186,6 +192,15 @@ class Encrypt(BaseTransform):
         return check_image(img)
 
     def _check_annotations(self, results: dict) -> None:
+        shape = results['img'].shape[:2]
+        for key, value in results.items():
+            # Whatever else looks like the image would leave in plain.
+            if key not in _MOVED and isinstance(
+                    value, np.ndarray) and value.shape[:2] == shape:
+                raise ValueError(
+                    f'{self._name} does not know the image-sized entry '
+                    f'`{key}` and would pass it on in plain: remove it from '
+                    'the pipeline before')
         for key in _UNSUPPORTED:
             if results.get(key) is not None:
                 raise ValueError(f'{self._name} cannot encrypt `{key}`: '
@@ -215,7 +230,7 @@ class Encrypt(BaseTransform):
             padded = np.empty((*shape, *img.shape[2:]), img.dtype)
             # Not `mmcv.impad`: OpenCV would pad only the first channel with
             # a single value, and takes at most four channels.
-            padded[...] = np.broadcast_to(self.pad_val, img.shape[2:])
+            padded[...] = self._padding(img)
             padded[:h, :w] = img
             return padded, False
         shape = (max(h // p, 1) * p, max(w // p, 1) * p)
@@ -223,6 +238,22 @@ class Encrypt(BaseTransform):
             img, shape[::-1], interpolation=self.interpolation)
         # OpenCV drops a channel axis of length one.
         return fitted.reshape(*shape, *img.shape[2:]), True
+
+    def _padding(self, img: np.ndarray) -> np.ndarray:
+        """The value of ``pad_val`` for each channel of an image."""
+        try:
+            value = np.broadcast_to(self.pad_val, img.shape[2:])
+        except ValueError:
+            raise ValueError(
+                f'{self._name}: `pad_val` {self.pad_val} does not fit an '
+                f'image of shape {img.shape}: give one value, or one per '
+                'channel') from None
+        if np.issubdtype(img.dtype, np.integer):
+            most = np.iinfo(img.dtype).max
+            if value.min() < 0 or value.max() > most:
+                raise ValueError(f'{self._name}: `pad_val` {self.pad_val} is '
+                                 f'beyond the 0 to {most} of {img.dtype}')
+        return value
 
     def _draw(self, shape: Tuple[int, int]) -> List[Any]:
         # No `cache_randomness`: it can make several images share one draw,

@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import logging
 import os
 import subprocess
 import sys
@@ -6,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.engine.hooks import DetVisualizationHook
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from hime_mm.apis import check_config, force_safe_loading
 from hime_mm.ciphers import Cipher
@@ -37,22 +40,94 @@ def test_unknown_type_of_ours():
         check_config(cfg)
 
 
-@pytest.mark.parametrize('plain', ['DetVisualizationHook',
-                                   'mmpretrain.VisualizationHook'])
-def test_plain_visualization_is_replaced(plain):
-    pipeline = [dict(type='hime_mm.PatchShuffle')]
-    cfg = Config(
+def encrypting(**kwargs):
+    pipeline = [dict(type='hime_mm.PatchShuffle'), dict(type='PackInputs')]
+    return Config(
         dict(
-            train_dataloader=dict(dataset=dict(pipeline=pipeline)),
-            default_hooks=dict(
-                visualization=dict(
-                    type=plain, interval=3, backend_args=None))))
-    check_config(cfg)
-    assert cfg.default_hooks.visualization == dict(
-        type='hime_mm.EncryptedVisualizationHook', interval=3)
+            train_dataloader=dict(dataset=dict(pipeline=pipeline)), **kwargs))
+
+
+PLAIN_HOOKS = [
+    'DetVisualizationHook', 'mmpretrain.VisualizationHook',
+    'mmdet.engine.hooks.DetVisualizationHook', DetVisualizationHook
+]
+
+
+@pytest.mark.parametrize('plain', PLAIN_HOOKS)
+def test_plain_visualization_is_replaced(plain):
+    hook = dict(type=plain, interval=3, backend_args=None)
+    for key in ('visualization', 'vis'):
+        cfg = check_config(encrypting(default_hooks={key: hook}))
+        assert cfg.default_hooks[key] == dict(
+            type='hime_mm.EncryptedVisualizationHook', interval=3)
+    with pytest.raises(ValueError, match='custom_hooks.0'):
+        check_config(encrypting(custom_hooks=[hook]))
     # Nothing to protect in a config that does not encrypt.
     cfg = Config(dict(default_hooks=dict(visualization=dict(type=plain))))
     assert check_config(cfg).default_hooks.visualization.type == plain
+    assert check_config(encrypting(default_hooks=None))
+
+
+@pytest.mark.parametrize('wrapper', ['RandomApply', 'mmcv.RandomChoice'])
+def test_encryption_by_chance_is_refused(wrapper):
+    inner = [[dict(type='hime_mm.Encrypt', cipher='mix2')]]
+    cfg = Config(
+        dict(pipeline=[dict(type=wrapper, transforms=inner)]))
+    with pytest.raises(ValueError, match='pipeline.0.*in plain'):
+        check_config(cfg)
+
+
+def test_geometry_after_the_encryption_is_warned_of():
+    cfg = Config(
+        dict(pipeline=[
+            dict(type='hime_mm.PatchShuffle'),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackInputs')
+        ]))
+    logger = MMLogger.get_instance('check', log_level='INFO')
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    check_config(cfg)
+    logger.removeHandler(handler)
+    assert any('RandomFlip works on encrypted' in line for line in lines)
+
+
+@pytest.mark.parametrize('step, backbone, remedy', [
+    (dict(cipher='mix4'), dict(patch_embed='mixed'), '`num_splits=4`'),
+    (dict(cipher='mix2'), dict(), '`patch_size=8`'),
+    (dict(cipher='mix2:tiled'), dict(patch_embed='mixed'),
+     "`input_form='full'`"),
+    (dict(cipher='shuffle'), dict(patch_embed='mixed'),
+     "`input_form='full'`"),
+    (dict(cipher='shuffle', patch_size=8), dict(), '`patch_size=8`'),
+])
+def test_backbone_that_does_not_fit_the_cipher(step, backbone, remedy):
+    cfg = Config(
+        dict(
+            pipeline=[dict(type='hime_mm.Encrypt', **step)],
+            model=dict(backbone=dict(type='hime_mm.PEViT', **backbone))))
+    with pytest.raises(ValueError) as error:
+        check_config(cfg)
+    assert remedy in str(error.value) and 'pipeline.0' in str(error.value)
+
+
+@pytest.mark.parametrize('step, backbone', [
+    (dict(cipher='mix4'), dict(patch_embed='mixed', num_splits=4)),
+    (dict(cipher='mix2'), dict(patch_size=8)),
+    (dict(cipher='mix2:tiled'), dict()),
+    (dict(cipher='mix2:tiled'), dict(patch_embed='mixed',
+                                     input_form='full')),
+    (dict(cipher='mix2+shuffle'), dict(patch_embed='mixed')),
+    (dict(cipher='shuffle'), dict(pos_encoding='none')),
+])
+def test_backbone_that_fits_the_cipher(step, backbone):
+    check_config(
+        Config(
+            dict(
+                pipeline=[dict(type='hime_mm.Encrypt', **step)],
+                model=dict(backbone=dict(type='hime_mm.PEViT', **backbone)))))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +143,9 @@ def test_shipped_configs(path):
         dataset = cfg[f'{phase}_dataloader'].dataset
         dataset = dataset.get('dataset', dataset)
         names = [t.type for t in dataset.pipeline]
+        if 'plain' in path.name:
+            assert 'hime_mm.Encrypt' not in names
+            continue
         at = names.index('hime_mm.Encrypt')
         step = dataset.pipeline[at]
         Cipher.build(step.cipher, step.patch_size)
@@ -125,10 +203,12 @@ def test_checkpoints_cannot_run_code(tmp_path):
     assert not (tmp_path / 'ran').exists()
 
 
-def test_force_safe_loading_keeps_the_users_choice(monkeypatch):
+def test_nothing_inherited_weakens_loading(monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     force_safe_loading()
-    assert os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] == '0'
+    assert os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] == '1'
+    assert 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ
 
 
 def test_import_alone_is_light():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmdet.models import DetDataPreprocessor
 from mmdet.structures import DetDataSample
+from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 from mmpretrain.models import ClsDataPreprocessor
@@ -111,7 +112,7 @@ def test_draws_the_network_input_with_boxes_in_its_scale(
     assert len(recorder.calls) == 2
     (_, picture), kwargs = recorder.calls[0]
     np.testing.assert_array_equal(picture, PICTURE)
-    assert kwargs['out_file'] == str(tmp_path / 'now/shown/secret.png')
+    assert kwargs['out_file'] == str(tmp_path / 'now/shown/000001_secret.png')
     drawn = kwargs['data_sample'].pred_instances.bboxes
     assert drawn.tolist() == [[5., 5., 15., 10.]]
     # The evaluated sample is left alone.
@@ -136,7 +137,38 @@ def test_classification(monkeypatch):
     hook.after_test_iter(runner, 0, batch, [DataSample()])
     (picture, _), kwargs = recorder.calls[0]
     np.testing.assert_array_equal(picture, PICTURE)
-    assert kwargs['out_file'] == 'wd/now/out/00000001.png'
+    assert kwargs['out_file'] == 'wd/now/out/000001.png'
+
+
+def test_test_time_augmentation_shows_the_first_view(monkeypatch):
+    recorder = Recorder('add_datasample')
+    hook = make_hook(monkeypatch, recorder, draw=True)
+
+    class TTA(BaseTTAModel):
+
+        def __init__(self, module):
+            super(BaseTTAModel, self).__init__()
+            self.module = module
+
+        def merge_preds(self, data_samples_list):
+            return data_samples_list
+
+    inner = nn.Module()
+    inner.data_preprocessor = DetDataPreprocessor(
+        mean=MEAN, std=STD, bgr_to_rgb=True)
+    runner = Runner(DetDataPreprocessor())
+    runner.model = TTA(inner)
+    hook.before_test_epoch(runner)
+    sample = detections()
+    for _ in range(2):
+        for view in (LOADED, LOADED.flip(-1)):
+            inner.data_preprocessor(
+                dict(inputs=[view.clone()], data_samples=[sample.clone()]),
+                False)
+        hook.after_test_iter(runner, 0, {}, [sample])
+    assert len(recorder.calls) == 2
+    for (_, picture), _ in recorder.calls:
+        np.testing.assert_array_equal(picture, PICTURE)
 
 
 def test_off_unless_asked(monkeypatch):

@@ -17,7 +17,7 @@ mask_types = pytest.importorskip('mmdet.structures.mask')
 BitmapMasks, PolygonMasks = mask_types.BitmapMasks, mask_types.PolygonMasks
 
 LOAD = [
-    dict(type='mmdet.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='mmdet.LoadAnnotations', with_bbox=True)
 ]
 
@@ -451,7 +451,7 @@ def with_image(**changes):
          ValueError, "hime_mm.Encrypt: the image is 37x49.*fit='resize'"),
         (dict(cipher='mix2', fit='pad',
               pad_val=(1, 2)), with_image(img=np.zeros((37, 49, 3), np.uint8)),
-         ValueError, 'broadcast'),
+         ValueError, 'pad_val'),
         (dict(cipher='shuffle'), with_masks, ValueError,
          "hime_mm.Encrypt moves patches .*'shuffle'.*`gt_masks`"),
         (dict(cipher='mix2+shuffle'), with_masks, ValueError, '`gt_masks`'),

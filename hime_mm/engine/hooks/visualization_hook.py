@@ -5,7 +5,7 @@ from typing import Optional, Sequence
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 from mmengine.visualization import Visualizer
@@ -106,11 +106,16 @@ class EncryptedVisualizationHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
+        # Test-time augmentation wraps the model whose preprocessor runs.
+        if isinstance(model, BaseTTAModel):
+            model = model.module
         self._preprocessor = model.data_preprocessor
         self._handle = self._preprocessor.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, args: tuple, output: dict) -> None:
-        self._seen = output['inputs']
+        # With test-time augmentation the first view stands for all.
+        if self._seen is None:
+            self._seen = output['inputs']
 
     def _unwatch(self) -> None:
         if self._handle is not None:
@@ -146,6 +151,7 @@ class EncryptedVisualizationHook(Hook):
         """
         if self.draw and batch_idx % self.interval == 0:
             self._add('val_img', 0, outputs, runner.iter + batch_idx, None)
+        self._seen = None
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
                         outputs: Sequence[BaseDataElement]) -> None:
@@ -163,13 +169,15 @@ class EncryptedVisualizationHook(Hook):
             self._test_index += 1
             out_file = None
             if self.test_out_dir is not None:
-                stem = osp.splitext(
-                    osp.basename(sample.get('img_path') or
-                                 f'{self._test_index:08d}'))[0]
+                stem = osp.splitext(osp.basename(
+                    sample.get('img_path') or ''))[0]
+                # Numbered: images of different folders may share a name.
+                stem = f'{self._test_index:06d}_{stem}'.rstrip('_')
                 # PNG: another lossy step would not be what the model saw.
                 out_file = osp.join(runner.work_dir, runner.timestamp,
                                     self.test_out_dir, f'{stem}.png')
             self._add('test_img', i, outputs, self._test_index, out_file)
+        self._seen = None
 
     def _add(self, name: str, index: int, outputs: Sequence[BaseDataElement],
              step: int, out_file: Optional[str]) -> None:

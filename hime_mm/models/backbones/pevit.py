@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import math
 from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -30,6 +31,10 @@ class PEViT(VisionTransformer):
     weights serve an image and its randomly shuffled (RS) version. With
     ``pos_encoding='learned'`` it is a plain ViT, for images whose patches
     stay in place (MI).
+
+    Which tokens of a padded batch are padding is known from the data samples,
+    which :class:`PEYOLOS` hands over; MMDetection's own detectors call a
+    backbone with images only, and padding then counts as image.
 
     Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025. All arguments of :class:`VisionTransformer` that are not named
@@ -101,6 +106,9 @@ class PEViT(VisionTransformer):
             raise ValueError("`out_type='det_tokens'` needs "
                              '`num_det_tokens` of at least 1, got '
                              f'{num_det_tokens}')
+        if not isinstance(num_det_tokens, int) or num_det_tokens < 0:
+            raise ValueError('`num_det_tokens` must be a whole number of at '
+                             f'least 0, got {num_det_tokens!r}')
         if not isinstance(out_indices, int):
             # The host writes to it, which a tuple does not let.
             out_indices = list(out_indices)
@@ -135,8 +143,11 @@ class PEViT(VisionTransformer):
         learned = pos_encoding == 'learned'
         if learned:
             self._init_pos_embed(pos_init)
+            # Says in a checkpoint which grid the flat table is of.
+            self.register_buffer('pos_grid',
+                                 torch.tensor(self.patch_resolution))
         else:
-            self.pos_embed = None
+            self.pos_embed = self.pos_grid = None
         self.rpe = (
             ReferencePositionEncoding(self.embed_dims)
             if pos_encoding == 'rpe' else nn.Identity())
@@ -148,6 +159,9 @@ class PEViT(VisionTransformer):
             if learned:
                 self.det_pos_embed = self._new_tokens(num_det_tokens)
 
+        if frozen_stages > self.num_layers:
+            raise ValueError(f'`frozen_stages` is {frozen_stages}, but there '
+                             f'are {self.num_layers} layers')
         self.frozen_stages = frozen_stages
         if frozen_stages > 0:
             self._freeze_stages()
@@ -189,33 +203,82 @@ class PEViT(VisionTransformer):
             param.requires_grad = False
 
     def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs) -> None:
-        """Fit a checkpoint of the host to this model, and say what was done.
+        """Fit a checkpoint to this model, and say what was done.
 
         Positions that this model has not are dropped, others are resized; a
         patch embedding of another shape is dropped and stays as initialised.
         """
         logger = MMLogger.get_current_instance()
         name = f'{prefix}pos_embed'
+        grid_name = f'{prefix}pos_grid'
+        source = state_dict.pop(grid_name, None)
+        if self.pos_grid is not None:
+            # Checkpoints of other ViTs have none.
+            state_dict[grid_name] = self.pos_grid
         if name in state_dict:
-            shape = tuple(state_dict[name].shape)
+            table = state_dict[name]
             if self.pos_embed is None:
                 del state_dict[name]
-                logger.info(f'Dropped {name} {shape}: '
+                logger.info(f'Dropped {name} {tuple(table.shape)}: '
                             f'pos_encoding={self.pos_encoding!r} has no '
                             'learned positions.')
             else:
-                # Logs the shapes itself where it resizes.
-                super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)
+                state_dict[name] = self._fitted_positions(name, table, source)
         own = self.state_dict()
         embed = f'{prefix}patch_embed.'
-        for name in [k for k in state_dict if k.startswith(embed)]:
-            mine = own.get(name[len(prefix):])
-            shape = tuple(state_dict[name].shape)
-            if mine is None or mine.shape != shape:
-                del state_dict[name]
+        found = [k for k in state_dict if k.startswith(embed)]
+        if any(k[len(prefix):] not in own
+               or own[k[len(prefix):]].shape != state_dict[k].shape
+               for k in found):
+            # All of it: a bias without its weight means nothing.
+            for name in found:
+                shape = tuple(state_dict.pop(name).shape)
+                mine = own.get(name[len(prefix):])
                 has = 'none' if mine is None else str(tuple(mine.shape))
-                logger.info(f'Dropped {name} {shape}: this model has {has}, '
-                            'it stays as initialised.')
+                logger.info(f'Dropped {name} {shape}: this model has {has}; '
+                            'the patch embedding stays as initialised.')
+
+    def _fitted_positions(self, name: str, table: Tensor,
+                          source: Optional[Tensor]) -> Tensor:
+        """The positions of a checkpoint on this model's grid."""
+        target = tuple(self.patch_resolution)
+        count = table.shape[1] - self.num_extra_tokens
+        if source is not None:
+            grid = tuple(source.tolist())
+            if not self.with_cls_token and count == grid[0] * grid[1] + 1:
+                table, count = table[:, 1:], count - 1
+        else:
+            side = math.isqrt(count)
+            if not self.with_cls_token and side * side + 1 == count:
+                table, count = table[:, 1:], count - 1
+            grid = (side, side) if side * side == count else target
+        if grid[0] * grid[1] != count:
+            raise ValueError(
+                f'{name} of the checkpoint holds {count} patch positions, '
+                'which is no square, and does not say of which grid: load it '
+                'into a model of the `img_size` it was trained with, and save '
+                'that')
+        if grid == target:
+            return table
+        shape = tuple(table.shape)
+        table = resize_pos_embed(table, grid, target, self.interpolate_mode,
+                                 self.num_extra_tokens)
+        MMLogger.get_current_instance().info(
+            f'Resized {name} from {shape}, a grid of {grid[0]}x{grid[1]}, to '
+            f'{tuple(table.shape)}, {target[0]}x{target[1]}.')
+        return table
+
+    @staticmethod
+    def _img_shapes(x: Tensor, data_samples: List) -> List[Tuple[int, int]]:
+        if len(data_samples) != len(x):
+            raise ValueError(f'{len(data_samples)} data samples for a batch '
+                             f'of {len(x)} images')
+        shapes = [sample.metainfo.get('img_shape') for sample in data_samples]
+        if None in shapes:
+            raise ValueError('a data sample has no `img_shape`, which tells '
+                             'image from padding: keep it in the `meta_keys` '
+                             'of the packing transform')
+        return shapes
 
     def token_grids(
             self, batch_shape: Tuple[int, int],
@@ -317,9 +380,14 @@ class PEViT(VisionTransformer):
         """
         token_grids = None
         if data_samples is not None:
-            token_grids = self.token_grids(
-                x.shape[-2:], [s.metainfo['img_shape'] for s in data_samples])
-        extra = {} if input_form is None else dict(input_form=input_form)
+            token_grids = self.token_grids(x.shape[-2:],
+                                           self._img_shapes(x, data_samples))
+        extra = {}
+        if input_form is not None:
+            if not isinstance(self.patch_embed, MixedPatchEmbed):
+                raise ValueError('`input_form` is for the mixed patch '
+                                 "embedding: set `patch_embed='mixed'`")
+            extra = dict(input_form=input_form)
         batch = len(x)
         x, grid = self.patch_embed(x, **extra)
         x = self.rpe(x)

@@ -48,7 +48,7 @@ class MixedPatchEmbed(BaseModule):
                  input_size: Union[int, Tuple[int, int]] = 224,
                  init_cfg=None) -> None:
         super().__init__(init_cfg)
-        if not isinstance(patch_size, int) or patch_size % num_splits:
+        if num_splits < 1 or patch_size % num_splits:
             raise ValueError(
                 f'patches of side {patch_size} cannot be cut into '
                 f'{num_splits}x{num_splits} sub-patches: choose a '

@@ -218,6 +218,10 @@ def test_key_mask_against_a_loop():
     (dict(patch_embed='conv'), "unknown `patch_embed` 'conv'"),
     (dict(pos_init='zeros'), "unknown `pos_init` 'zeros'"),
     (dict(out_type='det_tokens'), 'num_det_tokens'),
+    (dict(num_det_tokens=-1), 'num_det_tokens'),
+    (dict(num_det_tokens=2.5), 'num_det_tokens'),
+    (dict(frozen_stages=4), 'there are 3 layers'),
+    (dict(patch_embed='mixed', num_splits=0), 'num_splits'),
     (dict(out_type='tokens'), 'out_type'),
     (dict(patch_embed='mixed', num_splits=3), 'num_splits'),
     (dict(patch_embed='mixed', patch_cfg=dict(padding='same')), 'patch_cfg'),
@@ -225,6 +229,17 @@ def test_key_mask_against_a_loop():
 def test_bad_options(bad, match):
     with pytest.raises(ValueError, match=match):
         build(**bad)
+
+
+def test_bad_calls():
+    model = build()
+    x = torch.rand(2, 3, 64, 64)
+    with pytest.raises(ValueError, match='1 data samples for a batch of 2'):
+        model(x, samples([(64, 64)]))
+    with pytest.raises(ValueError, match='meta_keys'):
+        model(x, [BaseDataElement()] * 2)
+    with pytest.raises(ValueError, match='input_form'):
+        model(x, input_form='full')
 
 
 def test_frozen_stages_stay_frozen():
@@ -283,6 +298,7 @@ def deit(tmp_path):
     torch.manual_seed(1)
     host = VisionTransformer('deit-tiny', img_size=224)
     host.init_weights()
+    torch.nn.init.constant_(host.patch_embed.projection.bias, 7.)
     state = {f'backbone.{k}': v for k, v in host.state_dict().items()}
     path = tmp_path / 'deit.pth'
     torch.save(dict(state_dict=state, meta={}), path)
@@ -313,7 +329,8 @@ def test_deit_checkpoint_resized(deit, log):
     path, host = deit
     model = pretrained(
         path, pos_encoding='learned', img_size=(64, 96), num_det_tokens=4)
-    assert any('Resize the pos_embed' in line for line in log)
+    assert any('Resized pos_embed from (1, 197, 192), a grid of 14x14' in line
+               for line in log)
     expected = torch.nn.functional.interpolate(
         host.pos_embed[:, 1:].reshape(1, 14, 14, -1).permute(0, 3, 1, 2),
         size=(4, 6), mode='bicubic', align_corners=False)
@@ -330,9 +347,12 @@ def test_deit_checkpoint_says_what_it_drops(deit, log):
     assert any('pos_embed (1, 197, 192)' in line for line in dropped)
     assert any('patch_embed.projection.weight (192, 3, 16, 16)' in line
                and '(192, 3, 8, 8)' in line for line in dropped)
+    # The bias of another embedding goes with its weight.
+    assert any('patch_embed.projection.bias' in line for line in dropped)
     torch.testing.assert_close(model.cls_token, host.cls_token)
     torch.testing.assert_close(model.layers[11].ffn.layers[1].weight,
                                host.layers[11].ffn.layers[1].weight)
+    assert model.patch_embed.projection.bias.abs().max() < 1
     # The new embedding is not left empty.
     assert model.patch_embed.projection.weight.std() > 1e-3
 
@@ -346,6 +366,33 @@ def test_own_checkpoint_round_trip(tmp_path):
     load_checkpoint(other, str(tmp_path / 'own.pth'), strict=True)
     for a, b in zip(model.parameters(), other.parameters()):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('target', [(96, 160), (96, 96), (64, 144)])
+def test_positions_of_an_oblong_grid_are_resized(tmp_path, target, log):
+    """(64, 144) and (96, 96) have as many patches, in other places."""
+    model = build(pos_encoding='learned', img_size=(64, 144))
+    torch.save(model.state_dict(), tmp_path / 'own.pth')
+    other = build(seed=1, pos_encoding='learned', img_size=target)
+    load_checkpoint(other, str(tmp_path / 'own.pth'), strict=True)
+    size = (target[0] // 16, target[1] // 16)
+    expected = torch.nn.functional.interpolate(
+        model.pos_embed[:, 1:].reshape(1, 4, 9, -1).permute(0, 3, 1, 2),
+        size=size,
+        mode='bicubic',
+        align_corners=False)
+    torch.testing.assert_close(other.pos_embed[:, 1:],
+                               expected.flatten(2).transpose(1, 2))
+    assert other.pos_grid.tolist() == list(size)
+    assert any('4x9' in line for line in log) == (size != (4, 9))
+
+
+def test_positions_of_an_unknown_grid_are_refused():
+    state = build(pos_encoding='learned', img_size=(64, 96)).state_dict()
+    del state['pos_grid']
+    with pytest.raises(ValueError, match='24 patch positions'):
+        build(
+            pos_encoding='learned', img_size=(96, 160)).load_state_dict(state)
 
 
 def test_sincos_positions_tell_patches_apart():

@@ -143,8 +143,11 @@ def test_matching_and_losses_in_float32(dtype):
         assert outs[0].dtype == outs[1].dtype == torch.float32
         losses = head.loss_by_feat(outs[0].to(dtype), outs[1].to(dtype), truth,
                                    [meta])
-    for loss in losses.values():
+    exact = head.loss_by_feat(outs[0].to(dtype).float(),
+                              outs[1].to(dtype).float(), truth, [meta])
+    for name, loss in losses.items():
         assert loss.dtype == torch.float32 and torch.isfinite(loss)
+        torch.testing.assert_close(loss, exact[name], atol=1e-5, rtol=1e-5)
 
 
 def test_several_layers_give_auxiliary_losses():

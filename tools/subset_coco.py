@@ -48,9 +48,14 @@ def main():
     ]
     os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)
     scratch = f'{args.output}.part'
-    with open(scratch, 'w') as file:
-        json.dump(coco, file)
-    os.replace(scratch, args.output)
+    try:
+        with open(scratch, 'w') as file:
+            json.dump(coco, file)
+        os.replace(scratch, args.output)
+    except BaseException:
+        if os.path.exists(scratch):
+            os.remove(scratch)
+        raise
     print(f'{len(coco["images"])} images, {len(coco["annotations"])} '
           f'annotations in {args.output}')
 

@@ -27,19 +27,11 @@ pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(320, 256), keep_ratio=True),
-    {{_base_.encrypt}},
+    _base_.encrypt,
     dict(type='PackDetInputs')
 ]
-_test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(320, 256), keep_ratio=True),
-    {{_base_.encrypt}},
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor'))
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[1]['scale'] = (320, 256)
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
@@ -60,7 +52,7 @@ val_dataloader = dict(
         data_root='',
         ann_file=ann_file,
         data_prefix=dict(img=img_dir),
-        pipeline=_test_pipeline))
+        pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=ann_file)
 test_evaluator = dict(ann_file=ann_file)

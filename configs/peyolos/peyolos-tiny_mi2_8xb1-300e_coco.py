@@ -11,43 +11,11 @@ model = dict(
 
 _scales = [(272, 864), (304, 864), (336, 864), (368, 864), (400, 864),
            (432, 864), (464, 864), (496, 864), (512, 864)]
-train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args={{_base_.backend_args}}),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(
-        type='RandomChoice',
-        transforms=[[
-            dict(type='RandomChoiceResize', scales=_scales, keep_ratio=True)
-        ],
-                    [
-                        dict(
-                            type='RandomChoiceResize',
-                            scales=[(400, 1333), (500, 1333), (600, 1333)],
-                            keep_ratio=True),
-                        dict(
-                            type='RandomCrop',
-                            crop_type='absolute_range',
-                            crop_size=(384, 600),
-                            allow_negative_crop=True),
-                        dict(
-                            type='RandomChoiceResize',
-                            scales=_scales,
-                            keep_ratio=True)
-                    ]]),
-    {{_base_.encrypt}},
-    dict(type='PackDetInputs')
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args={{_base_.backend_args}}),
-    dict(type='Resize', scale=(864, 512), keep_ratio=True),
-    {{_base_.encrypt}},
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor'))
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[3]['transforms'][0][0]['scales'] = _scales
+train_pipeline[3]['transforms'][1][2]['scales'] = _scales
+test_pipeline = _base_.test_pipeline
+test_pipeline[1]['scale'] = (864, 512)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

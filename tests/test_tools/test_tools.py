@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -224,3 +225,18 @@ def test_runs_classifiers_too(tmp_path):
     shown = list((tmp_path / 'shown').glob('*.png'))
     assert shown and all(
         cv2.imread(str(p)).shape == (64, 64, 3) for p in shown)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='mixed precision needs a GPU')
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_mixed_precision(coco, tmp_path, dtype):
+    """Batches of two unequal images, so that padding is masked."""
+    log = call('tools/train.py', 'configs/hime_vit_coco.py', '--work-dir',
+               tmp_path, '--amp', *paths_and_sizes(coco),
+               'train_cfg.max_epochs=2', 'train_dataloader.batch_size=2',
+               'train_dataloader.batch_sampler=None',
+               f'optim_wrapper.dtype={dtype}')
+    losses = [float(v) for v in re.findall(r' loss: ([\d.]+)', log)]
+    assert losses and all(0 < v < 100 for v in losses)
+    assert 'nan' not in ''.join(re.findall(r' loss: \S+', log))

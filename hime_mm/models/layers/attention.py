@@ -7,8 +7,8 @@ def masked_attention(attn: MultiheadAttention, x: Tensor,
                      key_mask: Tensor) -> Tensor:
     """Run MMPretrain's attention with some keys left out.
 
-    MMPretrain's module takes no mask. The mask is broadcast over heads and
-    queries by the fused kernels, so memory stays linear in the tokens.
+    MMPretrain's module takes no mask. This one is broadcast over heads and
+    queries by the fused kernels: no map of tokens x tokens is made for it.
 
     Args:
         attn (:obj:`MultiheadAttention`): The module whose weights are used.

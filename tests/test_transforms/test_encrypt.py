@@ -452,6 +452,13 @@ def with_image(**changes):
         (dict(cipher='mix2', fit='pad',
               pad_val=(1, 2)), with_image(img=np.zeros((37, 49, 3), np.uint8)),
          ValueError, 'pad_val'),
+        (dict(cipher='mix2', fit='pad',
+              pad_val=300), with_image(img=np.zeros((37, 49, 3), np.uint8)),
+         ValueError, 'beyond the 0 to 255'),
+        # A second picture of the scene would leave in plain.
+        (dict(cipher='shuffle'),
+         with_image(ori_img=np.zeros((32, 48, 3), np.uint8)), ValueError,
+         '`ori_img`.*in plain'),
         (dict(cipher='shuffle'), with_masks, ValueError,
          "hime_mm.Encrypt moves patches .*'shuffle'.*`gt_masks`"),
         (dict(cipher='mix2+shuffle'), with_masks, ValueError, '`gt_masks`'),
@@ -495,6 +502,11 @@ def test_errors_name_the_transform(make, make_image):
         make()(dict())
     with pytest.raises(ValueError, match=f'hime_mm.{make.__name__}'):
         make(fit='crop')
+
+
+def test_a_permutation_is_not_kept_by_accident():
+    with pytest.raises(TypeError, match="'no'"):
+        PatchShuffle(keep_permutation='no')
 
 
 def test_already_packed(make_image):

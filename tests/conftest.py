@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import json
 import os
 from pathlib import Path
 
@@ -39,14 +40,27 @@ def coco_like(tmp_path_factory) -> Path:
     real = Path(name) / 'coco_tiny'
     if (real / 'annotations' / 'instances_val2017.json').is_file():
         return real
+    from mmdet.datasets import CocoDataset
+
     from hime_mm.datasets import make_demo_coco
+    names = CocoDataset.METAINFO['classes']
     folder = tmp_path_factory.mktemp('coco_like')
     demo = make_demo_coco(folder / 'demo', 12, 8, size=320)
     (folder / 'annotations').mkdir()
     for split in ('train', 'val'):
         (folder / f'{split}2017').symlink_to(demo / split)
-        (folder / f'annotations/instances_{split}2017.json').symlink_to(
-            demo / f'annotations/instances_{split}.json')
+        path = f'annotations/instances_{split}'
+        coco = json.loads((demo / f'{path}.json').read_text())
+        ids = {
+            c['id']: names.index(c['name'].replace('coin', 'sports ball')) + 1
+            for c in coco['categories']
+        }
+        for ann in coco['annotations']:
+            ann['category_id'] = ids[ann['category_id']]
+        coco['categories'] = [
+            dict(id=i + 1, name=name) for i, name in enumerate(names)
+        ]
+        (folder / f'{path}2017.json').write_text(json.dumps(coco))
     return folder
 
 

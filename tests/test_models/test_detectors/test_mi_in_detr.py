@@ -96,7 +96,8 @@ def test_predictions_in_original_pixels(config, coco_like):
             assert abs(score - scores[twin]) < 1e-4
             assert label == labels[twin]
         # The boxes are not all alike, and reach beyond the shrunk image.
-        assert np.ptp(expected, 0).min() > 1 and expected.max() > 300
+        assert np.ptp(expected, 0).min() > 1
+        assert expected.max() > 1.2 * max(x.shape[-2:])
 
 
 def test_training_step(config, coco_like):

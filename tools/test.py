@@ -101,7 +101,8 @@ def show(cfg, args):
                            '`default_hooks.visualization=dict(type='
                            f"'hime_mm.EncryptedVisualizationHook')` in "
                            f'{args.config}')
-    mmpretrain = hook.type.split('.')[-1] == 'VisualizationHook'
+    name = getattr(hook.type, '__name__', hook.type)
+    mmpretrain = name.split('.')[-1] == 'VisualizationHook'
     hook['enable' if mmpretrain else 'draw'] = True
     hook.show = args.show
     hook.wait_time = args.wait_time

@@ -39,6 +39,27 @@ def test_is_valid_coco(folder):
             assert mask.sum() == pytest.approx(ann['area'], rel=0.1)
 
 
+def test_objects_do_not_claim_what_others_hide():
+    rng = np.random.default_rng(0)
+    # A white disc on black, so that every image has overlaps to settle.
+    disc = [(np.full((40, 40, 3), 255, np.uint8), 2)]
+    cutouts = {name: disc for name in CLASSES}
+    black = [np.zeros((200, 200, 3), np.uint8)]
+    shared = total = 0
+    for _ in range(40):
+        _, objects = demo_coco.make_scene(cutouts, black, 96, rng)
+        cover = np.zeros((192, 192), int)
+        for item in objects:
+            polygon = np.array(item['segmentation'][0]).reshape(-1, 2)
+            mask = np.zeros_like(cover, np.uint8)
+            cv2.fillPoly(mask, [np.int32(polygon * 2)], 1)
+            cover += mask
+        shared += (cover > 1).sum()
+        total += (cover > 0).sum()
+    # Outlines are drawn on both sides of a border, areas are not.
+    assert shared < 0.0005 * total
+
+
 def test_boxes_show_their_objects(folder):
     """The paint inside differs from the same scene without objects."""
     coco = read(folder, 'train')

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The tools as a person calls them, in processes of their own."""
+import importlib.util
 import json
 import os
 import re
@@ -11,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,6 +177,54 @@ def test_browse(coco, tmp_path, phase, cipher):
             assert np.ptp(rows[1]) < 0.8 * np.ptp(rows[0])
         else:
             assert np.abs(rows[0] - rows[1]).mean() < 3
+
+
+@pytest.mark.parametrize('phase', ['train', 'val'])
+@pytest.mark.parametrize('cipher', ['mix2', 'mix2+shuffle'])
+def test_browse_maps_the_boxes(coco_like, phase, cipher):
+    """Annotations come before the encryption, or after it at test time."""
+    spec = importlib.util.spec_from_file_location(
+        'browse_dataset', ROOT / 'tools/browse_dataset.py')
+    browse = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(browse)
+    init_default_scope('mmdet')
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=(320, 256)),
+        dict(type='hime_mm.Encrypt', cipher=cipher),
+        dict(type='PackDetInputs')
+    ]
+    order = [0, 1, 2, 3, 4] if phase == 'train' else [0, 2, 3, 1, 4]
+    dataset = DATASETS.build(
+        dict(
+            type='CocoDataset',
+            data_root=str(coco_like),
+            ann_file=f'annotations/instances_{phase}2017.json',
+            data_prefix=dict(img=f'{phase}2017/'),
+            test_mode=phase == 'val',
+            pipeline=[steps[i] for i in order]))
+    before, after = browse.views(dataset, 0)
+    assert before['img'].shape == (256, 320, 3)
+    assert after['img'].shape == (128, 160, 3)
+    instances = [
+        i for i in dataset.get_data_info(0)['instances']
+        if not i['ignore_flag']
+    ]
+    height, width = cv2.imread(dataset.get_data_info(0)['img_path']).shape[:2]
+    scale = np.array([320 / width, 256 / height] * 2)
+    expected = np.array([i['bbox'] for i in instances]) * scale
+    assert len(expected)
+    near = np.abs(before['boxes'][:, None] - expected).max(-1)
+    assert (near.min(0) < 1e-3).all()
+    move = after['boxes'] - before['boxes'] / 2
+    if cipher == 'mix2':
+        assert np.abs(move).max() < 1e-3
+    else:
+        # Whole patches of 8, the same for both corners.
+        np.testing.assert_allclose(move[:, :2], move[:, 2:], atol=1e-3)
+        np.testing.assert_allclose(move, np.round(move / 8) * 8, atol=1e-3)
+        assert np.abs(move).max() >= 8
 
 
 CLASSIFIER = '''

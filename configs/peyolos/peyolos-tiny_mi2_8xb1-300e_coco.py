@@ -1,4 +1,5 @@
-# PEYOLOS-Tiny: DeiT-Ti, trained longer and on smaller images, as YOLOS-Ti.
+# PEYOLOS-Tiny: DeiT-Ti, with YOLOS-Ti's 300 epochs and short side of 512 at
+# test time. The training scales are ours.
 _base_ = ['../hime_vit_coco.py']
 
 model = dict(

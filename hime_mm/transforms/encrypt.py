@@ -16,11 +16,12 @@ INTERPOLATIONS = tuple(cv2_interp_codes)
 BOX_MODES = ('patch', 'keep')
 RANDOMNESS = ('os', 'numpy')
 
-# Entries of a pipeline that lie in image coordinates and that this transform
-# does not know how to move: passing them on would be wrong, or leak.
-# Entries it keeps right; lists of boxes or labels may be as many as rows.
+# Entries that are kept right. A table of boxes may happen to have the image's
+# shape, so these are not searched for further pictures.
 _MOVED = ('img', 'gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags',
           'gt_masks', 'gt_seg_map', 'proposals', 'homography_matrix')
+# Entries in image coordinates that this transform does not know how to move:
+# passing them on would be wrong, or leak.
 _UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
 
 

@@ -1,5 +1,5 @@
 # COCO 2017 with DETR's augmentation, encrypted last thing in the pipeline.
-# `encrypt` comes from a file of ../ciphers, listed before this one's user.
+# `encrypt` is what the file of ../ciphers in `_base_` defines.
 _base_ = ['mmdet::_base_/datasets/coco_detection.py', '../ciphers/paper_mi.py']
 
 _scales = [(480, 1333), (512, 1333), (544, 1333), (576, 1333), (608, 1333),

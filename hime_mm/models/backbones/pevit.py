@@ -102,13 +102,17 @@ class PEViT(VisionTransformer):
             if value not in choices:
                 raise ValueError(f'unknown `{name}` {value!r}: choose from '
                                  f'{choices}')
+        if not isinstance(patch_size, int):
+            raise ValueError('the patches of a cipher are square: '
+                             '`patch_size` must be a whole number, got '
+                             f'{patch_size!r}')
+        if not isinstance(num_det_tokens, int) or num_det_tokens < 0:
+            raise ValueError('`num_det_tokens` must be a whole number of at '
+                             f'least 0, got {num_det_tokens!r}')
         if out_type == 'det_tokens' and num_det_tokens < 1:
             raise ValueError("`out_type='det_tokens'` needs "
                              '`num_det_tokens` of at least 1, got '
                              f'{num_det_tokens}')
-        if not isinstance(num_det_tokens, int) or num_det_tokens < 0:
-            raise ValueError('`num_det_tokens` must be a whole number of at '
-                             f'least 0, got {num_det_tokens!r}')
         if not isinstance(out_indices, int):
             # The host writes to it, which a tuple does not let.
             out_indices = list(out_indices)
@@ -124,7 +128,6 @@ class PEViT(VisionTransformer):
         self.pos_encoding = pos_encoding
         self.num_det_tokens = num_det_tokens
         self.with_cp = with_cp
-        self.patch_size = patch_size
 
         if patch_embed == 'mixed':
             if kwargs.get('patch_cfg'):
@@ -183,7 +186,8 @@ class PEViT(VisionTransformer):
         """int: Side of a patch in pixels of the images that come in."""
         if isinstance(self.patch_embed, MixedPatchEmbed):
             return self.patch_embed.stride
-        return self.patch_size
+        # `patch_cfg` may have set another stride.
+        return self.patch_embed.projection.stride[0]
 
     def init_weights(self) -> None:
         """Initialize the weights, or load those that ``init_cfg`` names."""

@@ -219,6 +219,8 @@ def test_key_mask_against_a_loop():
     (dict(pos_init='zeros'), "unknown `pos_init` 'zeros'"),
     (dict(out_type='det_tokens'), 'num_det_tokens'),
     (dict(num_det_tokens=-1), 'num_det_tokens'),
+    (dict(num_det_tokens='8', out_type='det_tokens'), 'num_det_tokens'),
+    (dict(patch_size=(16, 8)), 'patch_size'),
     (dict(num_det_tokens=2.5), 'num_det_tokens'),
     (dict(frozen_stages=4), 'there are 3 layers'),
     (dict(patch_embed='mixed', num_splits=0), 'num_splits'),
@@ -229,6 +231,21 @@ def test_key_mask_against_a_loop():
 def test_bad_options(bad, match):
     with pytest.raises(ValueError, match=match):
         build(**bad)
+
+
+def test_padding_with_overlapping_patches():
+    """The host's `patch_cfg` changes the stride; the mask has to follow."""
+    model = build(patch_cfg=dict(stride=8)).eval()
+    assert model.patch_stride == 8
+    image = torch.randn(3, 48, 48)
+    batch = torch.full((2, 3, 48, 80), 7.)
+    batch[0, :, :, :48] = image
+    with torch.no_grad():
+        # The rightmost patch of the image reaches into the padding.
+        batch[0, :, :, 48:56] = 0
+        together = model(batch, samples([(48, 48), (48, 80)]))[0][0]
+        alone = model(image[None])[0][0]
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
 
 
 def test_bad_calls():

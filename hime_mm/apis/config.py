@@ -1,19 +1,28 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Checks of a config before work starts. Used by the tools."""
 
+import logging
 import os
-from typing import Any, Dict, Iterator, Tuple
+from typing import (Any, Iterator, List, NamedTuple, Optional, Sequence,
+                    Tuple)
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from hime_mm import transforms
-from hime_mm.ciphers import Mix
+from hime_mm.ciphers import Cipher, Mix
+from hime_mm.datasets.manifest import (MANIFEST_NAME, Manifest, ManifestError,
+                                       find_manifest, load_manifest)
 from hime_mm.registry import HOOKS, MODELS, TRANSFORMS
+from hime_mm.transforms import Encrypt, LoadEncryptedMeta
+from hime_mm.transforms.loading import check_coordinates
 
 SAFE_HOOK = 'hime_mm.EncryptedVisualizationHook'
+LOADING = 'hime_mm.LoadEncryptedMeta'
 # Wrappers that do not run their transforms on every image.
 _CHANCE = ('RandomApply', 'RandomChoice')
+# ViTs of MMPretrain that do not extend its VisionTransformer.
+_VITS = ('BEiTViT', 'RevVisionTransformer', 'ViTSAM')
 
 
 def force_safe_loading() -> None:
@@ -73,92 +82,358 @@ def _is_plain_hook(node: Any) -> bool:
         'hime_mm.')
 
 
-def _encrypting(node: Any) -> bool:
-    """Whether a transform, or one it wraps, is one of our ciphers."""
-    return any(
-        _is_ours(_name(inner), set(TRANSFORMS.module_dict))
-        for _, inner in _walk(node))
+def _is(node: Any, kind: type) -> bool:
+    """Whether a config dict is of such a transform of ours."""
+    name = _name(node)
+    own = TRANSFORMS.module_dict
+    return _is_ours(name, set(own)) and issubclass(
+        own[name.rpartition('.')[2]], kind)
 
 
-def _check_pipelines(cfg: dict) -> Dict[str, dict]:
-    """Check what stands around our transforms; give them by their paths."""
-    found = {}
+def _holds(node: Any, kind: type) -> bool:
+    """Whether there is such a transform anywhere in a part of a config."""
+    return any(_is(inner, kind) for _, inner in _walk(node))
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
+
+
+class _Use(NamedTuple):
+    """A cipher that images of a config are encrypted with.
+
+    Attributes:
+        place (str): Path of the transform.
+        cipher (Cipher, optional): None where the data set is not there yet.
+        manifest (Manifest, optional): Of a data set that is encrypted
+            already.
+        coordinates (str, optional): For such a data set.
+    """
+
+    place: str
+    cipher: Optional[Cipher]
+    manifest: Optional[Manifest] = None
+    coordinates: Optional[str] = None
+
+    @property
+    def online(self) -> bool:
+        """bool: Whether plain files are encrypted in the pipeline."""
+        return self.coordinates is None
+
+    @property
+    def source(self) -> str:
+        """str: The cipher, and where it comes from."""
+        if self.manifest is None:
+            return f'`{self.place}`, {self.cipher!r}'
+        return (f'`{self.place}`, {self.cipher!r} of '
+                f'{self.manifest.root / MANIFEST_NAME}')
+
+
+def _image_folder(node: dict) -> Optional[str]:
+    """Where the images of a data set's config lie, None if it is none."""
+    while isinstance(node.get('dataset'), dict):
+        node = node['dataset']
+    if not {'data_root', 'data_prefix', 'ann_file'} & set(node):
+        return None
+    prefix = node.get('data_prefix') or ''
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img') or prefix.get('img_path') or ''
+    # As MMPretrain's ImageNet has it.
+    prefix = prefix or node.get('split') or ''
+    return os.path.expanduser(
+        os.path.join(node.get('data_root') or '', prefix))
+
+
+def _manifest(place: str, step: dict, node: dict) -> Optional[Manifest]:
+    """The manifest that a LoadEncryptedMeta in a pipeline will find."""
+    path = step.get('manifest')
+    if path is not None:
+        path = os.path.abspath(os.path.expanduser(path))
+        folder = path if os.path.isdir(path) else os.path.dirname(path)
+    # The variables of a config file are no data sets.
+    elif '.' not in place or (folder := _image_folder(node)) is None:
+        return None
+    if not os.path.isdir(folder):
+        _warn(f'`{place}`: there is no folder {folder} yet, so whether the '
+              'config fits its cipher was not checked.')
+        return None
+    remedy = ''
+    try:
+        if path is None:
+            remedy = (f'. Copy {MANIFEST_NAME} to the images, or name it with '
+                      '`manifest=`; images that are not encrypted yet need '
+                      '`hime_mm.Encrypt` instead')
+            path = find_manifest(folder)
+            remedy = ''
+        return load_manifest(path)
+    except ManifestError as error:
+        raise ValueError(f'`{place}`: {error}{remedy}') from None
+
+
+def _check_neighbours(place: str, steps: Sequence, flips: bool) -> None:
+    """Warn of what changes encrypted images."""
+    harmless = ('Pack', 'LoadImage', 'LoadAnnotations', 'Filter')
+    if flips:
+        harmless += ('RandomFlip', )
+    for step in steps:
+        short = _name(step).rpartition('.')[2]
+        if not short.startswith(harmless):
+            _warn(f'`{place}`: {short} works on encrypted images. Whatever '
+                  'resizes, flips, crops or recolours belongs before the '
+                  'encryption.')
+
+
+def _load_use(place: str, index: int, steps: Sequence, node: dict) -> _Use:
+    """Check a pipeline with a LoadEncryptedMeta."""
+    step = steps[index]
+    manifest = _manifest(place, step, node)
+    cipher = None if manifest is None else manifest.cipher
+    # Mirroring an encrypted image is encrypting the mirrored one, but where
+    # the pixels of all patches are permuted alike.
+    fixed = cipher is not None and any(
+        step.scope == 'dataset' for step in cipher.steps)
+    others = [*steps[:index], *steps[index + 1:]]
+    _check_neighbours(place, others, flips=not fixed)
+    coordinates = step.get('coordinates', 'encrypted')
+    if coordinates == 'original':
+        if manifest is not None:
+            try:
+                check_coordinates(manifest, coordinates)
+            except ValueError as error:
+                raise ValueError(f'`{place}.{index}`: {error}') from None
+        for after in steps[index + 1:]:
+            if _name(after).endswith('LoadAnnotations') and after.get(
+                    'with_mask'):
+                raise ValueError(
+                    f"`{place}.{index}`: with `coordinates='original'` masks "
+                    'would be drawn at the size of the original, but they are '
+                    'in encrypted coordinates: put LoadAnnotations before it')
+    return _Use(f'{place}.{index}', cipher, manifest, coordinates)
+
+
+def _check_pipelines(cfg: dict) -> List[_Use]:
+    """Check what stands around our transforms; give the ciphers."""
+    found = []
     for path, node in _walk(cfg):
-        if _name(node).rpartition('.')[2] in _CHANCE and _encrypting(
-                node.get('transforms', ())):
+        if _name(node).rpartition('.')[2] in _CHANCE and _holds(
+                node.get('transforms', ()), Encrypt):
             raise ValueError(
                 f'`{path}`: a {_name(node)} around the encryption would let '
                 'images pass in plain: move the encryption out of it')
         for key, steps in node.items():
-            if not isinstance(steps, (list, tuple)) or not steps:
-                continue
-            at = [i for i, step in enumerate(steps)
-                  if _is_ours(_name(step), set(TRANSFORMS.module_dict))]
-            if not at:
+            if not isinstance(steps, (list, tuple)):
                 continue
             place = f'{path}.{key}' if path else key
-            found.update({f'{place}.{i}': steps[i] for i in at})
-            for step in steps[at[-1] + 1:]:
-                short = _name(step).rpartition('.')[2]
-                if not short.startswith(('Pack', 'LoadAnnotations', 'Filter')):
-                    print_log(
-                        f'`{place}`: {short} works on encrypted images. '
-                        'Whatever resizes, flips, crops or recolours belongs '
-                        'before the encryption.',
-                        logger='current',
-                        level=30)
+            loads = [i for i, step in enumerate(steps)
+                     if _is(step, LoadEncryptedMeta)]
+            ours = [i for i, step in enumerate(steps) if _is(step, Encrypt)]
+            # A wrapper such as MultiImageMixDataset has a pipeline of its own.
+            inner = node.get('dataset') if key == 'pipeline' else None
+            if (ours and (loads or _holds(inner, LoadEncryptedMeta))) or (
+                    loads and _holds(inner, Encrypt)):
+                raise ValueError(
+                    f'`{place}` would encrypt images that are encrypted '
+                    f'already: {LOADING} is for a data set that `hime '
+                    'encrypt` made, the other transforms of hime_mm for plain '
+                    'images. Leave one of them out')
+            found += [_load_use(place, i, steps, node) for i in loads]
+            for i in ours:
+                args = {k: v for k, v in steps[i].items() if k != 'type'}
+                short = _name(steps[i]).rpartition('.')[2]
+                found.append(
+                    _Use(f'{place}.{i}',
+                         getattr(transforms, short)(**args).cipher))
+            if ours:
+                _check_neighbours(place, steps[ours[-1] + 1:], flips=False)
+            if not path or key != 'pipeline' or loads or not steps:
+                continue
+            if _holds(inner, LoadEncryptedMeta):
+                _check_neighbours(place, steps, flips=True)
+            else:
+                _check_plain_data(place, node, bool(ours))
     return found
 
 
-def _check_model(cfg: dict, ciphers: Dict[str, dict]) -> None:
-    """Compare the ciphers of the pipelines with the backbone."""
-    model = cfg.get('model') or {}
-    backbone = model.get('backbone') or {}
-    if not _name(backbone).endswith('PEViT'):
+def _check_plain_data(place: str, node: dict, encrypts: bool) -> None:
+    """See that images that are taken for plain are not encrypted."""
+    folder = _image_folder(node)
+    if folder is None or not os.path.isdir(folder):
         return
-    embed = backbone.get('patch_embed', 'linear')
+    try:
+        manifest = find_manifest(folder)
+    except ManifestError:
+        return
+    if encrypts:
+        raise ValueError(
+            f'`{place}` would encrypt images that are encrypted already: '
+            f'{folder} belongs to {manifest}. Use {LOADING} instead')
+    _warn(f'`{place}`: {folder} belongs to {manifest}, so its images are '
+          f'encrypted: put `dict(type={LOADING!r})` behind LoadImageFromFile.')
+
+
+def _vit_patch(backbone: dict) -> Optional[int]:
+    """Side of a patch of a ViT, None for other backbones."""
+    from mmpretrain.models.backbones import VisionTransformer
+    from mmpretrain.registry import MODELS as HOST_MODELS
+    short = _name(backbone).rpartition('.')[2]
+    kind = HOST_MODELS.module_dict.get(short)
+    if not short.endswith(('PEViT', *_VITS)) and not (
+            isinstance(kind, type) and issubclass(kind, VisionTransformer)):
+        return None
     size = backbone.get('patch_size', 16)
-    for path, node in ciphers.items():
-        short = _name(node).rpartition('.')[2]
-        args = {k: v for k, v in node.items() if k != 'type'}
-        cipher = getattr(transforms, short)(**args).cipher
-        mixes = [step for step in cipher.steps if isinstance(step, Mix)]
-        if embed == 'mixed':
-            g = backbone.get('num_splits', 2)
-            form = backbone.get('input_form', 'compact')
-            wanted = 'full' if cipher.shrink == 1 else 'compact'
-            fits = (cipher.patch_size == size and form == wanted
-                    and all(step.num_splits == g for step in mixes))
-            remedy = f'`patch_size={cipher.patch_size}`, ' + (
-                f'`num_splits={mixes[0].num_splits}`, ' if mixes else
-                '') + f'`input_form={wanted!r}`'
-        else:
-            side = cipher.patch_size // cipher.shrink
-            fits = size == side
-            remedy = f'`patch_size={side}`'
-            if cipher.shrink > 1:
-                remedy += " or `patch_embed='mixed'`"
-        if not fits:
+    size = (backbone.get('patch_cfg') or {}).get('stride', size)
+    return size if isinstance(size, int) else None
+
+
+def _check_backbone(backbone: dict, use: _Use) -> None:
+    """Compare a cipher with the backbone."""
+    cipher = use.cipher
+    side = cipher.encrypted_patch_size
+    mixes = [step for step in cipher.steps if isinstance(step, Mix)]
+    compact = any(step.form == 'compact' for step in mixes)
+    ours = _name(backbone).endswith('PEViT')
+    if ours and backbone.get('patch_embed') == 'mixed':
+        g = backbone.get('num_splits', 2)
+        form = backbone.get('input_form', 'compact')
+        wanted = 'compact' if compact else 'full'
+        # The plain patch that mixing alone would have come from.
+        whole = side * mixes[0].num_splits if compact else side
+        fits = (backbone.get('patch_size', 16) == whole and form == wanted
+                and all(step.num_splits == g for step in mixes))
+        remedy = f'`patch_size={whole}`, ' + (
+            f'`num_splits={mixes[0].num_splits}`, ' if mixes else
+            '') + f'`input_form={wanted!r}`'
+    else:
+        size = _vit_patch(backbone)
+        if size is None:
+            return
+        fits = size == side
+        remedy = f'`patch_size={side}`'
+        if compact and ours:
+            remedy += " or `patch_embed='mixed'`"
+    if not fits:
+        raise ValueError(
+            f'`model.backbone` does not fit {use.source}: set its {remedy}')
+    if not cipher.shuffles:
+        return
+    if ours and backbone.get('pos_encoding') == 'learned':
+        _warn(f'`model.backbone.pos_encoding` is "learned", but `{use.place}` '
+              'moves patches: learned positions mean nothing then, "rpe" and '
+              '"none" do.')
+    elif not ours:
+        _warn(f'`model.backbone` is {_name(backbone)}, which learns positions,'
+              f' but `{use.place}` moves patches: they mean nothing then. Use '
+              "`type='hime_mm.PEViT'` with `pos_encoding='rpe'`.")
+
+
+def _check_phases(uses: List[_Use]) -> None:
+    """Compare the ciphers of training with those of evaluation."""
+
+    def of(phase: str) -> List[_Use]:
+        return [use for use in uses if use.cipher is not None
+                and use.place.startswith(f'{phase}_dataloader.')]
+
+    trained = of('train')
+    for phase in ('val', 'test'):
+        for use in of(phase):
+            if not trained or any(use.cipher == one.cipher for one in trained):
+                continue
+            if use.online and all(one.online for one in trained):
+                continue
+            text = (f'{use.source} is another cipher than that of training, '
+                    f'{trained[0].source}')
+            if phase == 'val':
+                raise ValueError(
+                    f'{text}: encrypt both data sets with the same one')
+            _warn(f'{text}: metrics are those of other pictures.')
+
+
+def _check_evaluators(cfg: dict, uses: List[_Use]) -> None:
+    """See that predictions and annotations are in the same coordinates."""
+    for phase in ('val', 'test'):
+        metrics = cfg.get(f'{phase}_evaluator') or []
+        if isinstance(metrics, dict):
+            metrics = [metrics]
+        for use in uses:
+            if use.online or not use.place.startswith(f'{phase}_dataloader.'):
+                continue
+            for metric in metrics:
+                _check_metric(f'{phase}_evaluator', metric, use)
+
+
+def _check_metric(place: str, metric: dict, use: _Use) -> None:
+    ann_file = metric.get('ann_file')
+    original = use.coordinates == 'original'
+    if ann_file is None:
+        if original and _name(metric).endswith(('CocoMetric', 'VOCMetric')):
             raise ValueError(
-                f'`model.backbone` does not fit `{path}`, {cipher!r}: set '
-                f'its {remedy}')
-        if cipher.shuffles and backbone.get('pos_encoding') == 'learned':
-            print_log(
-                f'`model.backbone.pos_encoding` is "learned", but `{path}` '
-                'moves patches: learned positions mean nothing then, "rpe" '
-                'and "none" do.',
-                logger='current',
-                level=30)
+                f'`{place}` takes boxes from the pipeline, which are in '
+                f'encrypted coordinates, but `{use.place}` has predictions '
+                'come back in those of the original: name the original '
+                "annotation file in `ann_file`, or set `coordinates="
+                "'encrypted'`")
+        return
+    if use.manifest is None:
+        return
+    root = os.path.realpath(use.manifest.root)
+    inside = os.path.realpath(ann_file).startswith(os.path.join(root, ''))
+    if original and inside:
+        raise ValueError(
+            f'`{place}.ann_file` is that of the encrypted data set, but '
+            f'`{use.place}` has predictions come back in pixels of the '
+            "original: name the owner's own annotation file, or set "
+            "`coordinates='encrypted'`")
+    if not original and not inside:
+        _warn(f'`{place}.ann_file` is not part of {root}, but `{use.place}` '
+              'has predictions come back in pixels of the encrypted images. '
+              'For the original annotation file set '
+              "`coordinates='original'`.")
+
+
+def _replace_hooks(cfg: Config, plain: dict, uses: List[_Use]) -> None:
+    """Take out hooks that would draw on the files of the data set."""
+    online = any(use.online for use in uses)
+    if online:
+        harm = 'would show the plain images'
+    elif any(use.coordinates == 'original' for use in uses):
+        harm = ('would draw boxes in coordinates of the original on encrypted '
+                'images')
+    else:
+        return
+    for i, hook in enumerate(plain.get('custom_hooks') or []):
+        if _is_plain_hook(hook):
+            text = (f'`custom_hooks.{i}` is {_name(hook)}, which {harm}: use '
+                    f"`type='{SAFE_HOOK}'`")
+            if online:
+                raise ValueError(text)
+            _warn(f'{text}.')
+    for key, hook in (plain.get('default_hooks') or {}).items():
+        if _is_plain_hook(hook):
+            _warn(f'`default_hooks.{key}` is {_name(hook)}, which {harm}: '
+                  f'replaced by {SAFE_HOOK}.')
+            kept = ('draw', 'interval', 'score_thr', 'show', 'wait_time',
+                    'test_out_dir', 'enable', 'out_dir')
+            cfg.default_hooks[key] = dict(
+                type=SAFE_HOOK, **{k: hook[k]
+                                   for k in kept if k in hook})
 
 
 def check_config(cfg: Config) -> Config:
     """Find what would fail late or leak, before work starts.
 
-    A type of hime_mm without its prefix, an encryption that runs by chance
-    only, and a :class:`PEViT` that does not fit the cipher are errors. In a
-    config that encrypts in its pipeline, a default hook that would draw the
-    plain image files is replaced by :class:`EncryptedVisualizationHook`, with
-    a warning; a custom one is an error.
+    Errors are a type of hime_mm without its prefix; an encryption that runs
+    by chance only, or on images that are encrypted already; a ViT whose
+    patches are not those of the cipher, be it the cipher of the pipeline or
+    that of a data set which ``hime encrypt`` made; training and validation
+    with different ciphers; and a metric that would compare boxes in different
+    coordinates. Where data are not there yet, a warning says what was not
+    checked.
+
+    In a config that encrypts in its pipeline, a default hook that would draw
+    the plain image files is replaced by :class:`EncryptedVisualizationHook`,
+    with a warning; a custom one is an error. For an encrypted data set the
+    hosts' hooks stay, since they can show encrypted files only; but not with
+    ``coordinates='original'``, whose boxes they would put at wrong places.
 
     Args:
         cfg (:obj:`Config`): The config, modified in place.
@@ -183,25 +458,14 @@ def check_config(cfg: Config) -> Config:
             raise ValueError(
                 f"`{path}.type='{name}'`: hime_mm has no such type, choose "
                 f'from {sorted(own)}')
-    ciphers = _check_pipelines(plain)
-    _check_model(plain, ciphers)
-    if not ciphers:
-        return cfg
-    for i, hook in enumerate(plain.get('custom_hooks') or []):
-        if _is_plain_hook(hook):
-            raise ValueError(f'`custom_hooks.{i}` is {_name(hook)}, which '
-                             'would show the plain images: use '
-                             f"`type='{SAFE_HOOK}'`")
-    for key, hook in (plain.get('default_hooks') or {}).items():
-        if _is_plain_hook(hook):
-            print_log(
-                f'`default_hooks.{key}` is {_name(hook)}, which would show '
-                f'the plain images: replaced by {SAFE_HOOK}.',
-                logger='current',
-                level=30)
-            kept = ('draw', 'interval', 'score_thr', 'show', 'wait_time',
-                    'test_out_dir', 'enable', 'out_dir')
-            cfg.default_hooks[key] = dict(
-                type=SAFE_HOOK, **{k: hook[k]
-                                   for k in kept if k in hook})
+    uses = _check_pipelines(plain)
+    model = plain.get('model') or {}
+    # Test-time augmentation wraps the model.
+    backbone = (model.get('module') or model).get('backbone') or {}
+    for use in uses:
+        if use.cipher is not None:
+            _check_backbone(backbone, use)
+    _check_phases(uses)
+    _check_evaluators(plain, uses)
+    _replace_hooks(cfg, plain, uses)
     return cfg

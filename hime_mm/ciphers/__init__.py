@@ -1,17 +1,23 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""What the encryption is: NumPy and the standard library, nothing else."""
+"""What the encryption is: NumPy, the standard library, keys by cryptography."""
 
-from .cipher import Cipher
+from .cipher import CIPHER_VERSION, Cipher
 from .functional import (invert_permutation, mix_patches, shuffle_patches,
                          unshuffle_patches)
 from .grid import grid_shape, join_patches, split_patches
+from .keys import KEY_ENV, ImageSource, InvalidKey, Key
 from .layout import PatchLayout
+from .presets import PRESETS, Preset
 from .randomness import draw_permutation
-from .steps import STEPS, Mix, Shuffle, Step, register_step
+from .steps import (STEPS, Center, Drop, Erode, Mix, Negate, Noise, Orient,
+                    PermuteChannels, PermutePixels, Shuffle, Step,
+                    register_step)
 
 __all__ = [
-    'STEPS', 'Cipher', 'Mix', 'PatchLayout', 'Shuffle', 'Step',
-    'draw_permutation', 'grid_shape', 'invert_permutation', 'join_patches',
-    'mix_patches', 'register_step', 'shuffle_patches', 'split_patches',
-    'unshuffle_patches'
+    'CIPHER_VERSION', 'KEY_ENV', 'PRESETS', 'STEPS', 'Center', 'Cipher',
+    'Drop', 'Erode', 'ImageSource', 'InvalidKey', 'Key', 'Mix', 'Negate',
+    'Noise', 'Orient', 'PatchLayout', 'PermuteChannels', 'PermutePixels',
+    'Preset', 'Shuffle', 'Step', 'draw_permutation', 'grid_shape',
+    'invert_permutation', 'join_patches', 'mix_patches', 'register_step',
+    'shuffle_patches', 'split_patches', 'unshuffle_patches'
 ]

@@ -1,15 +1,22 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A cipher: an ordered list of steps."""
 
+import json
 import re
+from dataclasses import fields
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from .grid import check_image, grid_shape, spatial_shape
+from .keys import ImageSource
 from .layout import PatchLayout
+from .presets import PRESETS
 from .randomness import RandomSource
-from .steps import STEPS, Mix, Step, check_steps
+from .steps import STEPS, ClipStats, Step, check_steps
+
+#: Version of the written form of a cipher, and of what its steps compute.
+CIPHER_VERSION = 1
 
 _SHORT_STEP = re.compile(
     r'(?P<name>[a-z_]+)(?P<number>\d*)(:(?P<option>\w+))?')
@@ -25,11 +32,12 @@ class Cipher:
 
     Args:
         steps (str | Sequence[Step | dict]): In order of application: a short
-            string such as ``'shuffle'``, ``'mix2'`` or ``'mix2+shuffle'``, or
-            a sequence of steps or of dicts such as
+            string such as ``'shuffle'``, ``'mix2'`` or
+            ``'center+erode2+shuffle'``, the name of a preset such as
+            ``'paper-rs'``, or a sequence of steps or of dicts such as
             ``dict(type='mix', num_splits=2)``.
-        patch_size (int): Side P of a patch of the plain image in pixels.
-            Defaults to 16.
+        patch_size (int, optional): Side P of a patch of the plain image in
+            pixels. None is the preset's, or 16. Defaults to None.
 
     Raises:
         TypeError: If ``steps`` or ``patch_size`` has the wrong type.
@@ -47,7 +55,12 @@ class Cipher:
 
     def __init__(self,
                  steps: Union[str, Sequence[Union[Step, dict]]],
-                 patch_size: int = 16) -> None:
+                 patch_size: Optional[int] = None) -> None:
+        preset = PRESETS.get(steps) if isinstance(steps, str) else None
+        if preset is not None:
+            steps = preset.steps
+        if patch_size is None:
+            patch_size = preset.patch_size if preset is not None else 16
         if isinstance(patch_size, bool) or not isinstance(patch_size, int):
             raise TypeError('`patch_size` must be an int, got '
                             f'{type(patch_size).__name__}')
@@ -72,9 +85,10 @@ class Cipher:
         """Make a cipher from any of its written forms.
 
         Args:
-            cipher (Cipher | str | dict | Sequence): A cipher, a short string,
-                a dict ``dict(steps=..., patch_size=...)`` or a sequence of
-                steps.
+            cipher (Cipher | str | dict | Sequence): A cipher, a short string
+                or preset, a dict ``dict(steps=..., patch_size=...)``, also
+                with the ``version`` that :meth:`to_dict` writes, or a
+                sequence of steps.
             patch_size (int, optional): Side of a patch in pixels. None takes
                 the cipher's own, or 16 where it names none. Defaults to None.
 
@@ -83,13 +97,20 @@ class Cipher:
 
         Raises:
             ValueError: If ``cipher`` names another patch size than
-                ``patch_size``.
+                ``patch_size``, or was written by a later version.
         """
         if isinstance(cipher, dict):
-            unknown = set(cipher) - {'steps', 'patch_size'}
+            unknown = set(cipher) - {'version', 'steps', 'patch_size'}
             if unknown or 'steps' not in cipher:
-                raise ValueError('a cipher dict has the keys `steps` and '
-                                 f'`patch_size`, got {sorted(cipher)}')
+                raise ValueError('a cipher dict has the keys `steps`, '
+                                 '`patch_size` and `version`, got '
+                                 f'{sorted(cipher)}')
+            version = cipher.get('version', CIPHER_VERSION)
+            if version != CIPHER_VERSION:
+                raise ValueError(
+                    f'the cipher has version {version!r}, but this release of '
+                    f'hime_mm knows version {CIPHER_VERSION}: use the release '
+                    'that wrote it')
             own = cipher.get('patch_size')
             steps = cipher['steps']
         elif isinstance(cipher, Cipher):
@@ -99,15 +120,15 @@ class Cipher:
         if own is not None and patch_size is not None and own != patch_size:
             raise ValueError(f'the cipher has a patch size of {own}, but '
                              f'`patch_size` is {patch_size}: give it once')
-        own = patch_size if own is None else own
-        return cls(steps, patch_size=16 if own is None else own)
+        return cls(steps, patch_size=patch_size if own is None else own)
 
     @staticmethod
     def _parse_step(text: str) -> Step:
         match = _SHORT_STEP.fullmatch(text.strip())
         if match is None or match['name'] not in STEPS:
             raise ValueError(f'unknown cipher step {text!r}: choose from '
-                             f'{sorted(STEPS)}, as in "mix2+shuffle"')
+                             f'{sorted(STEPS)}, as in "mix2+shuffle", or a '
+                             f'preset from {sorted(PRESETS)}')
         return STEPS[match['name']].parse(match['number'],
                                           match['option'] or '')
 
@@ -122,9 +143,14 @@ class Cipher:
                             f'with the key `type`, got {step!r}')
         args = dict(step)
         name = args.pop('type')
-        if name not in STEPS:
+        if not isinstance(name, str) or name not in STEPS:
             raise ValueError(f'unknown cipher step {name!r}: choose from '
                              f'{sorted(STEPS)}')
+        known = [field.name for field in fields(STEPS[name])]
+        unknown = sorted(set(map(str, args)) - set(known))
+        if unknown:
+            raise ValueError(f'the cipher step {name!r} takes {known}, got '
+                             f'{unknown}')
         return STEPS[name](**args)
 
     def __str__(self) -> str:
@@ -144,16 +170,49 @@ class Cipher:
         """The cipher as a config dict, such that :meth:`build` gives it back.
 
         Returns:
-            dict: The keys ``steps`` and ``patch_size``; no secret.
+            dict: The keys ``version``, ``steps`` and ``patch_size``; no
+            secret.
         """
         return dict(
+            version=CIPHER_VERSION,
             steps=[step.to_dict() for step in self.steps],
             patch_size=self.patch_size)
 
+    def to_json(self) -> str:
+        """:meth:`to_dict` as JSON, always the same text for equal ciphers."""
+        return json.dumps(
+            self.to_dict(), sort_keys=True, separators=(',', ':'))
+
+    @property
+    def canonical(self) -> str:
+        """str: Short form with patch size, as keys are derived for it."""
+        return f'{self}/{self.patch_size}'
+
     @property
     def invertible(self) -> bool:
-        """bool: Whether the key holder can undo every step exactly."""
+        """bool: Whether the key holder can undo every step exactly.
+
+        Exactly for integer pixels; up to rounding for floating-point ones.
+        """
         return all(step.invertible for step in self.steps)
+
+    def check_fit(self, fit: str) -> None:
+        """Refuse a way of fitting sizes that tells what a step removes.
+
+        Args:
+            fit (str): What is done where sides are no multiples of the patch
+                size; ``'pad'`` fills up with a constant.
+
+        Raises:
+            ValueError: If the cipher removes means and the constant shows
+                them.
+        """
+        if fit == 'pad' and any(step.name == 'center' for step in self.steps):
+            raise ValueError(
+                f"fit='pad' does not go with the cipher {str(self)!r}: the "
+                "padding takes part in 'center', and shows the mean that it "
+                "removes. Use fit='resize', or a size that needs no padding "
+                "with fit='error'")
 
     @property
     def shuffles(self) -> bool:
@@ -161,11 +220,19 @@ class Cipher:
         return any(step.name == 'shuffle' for step in self.steps)
 
     @property
-    def shrink(self) -> int:
-        """int: How many plain pixels become one encrypted pixel per side."""
-        return int(np.prod([
-            step.shrink for step in self.steps if isinstance(step, Mix)
-        ], dtype=np.int64))
+    def moves_pixels(self) -> bool:
+        """bool: Whether pixels change places, so that masks cannot follow."""
+        return any(step.moves_pixels for step in self.steps)
+
+    @property
+    def random(self) -> bool:
+        """bool: Whether any step draws randomness."""
+        return any(type(step).draw is not Step.draw for step in self.steps)
+
+    @property
+    def encrypted_patch_size(self) -> int:
+        """int: Side of a patch of the encrypted image in pixels."""
+        return self.plan((self.patch_size, self.patch_size)).patch_size
 
     def plan(self, shape: Tuple[int, int]) -> PatchLayout:
         """The public layout of an image of this size once it is encrypted.
@@ -183,27 +250,36 @@ class Cipher:
         return self._layouts(shape)[-1]
 
     def draw(self,
-             shape: Tuple[int, int],
-             source: RandomSource = None) -> List[Any]:
+             shape: Tuple[int, ...],
+             source: Union[RandomSource, ImageSource] = None) -> List[Any]:
         """Draw all randomness for one image, each step's in its order.
 
         Args:
-            shape (tuple[int, int]): Height and width of the plain image.
-            source (np.random.Generator | np.random.RandomState, optional):
-                See :func:`~hime_mm.ciphers.randomness.draw_permutation`.
-                Defaults to None, the operating system.
+            shape (tuple[int]): Shape of the plain image, (H, W) or (H, W, C).
+            source (ImageSource | ByteStream | np.random.Generator |
+                np.random.RandomState, optional): ``key.source(...)`` derives
+                it from a key; for the others see
+                :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to
+                None, the operating system.
 
         Returns:
             list: What :meth:`apply` takes. Whoever holds it can undo what can
             be undone: keep it from logs and from who must not read the image.
         """
-        layouts = self._layouts(shape)
-        return [
-            step.draw(layout, source)
-            for step, layout in zip(self.steps, layouts)
-        ]
+        layouts = self._layouts(shape[:2])
+        channels = tuple(shape[2:])
+        drawn = []
+        for i, (step, layout) in enumerate(zip(self.steps, layouts)):
+            stream = source
+            if isinstance(source, ImageSource):
+                stream = source.stream(self.canonical, i, step.scope)
+            drawn.append(step.draw(layout, channels, stream))
+        return drawn
 
-    def apply(self, img: np.ndarray, drawn: Sequence) -> np.ndarray:
+    def apply(self,
+              img: np.ndarray,
+              drawn: Sequence,
+              stats: Optional[ClipStats] = None) -> np.ndarray:
         """Encrypt one image, or a batch with one draw, deterministically.
 
         Args:
@@ -212,6 +288,9 @@ class Cipher:
                 size.
             drawn (Sequence): From :meth:`draw` for this size. For a batch,
                 each step's draw may be stacked along a first axis of size B.
+            stats (dict, optional): For each step that clips, by its short
+                form, the number of clipped and of all values is added here.
+                Defaults to None.
 
         Returns:
             np.ndarray: The encrypted image, same dtype.
@@ -224,20 +303,20 @@ class Cipher:
         self._check_drawn(drawn)
         layouts = self._layouts(spatial_shape(img))
         for step, layout, value in zip(self.steps, layouts, drawn):
-            img = step.apply(img, layout, value)
+            img = step.apply(img, layout, value, stats)
         return img
 
     def encrypt(
         self,
         img: np.ndarray,
-        source: RandomSource = None
+        source: Union[RandomSource, ImageSource] = None
     ) -> Tuple[np.ndarray, PatchLayout, List[Any]]:
         """Draw and apply.
 
         Args:
             img (np.ndarray): Shape (H, W) or (H, W, C).
-            source (np.random.Generator | np.random.RandomState, optional):
-                See :meth:`draw`. Defaults to None, the operating system.
+            source (optional): See :meth:`draw`. Defaults to None, the
+                operating system.
 
         Returns:
             tuple: The encrypted image, its layout with what only the key
@@ -248,33 +327,41 @@ class Cipher:
             raise ValueError('`encrypt` takes one image; draw for each image '
                              'of a batch and use `apply`')
         shape = spatial_shape(img)
-        drawn = self.draw(shape, source)
+        drawn = self.draw(img.shape, source)
         return self.apply(img, drawn), self.secret_layout(shape, drawn), drawn
 
-    def decrypt(self, img: np.ndarray, drawn: Sequence) -> np.ndarray:
+    def decrypt(self,
+                img: np.ndarray,
+                drawn: Sequence,
+                partial: bool = False) -> np.ndarray:
         """Undo :meth:`apply` with the same draw.
 
         Args:
             img (np.ndarray): The encrypted image or batch.
             drawn (Sequence): The draw it was encrypted with.
+            partial (bool): Where a step deletes data, undo those after the
+                last such step, and stop there. Defaults to False.
 
         Returns:
-            np.ndarray: The plain image.
+            np.ndarray: The plain image, or as near to it as one gets.
 
         Raises:
-            ValueError: If a step of this cipher deletes data, or the draw
-                does not fit.
+            ValueError: If a step of this cipher deletes data and ``partial``
+                is not set, or the draw or the size does not fit.
         """
-        if not self.invertible:
+        if not self.invertible and not partial:
             lost = [str(step) for step in self.steps if not step.invertible]
             raise ValueError(f'{self!r} cannot be undone: {", ".join(lost)} '
                              'deletes data')
         check_image(img)
         self._check_drawn(drawn)
-        h, w = spatial_shape(img)
-        layouts = self._layouts((h * self.shrink, w * self.shrink))
+        rows, cols = grid_shape(spatial_shape(img), self.encrypted_patch_size)
+        layouts = self._layouts(
+            (rows * self.patch_size, cols * self.patch_size))
         for step, layout, value in reversed(
                 list(zip(self.steps, layouts, drawn))):
+            if not step.invertible:
+                break
             img = step.undo(img, layout, value)
         return img
 

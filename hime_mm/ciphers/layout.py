@@ -29,6 +29,9 @@ class PatchLayout:
             is left out of ``repr`` and of :meth:`to_dict`. Defaults to None.
         shuffled (bool): Whether patches were moved, with or without the
             permutation being known here. Defaults to False.
+        erosion (int): Pixels that were dropped at each side of every patch.
+            In an eroded image that shrank, ``scale`` is that of the grid: a
+            point keeps its relative place in its patch. Defaults to 0.
     """
 
     ori_shape: Tuple[int, int]
@@ -37,6 +40,7 @@ class PatchLayout:
     scale: Tuple[float, float] = (1., 1.)
     permutation: Optional[np.ndarray] = field(default=None, repr=False)
     shuffled: bool = False
+    erosion: int = 0
 
     def __post_init__(self) -> None:
         if self.permutation is not None:
@@ -63,15 +67,16 @@ class PatchLayout:
         """The public part as plain numbers, for a manifest or a log.
 
         Returns:
-            dict: The keys ``ori_shape``, ``patch_size``, ``grid``, ``scale``
-            and ``shuffled``.
+            dict: The keys ``ori_shape``, ``patch_size``, ``grid``, ``scale``,
+            ``shuffled`` and ``erosion``.
         """
         return dict(
             ori_shape=list(self.ori_shape),
             patch_size=self.patch_size,
             grid=list(self.grid),
             scale=list(self.scale),
-            shuffled=self.shuffled)
+            shuffled=self.shuffled,
+            erosion=self.erosion)
 
     @classmethod
     def from_dict(cls, state: dict) -> 'PatchLayout':
@@ -88,7 +93,8 @@ class PatchLayout:
             patch_size=state['patch_size'],
             grid=tuple(state['grid']),
             scale=tuple(state['scale']),
-            shuffled=state['shuffled'])
+            shuffled=state['shuffled'],
+            erosion=state.get('erosion', 0))
 
     def map_boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes of the original image in encrypted coordinates.

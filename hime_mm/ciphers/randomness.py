@@ -1,36 +1,130 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""The one place where the ciphers' randomness is drawn."""
+"""The one place where the ciphers' randomness is drawn.
+
+Everything is computed from bytes, so that what a key gives depends on no
+library's generators; ``docs/format.md`` says how, byte by byte.
+"""
 
 import os
-from typing import Optional, Union
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Any, Protocol, Union
 
 import numpy as np
 
-#: None draws from the operating system; a NumPy generator or legacy state
-#: makes a repeatable simulation, which protects nothing.
-RandomSource = Optional[Union[np.random.Generator, np.random.RandomState]]
+
+class ByteStream(Protocol):
+    """Gives bytes one after the other, such as a key stream."""
+
+    def read(self, num: int) -> bytes:
+        """The next ``num`` bytes."""
+
+
+#: None draws from the operating system, a :class:`ByteStream` from a key; a
+#: NumPy generator or legacy state makes a repeatable simulation, which
+#: protects nothing.
+RandomSource = Union[None, ByteStream, np.random.Generator,
+                     np.random.RandomState]
+
+
+def draw_bytes(num: int, source: RandomSource = None) -> bytes:
+    """Draw uniform bytes.
+
+    Args:
+        num (int): How many.
+        source (ByteStream | np.random.Generator | np.random.RandomState,
+            optional): Where the randomness comes from. None is the operating
+            system's generator; a NumPy source is a simulation that can be
+            repeated by whoever knows the seed. Defaults to None.
+
+    Returns:
+        bytes: Of length ``num``.
+    """
+    if source is None:
+        return os.urandom(num)
+    read: Any = getattr(source, 'read', None) or source.bytes
+    return read(num)
+
+
+def draw_permutations(count: int,
+                      num: int,
+                      source: RandomSource = None) -> np.ndarray:
+    """Draw independent permutations of 0 … num-1, each uniform.
+
+    The order of ``num`` uniform 64-bit words (little-endian) is the
+    permutation: its first entry is the index of the smallest word. Equal
+    words, of which there are some with a probability of about num² / 2^65,
+    keep their order.
+
+    Args:
+        count (int): How many permutations.
+        num (int): How many items each one moves.
+        source (optional): See :func:`draw_bytes`. Defaults to None.
+
+    Returns:
+        np.ndarray: int64, shape (count, num).
+    """
+    words = np.frombuffer(draw_bytes(8 * count * num, source), '<u8')
+    return np.argsort(
+        words.reshape(count, num), axis=1, kind='stable').astype(
+            np.int64, copy=False)
 
 
 def draw_permutation(num: int, source: RandomSource = None) -> np.ndarray:
-    """Draw a permutation of 0 … num-1, uniform over all of them.
+    """Draw one permutation, see :func:`draw_permutations`.
 
     Args:
         num (int): How many items.
-        source (np.random.Generator | np.random.RandomState, optional): Where
-            the randomness comes from. None is the operating system's
-            generator; anything else is a simulation that can be repeated by
-            whoever knows the seed. Defaults to None.
+        source (optional): See :func:`draw_bytes`. Defaults to None.
 
     Returns:
         np.ndarray: int64, shape (num, ).
     """
-    if source is not None:
-        return source.permutation(num).astype(np.int64, copy=False)
-    while True:
-        # The order of independent uniform draws is a uniform permutation
-        # unless two are equal (about num² / 2^65): then draw again.
-        draws = np.frombuffer(os.urandom(8 * num), np.uint64)
-        perm = np.argsort(draws)
-        ranked = draws[perm]
-        if (ranked[1:] != ranked[:-1]).all():
-            return perm
+    return draw_permutations(1, num, source)[0]
+
+
+def draw_codes(num: int, bits: int, source: RandomSource = None) -> np.ndarray:
+    """Draw whole numbers of a few bits, one byte each.
+
+    Args:
+        num (int): How many.
+        bits (int): The lowest bits of each byte that count, at most 8.
+        source (optional): See :func:`draw_bytes`. Defaults to None.
+
+    Returns:
+        np.ndarray: uint8, shape (num, ), from 0 to 2^bits - 1.
+    """
+    codes = np.frombuffer(draw_bytes(num, source), np.uint8)
+    return codes & np.uint8((1 << bits) - 1)
+
+
+@lru_cache(maxsize=8)
+def _normal_table(std: int) -> np.ndarray:
+    """The noise that each 16-bit word stands for: int16, shape (65536, )."""
+    normal = NormalDist()
+    half = [
+        int(std * normal.inv_cdf((2 * word + 1) / 131072) + 0.5)
+        for word in range(1 << 15, 1 << 16)
+    ]
+    # Symmetric: the word w stands for minus what 65535 - w stands for.
+    return np.array([-n for n in half[::-1]] + half, np.int16)
+
+
+def draw_noise(shape: tuple, std: int,
+               source: RandomSource = None) -> np.ndarray:
+    """Draw Gaussian noise, rounded to whole grey levels.
+
+    A 16-bit word w (little-endian) stands for std · Φ⁻¹((2w + 1) / 2^17),
+    rounded to the nearest whole number, so |noise| < 4.33 std + 1/2.
+
+    Args:
+        shape (tuple[int]): Shape of the result.
+        std (int): Standard deviation in grey levels.
+        source (optional): See :func:`draw_bytes`. Defaults to None.
+
+    Returns:
+        np.ndarray: int16 of this shape, filled row-major.
+    """
+    num = int(np.prod(shape, dtype=np.int64))
+    words = np.frombuffer(draw_bytes(2 * num, source), '<u2')
+    return _normal_table(std)[words].reshape(shape)

@@ -4,15 +4,13 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import mmcv
 import numpy as np
-from mmcv.image.geometric import cv2_interp_codes
 from mmcv.transforms import BaseTransform
 
 from hime_mm.ciphers import Cipher, Mix, PatchLayout
 from hime_mm.ciphers.grid import check_image
+from hime_mm.datasets.images import FITS, INTERPOLATIONS, fit_image
 from hime_mm.registry import TRANSFORMS
 
-FITS = ('resize', 'pad', 'error')
-INTERPOLATIONS = tuple(cv2_interp_codes)
 BOX_MODES = ('patch', 'keep')
 RANDOMNESS = ('os', 'numpy')
 
@@ -65,8 +63,13 @@ class Encrypt(BaseTransform):
       ``keep_permutation`` is set.
 
     Args:
-        cipher (str | dict | Sequence | :obj:`Cipher`): The steps, such as
-            ``'shuffle'``, ``'mix2'``, ``'mix2:tiled'`` or ``'mix2+shuffle'``.
+        cipher (str | dict | Sequence | :obj:`Cipher`): The steps in order of
+            application, such as ``'shuffle'``, ``'mix2:tiled'`` or
+            ``'center+erode2+shuffle'``, or a preset, ``'paper-rs'`` or
+            ``'paper-mi'``. :mod:`hime_mm.ciphers.steps` says of each step
+            what it leaves readable: ``shuffle``, ``mix``, ``erode``,
+            ``drop``, ``center``, ``noise``, and for comparison ``orient``,
+            ``negate`` and ``permute_channels``.
         patch_size (int, optional): Side of a patch in pixels. None is the
             cipher's own, or 16. Defaults to None.
         fit (str): What to do with an image whose sides are no multiples of
@@ -81,8 +84,8 @@ class Encrypt(BaseTransform):
             one travels with the patch that holds its centre, with ``'keep'``
             they stay where the object was, which tells where it was; then
             ``patch_layout`` only scales. Defaults to 'patch'.
-        randomness (str): ``'os'`` draws permutations from the operating
-            system. ``'numpy'`` draws them from NumPy's global state, which
+        randomness (str): ``'os'`` draws from the operating system, anew for
+            every image. ``'numpy'`` draws from NumPy's global state, which
             the runner seeds: a simulation that can be repeated. Defaults to
             'os'.
         keep_permutation (bool): Keep each image's permutation in
@@ -90,7 +93,8 @@ class Encrypt(BaseTransform):
             original and may see it. Defaults to False.
 
     Raises:
-        ValueError: If an option is unknown or the cipher makes no sense.
+        ValueError: If an option is unknown, the cipher makes no sense, or one
+            of its steps draws once for a whole data set.
     """
 
     def __init__(self,
@@ -104,7 +108,7 @@ class Encrypt(BaseTransform):
                  keep_permutation: bool = False) -> None:
         for name, value, choices in (
             ('fit', fit, FITS),
-            ('interpolation', interpolation, INTERPOLATIONS),
+            ('interpolation', interpolation, tuple(INTERPOLATIONS)),
             ('box_mode', box_mode, BOX_MODES),
             ('randomness', randomness, RANDOMNESS)):
             if value not in choices:
@@ -114,6 +118,17 @@ class Encrypt(BaseTransform):
             raise TypeError(f'{self._name}: `keep_permutation` must be True '
                             f'or False, got {keep_permutation!r}')
         self.cipher = Cipher.build(cipher, patch_size)
+        shared = [s.name for s in self.cipher.steps if s.scope == 'dataset']
+        if shared:
+            raise ValueError(
+                f'{self._name}: {shared[0]!r} draws once for all images of a '
+                'data set, which the pipelines and worker processes of a run '
+                'cannot share. Encrypt the data set with `hime encrypt` and '
+                'load it with `hime_mm.LoadEncryptedMeta`')
+        try:
+            self.cipher.check_fit(fit)
+        except ValueError as error:
+            raise ValueError(f'{self._name}: {error}') from None
         self.fit = fit
         self.interpolation = interpolation
         self.pad_val = pad_val
@@ -147,7 +162,7 @@ class Encrypt(BaseTransform):
         fitted, resized = self._fit(img)
         target = fitted.shape[:2]
         fit_scale = (target[1] / w, target[0] / h) if resized else (1., 1.)
-        drawn = self._draw(target)
+        drawn = self._draw(fitted.shape)
         encrypted = self.cipher.apply(fitted, drawn)
         layout = self.cipher.secret_layout(target, drawn)
         # Between the image that came in and the encrypted one.
@@ -161,7 +176,7 @@ class Encrypt(BaseTransform):
         new = dict(results)
         self._move_boxes(new, layout)
         self._move_masks(new, target, resized, layout)
-        self._move_seg_map(new, target, resized)
+        self._move_seg_map(new, target, resized, layout)
 
         new['img'] = encrypted
         new['img_shape'] = encrypted.shape[:2]
@@ -206,57 +221,27 @@ class Encrypt(BaseTransform):
             if results.get(key) is not None:
                 raise ValueError(f'{self._name} cannot encrypt `{key}`: '
                                  'remove it from the pipeline before')
-        if self.cipher.shuffles:
+        if self.cipher.moves_pixels:
             for key in ('gt_masks', 'gt_seg_map'):
                 if results.get(key) is not None:
+                    moving = ' and '.join(
+                        f'"{step.name}"' for step in self.cipher.steps
+                        if step.moves_pixels)
                     raise ValueError(
-                        f'{self._name} moves patches (cipher '
+                        f'{self._name} moves pixels (cipher '
                         f'{str(self.cipher)!r}) and cannot move `{key}` with '
                         'them: load the annotations without masks, or use a '
-                        'cipher without "shuffle"')
+                        f'cipher without {moving}')
 
     def _fit(self, img: np.ndarray) -> Tuple[np.ndarray, bool]:
         """The image with sides that divide, and whether it was scaled."""
-        p = self.cipher.patch_size
-        h, w = img.shape[:2]
-        if h % p == 0 and w % p == 0:
-            return img, False
-        if self.fit == 'error':
-            raise ValueError(
-                f'{self._name}: the image is {h}x{w} (height x width), its '
-                f"sides are no multiples of the patch size {p}. Use fit="
-                "'resize' or fit='pad', or resize it before")
-        if self.fit == 'pad':
-            shape = (-(-h // p) * p, -(-w // p) * p)
-            padded = np.empty((*shape, *img.shape[2:]), img.dtype)
-            # Not `mmcv.impad`: OpenCV would pad only the first channel with
-            # a single value, and takes at most four channels.
-            padded[...] = self._padding(img)
-            padded[:h, :w] = img
-            return padded, False
-        shape = (max(h // p, 1) * p, max(w // p, 1) * p)
-        fitted = mmcv.imresize(
-            img, shape[::-1], interpolation=self.interpolation)
-        # OpenCV drops a channel axis of length one.
-        return fitted.reshape(*shape, *img.shape[2:]), True
-
-    def _padding(self, img: np.ndarray) -> np.ndarray:
-        """The value of ``pad_val`` for each channel of an image."""
         try:
-            value = np.broadcast_to(self.pad_val, img.shape[2:])
-        except ValueError:
-            raise ValueError(
-                f'{self._name}: `pad_val` {self.pad_val} does not fit an '
-                f'image of shape {img.shape}: give one value, or one per '
-                'channel') from None
-        if np.issubdtype(img.dtype, np.integer):
-            most = np.iinfo(img.dtype).max
-            if value.min() < 0 or value.max() > most:
-                raise ValueError(f'{self._name}: `pad_val` {self.pad_val} is '
-                                 f'beyond the 0 to {most} of {img.dtype}')
-        return value
+            return fit_image(img, self.cipher.patch_size, self.fit,
+                             self.interpolation, self.pad_val)
+        except ValueError as error:
+            raise ValueError(f'{self._name}: {error}') from None
 
-    def _draw(self, shape: Tuple[int, int]) -> List[Any]:
+    def _draw(self, shape: Tuple[int, ...]) -> List[Any]:
         # No `cache_randomness`: it can make several images share one draw,
         # and a permutation that is used twice protects neither.
         source = None
@@ -303,7 +288,7 @@ class Encrypt(BaseTransform):
         results['gt_masks'] = masks
 
     def _move_seg_map(self, results: dict, target: Tuple[int, int],
-                      resized: bool) -> None:
+                      resized: bool, layout: PatchLayout) -> None:
         seg_map = results.get('gt_seg_map')
         if seg_map is None:
             return
@@ -312,11 +297,9 @@ class Encrypt(BaseTransform):
                 seg_map, target[::-1], interpolation='nearest')
         elif seg_map.shape[:2] != target:
             seg_map = mmcv.impad(seg_map, shape=target, pad_val=255)
-        shrink = self.cipher.shrink
-        if shrink > 1:
+        if seg_map.shape[:2] != layout.shape:
             seg_map = mmcv.imresize(
-                seg_map, (target[1] // shrink, target[0] // shrink),
-                interpolation='nearest')
+                seg_map, layout.shape[::-1], interpolation='nearest')
         results['gt_seg_map'] = seg_map
 
     def __repr__(self) -> str:

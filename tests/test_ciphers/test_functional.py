@@ -217,8 +217,11 @@ def test_shuffle_sizes(make_image, shape):
         shuffle_patches(img, np.arange(4), 5)
     with pytest.raises(ValueError, match='must be positive'):
         shuffle_patches(img, np.arange(4), 0)
-    with pytest.raises(TypeError, match='int32'):
-        shuffle_patches(img.astype(np.int32), np.arange(6), 4)
+    for call in (shuffle_patches, unshuffle_patches):
+        with pytest.raises(TypeError, match='int32'):
+            call(img.astype(np.int32), np.arange(6), 4)
+        with pytest.raises(TypeError, match='got list'):
+            call(img.tolist(), np.arange(6), 4)
 
 
 @given(
@@ -254,6 +257,11 @@ def test_mix_is_the_loop(make_image, rows, cols, g, side, channels, dtype,
             np.testing.assert_array_equal(
                 tiled[y, x], mixed[y // p * side + y % side,
                                    x // p * side + x % side])
+
+
+def test_mix_defaults(make_image):
+    img = make_image((12, 12, 3))
+    np.testing.assert_array_equal(mix_patches(img, 6), loop_mix(img, 6, 2))
 
 
 @pytest.mark.parametrize('g', [2, 4, 8, 16, 32])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hime_mm.ciphers import PatchLayout, shuffle_patches
+from hime_mm.ciphers import Cipher, PatchLayout, shuffle_patches
 
 
 def random_layout(rng, rows, cols, patch_size, scale) -> PatchLayout:
@@ -195,6 +195,67 @@ def test_dict_round_trip():
     layout = PatchLayout.from_dict(state)
     assert repr(layout) == repr(secret.public())
     assert layout.permutation is None
+
+
+def test_dict():
+    layout = PatchLayout((64, 32), 12, (4, 2), (.75, .75),
+                         np.arange(8)[::-1], erosion=2)
+    state = layout.to_dict()
+    assert state == dict(
+        ori_shape=[64, 32],
+        patch_size=12,
+        grid=[4, 2],
+        scale=[.75, .75],
+        shuffled=True,
+        erosion=2)
+    assert PatchLayout.from_dict(state).erosion == 2
+    # As it was written before there was erosion.
+    del state['erosion']
+    layout = PatchLayout.from_dict(state)
+    assert layout.erosion == 0 and layout.shuffled
+    assert layout.scale == (.75, .75)
+
+
+@pytest.mark.parametrize('text, p, moved', [
+    # Slot 0 shows patch 1, slot 1 patch 2, slot 2 patch 0.
+    ('shuffle', 16, [2, 0, 1]),
+    ('center+erode2+shuffle', 12, [2, 0, 1]),
+    ('shuffle+erode4', 8, [2, 0, 1]),
+    ('erode4:filled+shuffle', 16, [2, 0, 1]),
+    ('shuffle+mix2', 8, [2, 0, 1]),
+    ('erode2+mix3+shuffle+drop34', 4, [2, 0, 1]),
+    ('erode2+mix3', 4, [0, 1, 2]),
+    ('orient+permute_pixels+noise9', 16, [0, 1, 2]),
+])
+def test_boxes_of_ciphers(text, p, moved):
+    """A point keeps its relative place in its patch."""
+    cipher = Cipher(text)
+    drawn = cipher.draw((16, 48, 3))
+    for i, step in enumerate(cipher.steps):
+        if step.name == 'shuffle':
+            drawn[i] = np.array([1, 2, 0])
+    layout = cipher.secret_layout((16, 48), drawn)
+    # The middle of a patch, its lower right quarter, a box of two patches.
+    boxes, mapped = [], []
+    for patch, slot in enumerate(moved):
+        for box in ((4, 4, 12, 12), (8, 8, 16, 16), (-10, 4, 22, 12)):
+            boxes.append(np.add(box, [16 * patch, 0] * 2))
+            mapped.append(np.array(box) * p / 16 + [p * slot, 0] * 2)
+    np.testing.assert_allclose(layout.map_boxes(boxes), mapped, atol=1e-9)
+    np.testing.assert_allclose(layout.unmap_boxes(mapped), boxes, atol=1e-9)
+
+
+def test_eroded_box_holds_what_is_left(make_image):
+    """A patch's box there is the box of what erosion left of it."""
+    img = make_image((32, 48, 3))
+    cipher = Cipher('erode3+shuffle')
+    encrypted, layout, _ = cipher.encrypt(img)
+    boxes = [[x, y, x + 16, y + 16] for y in (0, 16) for x in (0, 16, 32)]
+    for (x, y, _, _), mapped in zip(boxes, layout.map_boxes(boxes)):
+        x1, y1, x2, y2 = mapped.round().astype(int)
+        np.testing.assert_allclose(mapped, [x1, y1, x2, y2], atol=1e-9)
+        np.testing.assert_array_equal(encrypted[y1:y2, x1:x2],
+                                      img[y + 3:y + 13, x + 3:x + 13])
 
 
 def test_pickle():

@@ -124,7 +124,7 @@ def test_mix(cipher, make_image):
     before = copy.deepcopy(results)
     given_boxes, given_proposals = results['gt_bboxes'], results['proposals']
     transform = Encrypt(cipher)
-    shrink = transform.cipher.shrink
+    shrink = 16 // transform.cipher.encrypted_patch_size
     encrypted = transform(results)
 
     shape = (32 // shrink, 48 // shrink)
@@ -162,7 +162,8 @@ def test_mix(cipher, make_image):
 
 @pytest.mark.parametrize('cipher, patch', [('shuffle', 16),
                                            ('mix2+shuffle', 8),
-                                           ('shuffle+mix4:tiled', 16)])
+                                           ('shuffle+mix4:tiled', 16),
+                                           ('center+erode2+shuffle', 12)])
 def test_shuffle(cipher, patch, make_image):
     img = make_image((64, 96, 3))
     rng = np.random.default_rng(0)
@@ -197,6 +198,115 @@ def test_shuffle(cipher, patch, make_image):
         boxes,
         rtol=0,
         atol=1e-3)
+
+
+@pytest.mark.parametrize('name, steps', [('paper-mi', 'mix2'),
+                                         ('paper-rs', 'shuffle')])
+def test_presets(name, steps):
+    assert Encrypt(name).cipher == Cipher(steps, patch_size=16)
+
+
+@pytest.mark.parametrize('cipher, side', [('center', 16), ('erode2', 12),
+                                          ('erode3:filled', 16),
+                                          ('erode2+mix2+center', 6),
+                                          ('mix2+erode1', 6)])
+def test_keyless_steps(cipher, side, make_image):
+    """Everything shrinks with the grid, or stays as it is."""
+    img = make_image((48, 64, 3))
+    results = make_results(img.copy(), [[3, 4, 20, 30], [17, 1, 60, 47]])
+    boxes = results['gt_bboxes'].numpy().copy()
+    results['gt_masks'] = rectangle_masks([(0, 16, 32, 48), (16, 0, 64, 16)],
+                                          (48, 64))
+    results['gt_seg_map'] = np.kron(
+        make_image((3, 4)), np.ones((16, 16), np.uint8))
+    seg_map = results['gt_seg_map']
+    results['scale_factor'] = (2., 3.)
+    transform = Encrypt(cipher)
+    encrypted = transform(results)
+    shape, scale = (3 * side, 4 * side), side / 16
+    drawn = [None] * len(transform.cipher.steps)
+    np.testing.assert_array_equal(encrypted['img'],
+                                  transform.cipher.apply(img, drawn))
+    assert encrypted['img'].shape == (*shape, 3)
+    assert encrypted['img_shape'] == shape
+    assert encrypted['ori_shape'] == (48, 64)
+    assert encrypted['scale_factor'] == (2 * scale, 3 * scale)
+    np.testing.assert_allclose(encrypted['gt_bboxes'].numpy(), boxes * scale)
+    np.testing.assert_allclose(encrypted['homography_matrix'],
+                               np.diag([scale, scale, 1]))
+    # Whole patches stay whole patches.
+    masks = encrypted['gt_masks']
+    assert masks.masks.shape == (2, *shape)
+    np.testing.assert_array_equal(
+        masks.get_bboxes(HorizontalBoxes).numpy() / scale,
+        [(0, 16, 32, 48), (16, 0, 64, 16)])
+    np.testing.assert_array_equal(
+        encrypted['gt_seg_map'],
+        np.kron(seg_map[::16, ::16], np.ones((side, side), np.uint8)))
+    layout = encrypted['patch_layout']
+    assert layout.patch_size == side and layout.shape == shape
+    np.testing.assert_allclose(
+        layout.unmap_boxes(encrypted['gt_bboxes'].numpy()), boxes, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'cipher',
+    ['drop50', 'noise25', 'noise10+drop25', 'negate', 'permute_channels'])
+def test_random_steps_that_move_nothing(cipher, make_image):
+    img = make_image((48, 64, 3))
+
+    def encrypt(seed):
+        np.random.seed(seed)
+        transform = Encrypt(cipher, randomness='numpy')
+        images = []
+        for _ in range(2):
+            results = make_results(img.copy())
+            before = {k: copy.deepcopy(v) for k, v in results.items()}
+            results['gt_masks'] = masks = rectangle_masks([(4, 8, 20, 32)],
+                                                          (48, 64))
+            encrypted = transform(results)
+            np.testing.assert_array_equal(encrypted['gt_bboxes'].numpy(),
+                                          before['gt_bboxes'].numpy())
+            np.testing.assert_array_equal(encrypted['gt_masks'].masks,
+                                          masks.masks)
+            assert encrypted['img_shape'] == (48, 64)
+            assert encrypted['scale_factor'] == (1., 1.)
+            images.append(encrypted['img'])
+        return images
+
+    first, again, other = encrypt(0), encrypt(0), encrypt(1)
+    np.testing.assert_array_equal(first, again)
+    # Something else for every image, and under another seed.
+    for pair in ((first[0], img), first, (first[0], other[0])):
+        assert (pair[0] != pair[1]).any()
+    np.random.seed(0)
+    cipher = Cipher(cipher)
+    np.testing.assert_array_equal(
+        first[0], cipher.apply(img, cipher.draw(img.shape, np.random)))
+
+
+def test_oriented_patches_keep_their_boxes(make_image):
+    img = make_image((48, 64, 3))
+    results = make_results(img.copy())
+    boxes = results['gt_bboxes'].numpy().copy()
+    encrypted = Encrypt('orient')(results)
+    np.testing.assert_array_equal(encrypted['gt_bboxes'].numpy(), boxes)
+    assert (encrypted['img'] != img).any()
+    for row in range(0, 48, 16):
+        for col in range(0, 64, 16):
+            patch = (slice(row, row + 16), slice(col, col + 16))
+            np.testing.assert_array_equal(
+                np.sort(encrypted['img'][patch], axis=None),
+                np.sort(img[patch], axis=None))
+
+
+@pytest.mark.parametrize('randomness', ['os', 'numpy'])
+def test_what_all_images_share_is_refused(randomness):
+    with pytest.raises(
+            ValueError,
+            match="hime_mm.Encrypt: 'permute_pixels' draws once.*hime encrypt"
+            '.*LoadEncryptedMeta'):
+        Encrypt('permute_pixels+shuffle', randomness=randomness)
 
 
 def test_box_mode_keep(make_image):
@@ -460,8 +570,13 @@ def with_image(**changes):
          with_image(ori_img=np.zeros((32, 48, 3), np.uint8)), ValueError,
          '`ori_img`.*in plain'),
         (dict(cipher='shuffle'), with_masks, ValueError,
-         "hime_mm.Encrypt moves patches .*'shuffle'.*`gt_masks`"),
+         "hime_mm.Encrypt moves pixels .*'shuffle'.*`gt_masks`"),
         (dict(cipher='mix2+shuffle'), with_masks, ValueError, '`gt_masks`'),
+        (dict(cipher='orient+center'), with_masks, ValueError,
+         '`gt_masks`.*without "orient"'),
+        (dict(cipher='permute_channels'),
+         with_image(img=np.zeros((32, 48), np.uint8)), ValueError,
+         'at least two channels'),
         (dict(cipher='shuffle'),
          with_image(gt_seg_map=np.zeros((32, 48), np.uint8)), ValueError,
          '`gt_seg_map`'),
@@ -532,7 +647,7 @@ def test_unknown_options(option, choice):
             Encrypt('shuffle', **{option: value})
     with pytest.raises(TypeError):
         Encrypt('shuffle', fitting='pad')
-    with pytest.raises(ValueError, match="'mix', 'shuffle'"):
+    with pytest.raises(ValueError, match="'mix',.*'shuffle'"):
         Encrypt('scramble')
     with pytest.raises(ValueError, match='must be positive'):
         Encrypt('shuffle', patch_size=0)

@@ -1,0 +1,348 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""COCO annotation files, read and written without pycocotools."""
+
+import json
+import os
+from typing import Any, Dict, List, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+#: What is handed over of an annotation; anything else may show the original.
+ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area',
+                     'iscrowd', 'segmentation', 'ignore')
+
+
+_LISTS = {
+    'categories': ('id', 'name', 'supercategory'),
+    'licenses': ('id', 'name', 'url'),
+}
+#: A larger coordinate is a mistake, and its square would not be finite.
+_LARGEST = 1e9
+
+
+class CocoError(ValueError):
+    """An annotation file that is not what COCO's format asks for."""
+
+
+def _require(ok: bool, path: str, what: str) -> None:
+    if not ok:
+        raise CocoError(f'{path} is no valid COCO detection file: {what}')
+
+
+def load_coco(path: str, segmentation: bool = False) -> dict:
+    """Read and check a COCO detection file.
+
+    Args:
+        path (str): The JSON file.
+        segmentation (bool): Check segmentations, too. Defaults to False.
+
+    Returns:
+        dict: Its content.
+
+    Raises:
+        CocoError: If it cannot be read or is not valid; names the entry.
+    """
+    try:
+        with open(path, 'rb') as file:
+            coco = json.load(file)
+    except OSError as error:
+        raise CocoError(f'cannot read the annotation file {path}: '
+                        f'{error.strerror}') from None
+    except (ValueError, RecursionError) as error:
+        raise CocoError(f'{path} is no JSON file: {error}') from None
+    _require(isinstance(coco, dict), path, 'it holds no object')
+    for key in ('images', 'annotations', 'categories'):
+        _require(isinstance(coco.get(key), list), path,
+                 f'it has no list `{key}`')
+    images: Dict[int, dict] = {}
+    for i, image in enumerate(coco['images']):
+        name = image.get('file_name') if isinstance(image, dict) else None
+        _require(isinstance(name, str) and bool(name), path,
+                 f'`images[{i}]` has no `file_name`')
+        _require(_is_id(image.get('id')), path,
+                 f'the `id` of `images[{i}]` ({name}) is no whole number')
+        _require(image['id'] not in images, path,
+                 f'the image id {image["id"]} occurs twice')
+        parts = name.replace('\\', '/').split('/')
+        _require(not os.path.isabs(name) and '..' not in parts, path,
+                 f'the file name {name!r} points out of the image folder')
+        for side in ('height', 'width'):
+            _require(_is_id(image.get(side, 1)) and image.get(side, 1) > 0,
+                     path, f'the `{side}` of `images[{i}]` ({name}) is no '
+                     'positive whole number')
+        _require(_is_id(image.get('license', 0)), path,
+                 f'the `license` of `images[{i}]` ({name}) is no whole '
+                 'number')
+        images[image['id']] = image
+    for name in _LISTS:
+        for i, entry in enumerate(coco.get(name) or ()):
+            _require(isinstance(entry, dict)
+                     and all(isinstance(entry.get(k, ''), (str, int, float))
+                             for k in _LISTS[name]), path,
+                     f'`{name}[{i}]` is no object of texts and numbers')
+    seen = set()
+    categories = {c['id'] for c in coco['categories']
+                  if isinstance(c, dict) and _is_id(c.get('id'))}
+    for i, ann in enumerate(coco['annotations']):
+        place = f'`annotations[{i}]`'
+        _require(isinstance(ann, dict), path, f'{place} is no object')
+        _require(_is_id(ann.get('id')) and ann['id'] not in seen, path,
+                 f'the `id` of {place} is no whole number or occurs twice')
+        seen.add(ann['id'])
+        _require(_is_id(ann.get('image_id')) and ann['image_id'] in images,
+                 path,
+                 f'{place} is of the image {ann.get("image_id")!r}, which is '
+                 'not listed')
+        _require(_is_id(ann.get('category_id'))
+                 and ann['category_id'] in categories, path,
+                 f'{place} has the category {ann.get("category_id")!r}, which '
+                 'is not listed')
+        box = ann.get('bbox')
+        _require(isinstance(box, list) and len(box) == 4
+                 and all(is_number(v) for v in box), path,
+                 f'the `bbox` of {place} is not [x, y, width, height]')
+        for name in ('iscrowd', 'ignore'):
+            _require(ann.get(name, 0) in (0, 1), path,
+                     f'the `{name}` of {place} is not 0 or 1')
+        _require(not segmentation or not ann.get('segmentation')
+                 or _is_segmentation(ann['segmentation'],
+                                     images[ann['image_id']]), path,
+                 f'the `segmentation` of {place} is neither polygons nor run '
+                 'lengths of the size of its image')
+    return coco
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value may be a coordinate, an area or a score."""
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and -_LARGEST <= value <= _LARGEST)
+
+
+def _is_segmentation(value: Any, image: dict) -> bool:
+    if isinstance(value, list):
+        return all(
+            isinstance(polygon, list) and len(polygon) % 2 == 0
+            and all(is_number(v) for v in polygon) for polygon in value)
+    if not isinstance(value, dict):
+        return False
+    counts, size = value.get('counts'), value.get('size')
+    if not isinstance(size, list) or len(size) != 2 or not all(
+            _is_id(side) and side == image.get(name, side)
+            for side, name in zip(size, ('height', 'width'))):
+        return False
+    if isinstance(counts, str):
+        counts = _uncompressed(counts) if counts.isascii() else None
+    return (isinstance(counts, list)
+            and all(_is_id(run) and run >= 0 for run in counts)
+            and sum(counts) == size[0] * size[1] > 0)
+
+
+def to_corners(boxes: Sequence[Sequence[float]]) -> List[List[float]]:
+    """(x, y, width, height) as (x1, y1, x2, y2)."""
+    return [[x, y, x + w, y + h] for x, y, w, h in boxes]
+
+
+def from_corners(boxes: np.ndarray) -> List[List[float]]:
+    """(x1, y1, x2, y2) as (x, y, width, height)."""
+    return [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes.tolist()]
+
+
+def decode_rle(counts: Any, shape: Tuple[int, int]) -> np.ndarray:
+    """Decode COCO's run-length encoding of a mask.
+
+    Args:
+        counts (list[int] | str): Run lengths down the columns, zeros first,
+            as numbers or as COCO's compressed string.
+        shape (tuple[int, int]): Height and width.
+
+    Returns:
+        np.ndarray: uint8 of this shape, 0 or 1.
+
+    Raises:
+        ValueError: If the runs do not fill the mask.
+    """
+    runs = _uncompressed(counts) if isinstance(counts, str) else counts
+    values = np.arange(len(runs)) % 2
+    flat = np.repeat(values.astype(np.uint8), runs)
+    if flat.size != shape[0] * shape[1]:
+        raise ValueError(f'the run lengths of a mask sum up to {flat.size}, '
+                         f'not to {shape[0]} x {shape[1]} pixels')
+    return np.ascontiguousarray(flat.reshape(shape[1], shape[0]).T)
+
+
+def _uncompressed(text: str) -> List[int]:
+    """Run lengths of COCO's compressed string.
+
+    Numbers in groups of five bits, the lowest first; a sixth bit says that
+    more follow; from the third run on, differences to the run before the last.
+    """
+    runs: List[int] = []
+    value = shift = 0
+    for char in text.encode('ascii'):
+        code = char - 48
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        if len(runs) > 2:
+            value += runs[-2]
+        runs.append(value)
+        value = shift = 0
+    return runs
+
+
+def compress_rle(runs: Sequence[int]) -> str:
+    """Run lengths as COCO's compressed string.
+
+    The inverse of what :func:`decode_rle` reads.
+
+    Args:
+        runs (Sequence[int]): Run lengths down the columns, zeros first.
+
+    Returns:
+        str: What pycocotools takes as ``counts``.
+    """
+    text = []
+    for i, value in enumerate(runs):
+        if i > 2:
+            value -= runs[i - 2]
+        more = True
+        while more:
+            code = value & 31
+            value >>= 5
+            # All that is left is the sign, and bit 4 tells it.
+            more = value != (-1 if code & 16 else 0)
+            text.append(chr((code | 32 if more else code) + 48))
+    return ''.join(text)
+
+
+def encode_rle(mask: np.ndarray) -> dict:
+    """The inverse of :func:`decode_rle`, as uncompressed run lengths.
+
+    Args:
+        mask (np.ndarray): uint8 of shape (H, W), 0 or 1.
+
+    Returns:
+        dict: The keys ``counts`` and ``size``.
+    """
+    flat = np.concatenate([[0], mask.T.ravel(), [1 - mask[-1, -1]]])
+    ends = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff(np.concatenate([[0], ends]))
+    return dict(counts=counts.tolist(), size=list(mask.shape))
+
+
+def scale_segmentation(segmentation: Any, scale: Tuple[float, float],
+                       shape: Tuple[int, int]) -> Any:
+    """A segmentation in the coordinates of a scaled (and padded) image.
+
+    Args:
+        segmentation (list | dict): Polygons or run lengths.
+        scale (tuple[float, float]): New pixels per old pixel, (x, y).
+        shape (tuple[int, int]): Height and width of the new image.
+
+    Returns:
+        list | dict: Of the same kind; run lengths are resampled.
+    """
+    if isinstance(segmentation, dict):
+        mask = decode_rle(segmentation['counts'], tuple(segmentation['size']))
+        size = (min(round(mask.shape[1] * scale[0]), shape[1]),
+                min(round(mask.shape[0] * scale[1]), shape[0]))
+        scaled = np.zeros(shape, np.uint8)
+        scaled[:size[1], :size[0]] = cv2.resize(
+            mask, size, interpolation=cv2.INTER_NEAREST)
+        return encode_rle(scaled)
+    return [[value * scale[i % 2] for i, value in enumerate(polygon)]
+            for polygon in segmentation]
+
+
+def group_annotations(coco: dict) -> Dict[int, List[dict]]:
+    """The annotations of each image by its id."""
+    groups: Dict[int, List[dict]] = {}
+    for ann in coco['annotations']:
+        groups.setdefault(ann['image_id'], []).append(ann)
+    return groups
+
+
+def encrypted_annotation(ann: dict, box: List[float],
+                         scale: Tuple[float, float], cut: bool,
+                         segmentation: Any) -> dict:
+    """An annotation as it is handed over.
+
+    Args:
+        ann (dict): Of the original.
+        box (list[float]): Its box in encrypted coordinates, (x, y, w, h).
+        scale (tuple[float, float]): Encrypted per original pixels.
+        cut (bool): Whether the box was cut, so that its own area counts.
+        segmentation (list | dict, optional): In encrypted coordinates; None
+            leaves it out.
+
+    Returns:
+        dict: With fields of COCO's format only.
+    """
+    new = {k: ann[k] for k in ANNOTATION_FIELDS if k in ann}
+    new['bbox'] = box
+    if cut or not is_number(ann.get('area')):
+        new['area'] = box[2] * box[3]
+    else:
+        new['area'] = ann['area'] * scale[0] * scale[1]
+    new.setdefault('iscrowd', 0)
+    new.pop('segmentation', None)
+    if segmentation is not None:
+        new['segmentation'] = segmentation
+    return new
+
+
+def dropped_fields(coco: dict, segmentation: bool) -> List[str]:
+    """Names of what a COCO file holds that is not handed over."""
+    names = set(coco) - {
+        'info', 'licenses', 'images', 'annotations', 'categories'}
+    for list_name, known in _LISTS.items():
+        for entry in coco.get(list_name) or ():
+            names |= {f'{list_name}.{k}' for k in set(entry) - set(known)}
+    for ann in coco['annotations']:
+        names |= {f'annotations.{k}' for k in set(ann) - set(
+            ANNOTATION_FIELDS)}
+        if 'segmentation' in ann and not segmentation:
+            names.add('annotations.segmentation')
+    for image in coco['images']:
+        names |= {f'images.{k}' for k in set(image) -
+                  {'id', 'file_name', 'width', 'height', 'license'}}
+    return sorted(names)
+
+
+def encrypted_coco(coco: dict, images: List[dict], annotations: List[dict],
+                   licenses: bool, description: str) -> dict:
+    """A COCO file as it is handed over.
+
+    Args:
+        coco (dict): Of the originals.
+        images (list[dict]): Of the encrypted images.
+        annotations (list[dict]): In encrypted coordinates.
+        licenses (bool): Keep the licences, and which image has which.
+        description (str): For ``info``; the rest of it is dropped.
+
+    Returns:
+        dict: The content of the new file.
+    """
+    new: Dict[str, Any] = dict(info=dict(description=description))
+    lists = {
+        name: [{k: entry[k] for k in known if k in entry}
+               for entry in coco.get(name) or ()]
+        for name, known in _LISTS.items()
+    }
+    if licenses:
+        new['licenses'] = lists['licenses']
+    else:
+        for image in images:
+            image.pop('license', None)
+    new.update(
+        images=images, annotations=annotations,
+        categories=lists['categories'])
+    return new

@@ -1,0 +1,88 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Text files that list pictures and labels, as ImageNet's ``val.txt``."""
+
+import os
+from pathlib import PurePosixPath
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+
+class ListError(ValueError):
+    """A list of pictures that cannot be followed."""
+
+
+def read_list(src: str, path: str, numbers: Dict[str, int]
+              ) -> Tuple[str, List[Tuple[int, str]]]:
+    """Read a list as MMPretrain does: a name, a blank, a label per line.
+
+    Names are relative to the folder that is named like the list
+    (``val`` for ``meta/val.txt``), to the source folder, or to the list's.
+
+    Args:
+        src (str): The source folder.
+        path (str): The list, relative to it.
+        numbers (dict[str, int]): Number of each picture by its path relative
+            to the source folder.
+
+    Returns:
+        tuple: The folder that names are relative to, and of each line the
+        number of its picture and what stands behind the name.
+
+    Raises:
+        ListError: If the list cannot be read, or a picture is not there;
+            names the line.
+    """
+    try:
+        with open(os.path.join(src, path), encoding='utf-8') as file:
+            lines = [line.strip() for line in file]
+    except OSError as error:
+        raise ListError(f'cannot read the list {path}: '
+                        f'{error.strerror}') from None
+    except UnicodeDecodeError:
+        raise ListError(f'the list {path} is no UTF-8 text') from None
+    lines = [line for line in lines if line]
+    folders = (PurePosixPath(path).stem, '', str(PurePosixPath(path).parent))
+    best: Tuple[int, str] = (-1, '')
+    for folder in folders:
+        rows = []
+        for line in lines:
+            found = _find(line, folder, numbers)
+            if found is None:
+                if len(rows) > best[0]:
+                    best = (len(rows), line)
+                break
+            rows.append(found)
+        else:
+            return folder, rows
+    raise ListError(
+        f'the list {path} names {best[1]!r} in line {best[0] + 1}, but there '
+        'is no such picture in any of the folders '
+        + ', '.join(repr(folder or '.') for folder in folders))
+
+
+def _find(line: str, folder: str,
+          numbers: Dict[str, int]) -> Optional[Tuple[int, str]]:
+    # A name may hold blanks, and need not have a label.
+    name, _, label = line.rpartition(' ')
+    for name, rest in ((line, ''), (name, f' {label}')):
+        number = numbers.get(str(PurePosixPath(folder, name.strip())))
+        if number is not None and name:
+            return number, rest
+    return None
+
+
+def write_list(folder: str, rows: Sequence[Tuple[int, str]],
+               files: Callable[[int], Sequence[str]]) -> str:
+    """The same list of encrypted files.
+
+    Args:
+        folder (str): That names are relative to.
+        rows (Sequence[tuple[int, str]]): From :func:`read_list`.
+        files (Callable): Gives the encrypted files of a picture, none where
+            it could not be encrypted.
+
+    Returns:
+        str: The text, a line for each file.
+    """
+    return ''.join(
+        f'{os.path.relpath(path, folder or ".")}{rest}\n'.replace(os.sep, '/')
+        for number, rest in rows for path in files(number))

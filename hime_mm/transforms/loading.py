@@ -1,0 +1,221 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from typing import Optional, Tuple
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from hime_mm.ciphers.grid import grid_shape
+from hime_mm.datasets.images import file_sha256
+from hime_mm.datasets.manifest import (MANIFEST_NAME, FileEntry, Manifest,
+                                       ManifestError, find_manifest,
+                                       load_manifest)
+from hime_mm.registry import TRANSFORMS
+
+COORDINATES = ('encrypted', 'original')
+_NAME = 'hime_mm.LoadEncryptedMeta'
+
+
+def check_coordinates(manifest: Manifest, coordinates: str) -> None:
+    """Refuse the original's coordinates where nobody here knows them.
+
+    Args:
+        manifest (:obj:`Manifest`): Of the data set.
+        coordinates (str): As :class:`LoadEncryptedMeta`.
+
+    Raises:
+        ValueError: Names the reason and what to do instead.
+    """
+    if coordinates != 'original':
+        return
+    place = manifest.root / MANIFEST_NAME
+    if manifest.cipher.shuffles:
+        raise ValueError(
+            f"`coordinates='original'` does not go with {place}: its cipher "
+            f'{str(manifest.cipher)!r} moves patches, and where they were is '
+            "known to the key holder only. Use `coordinates='encrypted'`; the "
+            'owner maps predictions back with `hime boxes`')
+    if manifest.augmented:
+        raise ValueError(
+            f"`coordinates='original'` does not go with {place}: its images "
+            'were cropped or flipped before they were encrypted, so they have '
+            "no place in an original. Use `coordinates='encrypted'`")
+
+
+@TRANSFORMS.register_module()
+class LoadEncryptedMeta(BaseTransform):
+    """Take what the manifest of an encrypted data set says of an image.
+
+    For folders that ``hime encrypt`` made. It stands right behind
+    ``LoadImageFromFile``, before or after ``LoadAnnotations``; no transform
+    of hime_mm encrypts in the same pipeline, and nothing resizes, crops or
+    recolours. Flips are allowed: they commute with every step but
+    ``permute_pixels``.
+
+    The annotation file that was handed over is in pixels of the encrypted
+    images, which is what a loss needs, so boxes are never touched. What
+    ``coordinates`` decides is where predictions come back:
+
+    - ``'encrypted'``: in the same pixels, for metrics with the annotation
+      file that was handed over. Where patches stay in their places, AP, AP50
+      and AP75 of COCO are those of the original; small, medium and large are
+      not, since their areas are absolute and encrypted images are smaller.
+    - ``'original'``: in pixels of the original, for a metric with the
+      original annotation file as its ``ann_file``; all metrics are those of
+      encrypting in the pipeline. Only for test pipelines, and not for metrics
+      that take boxes from the pipeline, which are the encrypted ones. Not
+      possible where patches were moved or images were augmented.
+
+    An image that comes without ``img_path``, as arrays do in the inferencers
+    of both hosts, is taken for an encrypted one that the manifest does not
+    know: predictions come back in its own pixels.
+
+    Required Keys:
+
+    - img (np.ndarray, (H, W) or (H, W, C))
+    - img_path (str) (optional)
+
+    Modified Keys:
+
+    - img_shape
+    - ori_shape
+    - scale_factor (replaced)
+
+    Added Keys:
+
+    - patch_layout (:obj:`PatchLayout`): between the original and the
+      encrypted image, without the permutation. Not for an image without
+      ``img_path``.
+
+    Args:
+        manifest (str, optional): Path of ``hime.json`` or of its folder. None
+            searches upwards from the image. Defaults to None.
+        coordinates (str): ``'encrypted'`` or ``'original'``, those of the
+            predictions. Defaults to 'encrypted'.
+        verify (bool): Read each file a second time and compare its SHA-256
+            with the manifest's. Defaults to False.
+
+    Raises:
+        ValueError: If an option is unknown.
+    """
+
+    def __init__(self,
+                 manifest: Optional[str] = None,
+                 coordinates: str = 'encrypted',
+                 verify: bool = False) -> None:
+        if coordinates not in COORDINATES:
+            raise ValueError(f'{_NAME}: unknown `coordinates` '
+                             f'{coordinates!r}, choose from {COORDINATES}')
+        if not isinstance(verify, bool):
+            raise TypeError(f'{_NAME}: `verify` must be True or False, got '
+                            f'{verify!r}')
+        self.manifest = manifest
+        self.coordinates = coordinates
+        self.verify = verify
+
+    def transform(self, results: dict) -> dict:
+        """Add the manifest's facts to one sample.
+
+        Args:
+            results (dict): From the loading transforms.
+
+        Returns:
+            dict: The same, with the facts.
+
+        Raises:
+            KeyError: If there is no ``img``.
+            ManifestError: If there is no manifest, or the file is not in it.
+            ValueError: If the image is not what the manifest says, or is
+                encrypted in this pipeline too.
+        """
+        img = results.get('img')
+        if img is None:
+            raise KeyError(f'{_NAME} found no `img`: put it right behind '
+                           '`LoadImageFromFile`')
+        if results.get('patch_layout') is not None:
+            raise ValueError(
+                f'{_NAME}: this pipeline has encrypted the image already. For '
+                'an encrypted data set leave `hime_mm.Encrypt` out, for a '
+                'plain one this transform')
+        path = results.get('img_path')
+        if path is None:
+            self._check_bare(img)
+            facts = dict(ori_shape=img.shape[:2], scale_factor=(1., 1.))
+        else:
+            facts = self._facts(path, img)
+        results.update(img_shape=img.shape[:2], **facts)
+        return results
+
+    def _facts(self, path: str, img: np.ndarray) -> dict:
+        try:
+            manifest = load_manifest(self.manifest
+                                             or find_manifest(path))
+            entry = manifest.entry(path)
+        except ManifestError as error:
+            raise ManifestError(
+                f'{_NAME}: {error}. If the owner has added it since, get '
+                f'{MANIFEST_NAME} again; an encrypted image from elsewhere '
+                'can be given to an inferencer as an array') from None
+        try:
+            check_coordinates(manifest, self.coordinates)
+        except ValueError as error:
+            raise ValueError(f'{_NAME}: {error}') from None
+        self._check_image(path, img, entry)
+        if self.verify:
+            self._check_hash(path, entry)
+        facts = dict(
+            ori_shape=entry.shape,
+            scale_factor=(1., 1.),
+            patch_layout=manifest.layout(entry))
+        if self.coordinates == 'original':
+            facts.update(ori_shape=entry.ori_shape, scale_factor=entry.scale)
+        return facts
+
+    @staticmethod
+    def _check_image(path: str, img: np.ndarray, entry: FileEntry) -> None:
+        if img.shape[:2] != entry.shape:
+            raise ValueError(
+                f'{_NAME}: {path} came in as {_size(img.shape)}, but its '
+                f'manifest says {_size(entry.shape)} (height x width). Put '
+                'this transform right behind `LoadImageFromFile`, with '
+                'nothing in between that resizes or crops; if nothing does, '
+                'the file is not the one that the owner encrypted')
+        channels = img.shape[2] if img.ndim == 3 else 1
+        # A grayscale file may be loaded in colour, nothing is lost then.
+        if channels != entry.channels and (channels,
+                                           entry.channels) != (3, 1):
+            color_type = 'color' if entry.channels == 3 else 'unchanged'
+            raise ValueError(
+                f'{_NAME}: {path} came in with {channels} channels, but its '
+                f'manifest says {entry.channels}: encrypted images cannot be '
+                'converted. Load them with '
+                f'`LoadImageFromFile(color_type={color_type!r})`')
+
+    @staticmethod
+    def _check_hash(path: str, entry: FileEntry) -> None:
+        digest = file_sha256(path)
+        if digest != entry.sha256:
+            raise ValueError(
+                f'{_NAME}: {path} is not the file that the owner encrypted, '
+                f'its SHA-256 is {digest} instead of {entry.sha256}: get it '
+                'again')
+
+    def _check_bare(self, img: np.ndarray) -> None:
+        if self.manifest is None:
+            return
+        cipher = load_manifest(self.manifest).cipher
+        try:
+            grid_shape(img.shape[:2], cipher.encrypted_patch_size)
+        except ValueError:
+            raise ValueError(
+                f'{_NAME}: the image is {_size(img.shape)} (height x width), '
+                f'which {cipher!r} never gives: sides are multiples of '
+                f'{cipher.encrypted_patch_size}. It has to be encrypted, at '
+                'the size the model was trained with') from None
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(manifest={self.manifest!r}, '
+                f'coordinates={self.coordinates!r}, verify={self.verify})')
+
+
+def _size(shape: Tuple[int, ...]) -> str:
+    return f'{shape[0]}x{shape[1]}'

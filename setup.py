@@ -127,6 +127,7 @@ setup(
         'tests': requirements('tests'),
         'docs': requirements('docs'),
     },
+    entry_points={'console_scripts': ['hime = hime_mm.cli:main']},
     cmdclass={'build_py': BuildPy, 'editable_wheel': EditableWheel},
     zip_safe=False,
 )

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What `pip install` and `make env` promise, without a network."""
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -17,6 +18,8 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path('.dev_scripts', 'setup_env.py')
@@ -225,6 +228,83 @@ class TestEditableInstall:
             cwd=source)
         folder, = source.glob('build/__editable__*/hime_mm')
         assert resources_of(folder / '.mim') == resources_of(source)
+
+
+# Import names that only the engineer's side needs.
+MODEL_CODE = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'pycocotools',
+              'scipy', 'PIL')
+
+
+def link_distribution(name, target, seen):
+    """Put an installed distribution and what it requires into another site-packages."""
+    if name in seen:
+        return
+    seen.add(name)
+    distribution = importlib.metadata.distribution(name)
+    for top in {path.parts[0] for path in distribution.files} - {'..', '__pycache__'}:
+        link = target / top
+        if not link.exists():
+            link.symlink_to(distribution.locate_file(top))
+    for requirement in map(Requirement, distribution.requires or ()):
+        if requirement.marker is None or requirement.marker.evaluate({'extra': ''}):
+            link_distribution(canonicalize_name(requirement.name), target, seen)
+
+
+class TestOwnersMachine:
+    """A new environment with NumPy, OpenCV, cryptography, click and tqdm only."""
+
+    @pytest.fixture(scope='class')
+    @classmethod
+    def bin(cls, wheel, tmp_path_factory):
+        venv = tmp_path_factory.mktemp('owner')
+        run(sys.executable, '-m', 'venv', '--without-pip', venv)
+        paths = sysconfig.get_paths(vars={'base': str(venv), 'platbase': str(venv)})
+        core = {re.match(r'[\w-]+', r).group() for r in metadata_of(wheel).get_all('Requires-Dist')
+                if 'extra ==' not in r}
+        assert core == {'click', 'cryptography', 'numpy', 'opencv-python', 'tqdm'}
+        seen = set()
+        for name in core - {'opencv-python'} | {'opencv-python-headless'}:
+            link_distribution(name, Path(paths['purelib']), seen)
+        assert seen <= {'click', 'cryptography', 'numpy', 'opencv-python-headless', 'tqdm',
+                        'cffi', 'pycparser', 'typing-extensions'}
+        run(sys.executable, '-m', 'pip', '--python', venv / 'bin' / 'python', 'install',
+            '--no-deps', wheel, env=PIP_ENV)
+        return venv / 'bin'
+
+    def test_has_no_model_code(self, bin):
+        found = run(bin / 'python', '-I', '-c', 'from importlib.util import find_spec; '
+                    f'print([name for name in {MODEL_CODE} if find_spec(name)])')
+        assert found == '[]\n'
+
+    def test_encrypts_a_coco_folder(self, bin, tmp_path):
+        # Here, and not in an owner's environment: the pictures to compare with.
+        from owner_data import make_coco, read, tree
+
+        from hime_mm.datasets.images import fit_image, read_image
+        make_coco(tmp_path / 'coco')
+        env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'HIME_KEY')}
+
+        def hime(*args):
+            return run(bin / 'hime', *args, cwd=tmp_path, env=env)
+
+        assert hime('keygen', 'owner.key').startswith('wrote owner.key')
+        assert '4 of 4 pictures encrypted' in hime(
+            'encrypt', 'coco', 'coco', 'out', '-c', 'orient+shuffle', '--key', 'owner.key', '-j', 2)
+        assert set(tree(tmp_path / 'out')) == {
+            'hime.json', 'annotations/instances_val2017.json',
+            *(f'val2017/00000{i}.png' for i in range(1, 5))}
+        assert 'authenticated with the key' in hime('verify', 'out', '--key', 'owner.key')
+        assert 'every step, with the key' in hime('info', 'out')
+        hime('decrypt', 'out', 'plain', '--key', 'owner.key', '-j', 2)
+        for path in (tmp_path / 'coco' / 'val2017').iterdir():
+            expected, _ = fit_image(read_image(path), 16)
+            assert (read(tmp_path / f'plain/val2017/{path.stem}.png') == expected).all()
+            assert (read(tmp_path / f'out/val2017/{path.stem}.png') != expected).any()
+        # MI needs no key, and augmentation no more than NumPy and OpenCV.
+        hime('encrypt', 'folder', 'coco/val2017', 'mixed', '-c', 'paper-mi')
+        hime('encrypt', 'folder', 'coco/val2017', 'views', '-c', 'mix2+shuffle', '--one-way',
+             '--views', 2, '--crop', '.5,1', '--flip', '.5', '--jitter', '.1', '--format', 'webp')
+        assert len(tree(tmp_path / 'views')) == 9
 
 
 class TestRequirements:

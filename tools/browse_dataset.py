@@ -2,7 +2,8 @@
 """Show what a pipeline makes of a data set, to files.
 
 Each picture has the image as it goes into the encryption, what the engineer
-sees, and the boxes of both. It shows plain images: it is the owner's tool.
+sees, and the boxes of both. It shows plain images: it is the owner's tool. Of
+a data set that is encrypted already it shows what there is.
 """
 import argparse
 import copy
@@ -16,7 +17,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
 from hime_mm.apis import check_config
-from hime_mm.transforms import Encrypt
+from hime_mm.transforms import Encrypt, LoadEncryptedMeta
 from hime_mm.visualization import draw_boxes, side_by_side
 
 
@@ -108,6 +109,13 @@ def views(dataset, index):
     return view(before, boxes, labels), view(after, mapped, labels)
 
 
+def loads_encrypted(dataset):
+    """Whether a data set was encrypted before."""
+    return any(
+        isinstance(transform, LoadEncryptedMeta)
+        for transform in dataset.pipeline.transforms)
+
+
 def view(results, boxes, labels=None):
     """What is drawn of one sample."""
     if labels is None:
@@ -165,7 +173,7 @@ def main():
             captions.append('owner: before encryption')
         pictures.append(paint(after, classes, not args.no_boxes))
         shape = f'{after["img"].shape[1]}x{after["img"].shape[0]}'
-        if before is None:
+        if before is None and not loads_encrypted(dataset):
             captions.append(f'not encrypted by this pipeline: {shape}')
         else:
             captions.append(f'engineer: {shape}')

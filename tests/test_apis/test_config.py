@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import contextlib
+import importlib
 import logging
 import os
 import subprocess
@@ -9,10 +11,13 @@ import pytest
 import torch
 from mmdet.engine.hooks import DetVisualizationHook
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 
 from hime_mm.apis import check_config, force_safe_loading
 from hime_mm.ciphers import Cipher
+from hime_mm.datasets.manifest import write_manifest
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -77,6 +82,20 @@ def test_encryption_by_chance_is_refused(wrapper):
         check_config(cfg)
 
 
+@contextlib.contextmanager
+def warnings_of():
+    """What the code inside logs."""
+    logger = MMLogger.get_instance('check')
+    lines = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+
+
 def test_geometry_after_the_encryption_is_warned_of():
     cfg = Config(
         dict(pipeline=[
@@ -84,13 +103,8 @@ def test_geometry_after_the_encryption_is_warned_of():
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs')
         ]))
-    logger = MMLogger.get_instance('check', log_level='INFO')
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger.addHandler(handler)
-    check_config(cfg)
-    logger.removeHandler(handler)
+    with warnings_of() as lines:
+        check_config(cfg)
     assert any('RandomFlip works on encrypted' in line for line in lines)
 
 
@@ -102,15 +116,39 @@ def test_geometry_after_the_encryption_is_warned_of():
     (dict(cipher='shuffle'), dict(patch_embed='mixed'),
      "`input_form='full'`"),
     (dict(cipher='shuffle', patch_size=8), dict(), '`patch_size=8`'),
+    (dict(cipher='center+erode2+shuffle'), dict(), '`patch_size=12`'),
+    (dict(cipher='erode2+mix2'), dict(patch_embed='mixed'),
+     '`patch_size=12`, `num_splits=2`'),
+    (dict(cipher='paper-mi'), dict(type='mmpretrain.VisionTransformer'),
+     '`patch_size=8`'),
+    (dict(cipher='erode2'), dict(type='DeiT3', patch_size=14),
+     '`patch_size=12`'),
+    (dict(cipher='shuffle'),
+     dict(type='mmpretrain.BEiTViT', patch_size=32), '`patch_size=16`'),
 ])
-def test_backbone_that_does_not_fit_the_cipher(step, backbone, remedy):
-    cfg = Config(
-        dict(
-            pipeline=[dict(type='hime_mm.Encrypt', **step)],
-            model=dict(backbone=dict(type='hime_mm.PEViT', **backbone))))
+@pytest.mark.parametrize('folder', [False, True])
+def test_backbone_that_does_not_fit_the_cipher(step, backbone, remedy, folder,
+                                               tmp_path):
+    cfg = fitted(step, backbone, folder, tmp_path)
     with pytest.raises(ValueError) as error:
         check_config(cfg)
-    assert remedy in str(error.value) and 'pipeline.0' in str(error.value)
+    assert remedy in str(error.value)
+    assert 'train_dataloader.dataset.pipeline.0' in str(error.value)
+    assert (str(tmp_path / 'hime.json') in str(error.value)) == folder
+
+
+def fitted(step, backbone, folder, tmp_path):
+    """A config of a backbone and a cipher, in the pipeline or the data."""
+    if folder:
+        make_manifest(tmp_path, Cipher.build(**step))
+        step = dict(type='hime_mm.LoadEncryptedMeta')
+    else:
+        step = dict(type='hime_mm.Encrypt', **step)
+    return Config(
+        dict(
+            train_dataloader=dict(
+                dataset=dict(data_root=str(tmp_path), pipeline=[step])),
+            model=dict(backbone=dict(dict(type='hime_mm.PEViT'), **backbone))))
 
 
 @pytest.mark.parametrize('step, backbone', [
@@ -121,13 +159,289 @@ def test_backbone_that_does_not_fit_the_cipher(step, backbone, remedy):
                                      input_form='full')),
     (dict(cipher='mix2+shuffle'), dict(patch_embed='mixed')),
     (dict(cipher='shuffle'), dict(pos_encoding='none')),
+    (dict(cipher='center+erode2+shuffle'), dict(patch_size=12)),
+    (dict(cipher='erode2+mix2'), dict(patch_embed='mixed', patch_size=12)),
+    (dict(cipher='paper-mi'),
+     dict(type='mmpretrain.VisionTransformer', patch_size=8)),
+    (dict(cipher='erode2:filled'), dict(type='DeiT3')),
+    # Of another kind: not for us to say.
+    (dict(cipher='mix4'), dict(type='SwinTransformer')),
+    (dict(cipher='mix4'), dict(type='mmdet.ResNet')),
 ])
-def test_backbone_that_fits_the_cipher(step, backbone):
-    check_config(
-        Config(
-            dict(
-                pipeline=[dict(type='hime_mm.Encrypt', **step)],
-                model=dict(backbone=dict(type='hime_mm.PEViT', **backbone)))))
+@pytest.mark.parametrize('folder', [False, True])
+def test_backbone_that_fits_the_cipher(step, backbone, folder, tmp_path):
+    with warnings_of() as lines:
+        check_config(fitted(step, backbone, folder, tmp_path))
+    assert lines == []
+
+
+@pytest.mark.parametrize('backbone, words', [
+    (dict(pos_encoding='learned'), 'pos_encoding` is "learned"'),
+    (dict(type='VisionTransformer'), 'VisionTransformer, which learns posit'),
+])
+@pytest.mark.parametrize('folder', [False, True])
+def test_positions_of_moved_patches(backbone, words, folder, tmp_path):
+    with warnings_of() as lines:
+        check_config(
+            fitted(dict(cipher='shuffle'), backbone, folder, tmp_path))
+    assert len(lines) == 1 and words in lines[0] and '"rpe"' in lines[0].replace(
+        "'", '"')
+
+
+# Encrypted data sets -----------------------------------------------------------
+
+LOAD = dict(type='LoadImageFromFile')
+META = dict(type='hime_mm.LoadEncryptedMeta')
+BOXES = dict(type='LoadAnnotations', with_bbox=True)
+
+
+def dataset(root, *steps, **kwargs):
+    return dict(
+        dict(
+            type='CocoDataset',
+            data_root=str(root),
+            ann_file='annotations/a.json',
+            data_prefix=dict(img='images/'),
+            pipeline=[LOAD, *steps]), **kwargs)
+
+
+def loading(data, phase='train', **kwargs):
+    return Config({f'{phase}_dataloader': dict(dataset=data), **kwargs})
+
+
+def wrapped(kind, data):
+    """A data set in one of the hosts' wrappers."""
+    if kind == 'ConcatDataset':
+        return dict(type=kind, datasets=[data])
+    if kind == 'MultiImageMixDataset':
+        steps = data.pop('pipeline')
+        return dict(
+            type=kind, dataset=dict(data, pipeline=steps[:1]),
+            pipeline=steps[1:])
+    return dict(type=kind, dataset=data)
+
+
+MIXED = dict(backbone=dict(type='hime_mm.PEViT', patch_embed='mixed'))
+
+
+@pytest.mark.parametrize('kind', [
+    'RepeatDataset', 'ConcatDataset', 'ClassBalancedDataset',
+    'MultiImageMixDataset'
+])
+@pytest.mark.parametrize('given', [False, True])
+def test_the_manifest_is_found(kind, given, tmp_path):
+    """Through wrappers, or where the transform says."""
+    root = make_manifest(tmp_path / 'data', 'mix4')
+    (root / 'images').mkdir()
+    step = META
+    if given:
+        step = dict(META, manifest=str(root / 'hime.json'))
+        root = tmp_path
+    cfg = loading(wrapped(kind, dataset(root, step)), model=MIXED)
+    with pytest.raises(ValueError, match='`num_splits=4`'):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize('args', [
+    dict(type='ImageNet', data_root='data', split='val'),
+    dict(type='CustomDataset', data_root='data', data_prefix='val'),
+    dict(type='CustomDataset', data_root='data/', ann_file='meta/val.txt',
+         data_prefix=dict(img_path='val/')),
+    dict(type='CustomDataset', data_prefix='data/val/'),
+    dict(type='CustomDataset', data_root='data/val'),
+])
+def test_the_manifest_of_a_classification_data_set(args, tmp_path,
+                                                   monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_manifest(tmp_path / 'data/val', 'mix4')
+    make_manifest(tmp_path / 'data/train')
+    cfg = loading(dict(args, pipeline=[LOAD, META]), model=MIXED)
+    with pytest.raises(ValueError,
+                       match='data/val/hime.json.*`num_splits=4`'):
+        check_config(cfg)
+
+
+def test_a_manifest_that_is_missing(tmp_path):
+    (tmp_path / 'data/images').mkdir(parents=True)
+    with pytest.raises(ValueError, match='no hime.json in .*Copy hime.json'):
+        check_config(loading(dataset(tmp_path / 'data', META)))
+    gone = dict(META, manifest=str(tmp_path / 'data/hime.json'))
+    with pytest.raises(ValueError, match='cannot read.*data/hime.json'):
+        check_config(loading(dataset(tmp_path / 'data', gone)))
+    # What was changed cannot be told from what is damaged.
+    make_manifest(tmp_path / 'data')
+    path = tmp_path / 'data/hime.json'
+    path.write_text(path.read_text().replace('some', 'other'))
+    with pytest.raises(ValueError, match='pipeline`: .*was changed after'):
+        check_config(loading(dataset(tmp_path / 'data', META)))
+    # Data that come later: the config may be looked at before.
+    for step in (META, dict(META, manifest=str(tmp_path / 'later/hime.json'))):
+        with warnings_of() as lines:
+            check_config(loading(dataset(tmp_path / 'later', step)))
+        assert len(lines) == 1 and 'there is no folder' in lines[0]
+    # Variables of a config file are no data sets.
+    with warnings_of() as lines:
+        check_config(
+            Config(
+                dict(
+                    data_root=str(tmp_path),
+                    ann_file='a',
+                    train_pipeline=[LOAD, META])))
+    assert lines == []
+
+
+@pytest.mark.parametrize('case', ['pipeline', 'wrapper', 'inside', 'data'])
+def test_encrypting_twice_is_refused(case, tmp_path):
+    root = make_manifest(tmp_path)
+    (root / 'images').mkdir()
+    mix = dict(type='hime_mm.SubPatchMix')
+    data = dict(
+        pipeline=dataset(root, META, mix),
+        wrapper=dict(
+            type='MultiImageMixDataset',
+            dataset=dataset(root, META),
+            pipeline=[mix]),
+        inside=dict(
+            type='MultiImageMixDataset',
+            dataset=dataset(tmp_path / 'other', mix),
+            pipeline=[META]),
+        data=dataset(root, mix))[case]
+    with pytest.raises(ValueError, match='encrypt images that are encrypted'):
+        check_config(loading(data))
+
+
+def test_encrypted_data_without_their_transform(tmp_path):
+    (make_manifest(tmp_path) / 'images').mkdir()
+    with warnings_of() as lines:
+        check_config(loading(dataset(tmp_path, BOXES)))
+    assert len(lines) == 1 and "'hime_mm.LoadEncryptedMeta'" in lines[0]
+    # A wrapper of a data set that has it sees encrypted images.
+    outer = [dict(type='RandomFlip', prob=.5), dict(type='Mosaic')]
+    with warnings_of() as lines:
+        check_config(
+            loading(
+                dict(
+                    type='MultiImageMixDataset',
+                    dataset=dataset(tmp_path, META, BOXES),
+                    pipeline=outer)))
+    assert len(lines) == 1 and 'Mosaic works on encrypted' in lines[0]
+
+
+@pytest.mark.parametrize('cipher, step, warned', [
+    ('mix2', dict(type='Resize', scale=(32, 32)), True),
+    ('mix2', dict(type='RandomCrop', crop_size=(32, 32)), True),
+    ('mix2', dict(type='PhotoMetricDistortion'), True),
+    ('mix2', dict(type='FilterAnnotations'), False),
+    ('center+erode2+shuffle', dict(type='RandomFlip', prob=.5), False),
+    ('permute_pixels', dict(type='RandomFlip', prob=.5), True),
+])
+@pytest.mark.parametrize('order', [(0, 1), (1, 0)])
+def test_geometry_on_encrypted_images_is_warned_of(cipher, step, warned, order,
+                                                   tmp_path):
+    (make_manifest(tmp_path, cipher) / 'images').mkdir()
+    steps = [META, step]
+    cfg = loading(
+        dataset(tmp_path, *(steps[i] for i in order), BOXES,
+                dict(type='PackDetInputs')))
+    with warnings_of() as lines:
+        check_config(cfg)
+    assert len(lines) == warned
+    assert all(step['type'] in line for line in lines)
+
+
+@pytest.mark.parametrize('phase', ['val', 'test'])
+@pytest.mark.parametrize('online', [None, 'train', 'other'])
+def test_ciphers_of_training_and_evaluation(phase, online, tmp_path):
+    data = {}
+    for which, cipher in (('train', 'center'), ('other', 'noise25')):
+        root = make_manifest(tmp_path / which, cipher)
+        (root / 'images').mkdir()
+        data[which] = dataset(root, META)
+        if online == which:
+            data[which] = dataset(
+                tmp_path / 'plain', dict(type='hime_mm.Encrypt', cipher=cipher))
+    cfg = loading(
+        data['other'], phase, train_dataloader=dict(dataset=data['train']))
+    if phase == 'val':
+        with pytest.raises(ValueError, match="noise25.*another.*'center'"):
+            check_config(cfg)
+    else:
+        with warnings_of() as lines:
+            check_config(cfg)
+        assert len(lines) == 1 and 'of other pictures' in lines[0]
+    cfg[f'{phase}_dataloader'].dataset = cfg.train_dataloader.dataset
+    with warnings_of() as lines:
+        check_config(cfg)
+    assert lines == []
+
+
+ORIGINAL = dict(META, coordinates='original')
+
+
+@pytest.mark.parametrize('head, words', [
+    (dict(cipher='paper-rs'), 'moves patches.*hime boxes'),
+    (dict(preprocess=dict(augment=dict(flip=.5))), 'cropped or flipped'),
+])
+def test_original_coordinates_that_nobody_knows(head, words, tmp_path):
+    (make_manifest(tmp_path, **head) / 'images').mkdir()
+    with pytest.raises(ValueError, match=f'pipeline.1.*{words}'):
+        check_config(loading(dataset(tmp_path, ORIGINAL), 'val'))
+    assert check_config(loading(dataset(tmp_path, META), 'val'))
+
+
+def test_masks_in_original_coordinates(tmp_path):
+    masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+    with pytest.raises(ValueError, match='put LoadAnnotations before it'):
+        check_config(loading(dataset(tmp_path / 'no', ORIGINAL, masks), 'val'))
+    check_config(loading(dataset(tmp_path / 'no', masks, ORIGINAL), 'val'))
+    check_config(loading(dataset(tmp_path / 'no', META, masks), 'val'))
+
+
+@pytest.mark.parametrize('phase', ['val', 'test'])
+def test_metrics_and_predictions_are_in_the_same_coordinates(phase, tmp_path):
+    (make_manifest(tmp_path / 'data') / 'images').mkdir()
+
+    def check(step, **metric):
+        cfg = loading(dataset(tmp_path / 'data', step), phase)
+        cfg[f'{phase}_evaluator'] = [dict(dict(type='CocoMetric'), **metric)]
+        with warnings_of() as lines:
+            check_config(cfg)
+        return lines
+
+    own = str(tmp_path / 'data/annotations/a.json')
+    other = str(tmp_path / 'data-original/a.json')
+    assert check(META, ann_file=own) == []
+    assert check(META) == []
+    assert check(ORIGINAL, ann_file=other) == []
+    line, = check(META, ann_file=other)
+    assert f'{phase}_evaluator.ann_file' in line and 'original' in line
+    with pytest.raises(ValueError, match="owner's own annotation file"):
+        check(ORIGINAL, ann_file=own)
+    with pytest.raises(ValueError, match='boxes from the pipeline'):
+        check(ORIGINAL)
+    with pytest.raises(ValueError, match='boxes from the pipeline'):
+        check(ORIGINAL, type='mmdet.VOCMetric')
+    assert check(ORIGINAL, type='DumpResults') == []
+
+
+def test_hooks_for_encrypted_data(tmp_path):
+    """Nothing plain is there to be shown, but boxes have to fit."""
+    (make_manifest(tmp_path) / 'images').mkdir()
+    hook = dict(type='DetVisualizationHook', draw=True)
+
+    def check(step):
+        cfg = loading(
+            dataset(tmp_path, step), 'val',
+            default_hooks=dict(visualization=hook), custom_hooks=[hook])
+        with warnings_of() as lines:
+            check_config(cfg)
+        return cfg.default_hooks.visualization, lines
+
+    assert check(META) == (hook, [])
+    replaced, lines = check(ORIGINAL)
+    assert replaced == dict(
+        type='hime_mm.EncryptedVisualizationHook', draw=True)
+    assert len(lines) == 2 and all('coordinates of' in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +451,8 @@ def test_shipped_configs(path):
     cfg = check_config(Config.fromfile(path))
     text = cfg.pretty_text
     assert Config.fromstring(text, '.py').to_dict() == cfg.to_dict()
+    if path.parent.name == 'encrypted':
+        return
     assert cfg.default_hooks.visualization.type == (
         'hime_mm.EncryptedVisualizationHook')
     for phase in ('train', 'val', 'test'):
@@ -153,6 +469,62 @@ def test_shipped_configs(path):
         # stay behind it at test time.
         rest = [n for n in names[at + 1:] if not n.startswith('Pack')]
         assert rest == ([] if phase == 'train' else ['LoadAnnotations'])
+
+
+ENCRYPTED = [p for p in CONFIGS if p.parent.name == 'encrypted']
+
+
+def make_manifest(folder, cipher='paper-mi', **head):
+    folder.mkdir(parents=True, exist_ok=True)
+    head = dict(
+        dict(
+            dataset_id='some',
+            key_id=None,
+            cipher=Cipher.build(cipher).to_dict(),
+            preprocess={}), **head)
+    write_manifest(folder, head, ())
+    return folder
+
+
+@pytest.mark.parametrize('path', ENCRYPTED, ids=[p.stem for p in ENCRYPTED])
+def test_configs_for_encrypted_data_sets(path, tmp_path, monkeypatch):
+    """Stock data sets, nothing encrypted twice, model and pipelines build."""
+    cfg = Config.fromfile(path)
+    monkeypatch.chdir(tmp_path)
+    with warnings_of() as lines:
+        check_config(cfg)
+    assert lines and all('there is no folder' in line for line in lines)
+    registry = importlib.import_module(f'{cfg.default_scope}.registry')
+    init_default_scope(cfg.default_scope)
+    cipher = path.stem.split('_')[1].replace('-folder', '')
+    manifests = set()
+    for phase in ('train', 'val', 'test'):
+        dataset = cfg[f'{phase}_dataloader'].dataset
+        assert dataset.type in ('CocoDataset', 'ImageNet', 'CustomDataset')
+        names = [t.type for t in dataset.pipeline]
+        assert names[:2] == ['LoadImageFromFile', 'hime_mm.LoadEncryptedMeta']
+        assert 'hime_mm.Encrypt' not in names
+        Compose([registry.TRANSFORMS.build(t) for t in dataset.pipeline])
+        root = tmp_path / dataset.data_root
+        if dataset.type == 'CocoDataset':
+            (root / dataset.data_prefix['img']).mkdir(
+                parents=True, exist_ok=True)
+        else:
+            root /= dataset.get('split') or dataset.data_prefix
+        manifests.add(make_manifest(root, cipher))
+    cfg.model.backbone.init_cfg = None
+    with torch.device('meta'):
+        model = registry.MODELS.build(cfg.model)
+    assert type(model.backbone).__name__ == 'PEViT'
+    # With its data in place there is nothing left to warn of.
+    with warnings_of() as lines:
+        check_config(cfg)
+    assert lines == []
+    # Another cipher than that of the name is noticed.
+    for root in manifests:
+        make_manifest(root, 'mix4')
+    with pytest.raises(ValueError, match='does not fit.*hime.json'):
+        check_config(cfg)
 
 
 def test_coco_recipe():

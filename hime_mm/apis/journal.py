@@ -1,0 +1,134 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What is finished of a data set that is being encrypted."""
+
+import json
+import os
+from array import array
+from contextlib import contextmanager
+from typing import Callable, Iterator, Optional
+
+from hime_mm.datasets.images import (TEMPORARY_PREFIX, TEMPORARY_SUFFIX,
+                                     write_atomic)
+
+#: Folder of an unfinished data set that says what is done.
+WORK_NAME = '.hime-work'
+
+
+class EncryptionError(ValueError):
+    """Something that keeps a data set from being encrypted."""
+
+
+class Journal:
+    """What is finished, one line per picture, on disk.
+
+    Only where a line starts is held in memory.
+    """
+
+    def __init__(self, path: str, num: int) -> None:
+        self.path = path
+        self._start = array('q', [-1] * num)
+
+    def open(self, header: dict, check: Callable[[dict], None]) -> dict:
+        """Start a journal, or go on with the one that is there.
+
+        Args:
+            header (dict): Of a new journal.
+            check (Callable): Gets the header, and raises where it is of
+                another run; nothing is changed then.
+
+        Returns:
+            dict: The header, the old one where there is one.
+        """
+        if not os.path.exists(self.path):
+            write_atomic(self.path, json.dumps(header) + '\n')
+        self._file = open(self.path, 'r+b')
+        try:
+            try:
+                old = json.loads(self._file.readline())
+            except ValueError:
+                raise EncryptionError(
+                    f'{self.path} is damaged: delete the output folder and '
+                    'start again') from None
+            check(old)
+            self._scan()
+        except BaseException:
+            self._file.close()
+            raise
+        return old
+
+    def _scan(self) -> None:
+        while True:
+            start = self._file.tell()
+            line = self._file.readline()
+            try:
+                if not line.endswith(b'\n'):
+                    raise ValueError
+                self._start[json.loads(line)['i']] = start
+            except (ValueError, LookupError, TypeError):
+                # What was being written when the run was killed, or what a
+                # power cut left of it.
+                self._file.seek(start)
+                self._file.truncate()
+                return
+
+    def __getitem__(self, i: int) -> Optional[dict]:
+        if self._start[i] < 0:
+            return None
+        self._file.seek(self._start[i])
+        return json.loads(self._file.readline())
+
+    def append(self, i: int, outcome: dict) -> None:
+        self._file.seek(0, os.SEEK_END)
+        start = self._file.tell()
+        self._file.write(json.dumps(dict(i=i, **outcome)).encode() + b'\n')
+        self._file.flush()
+        self._start[i] = start
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError:
+            pass  # a full disk: the lost line is done again
+
+
+@contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Keep a second run out of an output folder."""
+    path = os.path.join(folder, 'lock')
+    while True:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            file = open(path, 'w')
+        except FileNotFoundError:
+            continue  # a run that ended has just deleted the folder
+        with file:
+            try:
+                import fcntl
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # Windows: two runs would do the same work
+                pass
+            except BlockingIOError:
+                raise EncryptionError(
+                    f'another process is encrypting into '
+                    f'{os.path.dirname(folder)} at the moment') from None
+            # The lock of a file that a run which ended has deleted is none.
+            if not _is_same_file(file.fileno(), path):
+                continue
+            yield
+            return
+
+
+def _is_same_file(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_leftovers(out: str) -> None:
+    """Delete files that a killed run had begun."""
+    for folder, _, names in os.walk(out):
+        for name in names:
+            if name.startswith(TEMPORARY_PREFIX) and name.endswith(
+                    TEMPORARY_SUFFIX):
+                os.unlink(os.path.join(folder, name))

@@ -1,0 +1,122 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Encrypt a data set, killed before every call that changes the disk.
+
+A process of its own, which never uses OpenCV itself, so that it can be forked.
+Prints a JSON list: for each such call its name and what was wrong.
+"""
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from owner_data import tree
+
+from hime_mm.apis import encrypt
+from hime_mm.apis import encrypt_coco
+from hime_mm.ciphers import Key
+
+CALLS = ((os, 'replace'), (os, 'fsync'), (os, 'sync'), (os, 'chmod'),
+         (os, 'unlink'), (os, 'rmdir'), (tempfile, 'mkstemp'))
+
+
+def kill_before(number, told):
+    """Let this process be killed before its n-th call, and say which."""
+    left = [number]
+
+    def count(name):
+        left[0] -= 1
+        if not left[0]:
+            os.write(told, name.encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted(module, name):
+        call = getattr(module, name)
+
+        def wrapper(*args, **kwargs):
+            count(name)
+            if name != 'sync':  # which waits for all others' files, too
+                return call(*args, **kwargs)
+
+        setattr(module, name, wrapper)
+
+    for module, name in CALLS:
+        counted(module, name)
+    append = encrypt.Journal.append
+
+    def half_append(journal, i, outcome):
+        left[0] -= 1
+        if not left[0]:
+            journal._file.seek(0, os.SEEK_END)
+            journal._file.write(json.dumps(dict(i=i, **outcome)).encode()[:99])
+            journal._file.flush()
+            os.write(told, b'half a line')
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(journal, i, outcome)
+
+    encrypt.Journal.append = half_append
+
+
+def run(src, out, number=0):
+    """Encrypt in a process of its own; where it was killed, if it was."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            kill_before(number, write)
+            summary = encrypt_coco(
+                src, out, 'shuffle', key=Key(bytes(32)), dataset_id='d',
+                views=2, progress=False)
+            status = not summary.complete
+        finally:
+            os._exit(status)
+    os.close(write)
+    _, status = os.waitpid(pid, 0)
+    with os.fdopen(read) as file:
+        call = file.read()
+    if not call and status:
+        raise SystemExit(f'failed with the status {status}')
+    return call
+
+
+def main(src, out):
+    out = Path(out)
+    run(src, out)
+    reference, number, points = tree(out), 0, []
+    while True:
+        shutil.rmtree(out)
+        number += 1
+        call = run(src, out, number)
+        if not call:
+            break
+        there = tree(out)
+        wrong = [
+            name for name, data in there.items()
+            if not name.startswith('.hime-work/')
+            and not name.endswith('.part') and reference.get(name) != data
+        ]
+        journal = there.get('.hime-work/journal', b'')
+        done = [
+            row['path'] for line in journal.splitlines(True)[1:]
+            if line.endswith(b'\n') for row in json.loads(line)['rows']
+        ]
+        if 'hime.json' in there:
+            done = [n for n in there if n.endswith('.png')]
+        before = {name: os.stat(out / name) for name in done}
+        if run(src, out):
+            wrong.append('killed again')
+        for name, old in before.items():
+            new = os.stat(out / name)
+            if (old.st_ino, old.st_mtime_ns) != (new.st_ino, new.st_mtime_ns):
+                wrong.append(f'{name} was done again')
+        if tree(out) != reference or (out / '.hime-work').exists():
+            wrong.append('resumed: other bytes')
+        points.append(dict(call=call, done=len(done), wrong=wrong))
+    print(json.dumps(points))
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

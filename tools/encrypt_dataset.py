@@ -1,0 +1,11 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Encrypt a data set: `hime encrypt` for a checkout that is not installed."""
+import os.path as osp
+import sys
+
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from hime_mm.cli import encrypt  # noqa: E402
+
+if __name__ == '__main__':
+    encrypt(prog_name='encrypt_dataset.py')

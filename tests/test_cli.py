@@ -545,6 +545,10 @@ class TestInterrupted:
 
     @staticmethod
     def start(*args, **kwargs):
+        # A shell's background jobs do not hear Ctrl-C; a person's do.
+        kwargs.setdefault(
+            'preexec_fn',
+            lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         return subprocess.Popen(
             hime_command(*args), stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, env=hime_env(),

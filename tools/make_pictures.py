@@ -17,6 +17,18 @@ def parse_args():
         '--image', help="an image file (default: scikit-image's astronaut)")
     parser.add_argument(
         '--height', type=int, default=480, help='height in pixels to encrypt')
+    parser.add_argument(
+        '--ciphers',
+        nargs='+',
+        default=('shuffle', 'mix2', 'mix4', 'mix2+shuffle'),
+        help='what to show beside the original')
+    parser.add_argument('--columns', type=int, default=3)
+    parser.add_argument(
+        '--panel', type=int, default=320, help='height of a panel in pixels')
+    parser.add_argument(
+        '--no-means',
+        action='store_true',
+        help='without the patch means as the last panel')
     parser.add_argument('--output', '-o', default='docs/images/ciphers.jpg')
     return parser.parse_args()
 
@@ -38,14 +50,16 @@ def main():
         interpolation=cv2.INTER_AREA)
     source = np.random.default_rng(0)
     parts = {'original': image}
-    for text in ('shuffle', 'mix2', 'mix4', 'mix2+shuffle'):
+    for text in args.ciphers:
         parts[f'"{text}"'] = Cipher(text).encrypt(image, source)[0]
-    means = split_patches(image, 16).mean((1, 2)).reshape(rows, cols, 3)
-    parts['the patch means that mix leaves'] = means
+    if not args.no_means:
+        means = split_patches(image, 16).mean((1, 2)).reshape(rows, cols, 3)
+        parts['the patch means that mix leaves'] = means
     names = list(parts)
     picture = stack_rows([
-        side_by_side([parts[n] for n in row], row, height=320)
-        for row in (names[:3], names[3:])
+        side_by_side([parts[n] for n in row], row, height=args.panel)
+        for row in (names[i:i + args.columns]
+                    for i in range(0, len(names), args.columns))
     ])
     os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
     if not cv2.imwrite(args.output, picture[..., ::-1],

@@ -27,4 +27,7 @@ model = dict(
 
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=5, max_keep_ckpts=1))
+    checkpoint=dict(interval=5, max_keep_ckpts=1),
+    # MMPretrain's own hook draws the batch before it is encrypted.
+    visualization=dict(
+        _delete_=True, type='hime_mm.EncryptedVisualizationHook'))

@@ -13,6 +13,8 @@ from hime_mm import transforms
 from hime_mm.ciphers import Cipher, Mix
 from hime_mm.datasets.manifest import (MANIFEST_NAME, Manifest, ManifestError,
                                        find_manifest, load_manifest)
+from hime_mm.models.data_preprocessors import (BatchCipher,
+                                               EncryptClsDataPreprocessor)
 from hime_mm.registry import HOOKS, MODELS, TRANSFORMS
 from hime_mm.transforms import Encrypt, LoadEncryptedMeta
 from hime_mm.transforms.loading import check_coordinates
@@ -211,7 +213,43 @@ def _load_use(place: str, index: int, steps: Sequence, node: dict) -> _Use:
     return _Use(f'{place}.{index}', cipher, manifest, coordinates)
 
 
-def _check_pipelines(cfg: dict) -> List[_Use]:
+def _encrypts_batches(node: Any) -> bool:
+    """Whether a config dict is of a data preprocessor of ours."""
+    name = _name(node)
+    own = MODELS.module_dict
+    return _is_ours(name, set(own)) and issubclass(
+        own[name.rpartition('.')[2]], EncryptClsDataPreprocessor)
+
+
+def _preprocessor_use(cfg: dict) -> Optional[_Use]:
+    """The cipher of a data preprocessor that encrypts on the device."""
+    model = cfg.get('model') or {}
+    outer = cfg.get('data_preprocessor')
+    place, node = 'data_preprocessor', outer
+    # The runner hands over the outer one only where the model has none.
+    for prefix, owner in (('model', model),
+                          ('model.module', model.get('module') or {})):
+        if owner.get('data_preprocessor') is not None:
+            place = f'{prefix}.data_preprocessor'
+            node = owner['data_preprocessor']
+    if not _encrypts_batches(node):
+        if _encrypts_batches(outer):
+            raise ValueError(
+                f'`data_preprocessor` encrypts, but `{place}` takes its '
+                'place, which does not: images would pass in plain. Put the '
+                'cipher there')
+        return None
+    if 'cipher' not in node:
+        raise ValueError(f"`{place}` has no `cipher`: name one, such as "
+                         "'shuffle'")
+    try:
+        cipher = BatchCipher(node['cipher'], node.get('patch_size')).cipher
+    except (TypeError, ValueError) as error:
+        raise type(error)(f'`{place}`: {error}') from None
+    return _Use(place, cipher)
+
+
+def _check_pipelines(cfg: dict, on_device: Optional[_Use]) -> List[_Use]:
     """Check what stands around our transforms; give the ciphers."""
     found = []
     for path, node in _walk(cfg):
@@ -250,8 +288,17 @@ def _check_pipelines(cfg: dict) -> List[_Use]:
             if _holds(inner, LoadEncryptedMeta):
                 _check_neighbours(place, steps, flips=True)
             else:
-                _check_plain_data(place, node, bool(ours))
-    return found
+                _check_plain_data(place, node,
+                                  bool(ours) or on_device is not None)
+    if on_device is None:
+        return found
+    for use in found:
+        # The variables of a config file are not what is run.
+        if '_dataloader.' in use.place:
+            raise ValueError(
+                f'`{on_device.place}` would encrypt images that '
+                f'`{use.place}` has encrypted already: leave one of them out')
+    return [on_device]
 
 
 def _check_plain_data(place: str, node: dict, encrypts: bool) -> None:
@@ -429,7 +476,7 @@ def check_config(cfg: Config) -> Config:
     coordinates. Where data are not there yet, a warning says what was not
     checked.
 
-    In a config that encrypts in its pipeline, a default hook that would draw
+    In a config that encrypts in its pipeline or on the device, a default hook that would draw
     the plain image files is replaced by :class:`EncryptedVisualizationHook`,
     with a warning; a custom one is an error. For an encrypted data set the
     hosts' hooks stay, since they can show encrypted files only; but not with
@@ -458,7 +505,7 @@ def check_config(cfg: Config) -> Config:
             raise ValueError(
                 f"`{path}.type='{name}'`: hime_mm has no such type, choose "
                 f'from {sorted(own)}')
-    uses = _check_pipelines(plain)
+    uses = _check_pipelines(plain, _preprocessor_use(plain))
     model = plain.get('model') or {}
     # Test-time augmentation wraps the model.
     backbone = (model.get('module') or model).get('backbone') or {}

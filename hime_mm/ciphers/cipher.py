@@ -247,7 +247,7 @@ class Cipher:
         Raises:
             ValueError: If a side is no multiple of the patch size.
         """
-        return self._layouts(shape)[-1]
+        return self.layouts(shape)[-1]
 
     def draw(self,
              shape: Tuple[int, ...],
@@ -266,7 +266,7 @@ class Cipher:
             list: What :meth:`apply` takes. Whoever holds it can undo what can
             be undone: keep it from logs and from who must not read the image.
         """
-        layouts = self._layouts(shape[:2])
+        layouts = self.layouts(shape[:2])
         channels = tuple(shape[2:])
         drawn = []
         for i, (step, layout) in enumerate(zip(self.steps, layouts)):
@@ -301,7 +301,7 @@ class Cipher:
         """
         check_image(img)
         self._check_drawn(drawn)
-        layouts = self._layouts(spatial_shape(img))
+        layouts = self.layouts(spatial_shape(img))
         for step, layout, value in zip(self.steps, layouts, drawn):
             img = step.apply(img, layout, value, stats)
         return img
@@ -356,7 +356,7 @@ class Cipher:
         check_image(img)
         self._check_drawn(drawn)
         rows, cols = grid_shape(spatial_shape(img), self.encrypted_patch_size)
-        layouts = self._layouts(
+        layouts = self.layouts(
             (rows * self.patch_size, cols * self.patch_size))
         for step, layout, value in reversed(
                 list(zip(self.steps, layouts, drawn))):
@@ -387,8 +387,16 @@ class Cipher:
             raise ValueError(f'{self!r} has {len(self.steps)} steps, but '
                              f'{len(drawn)} draws were given')
 
-    def _layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
-        """The layouts before each step, and after the last."""
+    def layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
+        """The public layouts before each step, and after the last.
+
+        Args:
+            shape (tuple[int, int]): Height and width of the plain image,
+                multiples of the patch size.
+
+        Returns:
+            list[PatchLayout]: One more than there are steps.
+        """
         layout = PatchLayout(
             tuple(shape), self.patch_size, grid_shape(shape, self.patch_size))
         layouts = [layout]

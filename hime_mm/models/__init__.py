@@ -7,6 +7,8 @@ classification half still works and the reason is logged.
 """
 
 from .backbones import *  # noqa: F401,F403
+from .batch_augments import *  # noqa: F401,F403
+from .data_preprocessors import *  # noqa: F401,F403
 from .layers import *  # noqa: F401,F403
 
 try:

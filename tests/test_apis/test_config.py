@@ -73,6 +73,74 @@ def test_plain_visualization_is_replaced(plain):
     assert check_config(encrypting(default_hooks=None))
 
 
+def on_device(cipher='shuffle', inner=None, pipeline=(), **backbone):
+    model = dict(
+        type='ImageClassifier',
+        backbone=dict(type='hime_mm.PEViT', **backbone))
+    if inner is not None:
+        model['data_preprocessor'] = inner
+    return Config(
+        dict(
+            model=model,
+            data_preprocessor=dict(
+                type='hime_mm.EncryptClsDataPreprocessor', cipher=cipher),
+            train_dataloader=dict(
+                dataset=dict(
+                    type='CustomDataset',
+                    data_root='none',
+                    pipeline=[*pipeline, dict(type='PackInputs')])),
+            default_hooks=dict(
+                visualization=dict(type='VisualizationHook', enable=True))))
+
+
+def test_encryption_on_the_device():
+    cfg = check_config(on_device())
+    # The host's hook would draw the plain batch.
+    assert cfg.default_hooks.visualization == dict(
+        type='hime_mm.EncryptedVisualizationHook', enable=True)
+    with pytest.raises(ValueError, match='`data_preprocessor`.*patch_size=12'):
+        check_config(on_device('erode2+shuffle'))
+    check_config(on_device('erode2+shuffle', patch_size=12))
+    with pytest.raises(ValueError, match="`data_preprocessor`: .*'shufle'"):
+        check_config(on_device('shufle'))
+    with pytest.raises(ValueError, match='data_preprocessor.*hime encrypt'):
+        check_config(on_device('permute_pixels'))
+    cfg = on_device()
+    del cfg.data_preprocessor['cipher']
+    with pytest.raises(ValueError, match='no `cipher`'):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize('first', [
+    dict(type='hime_mm.Encrypt', cipher='shuffle'),
+    dict(type='hime_mm.LoadEncryptedMeta')
+])
+def test_encryption_twice_is_refused(first):
+    with pytest.raises(ValueError, match=r'train_dataloader.*pipeline\.0'):
+        check_config(on_device(pipeline=[first]))
+
+
+def test_encryption_that_the_model_would_not_use_is_refused():
+    inner = dict(type='ClsDataPreprocessor')
+    with pytest.raises(ValueError, match='`model.data_preprocessor`'):
+        check_config(on_device(inner=inner))
+    inner = dict(
+        type='hime_mm.EncryptClsDataPreprocessor', cipher='center+shuffle')
+    assert check_config(on_device(inner=inner))
+    inner['cipher'] = 'erode2'
+    with pytest.raises(ValueError, match='`model.data_preprocessor`'):
+        check_config(on_device(inner=inner))
+
+
+def test_encryption_on_the_device_of_encrypted_files_is_refused(tmp_path):
+    cfg = on_device()
+    make_manifest(tmp_path / 'train', 'paper-rs')
+    cfg.train_dataloader.dataset.data_root = str(tmp_path)
+    cfg.train_dataloader.dataset.data_prefix = 'train'
+    with pytest.raises(ValueError, match='encrypted already'):
+        check_config(cfg)
+
+
 @pytest.mark.parametrize('wrapper', ['RandomApply', 'mmcv.RandomChoice'])
 def test_encryption_by_chance_is_refused(wrapper):
     inner = [[dict(type='hime_mm.Encrypt', cipher='mix2')]]
@@ -461,6 +529,14 @@ def test_shipped_configs(path):
         names = [t.type for t in dataset.pipeline]
         if 'plain' in path.name:
             assert 'hime_mm.Encrypt' not in names
+            assert 'cipher' not in cfg.get('data_preprocessor', {})
+            continue
+        if cfg.default_scope == 'mmpretrain':
+            # Encrypted on the device: the check has compared it with the
+            # backbone, and seen that the pipelines do not encrypt as well.
+            assert cfg.data_preprocessor.type == (
+                'hime_mm.EncryptClsDataPreprocessor')
+            assert 'hime_mm.Encrypt' not in names
             continue
         at = names.index('hime_mm.Encrypt')
         step = dataset.pipeline[at]
@@ -469,6 +545,64 @@ def test_shipped_configs(path):
         # stay behind it at test time.
         rest = [n for n in names[at + 1:] if not n.startswith('Pack')]
         assert rest == ([] if phase == 'train' else ['LoadAnnotations'])
+
+
+CLASSIFIERS = [
+    p for p in CONFIGS if p.parent.name in ('pevit', 'caltech101', 'cifar')
+]
+
+
+@pytest.mark.parametrize('path', CLASSIFIERS, ids=[p.stem for p in CLASSIFIERS])
+def test_classification_configs(path):
+    """They build, and differ from their plain twin in two things only."""
+    cfg = Config.fromfile(path)
+    _, cipher, *rest = path.stem.split('_')
+    twin, = [
+        p for p in CLASSIFIERS
+        if p.parent == path.parent and p.stem.endswith('_'.join(rest))
+        and p.stem.split('_')[1] == 'plain'
+        and p.stem.split('_')[0].split('-')[1] == path.stem.split('_')[0]
+        .split('-')[1]
+    ]
+    twin = Config.fromfile(twin)
+    if cipher == 'plain':
+        assert cfg.model.backbone.type == 'VisionTransformer'
+    else:
+        assert cfg.data_preprocessor.pop('type') == (
+            'hime_mm.EncryptClsDataPreprocessor')
+        cfg.data_preprocessor.pop('patch_size', None)
+        steps = str(Cipher.build(cfg.data_preprocessor.pop('cipher')))
+        assert steps == {
+            'rs': 'shuffle',
+            'rs-nopos': 'shuffle',
+            'mi2': 'mix2',
+            'center-erode2-rs': 'center+erode2+shuffle'
+        }[cipher]
+        backbone = cfg.model.backbone
+        assert backbone.pos_encoding == dict(
+            mi2='learned').get(cipher, 'none' if 'nopos' in cipher else 'rpe')
+        cfg.model.backbone = twin.model.backbone
+        assert cfg.to_dict() == twin.to_dict()
+        cfg.model.backbone = backbone
+    if path.parent.name == 'pevit':
+        # What MMPretrain's configs leave out of the DeiT recipe.
+        assert cfg.model.backbone.drop_path_rate == .1
+        assert cfg.custom_hooks[0].type == 'EMAHook'
+        assert cfg.train_dataloader.sampler.type == 'RepeatAugSampler'
+        assert cfg.auto_scale_lr == dict(base_batch_size=1024, enable=True)
+        assert cfg.train_cfg.max_epochs == 300
+    init_default_scope('mmpretrain')
+    registry = importlib.import_module('mmpretrain.registry')
+    # The preprocessor holds numbers.
+    with torch.device('meta'):
+        model = registry.MODELS.build(
+            {k: v for k, v in cfg.model.items() if k != 'train_cfg'})
+    size = cfg.model.backbone.img_size
+    classes = cfg.data_preprocessor.num_classes
+    if cipher == 'mi2':
+        size //= 2
+    out = model.eval()(torch.zeros(2, 3, size, size, device='meta'))
+    assert out.shape == (2, classes)
 
 
 ENCRYPTED = [p for p in CONFIGS if p.parent.name == 'encrypted']

@@ -1,0 +1,258 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.models import ClsDataPreprocessor, ImageClassifier
+from mmpretrain.registry import MODELS as HOST_MODELS
+from mmpretrain.structures import DataSample
+
+from hime_mm.ciphers import Cipher
+from hime_mm.models import EncryptClsDataPreprocessor
+from hime_mm.transforms import Encrypt
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+NORM = dict(mean=MEAN, std=STD, to_rgb=True, num_classes=5)
+
+
+def pictures(num=4, shape=(3, 48, 64), seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(
+        0, 256, (num, *shape), dtype=torch.uint8, generator=rng)
+
+
+def batch_of(inputs, listed=True):
+    samples = [
+        DataSample().set_gt_label(i % 5) for i in range(len(inputs))
+    ]
+    for sample in samples:
+        sample.set_metainfo(dict(img_shape=tuple(inputs.shape[-2:])))
+    return dict(
+        inputs=list(inputs) if listed else inputs, data_samples=samples)
+
+
+def denormalized(x):
+    """Back to whole grey levels in BGR."""
+    x = x * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    assert (x - x.round()).abs().max() < 1e-3
+    return x.round().flip(1).to(torch.uint8)
+
+
+def fix_draw(preprocessor, drawn):
+    preprocessor.batch_cipher.draw = lambda *args, **kwargs: drawn
+
+
+@pytest.mark.parametrize('cipher', [
+    'shuffle', 'mix2', 'center+erode2+shuffle', 'noise25+permute_channels',
+    'mix2:tiled', 'orient+negate+shuffle'
+])
+@pytest.mark.parametrize('listed', [True, False])
+def test_equals_the_pipeline_for_the_same_draw(cipher, listed):
+    inputs = pictures()
+    reference = Cipher.build(cipher)
+    draws = [reference.draw((48, 64, 3)) for _ in inputs]
+    pipeline = Encrypt(cipher, fit='error')
+    expected = []
+    for one, draw in zip(inputs, draws):
+        pipeline._draw = lambda shape, draw=draw: draw
+        results = pipeline(dict(img=one.permute(1, 2, 0).numpy()))
+        expected.append(torch.from_numpy(results['img']).permute(2, 0, 1))
+    plain = ClsDataPreprocessor(**NORM)
+    expected = plain(batch_of(torch.stack(expected)))['inputs']
+
+    mine = EncryptClsDataPreprocessor(cipher, **NORM)
+    fix_draw(mine, mine.batch_cipher.stack(draws))
+    for training in (False, True):
+        out = mine(batch_of(inputs, listed), training)
+        assert torch.equal(out['inputs'], expected)
+        assert [s.gt_label.item() for s in out['data_samples']] == [0, 1, 2, 3]
+        assert {s.img_shape for s in out['data_samples']
+                } == {tuple(expected.shape[-2:])}
+
+
+def test_after_batch_augmentations():
+    """Mixup of plain images, then encryption, then normalization."""
+    inputs = pictures()
+    augments = dict(augments=dict(type='Mixup', alpha=0.8))
+    mine = EncryptClsDataPreprocessor(
+        'shuffle', quantize=False, batch_augments=augments, **NORM)
+    drawn = mine.batch_cipher.draw(inputs.shape)
+    fix_draw(mine, drawn)
+    plain = ClsDataPreprocessor(batch_augments=augments, num_classes=5)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    mixed = plain(batch_of(inputs), training=True)
+    expected = mine.batch_cipher.apply(mixed['inputs'], drawn).flip(1)
+    expected = (expected - mine.mean) / mine.std
+    torch.manual_seed(0)
+    np.random.seed(0)
+    got = mine(batch_of(inputs), training=True)
+    torch.testing.assert_close(got['inputs'], expected)
+    scores = [s.gt_score for s in got['data_samples']]
+    assert torch.equal(
+        torch.stack(scores),
+        torch.stack([s.gt_score for s in mixed['data_samples']]))
+    # It mixed indeed.
+    assert ((torch.stack(scores) > 0).sum(1) > 1).any()
+    # None of that where it does not train.
+    got = mine(batch_of(inputs), training=False)
+    assert torch.equal(
+        denormalized(got['inputs']), mine.batch_cipher.apply(inputs, drawn))
+
+
+@pytest.mark.parametrize('augment', [
+    dict(type='Mixup', alpha=0.8),
+    dict(type='CutMix', alpha=1.0),
+    dict(type='ResizeMix', alpha=1.0)
+])
+def test_augmenting_before_normalization_is_the_same(augment):
+    """With a cipher that does nothing, it is the host's preprocessor."""
+    inputs = pictures(shape=(3, 32, 32)).float()
+    augments = dict(augments=augment)
+    host = ClsDataPreprocessor(batch_augments=augments, **NORM)
+    mine = EncryptClsDataPreprocessor(
+        'shuffle', patch_size=32, quantize=False, batch_augments=augments,
+        **NORM)
+    out = []
+    for one in (host, mine):
+        torch.manual_seed(1)
+        np.random.seed(1)
+        out.append(one(batch_of(inputs.clone()), training=True)['inputs'])
+    torch.testing.assert_close(*out)
+
+
+def test_every_image_has_its_own_permutation():
+    one = pictures(1).expand(6, -1, -1, -1)
+    mine = EncryptClsDataPreprocessor('shuffle', **NORM)
+    seen = [mine(batch_of(one))['inputs'] for _ in range(2)]
+    seen = torch.cat(seen)
+    assert len(seen.unique(dim=0)) == len(seen)
+    plain = ClsDataPreprocessor(**NORM)(batch_of(one))['inputs']
+    assert not (seen[:6] == plain).flatten(1).all(1).any()
+    # The same patches in another order.
+    assert torch.equal(seen.flatten(1).sort().values[0],
+                       plain.flatten(1).sort().values[0])
+
+
+def test_seed():
+
+    def run(seed):
+        mine = EncryptClsDataPreprocessor('noise9+shuffle', seed=seed, **NORM)
+        return torch.cat(
+            [mine(batch_of(pictures()))['inputs'] for _ in range(2)])
+
+    assert torch.equal(run(3), run(3))
+    assert not torch.equal(run(3), run(4))
+    assert not torch.equal(run(3)[:4], run(3)[4:])
+    state = np.random.get_state()[1].copy()
+    assert not torch.equal(run(None), run(None))
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_ranks_draw_apart(monkeypatch):
+    module = 'hime_mm.models.data_preprocessors.encrypt.get_rank'
+    out = []
+    for rank in (0, 1):
+        monkeypatch.setattr(module, lambda rank=rank: rank)
+        mine = EncryptClsDataPreprocessor('shuffle', seed=0, **NORM)
+        out.append(mine(batch_of(pictures()))['inputs'])
+    assert not torch.equal(*out)
+
+
+def test_quantize():
+    inputs = pictures(shape=(3, 32, 32)).float() + .3
+    mine = EncryptClsDataPreprocessor('mix2', **NORM)
+    expected = [
+        Cipher.build('mix2').apply(
+            one.round().clamp(0, 255).byte().permute(1, 2, 0).numpy(), [None])
+        for one in inputs
+    ]
+    got = denormalized(mine(batch_of(inputs))['inputs'])
+    assert torch.equal(
+        got,
+        torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
+    mine = EncryptClsDataPreprocessor('mix2', quantize=False)
+    out = mine(dict(inputs=list(inputs)))['inputs']
+    # By hand for one pixel: the average of the four sub-patches' first ones.
+    by_hand = inputs[0, 0, [0, 0, 8, 8], [0, 8, 0, 8]].mean()
+    torch.testing.assert_close(out[0, 0, 0, 0], by_hand)
+
+
+def test_padding():
+    inputs = pictures(shape=(3, 40, 50))
+    with pytest.raises(ValueError, match='40x50.*pad_size_divisor=16'):
+        EncryptClsDataPreprocessor('shuffle', **NORM)(batch_of(inputs))
+    mine = EncryptClsDataPreprocessor(
+        'shuffle', pad_size_divisor=16, pad_value=7, **NORM)
+    drawn = mine.batch_cipher.draw((4, 3, 48, 64))
+    fix_draw(mine, drawn)
+    out = mine(batch_of(inputs))
+    padded = torch.nn.functional.pad(inputs, (0, 14, 0, 8), value=7)
+    assert torch.equal(
+        denormalized(out['inputs']), mine.batch_cipher.apply(padded, drawn))
+    with pytest.raises(ValueError, match="fit='pad'.*center"):
+        EncryptClsDataPreprocessor('center+shuffle', pad_size_divisor=16)
+
+
+def test_grayscale_without_labels():
+    mine = EncryptClsDataPreprocessor('shuffle', mean=[100.], std=[50.])
+    inputs = pictures(shape=(1, 32, 48))
+    out = mine(dict(inputs=list(inputs)))
+    assert out['data_samples'] is None
+    back = out['inputs'] * 50 + 100
+    assert torch.equal(
+        back.flatten(1).sort().values.round(),
+        inputs.flatten(1).float().sort().values)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(cipher='permute_pixels'), 'hime encrypt'),
+    (dict(cipher='nothing'), 'nothing'),
+    (dict(cipher='mix3'), 'divisor of 16'),
+    (dict(cipher='shuffle', seed=-1), '`seed`'),
+    (dict(cipher='shuffle', seed=True), '`seed`'),
+])
+def test_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message) as error:
+        EncryptClsDataPreprocessor(**kwargs)
+    if 'seed' not in kwargs and kwargs['cipher'] != 'nothing':
+        assert 'hime_mm.EncryptClsDataPreprocessor' in str(error.value)
+
+
+def test_classifier_from_a_config_trains_and_hides_no_state():
+    init_default_scope('mmpretrain')
+    cfg = dict(
+        type='ImageClassifier',
+        data_preprocessor=dict(
+            type='hime_mm.EncryptClsDataPreprocessor',
+            cipher='shuffle',
+            seed=1,
+            **NORM),
+        backbone=dict(
+            type='hime_mm.PEViT',
+            arch=dict(
+                embed_dims=24,
+                num_layers=1,
+                num_heads=2,
+                feedforward_channels=48),
+            img_size=32),
+        head=dict(
+            type='VisionTransformerClsHead', num_classes=5, in_channels=24),
+        train_cfg=dict(augments=[
+            dict(type='Mixup', alpha=0.8),
+            dict(type='CutMix', alpha=1.0)
+        ]))
+    model = HOST_MODELS.build(copy.deepcopy(cfg))
+    assert isinstance(model, ImageClassifier)
+    assert model.data_preprocessor.batch_augments is not None
+    data = model.data_preprocessor(
+        batch_of(pictures(shape=(3, 32, 32))), training=True)
+    loss = model(**data, mode='loss')['loss']
+    loss.backward()
+    assert loss > 0 and model.backbone.patch_embed.projection.weight.grad.any()
+    # A checkpoint holds nothing of the encryption, and fits the plain twin.
+    assert not any('cipher' in k or 'data_preprocessor' in k
+                   for k in model.state_dict())
+    assert "cipher='shuffle'" in repr(model.data_preprocessor)

@@ -12,12 +12,26 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
+try:
+    # MMEngine has no such registry. Not later: MMPretrain's finds ours as its
+    # child when it first imports this module.
+    from mmpretrain.registry import BATCH_AUGMENTS as MMPRETRAIN_BATCH_AUGMENTS
+except (ImportError, AssertionError):
+    # Not installed, or made for another mmcv: nothing would ask for them.
+    MMPRETRAIN_BATCH_AUGMENTS = None
+
 #: Backbones, heads, detectors and their layers.
 MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope='hime_mm',
     locations=['hime_mm.models'])
+#: Augmentations of batches, in MMPretrain's data preprocessor.
+BATCH_AUGMENTS = Registry(
+    'batch augment',
+    parent=MMPRETRAIN_BATCH_AUGMENTS,
+    scope='hime_mm',
+    locations=['hime_mm.models.batch_augments'])
 #: Pipeline transforms: the registered wrappers of the ciphers.
 TRANSFORMS = Registry(
     'transform',
@@ -31,4 +45,4 @@ HOOKS = Registry(
     scope='hime_mm',
     locations=['hime_mm.engine'])
 
-__all__ = ['HOOKS', 'MODELS', 'TRANSFORMS']
+__all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS']

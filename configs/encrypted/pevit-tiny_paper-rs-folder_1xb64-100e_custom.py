@@ -13,13 +13,18 @@ num_classes = 10
 model = dict(
     backbone=dict(type='hime_mm.PEViT', img_size=144, pos_encoding='rpe'),
     head=dict(num_classes=num_classes),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))
+    train_cfg=dict(augments=[
+        dict(type='Mixup', alpha=0.8),
+        dict(type='hime_mm.PatchCutMix', alpha=1.0, patch_size=16)
+    ]))
 data_preprocessor = dict(num_classes=num_classes)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='hime_mm.LoadEncryptedMeta'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    # So that Mixup brings other patches together in every epoch.
+    dict(type='hime_mm.PatchReshuffle'),
     dict(type='PackInputs')
 ]
 test_pipeline = [

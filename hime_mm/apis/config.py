@@ -15,8 +15,9 @@ from hime_mm.datasets.manifest import (MANIFEST_NAME, Manifest, ManifestError,
                                        find_manifest, load_manifest)
 from hime_mm.models.data_preprocessors import (BatchCipher,
                                                EncryptClsDataPreprocessor)
-from hime_mm.registry import HOOKS, MODELS, TRANSFORMS
-from hime_mm.transforms import Encrypt, LoadEncryptedMeta
+from hime_mm.registry import BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS
+from hime_mm.transforms import (Encrypt, EncryptedAugment, LoadEncryptedMeta,
+                                PatchReshuffle)
 from hime_mm.transforms.loading import check_coordinates
 
 SAFE_HOOK = 'hime_mm.EncryptedVisualizationHook'
@@ -53,7 +54,7 @@ def _walk(node: Any, path: str = '') -> Iterator[Tuple[str, Any]]:
 def own_types() -> set:
     """Names of all types that hime_mm registers, without prefix."""
     names = set()
-    for one in (HOOKS, MODELS, TRANSFORMS):
+    for one in (BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS):
         one.import_from_location()
         names |= set(one.module_dict)
     return names
@@ -179,10 +180,21 @@ def _check_neighbours(place: str, steps: Sequence, flips: bool) -> None:
         harmless += ('RandomFlip', )
     for step in steps:
         short = _name(step).rpartition('.')[2]
-        if not short.startswith(harmless):
+        if _is(step, EncryptedAugment):
+            if not place.startswith(('val_', 'test_')):
+                continue
+            if _is(step, PatchReshuffle):
+                raise ValueError(
+                    f'`{place}`: hime_mm.{short} is for training: what is '
+                    'predicted for the new order cannot be mapped back, not '
+                    'with the key either. Leave it out here')
+            _warn(f'`{place}`: hime_mm.{short} is for training; metrics are '
+                  'those of other pictures.')
+        elif not short.startswith(harmless):
             _warn(f'`{place}`: {short} works on encrypted images. Whatever '
                   'resizes, flips, crops or recolours belongs before the '
-                  'encryption.')
+                  'encryption; what may follow it is named in '
+                  'docs/datasets.md.')
 
 
 def _load_use(place: str, index: int, steps: Sequence, node: dict) -> _Use:
@@ -373,6 +385,34 @@ def _check_backbone(backbone: dict, use: _Use) -> None:
               "`type='hime_mm.PEViT'` with `pos_encoding='rpe'`.")
 
 
+def _check_augments(model: dict, uses: List[_Use]) -> None:
+    """Compare the ciphers of training with MMPretrain's batch augmentations.
+
+    On the device they come before the encryption, and may be what they like.
+    """
+    options = model.get('train_cfg')
+    preprocessor = model.get('data_preprocessor') or {}
+    options = preprocessor.get('batch_augments', options)
+    augments = options.get('augments') if isinstance(options, dict) else None
+    augments = [augments] if isinstance(augments, dict) else augments or ()
+    for use in uses:
+        if use.cipher is None or not use.place.startswith('train_dataloader.'):
+            continue
+        side = use.cipher.encrypted_patch_size
+        for augment in augments:
+            name = _name(augment)
+            short = name.rpartition('.')[2]
+            if short == 'PatchCutMix' and augment.get('patch_size',
+                                                      16) != side:
+                raise ValueError(
+                    '`model.train_cfg.augments`: the patches of PatchCutMix '
+                    f'do not fit {use.source}: set its `patch_size={side}`')
+            if short in ('CutMix', 'ResizeMix'):
+                _warn(f'`model.train_cfg.augments`: {short} works on encrypted '
+                      'images, and its edges run through patches. Use '
+                      f"`type='hime_mm.PatchCutMix', patch_size={side}`.")
+
+
 def _check_phases(uses: List[_Use]) -> None:
     """Compare the ciphers of training with those of evaluation."""
 
@@ -512,6 +552,7 @@ def check_config(cfg: Config) -> Config:
     for use in uses:
         if use.cipher is not None:
             _check_backbone(backbone, use)
+    _check_augments(model.get('module') or model, uses)
     _check_phases(uses)
     _check_evaluators(plain, uses)
     _replace_hooks(cfg, plain, uses)

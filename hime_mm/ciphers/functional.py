@@ -5,7 +5,7 @@ Nothing here draws a random number: a function gives the same output for the
 same arguments.  Randomness is drawn in :mod:`hime_mm.ciphers.randomness`.
 """
 
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Union
 
 import numpy as np
 
@@ -332,9 +332,11 @@ def erode_patches(img: np.ndarray,
     return np.ascontiguousarray(kept).reshape(shape)
 
 
-def drop_patches(img: np.ndarray, dropped: np.ndarray,
-                 patch_size: int) -> np.ndarray:
-    """Leave out patches: they are painted in mid-grey.
+def drop_patches(img: np.ndarray,
+                 dropped: np.ndarray,
+                 patch_size: int,
+                 value: Union[None, float, np.ndarray] = None) -> np.ndarray:
+    """Leave out patches: they are painted in mid-grey, or another colour.
 
     The grid stays, and with it positions and boxes.
 
@@ -342,6 +344,9 @@ def drop_patches(img: np.ndarray, dropped: np.ndarray,
         img (np.ndarray): Shape (H, W), (H, W, C) or (B, H, W, C).
         dropped (np.ndarray): bool, shape (N, ) or (B, N), N = HW/P².
         patch_size (int): Side P of a patch in pixels, dividing H and W.
+        value (float | np.ndarray, optional): What is painted, one number or
+            one per channel, in the range of the pixels. None is mid-grey.
+            Defaults to None.
 
     Returns:
         np.ndarray: Same shape and dtype as ``img``.
@@ -351,7 +356,7 @@ def drop_patches(img: np.ndarray, dropped: np.ndarray,
     view = _patch_view(out, patch_size)
     # Patches first, so that a mask of patches selects them.
     here = _per_patch(dropped, view, 'whether it is dropped').astype(bool)
-    view.swapaxes(2, 3)[here] = mid_grey(img.dtype)
+    view.swapaxes(2, 3)[here] = mid_grey(img.dtype) if value is None else value
     return out
 
 

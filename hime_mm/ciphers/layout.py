@@ -32,6 +32,14 @@ class PatchLayout:
         erosion (int): Pixels that were dropped at each side of every patch.
             In an eroded image that shrank, ``scale`` is that of the grid: a
             point keeps its relative place in its patch. Defaults to 0.
+        reshuffled (bool): Whether patches were moved once more by somebody
+            who does not know how they had been moved, so that the key
+            holder's permutation does not map this image's boxes either.
+            Defaults to False.
+
+    Raises:
+        ValueError: If ``permutation`` is no permutation of the patches, or
+            is given for a reshuffled image.
     """
 
     ori_shape: Tuple[int, int]
@@ -41,9 +49,14 @@ class PatchLayout:
     permutation: Optional[np.ndarray] = field(default=None, repr=False)
     shuffled: bool = False
     erosion: int = 0
+    reshuffled: bool = False
 
     def __post_init__(self) -> None:
         if self.permutation is not None:
+            if self.reshuffled:
+                raise ValueError(
+                    'the patches of this image were shuffled once more after '
+                    'the encryption: its permutation does not map its boxes')
             object.__setattr__(
                 self, 'permutation',
                 check_permutation(self.permutation, self.num_patches))
@@ -68,15 +81,18 @@ class PatchLayout:
 
         Returns:
             dict: The keys ``ori_shape``, ``patch_size``, ``grid``, ``scale``,
-            ``shuffled`` and ``erosion``.
+            ``shuffled`` and ``erosion``, and ``reshuffled`` where it is set.
         """
-        return dict(
+        state = dict(
             ori_shape=list(self.ori_shape),
             patch_size=self.patch_size,
             grid=list(self.grid),
             scale=list(self.scale),
             shuffled=self.shuffled,
             erosion=self.erosion)
+        if self.reshuffled:
+            state['reshuffled'] = True
+        return state
 
     @classmethod
     def from_dict(cls, state: dict) -> 'PatchLayout':
@@ -94,7 +110,8 @@ class PatchLayout:
             grid=tuple(state['grid']),
             scale=tuple(state['scale']),
             shuffled=state['shuffled'],
-            erosion=state.get('erosion', 0))
+            erosion=state.get('erosion', 0),
+            reshuffled=state.get('reshuffled', False))
 
     def map_boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes of the original image in encrypted coordinates.
@@ -116,7 +133,7 @@ class PatchLayout:
         """
         boxes = self._check_boxes(boxes) * np.tile(self.scale, 2)
         if self._knows_moves():
-            cell = self._cells(boxes)
+            cell = self.cells(boxes)
             boxes += self._moves(cell, invert_permutation(
                 self.permutation)[cell])
         return boxes
@@ -139,11 +156,37 @@ class PatchLayout:
         """
         boxes = self._check_boxes(boxes)
         if self._knows_moves():
-            cell = self._cells(boxes)
+            cell = self.cells(boxes)
             boxes += self._moves(cell, self.permutation[cell])
         return boxes / np.tile(self.scale, 2)
 
+    def cells(self, boxes: np.ndarray) -> np.ndarray:
+        """The slots of the encrypted image that hold the centres of boxes.
+
+        Args:
+            boxes (np.ndarray): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+                the encrypted image.
+
+        Returns:
+            np.ndarray: int64, shape (n, ), numbered row-major. For a centre
+            outside the image it is the nearest slot.
+
+        Raises:
+            ValueError: If ``boxes`` has another shape.
+        """
+        boxes = self._check_boxes(boxes)
+        col, row = ((boxes[:, :2] + boxes[:, 2:]) /
+                    (2 * self.patch_size)).T
+        row = np.clip(np.floor(row), 0, self.grid[0] - 1).astype(np.int64)
+        col = np.clip(np.floor(col), 0, self.grid[1] - 1).astype(np.int64)
+        return row * self.grid[1] + col
+
     def _knows_moves(self) -> bool:
+        if self.reshuffled:
+            raise ValueError(
+                'the patches of this image were shuffled once more after the '
+                'encryption, with `hime_mm.PatchReshuffle`: nobody can map '
+                'its boxes. Leave that transform to training pipelines')
         if self.shuffled and self.permutation is None:
             raise ValueError(
                 'the patches of this image were shuffled and the layout holds '
@@ -157,14 +200,6 @@ class PatchLayout:
             raise ValueError('boxes must have shape (n, 4), (x1, y1, x2, y2), '
                              f'got {boxes.shape}')
         return boxes
-
-    def _cells(self, boxes: np.ndarray) -> np.ndarray:
-        """Number of the cell that holds each centre, the nearest if none."""
-        col, row = ((boxes[:, :2] + boxes[:, 2:]) /
-                    (2 * self.patch_size)).T
-        row = np.clip(np.floor(row), 0, self.grid[0] - 1).astype(np.int64)
-        col = np.clip(np.floor(col), 0, self.grid[1] - 1).astype(np.int64)
-        return row * self.grid[1] + col
 
     def _moves(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         cols = self.grid[1]

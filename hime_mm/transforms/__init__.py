@@ -1,7 +1,12 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""What a pipeline sees: ciphers and encrypted data sets as transforms."""
+"""What a pipeline sees: ciphers, encrypted data sets, their augmentation."""
 
+from .augment import (EncryptedAugment, EncryptedColorJitter, PatchDrop,
+                      PatchReshuffle)
 from .encrypt import Encrypt, PatchShuffle, SubPatchMix
 from .loading import LoadEncryptedMeta
 
-__all__ = ['Encrypt', 'LoadEncryptedMeta', 'PatchShuffle', 'SubPatchMix']
+__all__ = [
+    'Encrypt', 'EncryptedAugment', 'EncryptedColorJitter', 'LoadEncryptedMeta',
+    'PatchDrop', 'PatchReshuffle', 'PatchShuffle', 'SubPatchMix'
+]

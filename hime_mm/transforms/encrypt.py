@@ -16,11 +16,49 @@ RANDOMNESS = ('os', 'numpy')
 
 # Entries that are kept right. A table of boxes may happen to have the image's
 # shape, so these are not searched for further pictures.
-_MOVED = ('img', 'gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags',
-          'gt_masks', 'gt_seg_map', 'proposals', 'homography_matrix')
+MOVED = ('img', 'gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags',
+         'gt_masks', 'gt_seg_map', 'proposals', 'homography_matrix')
 # Entries in image coordinates that this transform does not know how to move:
 # passing them on would be wrong, or leak.
-_UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
+UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
+
+
+def move_boxes(results: dict, layout: PatchLayout, name: str) -> None:
+    """Move a sample's ``gt_bboxes`` and ``proposals`` with their patches.
+
+    Args:
+        results (dict): The sample, modified in place; the boxes handed in
+            stay as they are.
+        layout (:obj:`PatchLayout`): Between the boxes' image and the new one.
+        name (str): Of the transform, for messages.
+
+    Raises:
+        TypeError: If the boxes are of a kind that cannot be moved.
+    """
+    for key in ('gt_bboxes', 'proposals'):
+        boxes = results.get(key)
+        if boxes is None:
+            continue
+        if isinstance(boxes, np.ndarray) and (boxes.size == 0
+                                              or boxes.shape[1:] == (4, )):
+            floating = np.issubdtype(boxes.dtype, np.floating)
+            results[key] = layout.map_boxes(boxes.reshape(-1, 4)).astype(
+                boxes.dtype if floating else np.float32)
+        elif hasattr(boxes, 'tensor') and boxes.box_dim == 4:
+            # The base class's copy, so that the caller's box stays.
+            moved = boxes.clone()
+            mapped = layout.map_boxes(moved.tensor.numpy())
+            moved.tensor = moved.tensor.new_tensor(mapped)
+            results[key] = moved
+        elif hasattr(boxes, 'rescale_') and not layout.shuffled:
+            moved = boxes.clone()
+            moved.rescale_(layout.scale)
+            results[key] = moved
+        else:
+            shape = getattr(boxes, 'shape', None)
+            raise TypeError(f'{name} cannot move `{key}` of type '
+                            f'{type(boxes).__name__} and shape {shape}: it '
+                            'takes arrays of shape (n, 4) or horizontal boxes')
 
 
 @TRANSFORMS.register_module()
@@ -58,6 +96,7 @@ class Encrypt(BaseTransform):
 
     Added Keys:
 
+    - cipher (:obj:`Cipher`)
     - patch_layout (:obj:`PatchLayout`): between the image that came in and
       the encrypted one. Its permutation is left out unless
       ``keep_permutation`` is set.
@@ -174,7 +213,7 @@ class Encrypt(BaseTransform):
 
         # Collected aside, so that an error leaves no half-encrypted sample.
         new = dict(results)
-        self._move_boxes(new, layout)
+        move_boxes(new, layout, self._name)
         self._move_masks(new, target, resized, layout)
         self._move_seg_map(new, target, resized, layout)
 
@@ -189,6 +228,7 @@ class Encrypt(BaseTransform):
         if results.get('homography_matrix') is not None:
             homography = homography @ results['homography_matrix']
         new['homography_matrix'] = homography
+        new['cipher'] = self.cipher
         new['patch_layout'] = (
             layout if self.keep_permutation else layout.public())
         results.update(new)
@@ -211,13 +251,13 @@ class Encrypt(BaseTransform):
         shape = results['img'].shape[:2]
         for key, value in results.items():
             # Whatever else looks like the image would leave in plain.
-            if key not in _MOVED and isinstance(
+            if key not in MOVED and isinstance(
                     value, np.ndarray) and value.shape[:2] == shape:
                 raise ValueError(
                     f'{self._name} does not know the image-sized entry '
                     f'`{key}` and would pass it on in plain: remove it from '
                     'the pipeline before')
-        for key in _UNSUPPORTED:
+        for key in UNSUPPORTED:
             if results.get(key) is not None:
                 raise ValueError(f'{self._name} cannot encrypt `{key}`: '
                                  'remove it from the pipeline before')
@@ -248,33 +288,6 @@ class Encrypt(BaseTransform):
         if self.randomness == 'numpy':
             source = np.random
         return self.cipher.draw(shape, source)
-
-    def _move_boxes(self, results: dict, layout: PatchLayout) -> None:
-        for key in ('gt_bboxes', 'proposals'):
-            boxes = results.get(key)
-            if boxes is None:
-                continue
-            if isinstance(boxes, np.ndarray) and (boxes.size == 0 or
-                                                  boxes.shape[1:] == (4, )):
-                floating = np.issubdtype(boxes.dtype, np.floating)
-                results[key] = layout.map_boxes(boxes.reshape(-1, 4)).astype(
-                    boxes.dtype if floating else np.float32)
-            elif hasattr(boxes, 'tensor') and boxes.box_dim == 4:
-                # The base class's copy, so that the caller's box stays.
-                moved = boxes.clone()
-                mapped = layout.map_boxes(moved.tensor.numpy())
-                moved.tensor = moved.tensor.new_tensor(mapped)
-                results[key] = moved
-            elif hasattr(boxes, 'rescale_') and not layout.shuffled:
-                moved = boxes.clone()
-                moved.rescale_(layout.scale)
-                results[key] = moved
-            else:
-                shape = getattr(boxes, 'shape', None)
-                raise TypeError(
-                    f'{self._name} cannot move `{key}` of type '
-                    f'{type(boxes).__name__} and shape {shape}: it takes '
-                    'arrays of shape (n, 4) or horizontal boxes')
 
     def _move_masks(self, results: dict, target: Tuple[int, int],
                     resized: bool, layout: PatchLayout) -> None:

@@ -82,8 +82,9 @@ class LoadEncryptedMeta(BaseTransform):
 
     Added Keys:
 
+    - cipher (:obj:`Cipher`)
     - patch_layout (:obj:`PatchLayout`): between the original and the
-      encrypted image, without the permutation. Not for an image without
+      encrypted image, without the permutation. Neither for an image without
       ``img_path``.
 
     Args:
@@ -165,6 +166,7 @@ class LoadEncryptedMeta(BaseTransform):
         facts = dict(
             ori_shape=entry.shape,
             scale_factor=(1., 1.),
+            cipher=manifest.cipher,
             patch_layout=manifest.layout(entry))
         if self.coordinates == 'original':
             facts.update(ori_shape=entry.ori_shape, scale_factor=entry.scale)

@@ -492,6 +492,70 @@ def test_metrics_and_predictions_are_in_the_same_coordinates(phase, tmp_path):
     assert check(ORIGINAL, type='DumpResults') == []
 
 
+AUGMENTS = [
+    dict(type='hime_mm.PatchDrop'),
+    dict(type='hime_mm.PatchReshuffle'),
+    dict(type='hime_mm.EncryptedColorJitter', brightness=.2)
+]
+
+
+@pytest.mark.parametrize('augment', AUGMENTS)
+def test_augmentations_of_encrypted_images(augment, tmp_path):
+    (make_manifest(tmp_path, 'paper-rs') / 'images').mkdir()
+
+    def check(phase, *steps):
+        with warnings_of() as lines:
+            check_config(loading(dataset(tmp_path, *steps), phase))
+        return lines
+
+    assert check('train', META, augment) == []
+    line, = check('train', META, dict(type='mmpretrain.ColorJitter'))
+    assert 'ColorJitter works on encrypted images' in line
+    for phase in ('val', 'test'):
+        if augment['type'].endswith('Reshuffle'):
+            with pytest.raises(ValueError, match='is for training'):
+                check(phase, META, augment)
+        else:
+            line, = check(phase, META, augment)
+            assert 'is for training' in line
+
+
+def test_batch_augmentations_of_encrypted_images():
+
+    def check(augments, cipher='center+erode2+shuffle', device=False):
+        model = dict(
+            type='ImageClassifier',
+            backbone=dict(type='hime_mm.PEViT', patch_size=12),
+            train_cfg=dict(augments=augments))
+        cfg = dict(model=model)
+        steps = []
+        if device:
+            cfg['data_preprocessor'] = dict(
+                type='hime_mm.EncryptClsDataPreprocessor', cipher=cipher)
+        else:
+            steps = [dict(type='hime_mm.Encrypt', cipher=cipher)]
+        cfg['train_dataloader'] = dict(
+            dataset=dict(
+                type='CustomDataset', data_root='none', pipeline=steps))
+        with warnings_of() as lines:
+            check_config(Config(cfg))
+        return lines
+
+    mixup = dict(type='Mixup', alpha=.8)
+    ours = dict(type='hime_mm.PatchCutMix', alpha=1., patch_size=12)
+    assert check([mixup, ours]) == []
+    assert check(mixup) == []
+    wrong = dict(ours, patch_size=16)
+    for augments in ([mixup, wrong], wrong,
+                     dict(type='hime_mm.PatchCutMix', alpha=1.)):
+        with pytest.raises(ValueError, match='patch_size=12'):
+            check(augments)
+    line, = check([dict(type='CutMix', alpha=1.)])
+    assert 'PatchCutMix' in line and 'patch_size=12' in line
+    # There, images are plain when they are mixed.
+    assert check([wrong, dict(type='CutMix', alpha=1.)], device=True) == []
+
+
 def test_hooks_for_encrypted_data(tmp_path):
     """Nothing plain is there to be shown, but boxes have to fit."""
     (make_manifest(tmp_path) / 'images').mkdir()

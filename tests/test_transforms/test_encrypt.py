@@ -345,7 +345,8 @@ def test_no_boxes(cipher, make_image):
     assert results['gt_bboxes'].shape == results['proposals'].shape == (0, 4)
     # No annotations at all, as an inferencer has it.
     assert set(Encrypt(cipher)(dict(img=img))) == {
-        'img', 'img_shape', 'scale_factor', 'homography_matrix', 'patch_layout'
+        'img', 'img_shape', 'scale_factor', 'homography_matrix', 'cipher',
+        'patch_layout'
     }
 
 

@@ -1,0 +1,4 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from .patch_cutmix import PatchCutMix
+
+__all__ = ['PatchCutMix']

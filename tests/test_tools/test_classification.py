@@ -1,0 +1,188 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""MMPretrain's own DeiT config with a few lines of ours, by the tools."""
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ('Leopards', 'Motorbikes', 'sunflower')
+
+# What a user writes: cipher and backbone.
+OVERRIDE = '''
+_base_ = ['mmpretrain::deit/deit-tiny_4xb256_in1k.py']
+data_preprocessor = dict(
+    type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')
+model = dict(backbone=dict(type='hime_mm.PEViT', pos_encoding='rpe'))
+'''
+# Where the pictures lie, and a length for a test.
+DATA = '''
+_train = dict(
+    _delete_=True, type='CustomDataset', data_root='{root}',
+    data_prefix='train', pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(.6, 1.)),
+        dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')])
+_val = dict(
+    _delete_=True, type='CustomDataset', data_root='{root}',
+    data_prefix='val', pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')])
+_short = dict(num_workers=0, persistent_workers=False, batch_size=12)
+train_dataloader = dict(dataset=_train, **_short)
+val_dataloader = dict(dataset=_val, **_short)
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=(1, ))
+test_evaluator = val_evaluator
+model['backbone']['img_size'] = 64
+model['head'] = dict(num_classes=3)
+model['train_cfg'] = None
+data_preprocessor['num_classes'] = 3
+train_cfg = dict(max_epochs={epochs})
+param_scheduler = dict(
+    _delete_=True, type='LinearLR', start_factor=.1, end=6, by_epoch=False)
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+default_hooks = dict(
+    logger=dict(interval=1), visualization=dict(enable=True, interval=1))
+visualizer = dict(name='{name}')
+randomness = dict(seed=0)
+'''
+RUN = '''
+import json, runpy, sys
+for args in json.loads(sys.argv[1]):
+    sys.argv = args
+    runpy.run_path(args[0], run_name='__main__')
+'''
+
+
+@pytest.fixture(scope='module')
+def pictures(data_root, tmp_path_factory):
+    """Three classes of Caltech-101, 16 + 8 pictures of each."""
+    source = data_root / 'caltech101_144'
+    if not source.is_dir():
+        pytest.skip('no Caltech-101 among the real images')
+    folder = tmp_path_factory.mktemp('pictures')
+    for name, split, num in (('train', 'train', 16), ('val', 'test', 8)):
+        for label in CLASSES:
+            (folder / name / label).mkdir(parents=True)
+            for path in sorted((source / split / label).iterdir())[:num]:
+                (folder / name / label / path.name).symlink_to(path)
+    return folder
+
+
+def config(folder, pictures, name, epochs, cipher='shuffle', pos='rpe'):
+    text = OVERRIDE.replace("'shuffle'", repr(cipher)).replace(
+        "'rpe'", repr(pos))
+    path = folder / f'{name}.py'
+    path.write_text(text + DATA.format(
+        root=pictures, name=name, epochs=epochs))
+    return str(path)
+
+
+def run(*calls):
+    calls = [[str(ROOT / tool), *map(str, args)] for tool, *args in calls]
+    done = subprocess.run(
+        [sys.executable, '-c', RUN, json.dumps(calls)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={
+            **os.environ, 'PYTHONPATH': str(ROOT)
+        })
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text[-4000:]
+    return text
+
+
+def logged(folder, key):
+    lines = []
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        lines += [
+            json.loads(line) for line in path.read_text().splitlines()
+            if f'"{key}"' in line
+        ]
+    return [line[key] for line in lines]
+
+
+@pytest.fixture(scope='module')
+def trained(pictures, tmp_path_factory):
+    """Trained for three epochs, then resumed for the rest."""
+    folder = tmp_path_factory.mktemp('runs')
+    work = folder / 'work'
+    text = run(
+        ('tools/train.py', config(folder, pictures, 'first', 3), '--work-dir',
+         work),
+        ('tools/train.py', config(folder, pictures, 'all', 8), '--work-dir',
+         work, '--resume'))
+    return folder, work, text
+
+
+def test_trains_validates_and_resumes(trained):
+    folder, work, text = trained
+    assert 'resumed epoch: 3' in text
+    assert (work / 'last_checkpoint').read_text().endswith('epoch_8.pth')
+    losses = logged(work, 'loss')
+    assert len(losses) == 8 * 4
+    assert sum(losses[-4:]) < sum(losses[:4])
+    top1 = logged(work, 'accuracy/top1')
+    assert len(top1) == 8
+    # Chance is 33 %.
+    assert max(top1) >= 50
+    state = torch.load(work / 'epoch_8.pth', weights_only=False)['state_dict']
+    assert not any('data_preprocessor' in key for key in state)
+
+
+def test_only_encrypted_pictures_are_shown(trained):
+    """The host's hook would draw the plain batch."""
+    folder, work, text = trained
+    assert 'replaced by hime_mm.EncryptedVisualizationHook' in text
+    shown = sorted(work.glob('*/vis_data/vis_image/*.png'))
+    assert shown
+    # Neighbouring pixels differ more across the borders of shuffled patches.
+    at_border = inside = 0.
+    for path in shown:
+        img = cv2.imread(str(path)).astype(float)
+        side = 16 * (img.shape[1] // 64)
+        step = abs(img[:, 1:] - img[:, :-1]).mean((0, 2))
+        at_border += step[side - 1::side].mean()
+        inside += step[side // 2 - 1::side].mean()
+    assert at_border > 1.5 * inside
+
+
+def test_accuracy_does_not_depend_on_the_permutations(trained, pictures):
+    """Same weights: other permutations, none at all, positions."""
+    folder, work, _ = trained
+    weights = work / 'epoch_8.pth'
+    outs = [folder / f'out{i}.pkl' for i in range(3)]
+    top1 = []
+    calls = []
+    for i, cipher in enumerate(['shuffle', 'shuffle']):
+        calls.append(('tools/test.py',
+                      config(folder, pictures, f'test{i}', 8, cipher), weights,
+                      '--out', outs[i], '--work-dir', folder / f'test{i}'))
+    plain = Path(config(folder, pictures, 'test2', 8))
+    plain.write_text(plain.read_text().replace(
+        "data_preprocessor = dict(\n    type='hime_mm."
+        "EncryptClsDataPreprocessor', cipher='shuffle')",
+        'data_preprocessor = dict()'))
+    calls.append(('tools/test.py', plain, weights, '--out', outs[2],
+                  '--work-dir', folder / 'test2'))
+    text = run(*calls)
+    top1 = re.findall(r'accuracy/top1: ([\d.]+)', text)
+    assert len(set(top1)) == 1 and len(top1) == 3
+    from mmengine.fileio import load
+    scores = [
+        torch.stack([torch.as_tensor(s['pred_score']) for s in load(str(out))])
+        for out in outs
+    ]
+    assert len(scores[0]) == 24
+    for other in scores[1:]:
+        torch.testing.assert_close(scores[0], other, rtol=0, atol=1e-5)
+    # Rounding differs, so the permutations were not the same.
+    assert not torch.equal(scores[0], scores[1])

@@ -126,6 +126,8 @@ setup(
         'mim': requirements('mminstall'),
         'tests': requirements('tests'),
         'docs': requirements('docs'),
+        # For hime_mm.TIMMPEViT.
+        'timm': requirements('timm'),
     },
     entry_points={'console_scripts': ['hime = hime_mm.cli:main']},
     cmdclass={'build_py': BuildPy, 'editable_wheel': EditableWheel},

@@ -13,6 +13,7 @@ from hime_mm import transforms
 from hime_mm.ciphers import Cipher, Mix
 from hime_mm.datasets.manifest import (MANIFEST_NAME, Manifest, ManifestError,
                                        find_manifest, load_manifest)
+from hime_mm.models.backbones.timm_pevit import timm_patch_size
 from hime_mm.models.data_preprocessors import (BatchCipher,
                                                EncryptClsDataPreprocessor)
 from hime_mm.registry import BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS
@@ -335,6 +336,11 @@ def _vit_patch(backbone: dict) -> Optional[int]:
     from mmpretrain.models.backbones import VisionTransformer
     from mmpretrain.registry import MODELS as HOST_MODELS
     short = _name(backbone).rpartition('.')[2]
+    if short == 'TIMMPEViT':
+        size = backbone.get('patch_size')
+        if size is None:
+            size = timm_patch_size(backbone.get('model_name', ''))
+        return size if isinstance(size, int) else None
     kind = HOST_MODELS.module_dict.get(short)
     if not short.endswith(('PEViT', *_VITS)) and not (
             isinstance(kind, type) and issubclass(kind, VisionTransformer)):
@@ -351,7 +357,8 @@ def _check_backbone(backbone: dict, use: _Use) -> None:
     mixes = [step for step in cipher.steps if isinstance(step, Mix)]
     compact = any(step.form == 'compact' for step in mixes)
     ours = _name(backbone).endswith('PEViT')
-    if ours and backbone.get('patch_embed') == 'mixed':
+    mixable = ours and not _name(backbone).endswith('TIMMPEViT')
+    if mixable and backbone.get('patch_embed') == 'mixed':
         g = backbone.get('num_splits', 2)
         form = backbone.get('input_form', 'compact')
         wanted = 'compact' if compact else 'full'
@@ -368,7 +375,7 @@ def _check_backbone(backbone: dict, use: _Use) -> None:
             return
         fits = size == side
         remedy = f'`patch_size={side}`'
-        if compact and ours:
+        if compact and mixable:
             remedy += " or `patch_embed='mixed'`"
     if not fits:
         raise ValueError(

@@ -111,6 +111,31 @@ def test_encryption_on_the_device():
         check_config(cfg)
 
 
+def test_a_timm_backbone():
+
+    def check(cipher, **kwargs):
+        cfg = on_device(cipher, model_name=kwargs.pop(
+            'model_name', 'vit_tiny_patch16_224'), **kwargs)
+        cfg.model.backbone.type = 'hime_mm.TIMMPEViT'
+        with warnings_of() as lines:
+            check_config(cfg)
+        return [line for line in lines if 'backbone' in line]
+
+    assert check('shuffle') == []
+    assert check('erode2+shuffle', patch_size=12) == []
+    with pytest.raises(ValueError, match=r'set its `patch_size=12`$'):
+        check('erode2+shuffle')
+    # No mixed embedding there.
+    with pytest.raises(ValueError, match=r'set its `patch_size=8`$'):
+        check('mix2')
+    with pytest.raises(ValueError, match='patch_size=16'):
+        check('shuffle', model_name='vit_small_patch14_dinov2.lvd142m')
+    line, = check('shuffle', pos_encoding='learned')
+    assert 'learned positions mean nothing' in line
+    # Building it gives the reason.
+    assert check('shuffle', model_name='resnet18') == []
+
+
 @pytest.mark.parametrize('first', [
     dict(type='hime_mm.Encrypt', cipher='shuffle'),
     dict(type='hime_mm.LoadEncryptedMeta')

@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from .pevit import PEViT
+from .timm_pevit import TIMMPEViT
 
-__all__ = ['PEViT']
+__all__ = ['PEViT', 'TIMMPEViT']

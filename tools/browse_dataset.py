@@ -16,7 +16,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
-from hime_mm.apis import check_config
+from hime_mm.apis import check_config, cipher_on_device
 from hime_mm.transforms import Encrypt, LoadEncryptedMeta
 from hime_mm.visualization import draw_boxes, side_by_side
 
@@ -109,6 +109,21 @@ def views(dataset, index):
     return view(before, boxes, labels), view(after, mapped, labels)
 
 
+def encrypt_last(dataset, cipher):
+    """Have a pipeline encrypt as the data preprocessor will, for a look."""
+    while 'pipeline' not in dataset:
+        if 'dataset' not in dataset:
+            raise SystemExit(f'found no pipeline in a {dataset.type}')
+        dataset = dataset.dataset
+    dataset.pipeline.insert(
+        len(dataset.pipeline) - 1,
+        dict(
+            type='hime_mm.Encrypt',
+            cipher=cipher.to_dict(),
+            patch_size=cipher.patch_size,
+            fit='error'))
+
+
 def loads_encrypted(dataset):
     """Whether a data set was encrypted before."""
     return any(
@@ -146,6 +161,9 @@ def main():
     loader = cfg.get(f'{args.phase}_dataloader')
     if loader is None:
         raise SystemExit(f'{args.config} has no `{args.phase}_dataloader`')
+    cipher = cipher_on_device(cfg)
+    if cipher is not None:
+        encrypt_last(loader.dataset, cipher)
     dataset = DATASETS.build(loader.dataset)
     while type(dataset).__name__ in ('RepeatDataset', 'ClassBalancedDataset'):
         # They repeat images, and leave them as they are.

@@ -391,6 +391,14 @@ def _unwrapped(model: Any) -> Any:
     if hasattr(model, 'tta_cfg'):
         raise ClientError('a model for test-time augmentation resizes and '
                           'flips encrypted pictures: give its `.module`')
+    inner = getattr(model, 'module', model)
+    preprocessor = getattr(inner, 'data_preprocessor', None)
+    if getattr(preprocessor, 'batch_cipher', None) is not None:
+        raise ClientError(
+            f'the {type(preprocessor).__name__} of this model encrypts what it '
+            'gets, and the picture is encrypted already: build the model with '
+            "`data_preprocessor.type='ClsDataPreprocessor'` and without its "
+            '`cipher`')
     return model
 
 

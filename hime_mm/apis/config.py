@@ -262,6 +262,23 @@ def _preprocessor_use(cfg: dict) -> Optional[_Use]:
     return _Use(place, cipher)
 
 
+def cipher_on_device(cfg: dict) -> Optional[Cipher]:
+    """The cipher with which a config's data preprocessor encrypts.
+
+    Args:
+        cfg (dict): A whole config.
+
+    Returns:
+        Cipher | None: None where the data preprocessor does not encrypt.
+
+    Raises:
+        ValueError: If its cipher makes no sense.
+    """
+    own_types()
+    use = _preprocessor_use(cfg)
+    return None if use is None else use.cipher
+
+
 def _check_pipelines(cfg: dict, on_device: Optional[_Use]) -> List[_Use]:
     """Check what stands around our transforms; give the ciphers."""
     found = []

@@ -629,6 +629,14 @@ def test_shuffled_pictures_through_a_classifier(picture, pos_encoding):
     assert wanted.pred_score.std() > 0.01
 
 
+def test_a_model_that_would_encrypt_again(picture):
+    from hime_mm.models import EncryptClsDataPreprocessor
+    model = classifier()
+    model.data_preprocessor = EncryptClsDataPreprocessor('shuffle')
+    with pytest.raises(ClientError, match="type='ClsDataPreprocessor'"):
+        Client('shuffle').predict(picture, model)
+
+
 @pytest.mark.filterwarnings('ignore')
 def test_classification_inferencer(picture, path):
     model = classifier()

@@ -186,3 +186,18 @@ def test_accuracy_does_not_depend_on_the_permutations(trained, pictures):
         torch.testing.assert_close(scores[0], other, rtol=0, atol=1e-5)
     # Rounding differs, so the permutations were not the same.
     assert not torch.equal(scores[0], scores[1])
+
+
+def test_browse_shows_what_the_device_will_encrypt(pictures, tmp_path):
+    run(('tools/browse_dataset.py', config(
+        tmp_path, pictures, 'browse', 1, 'mix2:tiled', 'learned'), '-n', '2',
+         '--no-original', '-o', tmp_path / 'shown'))
+    shown = sorted((tmp_path / 'shown').iterdir())
+    assert len(shown) == 2
+    for path in shown:
+        # A caption stands above the image.
+        img = cv2.imread(str(path))[-64:, -64:]
+        blocks = img.reshape(4, 2, 8, 4, 2, 8, 3)
+        assert (blocks[:, :1] == blocks[:, 1:]).all()
+        assert (blocks[:, :, :, :, :1] == blocks[:, :, :, :, 1:]).all()
+        assert img.std() > 5

@@ -1,5 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-import math
 from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -15,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from hime_mm.registry import MODELS
 from ..layers import (MixedPatchEmbed, ReferencePositionEncoding,
                       masked_attention)
+from ..utils import find_grid, load_foreign
 
 POS_ENCODINGS = ('rpe', 'none', 'learned')
 PATCH_EMBEDS = ('linear', 'mixed')
@@ -64,6 +64,9 @@ class PEViT(VisionTransformer):
             Defaults to 'compact'.
         num_det_tokens (int): Number of learnable detection tokens appended to
             the patch tokens. Defaults to 0.
+        mid_positions (bool): Add learned positions to the input of every
+            layer, not of the first alone, as YOLOS-S and YOLOS-B do. They
+            need ``pos_encoding='learned'``. Defaults to False.
         pos_init (str): How learned positions of patches start:
             ``'trunc_normal'`` with std 0.02, or ``'sincos'``, the 2D sine and
             cosine table, which helps short training from scratch. Defaults to
@@ -72,8 +75,9 @@ class PEViT(VisionTransformer):
             keeping its activations. Defaults to False.
 
     Raises:
-        ValueError: If an option is unknown, or ``out_type='det_tokens'``
-            comes without detection tokens.
+        ValueError: If an option is unknown, ``out_type='det_tokens'`` comes
+            without detection tokens or ``mid_positions`` without learned
+            positions.
     """
 
     OUT_TYPES = VisionTransformer.OUT_TYPES | {'det_tokens'}
@@ -91,6 +95,7 @@ class PEViT(VisionTransformer):
                  num_splits: int = 2,
                  input_form: str = 'compact',
                  num_det_tokens: int = 0,
+                 mid_positions: bool = False,
                  pos_init: str = 'trunc_normal',
                  with_cp: bool = False,
                  **kwargs) -> None:
@@ -113,6 +118,10 @@ class PEViT(VisionTransformer):
             raise ValueError("`out_type='det_tokens'` needs "
                              '`num_det_tokens` of at least 1, got '
                              f'{num_det_tokens}')
+        if mid_positions and pos_encoding != 'learned':
+            raise ValueError('`mid_positions` are learned positions: set '
+                             "`pos_encoding='learned'`, got "
+                             f'{pos_encoding!r}')
         if not isinstance(out_indices, int):
             # The host writes to it, which a tuple does not let.
             out_indices = list(out_indices)
@@ -161,6 +170,14 @@ class PEViT(VisionTransformer):
             self.det_token = self._new_tokens(num_det_tokens)
             if learned:
                 self.det_pos_embed = self._new_tokens(num_det_tokens)
+        self.mid_pos_embed = self.mid_det_pos_embed = None
+        if mid_positions:
+            between = self.num_layers - 1
+            self.mid_pos_embed = self._new_tokens(self.pos_embed.shape[1],
+                                                  between)
+            if num_det_tokens:
+                self.mid_det_pos_embed = self._new_tokens(
+                    num_det_tokens, between)
 
         if frozen_stages > self.num_layers:
             raise ValueError(f'`frozen_stages` is {frozen_stages}, but there '
@@ -177,8 +194,8 @@ class PEViT(VisionTransformer):
             with torch.no_grad():
                 self.pos_embed[:, self.num_extra_tokens:] = table
 
-    def _new_tokens(self, num: int) -> nn.Parameter:
-        tokens = nn.Parameter(torch.empty(1, num, self.embed_dims))
+    def _new_tokens(self, num: int, tables: int = 1) -> nn.Parameter:
+        tokens = nn.Parameter(torch.empty(tables, num, self.embed_dims))
         return trunc_normal_(tokens, std=0.02)
 
     @property
@@ -212,14 +229,17 @@ class PEViT(VisionTransformer):
         Positions that this model has not are dropped, others are resized; a
         patch embedding of another shape is dropped and stays as initialised.
         """
+        load_foreign(state_dict, prefix, self.state_dict(), 'backbone',
+                     self.interpolate_mode)
         logger = MMLogger.get_current_instance()
-        name = f'{prefix}pos_embed'
         grid_name = f'{prefix}pos_grid'
         source = state_dict.pop(grid_name, None)
         if self.pos_grid is not None:
             # Checkpoints of other ViTs have none.
             state_dict[grid_name] = self.pos_grid
-        if name in state_dict:
+        for name in (f'{prefix}pos_embed', f'{prefix}mid_pos_embed'):
+            if name not in state_dict:
+                continue
             table = state_dict[name]
             if self.pos_embed is None:
                 del state_dict[name]
@@ -246,31 +266,32 @@ class PEViT(VisionTransformer):
                           source: Optional[Tensor]) -> Tensor:
         """The positions of a checkpoint on this model's grid."""
         target = tuple(self.patch_resolution)
-        count = table.shape[1] - self.num_extra_tokens
-        if source is not None:
-            grid = tuple(source.tolist())
-            if not self.with_cls_token and count == grid[0] * grid[1] + 1:
-                table, count = table[:, 1:], count - 1
-        else:
-            side = math.isqrt(count)
-            if not self.with_cls_token and side * side + 1 == count:
-                table, count = table[:, 1:], count - 1
-            grid = (side, side) if side * side == count else target
-        if grid[0] * grid[1] != count:
-            raise ValueError(
-                f'{name} of the checkpoint holds {count} patch positions, '
-                'which is no square, and does not say of which grid: load it '
-                'into a model of the `img_size` it was trained with, and save '
-                'that')
+        table, grid = find_grid(
+            name,
+            table,
+            self.num_extra_tokens,
+            source=None if source is None else tuple(source.tolist()),
+            target=target)
         if grid == target:
             return table
         shape = tuple(table.shape)
-        table = resize_pos_embed(table, grid, target, self.interpolate_mode,
-                                 self.num_extra_tokens)
+        table = torch.cat([
+            resize_pos_embed(one, grid, target, self.interpolate_mode,
+                             self.num_extra_tokens) for one in table.split(1)
+        ])
         MMLogger.get_current_instance().info(
             f'Resized {name} from {shape}, a grid of {grid[0]}x{grid[1]}, to '
             f'{tuple(table.shape)}, {target[0]}x{target[1]}.')
         return table
+
+    def _checkpoint_filter(self, state_dict, prefix, *args, **kwargs) -> None:
+        """Translate a whole foreign checkpoint, head included.
+
+        MMPretrain's classifiers call it before they load one.
+        """
+        own = {f'backbone.{k}': v for k, v in self.state_dict().items()}
+        load_foreign(state_dict, prefix, own, 'classifier',
+                     self.interpolate_mode)
 
     @staticmethod
     def _img_shapes(x: Tensor, data_samples: List) -> List[Tuple[int, int]]:
@@ -331,17 +352,26 @@ class PEViT(VisionTransformer):
         cols = torch.arange(grid[1], device=device) < sizes[:, 1:]
         return (rows[:, :, None] & cols[:, None, :]).flatten(1)
 
-    def _positions(
-            self, grid: Tuple[int, int],
-            token_grids: Optional[List[Tuple[int, int]]]) -> Tensor:
+    def _positions(self, table: Tensor, det_table: Optional[Tensor],
+                   grid: Tuple[int, int],
+                   token_grids: Optional[List[Tuple[int, int]]]) -> Tensor:
         """Learned positions, interpolated to each image's own grid.
 
-        An image in a padded batch thus has the positions it has alone.
+        An image in a padded batch thus has the positions it has alone. Those
+        of detection tokens, where given, come last.
         """
+        out = self._patch_positions(table, grid, token_grids)
+        if det_table is not None:
+            out = torch.cat((out, det_table.expand(len(out), -1, -1)), dim=1)
+        return out
+
+    def _patch_positions(
+            self, learned: Tensor, grid: Tuple[int, int],
+            token_grids: Optional[List[Tuple[int, int]]]) -> Tensor:
 
         def resized(size: Tuple[int, int]) -> Tensor:
             return resize_pos_embed(
-                self.pos_embed,
+                learned,
                 self.patch_resolution,
                 size,
                 mode=self.interpolate_mode,
@@ -403,7 +433,7 @@ class PEViT(VisionTransformer):
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(batch, -1, -1), x), dim=1)
         if self.pos_embed is not None:
-            x = x + self._positions(grid, token_grids)
+            x = x + self._positions(self.pos_embed, None, grid, token_grids)
         if self.det_token is not None:
             det = self.det_token
             if self.det_pos_embed is not None:
@@ -419,6 +449,11 @@ class PEViT(VisionTransformer):
 
         outs = []
         for i, layer in enumerate(self.layers):
+            if i and self.mid_pos_embed is not None:
+                det = self.mid_det_pos_embed
+                x = x + self._positions(
+                    self.mid_pos_embed[i - 1:i],
+                    None if det is None else det[i - 1:i], grid, token_grids)
             if self.with_cp and self.training and torch.is_grad_enabled():
                 x = checkpoint(
                     self._run_layer, layer, x, key_mask, use_reentrant=False)
@@ -470,7 +505,8 @@ class PEViT(VisionTransformer):
             tuple[int, int]: The layer-wise depth and the number of layers.
             Everything that makes the first layer's input has depth 0.
         """
-        stem = ('rpe.', 'det_token', 'det_pos_embed')
+        stem = ('rpe.', 'det_token', 'det_pos_embed', 'mid_pos_embed',
+                'mid_det_pos_embed')
         if param_name.startswith(tuple(prefix + name for name in stem)):
             return 0, self.num_layers + 2
         return super().get_layer_depth(param_name, prefix)

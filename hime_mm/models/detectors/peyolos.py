@@ -7,6 +7,7 @@ from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from torch import Tensor
 
 from hime_mm.registry import MODELS
+from ..utils import load_foreign
 
 
 @MODELS.register_module()
@@ -57,6 +58,12 @@ class PEYOLOS(SingleStageDetector):
             raise ValueError(
                 f'the backbone is {width} wide, the head expects {expected}: '
                 f'set `bbox_head.embed_dims={width}`')
+        self._register_load_state_dict_pre_hook(self._checkpoint_filter)
+
+    def _checkpoint_filter(self, state_dict, prefix, *args, **kwargs) -> None:
+        """Translate a whole foreign checkpoint, such as YOLOS's."""
+        load_foreign(state_dict, prefix, self.state_dict(), 'model',
+                     self.backbone.interpolate_mode)
 
     def extract_feat(self,
                      batch_inputs: Tensor,

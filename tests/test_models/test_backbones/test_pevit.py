@@ -428,3 +428,192 @@ def test_builds_from_both_hosts():
         with DefaultScope.overwrite_default_scope(scope):
             model = registry.build(dict(type='hime_mm.PEViT', arch=ARCH))
         assert isinstance(model, PEViT)
+
+
+@pytest.mark.parametrize('out_type, num_det_tokens', [
+    *((name, 3) for name in sorted(SHAPES)), ('cls_token', 0), ('featmap', 0)
+])
+def test_mid_positions_in_padded_batches(out_type, num_det_tokens):
+    """They are interpolated to each image's own grid, like the first."""
+    model = build(
+        out_type=out_type,
+        pos_encoding='learned',
+        mid_positions=True,
+        num_det_tokens=num_det_tokens).eval()
+    image = torch.randn(3, 48, 48)
+    batch = torch.full((2, 3, 48, 80), 7.)
+    batch[0, :, :, :48] = image
+    with torch.no_grad():
+        together = model(batch, samples([(48, 48), (48, 80)]))[0][0]
+        alone = model(image[None])[0][0]
+    if out_type == 'featmap':
+        together = together[..., :3]
+    if out_type == 'raw':
+        keep = torch.ones(len(together), dtype=torch.bool)
+        keep[1:16] = torch.tensor([1, 1, 1, 0, 0] * 3, dtype=torch.bool)
+        together = together[keep]
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_mid_positions_against_a_loop():
+    """Added to the input of every layer but the first."""
+    model = build(
+        pos_encoding='learned',
+        mid_positions=True,
+        num_det_tokens=3,
+        out_type='raw',
+        with_cp=True)
+    assert model.mid_pos_embed.shape == (2, 17, 32)
+    x = torch.randn(2, 3, 64, 64)
+    tokens = model.patch_embed(x)[0]
+    tokens = torch.cat((model.cls_token.expand(2, -1, -1), tokens,
+                        model.det_token.expand(2, -1, -1)), 1)
+    tokens = tokens + torch.cat((model.pos_embed, model.det_pos_embed), 1)
+    for i, layer in enumerate(model.layers):
+        tokens = layer(tokens)
+        if i < 2:
+            tokens = tokens + torch.cat(
+                (model.mid_pos_embed[i], model.mid_det_pos_embed[i]))
+    out = model.train()(x)[0]
+    torch.testing.assert_close(out, model.ln1(tokens))
+    out.square().sum().backward()
+    assert model.mid_pos_embed.grad.abs().min(dim=-1).values.max() > 0
+    assert model.get_layer_depth('mid_pos_embed') == (0, 5)
+    assert model.get_layer_depth('mid_det_pos_embed') == (0, 5)
+
+
+def test_mid_positions_are_resized(tmp_path, log):
+    kwargs = dict(pos_encoding='learned', mid_positions=True)
+    model = build(img_size=(64, 144), **kwargs)
+    torch.save(model.state_dict(), tmp_path / 'own.pth')
+    other = build(seed=1, img_size=(96, 96), **kwargs)
+    load_checkpoint(other, str(tmp_path / 'own.pth'), strict=True)
+    for i in range(2):
+        expected = torch.nn.functional.interpolate(
+            model.mid_pos_embed[i:i + 1, 1:].reshape(1, 4, 9,
+                                                     -1).permute(0, 3, 1, 2),
+            size=(6, 6),
+            mode='bicubic')
+        torch.testing.assert_close(other.mid_pos_embed[i:i + 1, 1:],
+                                   expected.flatten(2).transpose(1, 2))
+    assert any('mid_pos_embed from (2, 37, 32)' in line for line in log)
+    with pytest.raises(ValueError, match='mid_positions'):
+        build(mid_positions=True)
+
+
+def timm_vit(**kwargs):
+    import timm
+    torch.manual_seed(3)
+    return timm.models.VisionTransformer(
+        img_size=64,
+        embed_dim=32,
+        depth=3,
+        num_heads=4,
+        mlp_ratio=2,
+        num_classes=5,
+        **kwargs).eval()
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_backbone_loads_timm(tmp_path, log, wrapped):
+    import argparse
+    source = timm_vit()
+    state = source.state_dict()
+    if wrapped:
+        # As DeiT's training script writes it.
+        state = dict(
+            model=state, epoch=3, optimizer={}, args=argparse.Namespace(lr=1))
+    torch.save(state, tmp_path / 'timm.pth')
+    model = PEViT(
+        ARCH,
+        img_size=64,
+        pos_encoding='learned',
+        init_cfg=dict(
+            type='Pretrained', checkpoint=str(tmp_path / 'timm.pth')))
+    model.init_weights()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.eval()(x)[0],
+            source.forward_features(x)[:, 0],
+            atol=1e-4,
+            rtol=0)
+    assert any('Dropped: head.weight' in line for line in log)
+    # Where the names stand below another one, `prefix` takes them.
+    torch.save({f'net.{k}': v
+                for k, v in source.state_dict().items()},
+               tmp_path / 'net.pth')
+    other = PEViT(
+        ARCH,
+        img_size=64,
+        pos_encoding='learned',
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint=str(tmp_path / 'net.pth'),
+            prefix='net.'))
+    other.init_weights()
+    for a, b in zip(model.parameters(), other.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_backbone_loads_timm_resized(log):
+    source = timm_vit()
+    model = build(pos_encoding='learned', img_size=(96, 48))
+    model.load_state_dict(source.state_dict())
+    expected = torch.nn.functional.interpolate(
+        source.pos_embed[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2),
+        size=(6, 3),
+        mode='bicubic')
+    torch.testing.assert_close(model.pos_embed[:, 1:],
+                               expected.flatten(2).transpose(1, 2))
+    assert any('4x4 resized to 6x3' in line for line in log)
+    rpe = build()
+    rpe.load_state_dict(source.state_dict(), strict=False)
+    assert any('initialised: backbone.rpe.reference' in line for line in log)
+    mixed = build(pos_encoding='learned', patch_embed='mixed')
+    start = mixed.patch_embed.projection.bias.clone()
+    mixed.load_state_dict(source.state_dict(), strict=False)
+    assert torch.equal(mixed.patch_embed.projection.bias, start)
+    assert torch.equal(mixed.pos_embed, source.pos_embed)
+
+
+def test_backbone_refuses_half_of_timm():
+    state = timm_vit().state_dict()
+    del state['blocks.1.attn.proj.bias']
+    model = build(pos_encoding='learned')
+    with pytest.raises(ValueError, match='layers.1.attn.proj.bias'):
+        model.load_state_dict(state, strict=False)
+    with pytest.raises(ValueError, match='register tokens'):
+        model.load_state_dict(
+            timm_vit(reg_tokens=2).state_dict(), strict=False)
+
+
+def test_classifier_loads_timm(tmp_path):
+    """A whole classifier, head included, by `load_from`."""
+    from mmengine.registry import DefaultScope
+    from mmpretrain.registry import MODELS as PRETRAIN
+    source = timm_vit()
+    torch.save(dict(model=source.state_dict()), tmp_path / 'timm.pth')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = PRETRAIN.build(
+            dict(
+                type='ImageClassifier',
+                backbone=dict(
+                    type='hime_mm.PEViT',
+                    arch=ARCH,
+                    img_size=64,
+                    pos_encoding='learned'),
+                head=dict(
+                    type='VisionTransformerClsHead',
+                    num_classes=5,
+                    in_channels=32)))
+    load_checkpoint(model, str(tmp_path / 'timm.pth'), strict=True)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.eval()(x), source(x), atol=1e-4, rtol=0)
+    # Its own checkpoints go through unchanged.
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'own.pth')
+    load_checkpoint(model, str(tmp_path / 'own.pth'), strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), source(x), atol=1e-4, rtol=0)

@@ -201,3 +201,64 @@ def test_browse_shows_what_the_device_will_encrypt(pictures, tmp_path):
         assert (blocks[:, :1] == blocks[:, 1:]).all()
         assert (blocks[:, :, :, :, :1] == blocks[:, :, :, :, 1:]).all()
         assert img.std() > 5
+
+
+def test_experiment(pictures, tmp_path):
+    """Two rows of the table, one of them a control, and the report."""
+    (tmp_path / 'data').mkdir()
+    for name, split in (('train', 'train'), ('test', 'val')):
+        (tmp_path / 'data' / name).symlink_to(pictures / split)
+    options = ('--profile', 'cpu', '--work-dir', tmp_path / 'out')
+    start = ('tools/experiments/caltech101.py', 'run', '--data-root',
+             tmp_path / 'data', '--seeds', '3', '--rows', 'rs_rpe',
+             'rs_rpe_on_plain', *options)
+    run(start)
+    results = {
+        path.parents[1].name: json.loads(path.read_text())
+        for path in (tmp_path / 'out').rglob('result.json')
+    }
+    assert sorted(results) == ['rs_rpe', 'rs_rpe_on_plain']
+    trained, control = results.values()
+    if trained['row'] != 'rs_rpe':
+        trained, control = control, trained
+    assert [epoch for epoch, _ in trained['curve']] == [3, 6, 9, 12]
+    assert trained['curve'][-1][1] == trained['top1']
+    # Without positions the encryption makes no difference.
+    assert control['top1'] == trained['top1']
+    assert trained['environment']['torch'] == torch.__version__
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.json')}
+    text = run(start,
+               ('tools/experiments/caltech101.py', 'report', '--curves',
+                tmp_path / 'curves.png', *options))
+    # What is there is not done again.
+    assert before == {
+        p: p.stat().st_mtime_ns
+        for p in tmp_path.rglob('*.json')
+    }
+    assert f'| RS + RPE | `shuffle` | {trained["top1"]:.1f} |' in text
+    assert '| MI, g = 2 | `mix2` | not run |' in text
+    assert cv2.imread(str(tmp_path / 'curves.png')) is not None
+
+
+def test_experiment_refuses(pictures, tmp_path):
+    tool = ROOT / 'tools/experiments/caltech101.py'
+    for args, message in (
+        (['--rows', 'nothing'], "unknown rows ['nothing']"),
+        (['--data-root', tmp_path], "no folder 'train'")):
+        done = subprocess.run(
+            [sys.executable, tool, 'run', '--data-root', pictures,
+             *map(str, args)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path)
+        assert done.returncode == 1 and message in done.stderr
+
+
+def test_benchmark_prints_its_table():
+    text = run(('tools/benchmark_training.py', '--size', 'tiny', '--batch',
+                '1', '--cipher-batch', '2', '--repeats', '1', '--ciphers',
+                'shuffle', 'mix2', '--device', 'cpu'))
+    for line in ("MMPretrain's DeiT", 'PEViT, RPE ', 'shuffle, uint8',
+                 'mix2, float32', 'PEViT, RPE <= 1.03 x plain',
+                 'shuffle <= 2% of a step'):
+        assert line in text, text

@@ -324,8 +324,9 @@ def report(args) -> None:
     print('| --- | --- | --- | --- | --- | --- |')
     for row in ROWS:
         runs = results.get(row.name)
+        cipher = f'`{row.cipher}`' if row.cipher else ''
         if runs is None:
-            print(f'| {row.title} | {row.cipher or ""} | not run | | | 0 |')
+            print(f'| {row.title} | {cipher} | not run | | | 0 |')
             continue
         top1 = [one['top1'] for one in runs]
         gap = ''
@@ -333,14 +334,15 @@ def report(args) -> None:
             gap = statistics.mean(top1) - statistics.mean(
                 one['top1'] for one in base)
             gap = f'{gap:+.1f}'
-        cipher = f'`{row.cipher}`' if row.cipher else ''
         print(f'| {row.title} | {cipher} | {mean_std(top1)} | {gap} | '
               f'{mean_std([one["top5"] for one in runs])} | {len(runs)} |')
-    some = next(iter(results.values()))[0]
-    print('\n' + ', '.join(f'{k} {v}'
-                           for k, v in some['environment'].items()))
-    hours = sum(one['seconds'] for runs in results.values()
-                for one in runs) / 3600
+    runs = [one for runs in results.values() for one in runs]
+    print()
+    for key in runs[0]['environment']:
+        # More than one where runs were made at several times.
+        values = sorted({str(one['environment'][key]) for one in runs})
+        print(f'{key} {" / ".join(values)}', end=', ')
+    hours = sum(one['seconds'] for one in runs) / 3600
     print(f'{hours:.1f} hours of runs in all')
     if args.curves:
         draw_curves(results, Path(args.curves), PROFILES[args.profile])

@@ -1,45 +1,12 @@
-# The plain twin: a small ViT with 4-pixel patches on CIFAR-100, from scratch on
-# one GPU, or a CPU with patience. The data set is downloaded by MMPretrain.
-_base_ = [
-    'mmpretrain::_base_/datasets/cifar100_bs16.py',
-    'mmpretrain::_base_/default_runtime.py',
-    '../_base_/schedules/adamw_100e.py',
-]
+# The plain twin on CIFAR-100: as on CIFAR-10.
+_base_ = ['./vit-tiny_plain_1xb128-200e_cifar10.py']
 
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='VisionTransformer',
-        arch=dict(
-            embed_dims=192,
-            num_layers=9,
-            num_heads=6,
-            feedforward_channels=384),
-        img_size=32,
-        patch_size=4),
-    head=dict(
-        type='VisionTransformerClsHead',
-        num_classes=100,
-        in_channels=192,
-        loss=dict(
-            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
-    init_cfg=[
-        dict(type='TruncNormal', layer='Linear', std=.02),
-        dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
-    ],
-    train_cfg=dict(augments=[
-        dict(type='Mixup', alpha=0.8),
-        dict(type='CutMix', alpha=1.0)
-    ]))
-train_dataloader = dict(batch_size=128, num_workers=4)
-val_dataloader = dict(batch_size=256, num_workers=4)
-test_dataloader = val_dataloader
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_epochs=200)
-
-default_hooks = dict(
-    logger=dict(interval=100),
-    checkpoint=dict(interval=5, max_keep_ckpts=1),
-    # MMPretrain's own hook draws the batch before it is encrypted.
-    visualization=dict(
-        _delete_=True, type='hime_mm.EncryptedVisualizationHook'))
+data_preprocessor = dict(
+    num_classes=100,
+    mean=[129.304, 124.070, 112.434],
+    std=[68.170, 65.392, 70.418])
+model = dict(head=dict(num_classes=100))
+_data = dict(type='CIFAR100', data_root='data/cifar100')
+train_dataloader = dict(dataset=_data)
+val_dataloader = dict(dataset=_data)
+test_dataloader = dict(dataset=_data)

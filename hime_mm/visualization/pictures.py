@@ -96,9 +96,15 @@ def side_by_side(images: Sequence[np.ndarray],
         mode = cv2.INTER_NEAREST if height >= h else cv2.INTER_AREA
         part = cv2.resize(image, size, interpolation=mode)
         if captions is not None:
+            font = cv2.FONT_HERSHEY_SIMPLEX
+            wide = cv2.getTextSize(captions[i], font, 0.42, 1)[0][0] + 4
+            # Room for the whole line above a narrow image.
+            part = cv2.copyMakeBorder(
+                part, 0, 0, 0, max(0, wide - part.shape[1]),
+                cv2.BORDER_CONSTANT, value=(255, 255, 255))
             bar = np.full((22, part.shape[1], 3), 255, np.uint8)
-            cv2.putText(bar, captions[i], (2, 15), cv2.FONT_HERSHEY_SIMPLEX,
-                        0.42, (30, 30, 30), 1, cv2.LINE_AA)
+            cv2.putText(bar, captions[i], (2, 15), font, 0.42, (30, 30, 30),
+                        1, cv2.LINE_AA)
             part = np.vstack([bar, part])
         if parts:
             parts.append(np.full((len(part), _GAP, 3), 255, np.uint8))

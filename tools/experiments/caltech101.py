@@ -43,6 +43,9 @@ class Row:
         pos (str): ``pos_encoding`` of the PEViT. Learned positions start
             from the sine table: from random ones, short training learns none.
         mixed (int, optional): ``num_splits`` of the mixed embedding.
+        std (float, optional): For images without means: what they are
+            divided by, after 128 is taken off. Measured on 400 encrypted
+            training images. None normalizes as for ImageNet.
         trained_as (str, optional): For a control: the row whose checkpoint
             is tested, without training, on the images of this one.
     """
@@ -51,6 +54,7 @@ class Row:
     cipher: Optional[str] = None
     pos: str = 'rpe'
     mixed: Optional[int] = None
+    std: Optional[float] = None
     trained_as: Optional[str] = None
 
 
@@ -62,11 +66,14 @@ ROWS = [
     Row('mi4', 'MI, g = 4', 'mix4', 'learned', 4),
     Row('rs_mi2', 'RS + MI, g = 2', 'mix2+shuffle', mixed=2),
     Row('rs_mi2_center', 'RS + MI, g = 2, centred', 'mix2+center+shuffle',
-        mixed=2),
-    Row('rs_center', 'RS + center', 'center+shuffle'),
-    Row('rs_center_erode1', 'RS + center + erode 1', 'center+erode1+shuffle'),
-    Row('rs_center_erode2', 'RS + center + erode 2', 'center+erode2+shuffle'),
-    Row('rs_center_erode4', 'RS + center + erode 4', 'center+erode4+shuffle'),
+        mixed=2, std=18.),
+    Row('rs_center', 'RS + center', 'center+shuffle', std=40.),
+    Row('rs_center_erode1', 'RS + center + erode 1', 'center+erode1+shuffle',
+        std=38.),
+    Row('rs_center_erode2', 'RS + center + erode 2', 'center+erode2+shuffle',
+        std=37.),
+    Row('rs_center_erode4', 'RS + center + erode 4', 'center+erode4+shuffle',
+        std=35.),
     Row('rs_erode2', 'RS + erode 2', 'erode2+shuffle'),
     Row('plain_on_rs', 'control: plain ViT tested on RS', 'shuffle', 'learned',
         trained_as='plain'),
@@ -144,6 +151,8 @@ def row_config(row: Row, seed: int, profile: Profile, data_root: str) -> Config:
     test.dataset.pipeline[1].scale = profile.resize
     test.dataset.pipeline[2].crop_size = profile.crop
     trained = next((r for r in ROWS if r.name == row.trained_as), row)
+    if trained.std is not None:
+        cfg.data_preprocessor.update(mean=[128.] * 3, std=[trained.std] * 3)
     if trained.cipher is not None:
         if trained.mixed:
             cfg.model.backbone.update(

@@ -2,14 +2,15 @@
 """What training on encrypted images costs, as ratios measured in one run.
 
 A training step (forward, loss, backward, AdamW) of each PEViT against the
-plain DeiT of MMPretrain, and the encryption of a batch on the device against
-that step.  Times depend on the machine; quote the ratios.
+plain DeiT of MMPretrain, and what encrypting adds to the data preprocessor
+against that step.  Times depend on the machine; quote the ratios.
 """
 
 import argparse
 import os
 import platform
 import time
+from functools import partial
 from typing import Callable, Dict, List
 
 import mmpretrain
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 import hime_mm
-from hime_mm.models import BatchCipher
+from hime_mm.models import EncryptClsDataPreprocessor
 
 WIDTHS = dict(tiny=192, small=384, base=768)
 STEP_GOAL, CIPHER_GOAL = 1.03, 0.02
@@ -104,6 +106,14 @@ def training_step(backbone: dict, args: argparse.Namespace) -> Callable:
     return step
 
 
+def preprocess(module: ClsDataPreprocessor, inputs: torch.Tensor,
+               samples: List[DataSample]) -> dict:
+    """What a training step starts with."""
+    # Mixup would add up over the rounds.
+    samples = [DataSample().set_gt_label(s.gt_label) for s in samples]
+    return module(dict(inputs=inputs, data_samples=samples), training=True)
+
+
 def time_all(calls: Dict[str, Callable], repeats: int,
              device: str) -> Dict[str, List[float]]:
     """Time the calls in turn, so that a busy moment hits all of them."""
@@ -157,29 +167,52 @@ def main() -> None:
 
     batch = torch.randint(
         0, 256, (args.cipher_batch, 3, 224, 224), dtype=torch.uint8)
-    batch = batch.to(device)
+    inputs = batch.to(device)
+    samples = [
+        DataSample().set_gt_label(i % 1000) for i in range(args.cipher_batch)
+    ]
+    norm = dict(
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True,
+        num_classes=1000)
     calls = {}
-    for text in args.ciphers:
-        for kind in ('uint8', 'float32'):
-            images = batch.to(getattr(torch, kind))
-            calls[f'{text}, {kind}'] = (
-                lambda cipher=BatchCipher(text), images=images: cipher(images))
+    # After Mixup pixels have to be rounded first.
+    for title, augments in (('', None), (', with Mixup',
+                                         dict(type='Mixup', alpha=0.8))):
+        options = dict(norm)
+        if augments:
+            options['batch_augments'] = dict(augments=augments)
+        modules = {f'no cipher{title}': ClsDataPreprocessor(**options)}
+        for text in args.ciphers:
+            modules[text + title] = EncryptClsDataPreprocessor(text, **options)
+        for name, module in modules.items():
+            calls[name] = partial(preprocess, module.to(device), inputs,
+                                  samples)
     times = time_all(calls, args.repeats, device)
     # A step of as many images as are encrypted.
     factor = args.cipher_batch / args.batch
     best = min(steps[MAIN]) * factor
     median = np.median(steps[MAIN]) * factor
-    print(f'\n{"encrypting " + str(args.cipher_batch) + " images":26} '
-          f'{"best ms":>9} {"median ms":>10} {"% of their step":>17}')
-    for key, values in times.items():
-        print(f'{key:26} {min(values) * 1e3:9.1f} '
-              f'{np.median(values) * 1e3:10.1f} '
-              f'{min(values) / best:8.2%} /{np.median(values) / median:7.2%}')
+    title = f'preprocessing {args.cipher_batch} images'
+    print(f'\n{title:36} {"best ms":>9} {"median ms":>10} '
+          f'{"% of their step":>17}')
+    shares = {}
+    for name, values in times.items():
+        none = times['no cipher, with Mixup' if name.endswith('Mixup') else
+                     'no cipher']
+        low = min(values) - min(none)
+        mid = float(np.median(np.array(values) - np.array(none)))
+        shares[name] = (low / best, mid / median)
+        added = ''
+        if values is not none:
+            added = f'+{low / best:7.2%} /{mid / median:7.2%}'
+        print(f'{name:36} {min(values) * 1e3:9.1f} '
+              f'{np.median(values) * 1e3:10.1f} {added:>17}')
 
     print()
     ratio = ratios[MAIN]
-    share = (min(times[f'{args.ciphers[0]}, uint8']) / best,
-             float(np.median(times[f'{args.ciphers[0]}, uint8']) / median))
+    share = shares[f'{args.ciphers[0]}, with Mixup']
     for what, (low, mid), goal, form in (
         (f'{MAIN} <= {STEP_GOAL} x plain', ratio, STEP_GOAL, '.3f'),
         (f'{args.ciphers[0]} <= {CIPHER_GOAL:.0%} of a step', share,

@@ -109,7 +109,7 @@ def views(dataset, index):
     return view(before, boxes, labels), view(after, mapped, labels)
 
 
-def encrypt_last(dataset, cipher):
+def encrypt_last(dataset, cipher, fit):
     """Have a pipeline encrypt as the data preprocessor will, for a look."""
     while 'pipeline' not in dataset:
         if 'dataset' not in dataset:
@@ -121,7 +121,7 @@ def encrypt_last(dataset, cipher):
             type='hime_mm.Encrypt',
             cipher=cipher.to_dict(),
             patch_size=cipher.patch_size,
-            fit='error'))
+            **fit))
 
 
 def loads_encrypted(dataset):
@@ -163,7 +163,11 @@ def main():
         raise SystemExit(f'{args.config} has no `{args.phase}_dataloader`')
     cipher = cipher_on_device(cfg)
     if cipher is not None:
-        encrypt_last(loader.dataset, cipher)
+        node = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+        fit = dict(fit='error')
+        if node.get('pad_size_divisor', 1) > 1:
+            fit = dict(fit='pad', pad_val=node.get('pad_value', 0))
+        encrypt_last(loader.dataset, cipher, fit)
     dataset = DATASETS.build(loader.dataset)
     while type(dataset).__name__ in ('RepeatDataset', 'ClassBalancedDataset'):
         # They repeat images, and leave them as they are.

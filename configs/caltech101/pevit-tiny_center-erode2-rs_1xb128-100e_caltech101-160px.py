@@ -4,7 +4,11 @@
 _base_ = ['./vit-tiny_plain_1xb128-100e_caltech101-160px.py']
 
 data_preprocessor = dict(
-    type='hime_mm.EncryptClsDataPreprocessor', cipher='center+erode2+shuffle')
+    type='hime_mm.EncryptClsDataPreprocessor',
+    cipher='center+erode2+shuffle',
+    # The statistics of such images: the means are gone.
+    mean=[128.0, 128.0, 128.0],
+    std=[37.0, 37.0, 37.0])
 model = dict(
     backbone=dict(
         type='hime_mm.PEViT',

@@ -16,7 +16,16 @@ param_scheduler = [
         convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5)
 ]
-# 5e-4 for each 512 images of the batch, whatever the GPUs.
+# Tokens that other backbones have are no weights either.
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={
+            '.reference': dict(decay_mult=0.0),
+            '.dist_token': dict(decay_mult=0.0),
+            '.reg_token': dict(decay_mult=0.0),
+        }))
+# 5e-4 for each 512 images of the batch, whatever the GPUs. `eta_min` stays:
+# lower it for batches of less than 64.
 auto_scale_lr = dict(base_batch_size=1024, enable=True)
 default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=3),

@@ -1,5 +1,5 @@
 # PEViT-Ti without any position on shuffled patches (RS), encrypted on the
-# device. The paper reports its 78.7 for PEViT-B like this.
+# device.
 _base_ = ['./deit-tiny_plain_4xb256-300e_in1k.py']
 
 data_preprocessor = dict(

@@ -397,8 +397,7 @@ def _unwrapped(model: Any) -> Any:
         raise ClientError(
             f'the {type(preprocessor).__name__} of this model encrypts what it '
             'gets, and the picture is encrypted already: build the model with '
-            "`data_preprocessor.type='ClsDataPreprocessor'` and without its "
-            '`cipher`')
+            '`data_preprocessor.cipher=None`')
     return model
 
 

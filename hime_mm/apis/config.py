@@ -174,15 +174,25 @@ def _manifest(place: str, step: dict, node: dict) -> Optional[Manifest]:
         raise ValueError(f'`{place}`: {error}{remedy}') from None
 
 
-def _check_neighbours(place: str, steps: Sequence, flips: bool) -> None:
+def _keeps_grey(cipher: Optional[Cipher]) -> bool:
+    """Whether mid-grey means something in images of a cipher."""
+    return cipher is not None and any(
+        step.name in ('center', 'drop')
+        or getattr(step, 'form', None) == 'filled' for step in cipher.steps)
+
+
+def _check_neighbours(place: str, steps: Sequence, flips: bool,
+                      cipher: Optional[Cipher] = None) -> None:
     """Warn of what changes encrypted images."""
     harmless = ('Pack', 'LoadImage', 'LoadAnnotations', 'Filter')
     if flips:
         harmless += ('RandomFlip', )
+    if cipher is not None and not _keeps_grey(cipher):
+        harmless += ('ColorJitter', )
     for step in steps:
         short = _name(step).rpartition('.')[2]
         if _is(step, EncryptedAugment):
-            if not place.startswith(('val_', 'test_')):
+            if not place.startswith(('val_', 'test_', 'tta_')):
                 continue
             if _is(step, PatchReshuffle):
                 raise ValueError(
@@ -208,7 +218,7 @@ def _load_use(place: str, index: int, steps: Sequence, node: dict) -> _Use:
     fixed = cipher is not None and any(
         step.scope == 'dataset' for step in cipher.steps)
     others = [*steps[:index], *steps[index + 1:]]
-    _check_neighbours(place, others, flips=not fixed)
+    _check_neighbours(place, others, flips=not fixed, cipher=cipher)
     coordinates = step.get('coordinates', 'encrypted')
     if coordinates == 'original':
         if manifest is not None:
@@ -227,26 +237,34 @@ def _load_use(place: str, index: int, steps: Sequence, node: dict) -> _Use:
 
 
 def _encrypts_batches(node: Any) -> bool:
-    """Whether a config dict is of a data preprocessor of ours."""
+    """Whether a config dict is of a data preprocessor that encrypts."""
     name = _name(node)
     own = MODELS.module_dict
-    return _is_ours(name, set(own)) and issubclass(
-        own[name.rpartition('.')[2]], EncryptClsDataPreprocessor)
+    if not _is_ours(name, set(own)) or not issubclass(
+            own[name.rpartition('.')[2]], EncryptClsDataPreprocessor):
+        return False
+    # Said in so many words, it leaves images as they are.
+    return 'cipher' not in node or node['cipher'] is not None
+
+
+def _preprocessor(cfg: dict) -> Tuple[str, dict]:
+    """The data preprocessor that the model will have, and its place."""
+    place, node = 'data_preprocessor', cfg.get('data_preprocessor')
+    model = cfg.get('model') or {}
+    # The runner hands over the outer one only where the model names none.
+    for prefix, owner in (('model', model),
+                          ('model.module', model.get('module') or {})):
+        if 'data_preprocessor' in owner:
+            place = f'{prefix}.data_preprocessor'
+            node = owner['data_preprocessor']
+    return place, node or {}
 
 
 def _preprocessor_use(cfg: dict) -> Optional[_Use]:
     """The cipher of a data preprocessor that encrypts on the device."""
-    model = cfg.get('model') or {}
-    outer = cfg.get('data_preprocessor')
-    place, node = 'data_preprocessor', outer
-    # The runner hands over the outer one only where the model has none.
-    for prefix, owner in (('model', model),
-                          ('model.module', model.get('module') or {})):
-        if owner.get('data_preprocessor') is not None:
-            place = f'{prefix}.data_preprocessor'
-            node = owner['data_preprocessor']
+    place, node = _preprocessor(cfg)
     if not _encrypts_batches(node):
-        if _encrypts_batches(outer):
+        if _encrypts_batches(cfg.get('data_preprocessor')):
             raise ValueError(
                 f'`data_preprocessor` encrypts, but `{place}` takes its '
                 'place, which does not: images would pass in plain. Put the '
@@ -259,7 +277,46 @@ def _preprocessor_use(cfg: dict) -> Optional[_Use]:
         cipher = BatchCipher(node['cipher'], node.get('patch_size')).cipher
     except (TypeError, ValueError) as error:
         raise type(error)(f'`{place}`: {error}') from None
+    if node.get('pad_size_divisor', 1) == 1:
+        for path, owner in _walk(cfg):
+            steps = owner.get('pipeline')
+            if '_dataloader' in path and isinstance(steps, (list, tuple)):
+                _check_size(f'{path}.pipeline', steps, place, cipher)
     return _Use(place, cipher)
+
+
+# Transforms that fix the size of an image, and where they have it.
+_SIZES = {
+    'CenterCrop': 'crop_size',
+    'RandomCrop': 'crop_size',
+    'RandomResizedCrop': 'scale',
+    'Resize': 'scale'
+}
+
+
+def _check_size(place: str, steps: Sequence, where: str,
+                cipher: Cipher) -> None:
+    """See that a pipeline ends with a size that the cipher can cut up."""
+    size = None
+    for i, step in enumerate(steps):
+        short = _name(step).rpartition('.')[2]
+        if short in _SIZES:
+            size = step.get(_SIZES[short])
+            if step.get('keep_ratio'):
+                size = None
+            at, name = f'{place}.{i}.{_SIZES[short]}', short
+        elif short.startswith(('ResizeEdge', 'Pad')):
+            size = None
+    if size is None:
+        return
+    sides = [size] if isinstance(size, int) else list(size)
+    if any(isinstance(side, int) and side % cipher.patch_size
+           for side in sides):
+        raise ValueError(
+            f'`{at}` is {size}, which holds no whole number of patches of '
+            f'side {cipher.patch_size}, but `{where}` encrypts what {name} gives: '
+            'choose a multiple, or set `pad_size_divisor='
+            f'{cipher.patch_size}` there')
 
 
 def cipher_on_device(cfg: dict) -> Optional[Cipher]:
@@ -312,7 +369,11 @@ def _check_pipelines(cfg: dict, on_device: Optional[_Use]) -> List[_Use]:
                     _Use(f'{place}.{i}',
                          getattr(transforms, short)(**args).cipher))
             if ours:
-                _check_neighbours(place, steps[ours[-1] + 1:], flips=False)
+                _check_neighbours(
+                    place,
+                    steps[ours[-1] + 1:],
+                    flips=False,
+                    cipher=found[-1].cipher)
             if not path or key != 'pipeline' or loads or not steps:
                 continue
             if _holds(inner, LoadEncryptedMeta):
@@ -353,7 +414,7 @@ def _vit_patch(backbone: dict) -> Optional[int]:
     from mmpretrain.models.backbones import VisionTransformer
     from mmpretrain.registry import MODELS as HOST_MODELS
     short = _name(backbone).rpartition('.')[2]
-    if short == 'TIMMPEViT':
+    if short in ('TIMMPEViT', 'TIMMBackbone'):
         size = backbone.get('patch_size')
         if size is None:
             size = timm_patch_size(backbone.get('model_name', ''))
@@ -406,17 +467,22 @@ def _check_backbone(backbone: dict, use: _Use) -> None:
     elif not ours:
         _warn(f'`model.backbone` is {_name(backbone)}, which learns positions,'
               f' but `{use.place}` moves patches: they mean nothing then. Use '
-              "`type='hime_mm.PEViT'` with `pos_encoding='rpe'`.")
+              "`type='hime_mm.PEViT'`, or 'hime_mm.TIMMPEViT' for a model of "
+              "timm, with `pos_encoding='rpe'`.")
 
 
-def _check_augments(model: dict, uses: List[_Use]) -> None:
+def _check_augments(cfg: dict, uses: List[_Use]) -> None:
     """Compare the ciphers of training with MMPretrain's batch augmentations.
 
     On the device they come before the encryption, and may be what they like.
     """
-    options = model.get('train_cfg')
-    preprocessor = model.get('data_preprocessor') or {}
-    options = preprocessor.get('batch_augments', options)
+    model = cfg.get('model') or {}
+    model = model.get('module') or model
+    _, node = _preprocessor(cfg)
+    place = 'data_preprocessor.batch_augments'
+    options = node.get('batch_augments')
+    if 'batch_augments' not in node:
+        place, options = 'model.train_cfg', model.get('train_cfg')
     augments = options.get('augments') if isinstance(options, dict) else None
     augments = [augments] if isinstance(augments, dict) else augments or ()
     for use in uses:
@@ -429,10 +495,10 @@ def _check_augments(model: dict, uses: List[_Use]) -> None:
             if short == 'PatchCutMix' and augment.get('patch_size',
                                                       16) != side:
                 raise ValueError(
-                    '`model.train_cfg.augments`: the patches of PatchCutMix '
+                    f'`{place}.augments`: the patches of PatchCutMix '
                     f'do not fit {use.source}: set its `patch_size={side}`')
             if short in ('CutMix', 'ResizeMix'):
-                _warn(f'`model.train_cfg.augments`: {short} works on encrypted '
+                _warn(f'`{place}.augments`: {short} works on encrypted '
                       'images, and its edges run through patches. Use '
                       f"`type='hime_mm.PatchCutMix', patch_size={side}`.")
 
@@ -540,11 +606,12 @@ def check_config(cfg: Config) -> Config:
     coordinates. Where data are not there yet, a warning says what was not
     checked.
 
-    In a config that encrypts in its pipeline or on the device, a default hook that would draw
-    the plain image files is replaced by :class:`EncryptedVisualizationHook`,
-    with a warning; a custom one is an error. For an encrypted data set the
-    hosts' hooks stay, since they can show encrypted files only; but not with
-    ``coordinates='original'``, whose boxes they would put at wrong places.
+    In a config that encrypts in its pipeline or on the device, a default hook
+    that would draw the plain images is replaced by
+    :class:`EncryptedVisualizationHook`, with a warning; a custom one is an
+    error. For an encrypted data set the hosts' hooks stay, since they can show
+    encrypted files only; but not with ``coordinates='original'``, whose boxes
+    they would put at wrong places.
 
     Args:
         cfg (:obj:`Config`): The config, modified in place.
@@ -576,7 +643,7 @@ def check_config(cfg: Config) -> Config:
     for use in uses:
         if use.cipher is not None:
             _check_backbone(backbone, use)
-    _check_augments(model.get('module') or model, uses)
+    _check_augments(plain, uses)
     _check_phases(uses)
     _check_evaluators(plain, uses)
     _replace_hooks(cfg, plain, uses)

@@ -630,11 +630,19 @@ def test_shuffled_pictures_through_a_classifier(picture, pos_encoding):
 
 
 def test_a_model_that_would_encrypt_again(picture):
+    from mmpretrain.models import ClsDataPreprocessor
+
     from hime_mm.models import EncryptClsDataPreprocessor
     model = classifier()
     model.data_preprocessor = EncryptClsDataPreprocessor('shuffle')
-    with pytest.raises(ClientError, match="type='ClsDataPreprocessor'"):
-        Client('shuffle').predict(picture, model)
+    client = Client('shuffle', dict(resize=(192, 192)))
+    with pytest.raises(ClientError, match='cipher=None'):
+        client.predict(picture, model)
+    sealed = client.encrypt(picture)
+    model.data_preprocessor = EncryptClsDataPreprocessor(None)
+    found = client.predict(sealed, model).pred_score
+    model.data_preprocessor = ClsDataPreprocessor()
+    assert torch.equal(found, client.predict(sealed, model).pred_score)
 
 
 @pytest.mark.filterwarnings('ignore')

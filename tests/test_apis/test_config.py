@@ -136,6 +136,61 @@ def test_a_timm_backbone():
     assert check('shuffle', model_name='resnet18') == []
 
 
+def test_no_data_preprocessor_is_one_too():
+    """The runner leaves a None in the model alone."""
+    cfg = on_device()
+    cfg.model.data_preprocessor = None
+    with pytest.raises(ValueError, match='pass in plain'):
+        check_config(cfg)
+
+
+def test_a_cipher_of_none():
+    """Images are encrypted already, or shall stay plain."""
+    assert check_config(
+        on_device(None, pipeline=[dict(type='hime_mm.LoadEncryptedMeta')]))
+    inner = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher=None)
+    with pytest.raises(ValueError, match='pass in plain'):
+        check_config(on_device(inner=inner))
+
+
+@pytest.mark.parametrize('step, fine', [
+    (dict(type='CenterCrop', crop_size=224), True),
+    (dict(type='CenterCrop', crop_size=230), False),
+    (dict(type='mmpretrain.RandomResizedCrop', scale=(224, 100)), False),
+    (dict(type='Resize', scale=(48, 32)), True),
+    (dict(type='Resize', scale=(48, 33)), False),
+    (dict(type='Resize', scale=(48, 33), keep_ratio=True), True),
+    (dict(type='ResizeEdge', scale=230), True),
+])
+def test_sizes_for_encryption_on_the_device(step, fine):
+    for before, after in (([], []), ([dict(type='CenterCrop', crop_size=7)],
+                                     [dict(type='RandomFlip', prob=.5)])):
+        cfg = on_device(pipeline=[*before, step, *after])
+        cfg.val_dataloader = cfg.pop('train_dataloader')
+        if fine:
+            check_config(cfg)
+            continue
+        with pytest.raises(
+                ValueError, match=rf'val_dataloader.*\.{len(before)}\..*16'):
+            check_config(cfg)
+        cfg.data_preprocessor.pad_size_divisor = 16
+        check_config(cfg)
+
+
+@pytest.mark.parametrize('name, warned', [('vit_tiny_patch16_224', True),
+                                          ('resnet18', False)])
+def test_a_timm_backbone_of_mmpretrain(name, warned):
+    cfg = on_device()
+    cfg.model.backbone = dict(type='TIMMBackbone', model_name=name)
+    with warnings_of() as lines:
+        check_config(cfg)
+    assert any('TIMMPEViT' in line for line in lines) is warned
+    if warned:
+        cfg.data_preprocessor.patch_size = 8
+        with pytest.raises(ValueError, match='patch_size=8'):
+            check_config(cfg)
+
+
 @pytest.mark.parametrize('first', [
     dict(type='hime_mm.Encrypt', cipher='shuffle'),
     dict(type='hime_mm.LoadEncryptedMeta')
@@ -534,8 +589,9 @@ def test_augmentations_of_encrypted_images(augment, tmp_path):
         return lines
 
     assert check('train', META, augment) == []
-    line, = check('train', META, dict(type='mmpretrain.ColorJitter'))
-    assert 'ColorJitter works on encrypted images' in line
+    assert check('train', META, dict(type='mmpretrain.ColorJitter')) == []
+    line, = check('train', META, dict(type='RandomErasing'))
+    assert 'RandomErasing works on encrypted images' in line
     for phase in ('val', 'test'):
         if augment['type'].endswith('Reshuffle'):
             with pytest.raises(ValueError, match='is for training'):
@@ -545,17 +601,31 @@ def test_augmentations_of_encrypted_images(augment, tmp_path):
             assert 'is for training' in line
 
 
-def test_batch_augmentations_of_encrypted_images():
+def test_colour_and_centred_images(tmp_path):
+    (make_manifest(tmp_path, 'center+shuffle') / 'images').mkdir()
+    with warnings_of() as lines:
+        check_config(
+            loading(
+                dataset(tmp_path, META, dict(type='mmpretrain.ColorJitter')),
+                'train'))
+    assert 'ColorJitter works on encrypted images' in lines[0]
+
+
+@pytest.mark.parametrize('inside', [False, True])
+def test_batch_augmentations_of_encrypted_images(inside):
 
     def check(augments, cipher='center+erode2+shuffle', device=False):
         model = dict(
             type='ImageClassifier',
             backbone=dict(type='hime_mm.PEViT', patch_size=12),
-            train_cfg=dict(augments=augments))
-        cfg = dict(model=model)
+            train_cfg=None if inside else dict(augments=augments))
+        cfg = dict(model=model, data_preprocessor=dict())
+        if inside:
+            cfg['data_preprocessor']['batch_augments'] = dict(
+                augments=augments)
         steps = []
         if device:
-            cfg['data_preprocessor'] = dict(
+            cfg['data_preprocessor'].update(
                 type='hime_mm.EncryptClsDataPreprocessor', cipher=cipher)
         else:
             steps = [dict(type='hime_mm.Encrypt', cipher=cipher)]
@@ -667,6 +737,11 @@ def test_classification_configs(path):
             'mi2': 'mix2',
             'center-erode2-rs': 'center+erode2+shuffle'
         }[cipher]
+        if 'center' in cipher:
+            # Images without means have statistics of their own.
+            cfg.data_preprocessor.update(
+                mean=twin.data_preprocessor.mean,
+                std=twin.data_preprocessor.std)
         backbone = cfg.model.backbone
         assert backbone.pos_encoding == dict(
             mi2='learned').get(cipher, 'none' if 'nopos' in cipher else 'rpe')

@@ -238,6 +238,15 @@ def test_experiment(pictures, tmp_path):
     assert f'| RS + RPE | `shuffle` | {trained["top1"]:.1f} |' in text
     assert '| MI, g = 2 | `mix2` | not run |' in text
     assert cv2.imread(str(tmp_path / 'curves.png')) is not None
+    # Other settings do not go under the same name.
+    settings = tmp_path / 'out/rs_rpe/seed3.py'
+    settings.write_text(settings.read_text().replace('lr=0.002', 'lr=0.003'))
+    done = subprocess.run(
+        [sys.executable, *map(str, start)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT)
+    assert done.returncode == 1 and 'of other settings' in done.stderr
 
 
 def test_experiment_refuses(pictures, tmp_path):
@@ -258,7 +267,7 @@ def test_benchmark_prints_its_table():
     text = run(('tools/benchmark_training.py', '--size', 'tiny', '--batch',
                 '1', '--cipher-batch', '2', '--repeats', '1', '--ciphers',
                 'shuffle', 'mix2', '--device', 'cpu'))
-    for line in ("MMPretrain's DeiT", 'PEViT, RPE ', 'shuffle, uint8',
-                 'mix2, float32', 'PEViT, RPE <= 1.03 x plain',
+    for line in ("MMPretrain's DeiT", 'PEViT, RPE ', 'no cipher, with Mixup',
+                 'mix2, with Mixup', 'PEViT, RPE <= 1.03 x plain',
                  'shuffle <= 2% of a step'):
         assert line in text, text

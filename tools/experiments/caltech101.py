@@ -6,8 +6,9 @@
 
 The first trains every row with every seed through tools/train.py, skipping
 what is there already; the second writes the table and the curves. Interrupted
-runs go on from their last checkpoint. Images are encrypted in the pipeline,
-as 8-bit pictures, anew in every epoch.
+runs go on from their last checkpoint, with draws that start over; a folder of
+other settings is refused. Images are encrypted in the pipeline, as 8-bit
+pictures, anew in every epoch.
 """
 import argparse
 import json
@@ -185,7 +186,7 @@ def environment() -> dict:
     import torch
 
     import hime_mm
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'],
+    commit = subprocess.run(['git', 'describe', '--always', '--dirty'],
                             cwd=ROOT,
                             capture_output=True,
                             text=True).stdout.strip()
@@ -233,14 +234,34 @@ def run_one(row: Row, seed: int, profile_name: str, data_root: str,
     profile = PROFILES[profile_name]
     folder = work_dir / row.name / f'seed{seed}'
     done = folder / 'result.json'
+    cfg = row_config(row, seed, profile, data_root)
+    # Beside the folder: the runner writes its own there.
+    config = folder.with_suffix('.py')
+    if config.is_file() and config.read_text() != cfg.pretty_text:
+        raise RuntimeError(
+            f'{config} is of other settings than those of now: delete it and '
+            f'{folder}, or name another --work-dir')
     if done.is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    cfg = row_config(row, seed, profile, data_root)
-    config = folder / 'config.py'
-    cfg.dump(config)
+    config.write_text(cfg.pretty_text)
     log = folder / 'output.txt'
     start = time.time()
+    spent = folder / 'seconds.txt'
+    if spent.is_file():
+        # Of the parts before.
+        start -= float(spent.read_text())
+    try:
+        _train_or_test(row, seed, profile, profile_name, folder, config,
+                       work_dir, log, start)
+    finally:
+        spent.write_text(str(round(time.time() - start, 1)))
+
+
+def _train_or_test(row: Row, seed: int, profile: Profile, profile_name: str,
+                   folder: Path, config: Path, work_dir: Path, log: Path,
+                   start: float) -> None:
+    done = folder / 'result.json'
     if row.trained_as:
         weights = (work_dir / row.trained_as / f'seed{seed}' /
                    f'epoch_{profile.epochs}.pth')

@@ -348,6 +348,14 @@ class TIMMPEViT(BaseBackbone):
         # `init_weights` must not do that again.
         vit.is_init = True
         self.timm_model = vit
+        # A model around this one initialises all that is in it first, be it
+        # trained or not; `init_weights` puts trained weights back.
+        self._trained = None
+        if pretrained or checkpoint_path:
+            self._trained = {
+                name: value.detach().cpu().clone()
+                for name, value in vit.state_dict().items()
+            }
         self._register_load_state_dict_pre_hook(self._adapt_state)
 
         if frozen_stages > self.num_layers:
@@ -455,12 +463,20 @@ class TIMMPEViT(BaseBackbone):
             for name, part in zip(self._prefix, parts)
         }
 
+    def init_weights(self) -> None:
+        """Initialize the weights that timm has not loaded."""
+        if self._trained is not None:
+            self.timm_model.load_state_dict(self._trained)
+            self._trained = None
+        super().init_weights()
+
     def _adapt_state(self, state_dict, prefix, *args, **kwargs) -> None:
         """Fit a checkpoint to this model, and say what was done.
 
         Takes timm's names as they are, adds or drops positions as this model
         needs them, and resizes positions and patch embedding.
         """
+        self._trained = None
         inner = f'{prefix}timm_model.'
         names = [k for k in state_dict if k.startswith(prefix)]
         if not any(k.startswith(inner) for k in names):

@@ -45,8 +45,9 @@ def _saturated(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _draw_permutations(count: int, num: int, source: RandomSource,
                        device: torch.device) -> Tensor:
     """:func:`~hime_mm.ciphers.randomness.draw_permutations` on a device."""
-    raw = bytearray(draw_bytes(8 * count * num, source))
-    words = torch.frombuffer(raw, dtype=torch.int64).view(count, num)
+    raw = np.frombuffer(
+        bytearray(draw_bytes(8 * count * num, source)), np.int64)
+    words = torch.from_numpy(raw).view(count, num)
     # Torch sorts signed words only: the sign bit flipped, their order is that
     # of the unsigned ones.
     words = words.to(device, non_blocking=True) ^ torch.iinfo(torch.int64).min
@@ -67,7 +68,8 @@ def _shuffle(step, x, layout, perms):
     # The P pixels of one patch row, side by side in memory, move as one; as
     # few wide items where they make such.
     runs = x.contiguous().view(-1, side)
-    if side * x.element_size() % 8 == 0:
+    size = x.element_size()
+    if side * size % 8 == 0 and runs.storage_offset() * size % 8 == 0:
         runs = runs.view(torch.int64)
     # Row y of patch p of an image is run (p // cols · P + y) · cols + p % cols
     first = perms + perms // cols * ((side - 1) * cols)
@@ -155,8 +157,9 @@ def _noise(step, x, layout, noise):
 
 
 def _draw_orient(step, layout, channels, batch, source, device):
-    codes = draw_codes(batch * layout.num_patches, 3, source)
-    return torch.from_numpy(codes.reshape(batch, -1)).long().to(device)
+    num = layout.num_patches
+    codes = torch.from_numpy(draw_codes(batch * num, 3, source))
+    return codes.view(batch, num).long().to(device)
 
 
 @lru_cache(maxsize=8)
@@ -183,8 +186,9 @@ def _orient(step, x, layout, codes):
 
 
 def _draw_negate(step, layout, channels, batch, source, device):
-    flags = draw_codes(batch * layout.num_patches, 1, source)
-    return torch.from_numpy(flags.reshape(batch, -1)).bool().to(device)
+    num = layout.num_patches
+    flags = torch.from_numpy(draw_codes(batch * num, 1, source))
+    return flags.view(batch, num).bool().to(device)
 
 
 def _negate(step, x, layout, flags):
@@ -350,7 +354,9 @@ class BatchCipher:
         return out
 
     def __call__(self, images: Tensor, source: RandomSource = None) -> Tensor:
-        """Draw and apply, all on the device of the images."""
+        """Draw and apply. Bytes come from the CPU: eight for each patch that
+        is shuffled, two for each value of noise; the rest is on the device.
+        """
         return self.apply(images,
                           self.draw(images.shape, source, images.device))
 

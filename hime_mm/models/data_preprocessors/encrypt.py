@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from numbers import Integral
 from typing import Optional, Sequence, Union
 
 import numpy as np
@@ -8,6 +9,7 @@ from mmpretrain.models.utils import ClsDataPreprocessor
 from torch import Tensor
 
 from hime_mm.ciphers import Cipher
+from hime_mm.ciphers.randomness import RandomSource
 from hime_mm.registry import MODELS
 from .batch_cipher import BatchCipher
 
@@ -23,6 +25,9 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
     paper's code works in this order; an engineer without originals can only
     mix images up that are encrypted already.
 
+    Images are 8-bit, or floating-point on the 0–255 scale: pipelines leave
+    normalization to this class.
+
     The order is: padding, batch augmentations, encryption, channel order,
     normalization. Augmentations thus see pixels on the 0–255 scale; those
     that average or copy pixels give the same as after normalization.
@@ -32,14 +37,16 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
     scale.
 
     Args:
-        cipher (str | dict | Sequence | :obj:`Cipher`): As
-            :class:`hime_mm.transforms.Encrypt`'s.
+        cipher (str | dict | Sequence | :obj:`Cipher`, optional): As
+            :class:`hime_mm.transforms.Encrypt`'s. None encrypts nothing: for
+            images that are encrypted already, or as a plain control.
         patch_size (int, optional): Side of a patch in pixels. None is the
             cipher's own, or 16. Defaults to None.
         seed (int, optional): None draws from the operating system, anew for
             every image. A number makes a simulation that can be repeated,
-            each process of a distributed run with draws of its own; it starts
-            over with every run, a resumed one too. Defaults to None.
+            with other draws for training than for evaluation, and in each
+            process of a distributed run; it starts over with every run, a
+            resumed one too. Defaults to None.
         quantize (bool): Round to whole grey levels before and while
             encrypting, as the 8-bit files of an owner are; the output then
             equals that of the pipeline transform for the same draw. Without,
@@ -52,7 +59,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
     """
 
     def __init__(self,
-                 cipher: Union[str, dict, Sequence, Cipher],
+                 cipher: Union[None, str, dict, Sequence, Cipher],
                  patch_size: Optional[int] = None,
                  seed: Optional[int] = None,
                  quantize: bool = True,
@@ -68,26 +75,66 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             to_rgb=to_rgb,
             **kwargs)
         name = f'hime_mm.{type(self).__name__}'
+        self.batch_cipher = None
         try:
-            self.batch_cipher = BatchCipher(cipher, patch_size)
+            if cipher is not None:
+                self.batch_cipher = BatchCipher(cipher, patch_size)
             if pad_size_divisor > 1:
-                self.cipher.check_fit('pad')
+                self._check_padding()
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from None
         if seed is not None and (isinstance(seed, bool)
-                                 or not isinstance(seed, int) or seed < 0):
+                                 or not isinstance(seed, Integral)
+                                 or seed < 0):
             raise ValueError(f'{name}: `seed` must be a whole number of at '
                              f'least 0, or None, got {seed!r}')
         self.seed = seed
         self.quantize = quantize
-        self._source = None
+        # Of training, and of evaluation: how often one validates does not
+        # change what one trains on.
+        self._sources = {True: None, False: None}
         if seed is not None:
-            self._source = np.random.default_rng([seed, get_rank()])
+            self._sources = {
+                training: np.random.default_rng([seed, get_rank(), training])
+                for training in (True, False)
+            }
 
     @property
-    def cipher(self) -> Cipher:
-        """Cipher: What images are encrypted with."""
-        return self.batch_cipher.cipher
+    def cipher(self) -> Optional[Cipher]:
+        """Cipher | None: What images are encrypted with."""
+        return None if self.batch_cipher is None else self.batch_cipher.cipher
+
+    def _check_padding(self) -> None:
+        if self.cipher is not None:
+            self.cipher.check_fit('pad')
+
+    def _check_inputs(self, inputs: Union[Tensor, Sequence[Tensor]]) -> bool:
+        """Refuse what is on another scale; whether all is 8-bit."""
+        inputs = [inputs] if isinstance(inputs, Tensor) else inputs
+        name = f'hime_mm.{type(self).__name__}'
+        if len({one.shape for one in inputs}) > 1:
+            # They will be padded to the largest.
+            self._check_padding()
+        others = [one for one in inputs if one.dtype != torch.uint8]
+        for one in others:
+            if not one.is_floating_point():
+                raise TypeError(
+                    f'{name} takes 8-bit images, or floating-point ones on '
+                    f'the 0–255 scale, got {one.dtype}: load them with 8 '
+                    'bits, or encrypt in the pipeline, with `hime_mm.Encrypt`')
+        if others:
+            low = min(one.min().item() for one in others)
+            high = max(one.max().item() for one in others)
+            # Interpolation overshoots a little; black may be all there is.
+            if low < -32 or high > 287 or (low < 0 and high < 32) or (
+                    high <= 1 and any((one != one.round()).any()
+                                      for one in others)):
+                raise ValueError(
+                    f'{name} takes images on the 0–255 scale, got values from '
+                    f'{low:.4g} to {high:.4g}: leave scaling and '
+                    'normalization to it (`mean` and `std`), and remove what '
+                    'does them from the pipelines')
+        return not others
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Augment, encrypt and normalize a batch.
@@ -102,9 +149,11 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             shape (B, C, H', W'); ``img_shape`` of the samples is theirs.
 
         Raises:
+            TypeError: If the images are of another integer type.
             ValueError: If the size of the batch is no multiple of the patch
-                size.
+                size, or the images are on another scale.
         """
+        whole = self._check_inputs(data['inputs'])
         # What the host does but for what must come after the encryption.
         to_rgb, normalize = self.to_rgb, self._enable_normalize
         self.to_rgb = self._enable_normalize = False
@@ -112,7 +161,11 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             data = super().forward(data, training)
         finally:
             self.to_rgb, self._enable_normalize = to_rgb, normalize
-        inputs = self.encrypt(data['inputs'])
+        inputs = data['inputs']
+        if self.batch_cipher is not None:
+            whole = whole and float(self.pad_value).is_integer() and not (
+                training and self.batch_augments is not None)
+            inputs = self._encrypt(inputs, whole, self._sources[training])
         if to_rgb and inputs.size(1) == 3:
             inputs = inputs.flip(1)
         inputs = inputs.float()
@@ -124,18 +177,9 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         return dict(inputs=inputs, data_samples=data['data_samples'])
 
     @torch.no_grad()
-    def encrypt(self, images: Tensor) -> Tensor:
-        """Encrypt a batch with new draws.
-
-        Args:
-            images (Tensor): Shape (B, C, H, W), on the 0–255 scale.
-
-        Returns:
-            Tensor: Shape (B, C, H', W'); uint8 with ``quantize``.
-
-        Raises:
-            ValueError: If H or W is no multiple of the patch size.
-        """
+    def _encrypt(self, images: Tensor, whole: bool,
+                 source: RandomSource) -> Tensor:
+        """Encrypt a batch; ``whole`` says that it holds whole grey levels."""
         height, width = images.shape[-2:]
         side = self.cipher.patch_size
         if height % side or width % side:
@@ -145,11 +189,15 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                 f'side {side}: have the pipelines crop or resize to a '
                 f'multiple, or set `pad_size_divisor={side}`')
         if self.quantize:
-            images = images.round().clamp_(0, 255).to(torch.uint8)
-        return self.batch_cipher(images, self._source)
+            if not whole:
+                images = images.round().clamp_(0, 255)
+            images = images.to(torch.uint8)
+        return self.batch_cipher(images, source)
 
     def extra_repr(self) -> str:
         """What is shown of the module: no secret."""
+        if self.cipher is None:
+            return 'cipher=None'
         return (f'cipher={str(self.cipher)!r}, '
                 f'patch_size={self.cipher.patch_size}, seed={self.seed}, '
                 f'quantize={self.quantize}')

@@ -569,6 +569,55 @@ def test_init_weights_keeps_what_timm_made():
         torch.testing.assert_close(a, b)
 
 
+def test_trained_weights_survive_the_model_around(tmp_path):
+    """DeiT's configs initialise all linear layers of the whole model."""
+    from mmengine.registry import init_default_scope
+    from mmpretrain.registry import MODELS as HOST_MODELS
+    init_default_scope('mmpretrain')
+    path = tmp_path / 'weights.pth'
+    args = dict(
+        model_name='vit_tiny_patch16_224', depth=2, embed_dim=48, num_heads=3)
+    trained = shake(TIMMPEViT(pos_encoding='none', **args)).timm_model
+    torch.save(trained.state_dict(), path)
+
+    def classifier(**kwargs):
+        model = HOST_MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=dict(
+                    type='hime_mm.TIMMPEViT',
+                    pos_encoding='none',
+                    **args,
+                    **kwargs),
+                init_cfg=[
+                    dict(type='TruncNormal', layer='Linear', std=.02),
+                    dict(type='Constant', layer='LayerNorm', val=1., bias=0.)
+                ]))
+        model.init_weights()
+        return model.backbone
+
+    wanted = trained.state_dict()
+    loaded = classifier(checkpoint_path=str(path))
+    found = loaded.timm_model.state_dict()
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        # timm's own position of the class token is added to it.
+        if name != 'cls_token':
+            assert torch.equal(found[name], value), name
+    # Kept no longer than needed.
+    assert loaded._trained is None
+    fresh = classifier().timm_model.state_dict()
+    assert not torch.equal(fresh['blocks.0.attn.qkv.weight'],
+                           wanted['blocks.0.attn.qkv.weight'])
+    other = tmp_path / 'other.pth'
+    torch.save({k: v + 1 for k, v in wanted.items()}, other)
+    both = classifier(
+        checkpoint_path=str(path),
+        init_cfg=dict(type='Pretrained', checkpoint=str(other)))
+    assert torch.equal(both.timm_model.state_dict()['norm.bias'],
+                       wanted['norm.bias'] + 1)
+
+
 REFUSED = {
     'resnet18': ('ResNet', r'convolutions .*`conv1`'),
     'swin_tiny_patch4_window7_224': ('SwinTransformer', 'windowed attention'),

@@ -181,6 +181,22 @@ def test_a_seeded_source_repeats():
     assert not torch.equal(first[0], first[1])
 
 
+def test_odd_places_in_memory():
+    """Where a patch row is no run of aligned words."""
+    flat = torch.randint(0, 256, (1 + 2 * 3 * 32 * 48, ), dtype=torch.uint8)
+    odd = flat[1:].view(2, 3, 32, 48)
+    cipher = BatchCipher('shuffle')
+    drawn = cipher.draw(odd.shape)
+    assert torch.equal(
+        cipher.apply(odd, drawn), cipher.apply(odd.clone(), drawn))
+
+
+def test_no_images():
+    for text in ('shuffle', 'drop50', 'noise5+shuffle', 'orient'):
+        assert BatchCipher(text)(torch.zeros(0, 3, 32, 32)).shape == (0, 3, 32,
+                                                                      32)
+
+
 def test_every_step_is_covered():
     tried = {
         step.name

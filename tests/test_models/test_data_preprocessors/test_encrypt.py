@@ -151,6 +151,67 @@ def test_seed():
     assert (np.random.get_state()[1] == state).all()
 
 
+def test_evaluation_does_not_change_the_draws_of_training():
+
+    def run(validate):
+        mine = EncryptClsDataPreprocessor('shuffle', seed=0, **NORM)
+        out = []
+        for _ in range(3):
+            out.append(mine(batch_of(pictures()), True)['inputs'])
+            if validate:
+                seen = mine(batch_of(pictures()), False)['inputs']
+                assert not torch.equal(seen, out[-1])
+        return torch.cat(out)
+
+    assert torch.equal(run(True), run(False))
+
+
+@pytest.mark.parametrize('inputs', [
+    pictures().int() * 257,
+    pictures().to(torch.uint16),
+    pictures().bool(),
+])
+def test_other_integers_are_refused(inputs):
+    mine = EncryptClsDataPreprocessor('shuffle', **NORM)
+    with pytest.raises(TypeError, match=f'{inputs.dtype}.*8 bits'):
+        mine(batch_of(inputs))
+
+
+@pytest.mark.parametrize('inputs', [
+    pictures() / 255, pictures() * 257., (pictures() - 120.) / 58,
+    pictures() - 128.
+])
+def test_other_scales_are_refused(inputs):
+    mine = EncryptClsDataPreprocessor('shuffle', **NORM)
+    for listed in (True, False):
+        with pytest.raises(ValueError, match='0–255 scale, got values from'):
+            mine(batch_of(inputs, listed))
+    # Black is black on any scale, and an interpolation may overshoot.
+    for fine in (torch.zeros(2, 3, 32, 32), pictures() * 1.05 - 5):
+        mine(batch_of(fine))
+
+
+def test_pictures_of_several_sizes():
+    """They are padded, which the means would tell."""
+    inputs = [pictures(1, (3, side, 32))[0] for side in (16, 32)]
+    data = dict(inputs=inputs, data_samples=None)
+    assert EncryptClsDataPreprocessor('shuffle')(data)['inputs'].shape == (
+        2, 3, 32, 32)
+    with pytest.raises(ValueError, match="fit='pad'"):
+        EncryptClsDataPreprocessor('center+shuffle')(data)
+
+
+def test_without_a_cipher():
+    """It is the host's preprocessor then."""
+    mine = EncryptClsDataPreprocessor(None, **NORM)
+    assert mine.cipher is None and 'cipher=None' in repr(mine)
+    expected = ClsDataPreprocessor(**NORM)(batch_of(pictures()))['inputs']
+    assert torch.equal(mine(batch_of(pictures()))['inputs'], expected)
+    # Any size and padding: nothing is encrypted.
+    EncryptClsDataPreprocessor(None, pad_size_divisor=16)(
+        batch_of(pictures(shape=(3, 33, 35))))
+
+
 def test_ranks_draw_apart(monkeypatch):
     module = 'hime_mm.models.data_preprocessors.encrypt.get_rank'
     out = []

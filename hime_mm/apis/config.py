@@ -503,6 +503,25 @@ def _check_augments(cfg: dict, uses: List[_Use]) -> None:
                       f"`type='hime_mm.PatchCutMix', patch_size={side}`.")
 
 
+def _check_statistics(cfg: dict, uses: List[_Use]) -> None:
+    """See that images without means are not normalized by those of others."""
+    place, node = _preprocessor(cfg)
+    mean = node.get('mean')
+    for use in uses:
+        if use.cipher is None or not use.place.startswith(
+            ('train_dataloader.', 'data_preprocessor', 'model.')):
+            continue
+        if mean is not None and any(
+                step.name == 'center' for step in use.cipher.steps) and any(
+                    abs(value - 128) > 8 for value in mean):
+            _warn(f'`{place}` takes off the mean {list(mean)}, but '
+                  f'{use.source} leaves images of mean 128 and less contrast. '
+                  'Training goes faster with `mean=[128.0, 128.0, 128.0]` and '
+                  'the standard deviation of the encrypted images (about 40 '
+                  'for photos).')
+            return
+
+
 def _check_phases(uses: List[_Use]) -> None:
     """Compare the ciphers of training with those of evaluation."""
 
@@ -644,6 +663,7 @@ def check_config(cfg: Config) -> Config:
         if use.cipher is not None:
             _check_backbone(backbone, use)
     _check_augments(plain, uses)
+    _check_statistics(plain, uses)
     _check_phases(uses)
     _check_evaluators(plain, uses)
     _replace_hooks(cfg, plain, uses)

@@ -136,6 +136,25 @@ def test_a_timm_backbone():
     assert check('shuffle', model_name='resnet18') == []
 
 
+@pytest.mark.parametrize('cipher, mean, warned', [
+    ('center+shuffle', [123.675, 116.28, 103.53], True),
+    ('center+shuffle', [128., 128., 128.], False),
+    ('center+shuffle', None, False),
+    ('shuffle', [123.675, 116.28, 103.53], False),
+])
+def test_statistics_of_images_without_means(cipher, mean, warned):
+    device = on_device(cipher)
+    device.data_preprocessor.update(mean=mean, std=mean)
+    pipeline = on_device(
+        inner=dict(type='ClsDataPreprocessor', mean=mean, std=mean),
+        pipeline=[dict(type='hime_mm.Encrypt', cipher=cipher)])
+    pipeline.pop('data_preprocessor')
+    for cfg in (device, pipeline):
+        with warnings_of() as lines:
+            check_config(cfg)
+        assert any('mean 128' in line for line in lines) is warned
+
+
 def test_no_data_preprocessor_is_one_too():
     """The runner leaves a None in the model alone."""
     cfg = on_device()

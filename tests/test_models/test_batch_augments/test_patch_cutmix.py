@@ -96,7 +96,7 @@ def test_the_registry_does_without_mmpretrain():
 
 def test_repr():
     augment = BATCH_AUGMENTS.build(
-        dict(type='PatchCutMix', alpha=1, mode='block'))
+        dict(type='hime_mm.PatchCutMix', alpha=1, mode='block'))
     assert repr(augment) == (
         "PatchCutMix(alpha=1.0, patch_size=16, mode='block', per_image=False)")
 

@@ -46,6 +46,12 @@ def parse_args() -> argparse.Namespace:
         description='Time training steps and the encryption of a batch')
     parser.add_argument('--size', choices=sorted(WIDTHS), default='small')
     parser.add_argument(
+        '--backbones',
+        nargs='*',
+        default=list(BACKBONES),
+        choices=list(BACKBONES),
+        help=f'beside {PLAIN!r} and {MAIN!r}')
+    parser.add_argument(
         '--batch', type=int, default=16, help='images of a training step')
     parser.add_argument(
         '--cipher-batch',
@@ -152,7 +158,8 @@ def main() -> None:
 
     steps = time_all(
         {key: training_step(value, args)
-         for key, value in BACKBONES.items()}, args.repeats, device)
+         for key, value in BACKBONES.items()
+         if key in (PLAIN, MAIN, *args.backbones)}, args.repeats, device)
     print(f'{"training step":26} {"best ms":>9} {"median ms":>10} '
           f'{"x plain":>17}')
     plain = steps[PLAIN]

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
@@ -42,4 +43,7 @@ class ReferencePositionEncoding(BaseModule):
         Returns:
             Tensor: Shape (B, N, D).
         """
-        return x + self.ref_encoding(x - self.reference)
+        first, act, second, gate = self.ref_encoding
+        # W1 (z - r) + b1 = W1 z + (b1 - W1 r): no second copy of the tokens.
+        bias = F.linear(-self.reference.flatten(), first.weight, first.bias)
+        return x + gate(second(act(F.linear(x, first.weight, bias))))

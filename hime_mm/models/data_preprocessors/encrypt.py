@@ -153,7 +153,8 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             ValueError: If the size of the batch is no multiple of the patch
                 size, or the images are on another scale.
         """
-        whole = self._check_inputs(data['inputs'])
+        encrypts = self.batch_cipher is not None
+        whole = encrypts and self._check_inputs(data['inputs'])
         # What the host does but for what must come after the encryption.
         to_rgb, normalize = self.to_rgb, self._enable_normalize
         self.to_rgb = self._enable_normalize = False
@@ -162,7 +163,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         finally:
             self.to_rgb, self._enable_normalize = to_rgb, normalize
         inputs = data['inputs']
-        if self.batch_cipher is not None:
+        if encrypts:
             whole = whole and float(self.pad_value).is_integer() and not (
                 training and self.batch_augments is not None)
             inputs = self._encrypt(inputs, whole, self._sources[training])

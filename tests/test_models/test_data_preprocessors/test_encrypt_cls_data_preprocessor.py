@@ -207,7 +207,8 @@ def test_without_a_cipher():
     assert mine.cipher is None and 'cipher=None' in repr(mine)
     expected = ClsDataPreprocessor(**NORM)(batch_of(pictures()))['inputs']
     assert torch.equal(mine(batch_of(pictures()))['inputs'], expected)
-    # Any size and padding: nothing is encrypted.
+    # Any scale, size and padding: nothing is encrypted.
+    mine(batch_of(pictures().int() * 257))
     EncryptClsDataPreprocessor(None, pad_size_divisor=16)(
         batch_of(pictures(shape=(3, 33, 35))))
 

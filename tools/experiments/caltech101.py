@@ -384,7 +384,7 @@ def draw_curves(results: Dict[str, List[dict]], path: Path,
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    panels = [('paper\'s ciphers',
+    panels = [("the paper's ciphers",
                ['plain', 'rs_none', 'rs_rpe', 'mi2', 'mi4', 'rs_mi2']),
               ('hardened',
                ['plain', 'rs_rpe', 'rs_mi2_center', 'rs_center',
@@ -397,9 +397,10 @@ def draw_curves(results: Dict[str, List[dict]], path: Path,
             runs = results.get(name)
             if not runs:
                 continue
-            epochs = [epoch for epoch, _ in runs[0]['curve']]
-            values = list(zip(*[[top1 for _, top1 in one['curve']]
-                                for one in runs]))
+            # A run that was interrupted may lack a validation.
+            curves = [dict(one['curve']) for one in runs]
+            epochs = sorted(set.intersection(*map(set, curves)))
+            values = [[curve[epoch] for curve in curves] for epoch in epochs]
             color = 'black' if name == 'plain' else f'C{i}'
             ax.plot(epochs, [statistics.mean(v) for v in values],
                     color=color, label=titles[name])

@@ -18,16 +18,13 @@ from hime_mm.ciphers import Key, PatchLayout
 from hime_mm.datasets import coco as coco_format
 from hime_mm.datasets.images import file_sha256, write_atomic
 from hime_mm.datasets.manifest import FileEntry, Manifest
+from hime_mm.errors import BoxError
 
 #: IoU above which, of two boxes of one class, the one with the lower score is
 #: left out where patches were moved. There a model cannot do it itself.
 SHUFFLED_NMS = 0.6
 #: Fields of a result in image coordinates that nothing here maps.
 _UNSUPPORTED = ('keypoints', 'rbbox', 'polygon')
-
-
-class BoxError(ValueError):
-    """Results that cannot be mapped to the originals."""
 
 
 @dataclass

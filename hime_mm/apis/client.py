@@ -21,6 +21,7 @@ from hime_mm.datasets.images import (UnreadableImage, decode_image,
                                      encode_image, read_image, write_atomic)
 from hime_mm.datasets.manifest import Manifest, ManifestError, find_manifest
 from hime_mm.datasets.preprocess import Preprocess
+from hime_mm.errors import ClientError
 
 from .boxes import (nms_threshold, suppress, unmap_boxes, unmap_masks,
                     unmap_rle)
@@ -31,10 +32,6 @@ Picture = Union[str, os.PathLike, np.ndarray]
 _GEOMETRY = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape',
              'scale_factor', 'homography_matrix')
 _SEG_MAPS = ('pred_sem_seg', 'pred_panoptic_seg')
-
-
-class ClientError(ValueError):
-    """Something that a client cannot encrypt, predict or map back."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

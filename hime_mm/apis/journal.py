@@ -9,13 +9,10 @@ from typing import Callable, Iterator, Optional
 
 from hime_mm.datasets.images import (TEMPORARY_PREFIX, TEMPORARY_SUFFIX,
                                      write_atomic)
+from hime_mm.errors import EncryptionError
 
 #: Folder of an unfinished data set that says what is done.
 WORK_NAME = '.hime-work'
-
-
-class EncryptionError(ValueError):
-    """Something that keeps a data set from being encrypted."""
 
 
 class Journal:

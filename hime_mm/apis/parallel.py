@@ -13,14 +13,11 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Tuple
 import cv2
 
 from hime_mm.ciphers import Key
+from hime_mm.errors import WorkerDied
 
 # Tasks handed out at a time per worker: enough that none waits.
 _AHEAD = 4
 _worker: Dict[str, Any] = {}
-
-
-class WorkerDied(ChildProcessError):
-    """A worker process was killed from outside."""
 
 
 def _start(function: Callable, context: Any, secret: Optional[bytes]) -> None:

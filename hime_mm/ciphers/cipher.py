@@ -217,12 +217,22 @@ class Cipher:
     @property
     def shuffles(self) -> bool:
         """bool: Whether patches are moved."""
-        return any(step.name == 'shuffle' for step in self.steps)
+        return any(step.moves_patches for step in self.steps)
 
     @property
     def moves_pixels(self) -> bool:
         """bool: Whether pixels change places, so that masks cannot follow."""
         return any(step.moves_pixels for step in self.steps)
+
+    @property
+    def keeps_grey(self) -> bool:
+        """bool: Whether mid-grey stands for nothing in encrypted images."""
+        return any(step.keeps_grey for step in self.steps)
+
+    @property
+    def shared(self) -> Tuple[Step, ...]:
+        """tuple[Step]: Steps whose draw all images of a data set share."""
+        return tuple(step for step in self.steps if step.shared)
 
     @property
     def random(self) -> bool:

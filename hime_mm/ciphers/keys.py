@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from hime_mm.errors import InvalidKey
+
 #: Environment variable that is read where no key is named.
 KEY_ENV = 'HIME_KEY'
 
@@ -27,13 +29,6 @@ _TEXT = re.compile(rf'(?:{_PREFIX})?([0-9a-fA-F]{{{2 * _KEY_BYTES}}})')
 _LIKE = re.compile(rf'(?:{_PREFIX}.*|[0-9a-fA-F]{{48,}})')
 #: Longer than any key text: nothing more is read.
 _MAX_TEXT = 256
-
-
-class InvalidKey(ValueError):
-    """A key that is missing, malformed, readable by others or wrong.
-
-    Its message never holds any part of the key.
-    """
 
 
 def _pack(*parts: str) -> bytes:

@@ -42,6 +42,18 @@ class Step(ABC):
     scope: ClassVar[str] = 'image'
     #: Whether pixels change places, so that masks cannot follow.
     moves_pixels: ClassVar[bool] = False
+    #: Whether patches change places, so that boxes travel.
+    moves_patches: ClassVar[bool] = False
+
+    @property
+    def keeps_grey(self) -> bool:
+        """bool: Whether mid-grey stands for nothing in what this gives."""
+        return getattr(self, 'form', None) == 'filled'
+
+    @property
+    def shared(self) -> bool:
+        """bool: Whether all images of a data set share what is drawn."""
+        return self.scope == 'dataset'
 
     @classmethod
     def parse(cls, number: str, option: str) -> 'Step':
@@ -144,6 +156,7 @@ class Shuffle(Step):
     name: ClassVar[str] = 'shuffle'
     invertible: ClassVar[bool] = True
     moves_pixels: ClassVar[bool] = True
+    moves_patches: ClassVar[bool] = True
     leaves: ClassVar[str] = (
         'every pixel of every patch, colour histograms, text and objects '
         'smaller than a patch; a jigsaw solver without the key put 97.5 % of '
@@ -300,6 +313,7 @@ class Drop(Step):
     percent: int = 50
 
     name: ClassVar[str] = 'drop'
+    keeps_grey: ClassVar[bool] = True
     invertible: ClassVar[bool] = False
     leaves: ClassVar[str] = (
         'everything of the other patches; after shuffling with half of the '
@@ -335,6 +349,7 @@ class Center(Step):
     """
 
     name: ClassVar[str] = 'center'
+    keeps_grey: ClassVar[bool] = True
     invertible: ClassVar[bool] = False
     leaves: ClassVar[str] = (
         'edges and textures of every patch: faces at 640x480 are outlines; '

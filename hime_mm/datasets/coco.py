@@ -8,6 +8,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 import cv2
 import numpy as np
 
+from hime_mm.errors import CocoError
+
 #: What is handed over of an annotation; anything else may show the original.
 ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area',
                      'iscrowd', 'segmentation', 'ignore')
@@ -19,10 +21,6 @@ _LISTS = {
 }
 #: A larger coordinate is a mistake, and its square would not be finite.
 _LARGEST = 1e9
-
-
-class CocoError(ValueError):
-    """An annotation file that is not what COCO's format asks for."""
 
 
 def _require(ok: bool, path: str, what: str) -> None:

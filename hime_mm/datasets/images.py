@@ -11,6 +11,8 @@ from typing import BinaryIO, Iterator, Optional, Sequence, Tuple, Union
 import cv2
 import numpy as np
 
+from hime_mm.errors import UnreadableImage
+
 #: How a file is decoded, with the names and the meaning of ``mmcv.imread``.
 COLOR_TYPES = {
     'color': cv2.IMREAD_COLOR,
@@ -36,10 +38,6 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff',
               '.ppm', '.pgm')
 # Coded data holds 0xff followed by zero or as one of eight restart markers.
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
-
-
-class UnreadableImage(ValueError):
-    """A picture that cannot be decoded, or only in part."""
 
 
 def decode_image(data: bytes, color_type: str = 'color') -> np.ndarray:

@@ -5,9 +5,7 @@ import os
 from pathlib import PurePosixPath
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-
-class ListError(ValueError):
-    """A list of pictures that cannot be followed."""
+from hime_mm.errors import ListError
 
 
 def read_list(src: str, path: str, numbers: Dict[str, int]

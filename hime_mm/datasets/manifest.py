@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterable, Iterator, Optional, Tuple, Union
 import numpy as np
 
 from hime_mm.ciphers import Cipher, ImageSource, InvalidKey, Key, PatchLayout
+from hime_mm.errors import ManifestError
 
 from .images import atomic_file
 
@@ -24,10 +25,6 @@ FORMAT_NAME = 'hime_mm encrypted data set'
 FORMAT_VERSION = 1
 #: What a change of cannot be told from a fresh manifest: left out of both.
 _SEALS = ('checksum', 'mac')
-
-
-class ManifestError(ValueError):
-    """A manifest that is missing, damaged or of another version."""
 
 
 @dataclass(frozen=True)

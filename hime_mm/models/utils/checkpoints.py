@@ -18,6 +18,8 @@ from mmengine.logging import MMLogger
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
+from hime_mm.errors import ConversionError
+
 Grid = Tuple[int, int]
 Shape = Tuple[int, ...]
 
@@ -108,10 +110,6 @@ _EMA_HOLDERS = ('model_ema', 'state_dict_ema', 'ema_state_dict')
 # The files of the DeiT and YOLOS repositories hold the command line they were
 # trained with. The class is a bag of attributes: making one runs nothing.
 torch.serialization.add_safe_globals([argparse.Namespace])
-
-
-class ConversionError(ValueError):
-    """Weights that cannot be taken over completely."""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 """What the encryption is: NumPy, the standard library, keys by cryptography."""
 
 from .cipher import CIPHER_VERSION, Cipher
-from .functional import (invert_permutation, mix_patches, shuffle_patches,
-                         unshuffle_patches)
 from .grid import grid_shape, join_patches, split_patches
 from .keys import KEY_ENV, ImageSource, InvalidKey, Key
 from .layout import PatchLayout
+from .permutation import invert_permutation
 from .presets import PRESETS, Preset
 from .randomness import draw_permutation
 from .steps import (STEPS, Center, Drop, Erode, Mix, Negate, Noise, Orient,
-                    PermuteChannels, PermutePixels, Shuffle, Step,
-                    register_step)
+                    PermuteChannels, PermutePixels, Shuffle, Step, mix_patches,
+                    register_step, shuffle_patches, unshuffle_patches)
 
 __all__ = [
     'CIPHER_VERSION', 'KEY_ENV', 'PRESETS', 'STEPS', 'Center', 'Cipher',

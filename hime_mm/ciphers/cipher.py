@@ -2,26 +2,22 @@
 """A cipher: an ordered list of steps."""
 
 import json
-import re
-from dataclasses import fields
+from operator import index
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from hime_mm.errors import CipherError, PictureError
 from .grid import check_image, grid_shape, spatial_shape
 from .keys import ImageSource
 from .layout import PatchLayout
-from .presets import PRESETS
 from .randomness import RandomSource
-from .steps import STEPS, ClipStats, Step, check_steps
-
-#: Version of the written form of a cipher, and of what its steps compute.
-CIPHER_VERSION = 1
-
-_SHORT_STEP = re.compile(
-    r'(?P<name>[a-z_]+)(?P<number>\d*)(:(?P<option>\w+))?')
+from .rules import check_steps
+from .steps import ClipStats, Step, derive_layouts
+from .written import CIPHER_VERSION, build_steps, read_dict
 
 CipherLike = Union['Cipher', str, dict, Sequence]
+Source = Union[RandomSource, ImageSource]
 
 
 class Cipher:
@@ -31,8 +27,8 @@ class Cipher:
     is no encryption in the cryptographic sense.
 
     Args:
-        steps (str | Sequence[Step | dict]): In order of application: a short
-            string such as ``'shuffle'``, ``'mix2'`` or
+        steps (str | Sequence[Step | str | dict]): In order of application: a
+            short string such as ``'shuffle'``, ``'mix2'`` or
             ``'center+erode2+shuffle'``, the name of a preset such as
             ``'paper-rs'``, or a sequence of steps or of dicts such as
             ``dict(type='mix', num_splits=2)``.
@@ -41,7 +37,7 @@ class Cipher:
 
     Raises:
         TypeError: If ``steps`` or ``patch_size`` has the wrong type.
-        ValueError: If a step is unknown or the list makes no sense.
+        CipherError: If a step is unknown or the list makes no sense.
 
     Examples:
         >>> import numpy as np
@@ -53,34 +49,13 @@ class Cipher:
         (32, 48, 3)
     """
 
-    def __init__(self,
-                 steps: Union[str, Sequence[Union[Step, dict]]],
+    def __init__(self, steps: Union[str, Sequence[Union[Step, str, dict]]],
                  patch_size: Optional[int] = None) -> None:
-        preset = PRESETS.get(steps) if isinstance(steps, str) else None
-        if preset is not None:
-            steps = preset.steps
-        if patch_size is None:
-            patch_size = preset.patch_size if preset is not None else 16
-        if isinstance(patch_size, bool) or not isinstance(patch_size, int):
-            raise TypeError('`patch_size` must be an int, got '
-                            f'{type(patch_size).__name__}')
-        if patch_size < 1:
-            raise ValueError(f'`patch_size` must be positive, got {patch_size}')
-        if isinstance(steps, str):
-            steps = [self._parse_step(part) for part in steps.split('+')]
-        elif isinstance(steps, Sequence):
-            steps = [self._build_step(step) for step in steps]
-        else:
-            raise TypeError('`steps` must be a string such as "mix2+shuffle" '
-                            'or a sequence of steps, got '
-                            f'{type(steps).__name__}')
-        check_steps(tuple(steps), patch_size)
-        self.steps: Tuple[Step, ...] = tuple(steps)
-        self.patch_size = patch_size
+        self.steps, self.patch_size = build_steps(steps, patch_size)
+        check_steps(self.steps, self.patch_size)
 
     @classmethod
-    def build(cls,
-              cipher: CipherLike,
+    def build(cls, cipher: CipherLike,
               patch_size: Optional[int] = None) -> 'Cipher':
         """Make a cipher from any of its written forms.
 
@@ -96,65 +71,21 @@ class Cipher:
             Cipher: The cipher.
 
         Raises:
-            ValueError: If ``cipher`` names another patch size than
+            CipherError: If ``cipher`` names another patch size than
                 ``patch_size``, or was written by a later version.
         """
+        own, steps = None, cipher
         if isinstance(cipher, dict):
-            unknown = set(cipher) - {'version', 'steps', 'patch_size'}
-            if unknown or 'steps' not in cipher:
-                raise ValueError('a cipher dict has the keys `steps`, '
-                                 '`patch_size` and `version`, got '
-                                 f'{sorted(cipher)}')
-            version = cipher.get('version', CIPHER_VERSION)
-            if version != CIPHER_VERSION:
-                raise ValueError(
-                    f'the cipher has version {version!r}, but this release of '
-                    f'hime_mm knows version {CIPHER_VERSION}: use the release '
-                    'that wrote it')
-            own = cipher.get('patch_size')
-            steps = cipher['steps']
+            steps, own = read_dict(cipher)
         elif isinstance(cipher, Cipher):
             own, steps = cipher.patch_size, cipher.steps
-        else:
-            own, steps = None, cipher
         if own is not None and patch_size is not None and own != patch_size:
-            raise ValueError(f'the cipher has a patch size of {own}, but '
-                             f'`patch_size` is {patch_size}: give it once')
+            raise CipherError(f'the cipher has a patch size of {own}, but '
+                              f'`patch_size` is {patch_size}: give it once')
         return cls(steps, patch_size=patch_size if own is None else own)
 
-    @staticmethod
-    def _parse_step(text: str) -> Step:
-        match = _SHORT_STEP.fullmatch(text.strip())
-        if match is None or match['name'] not in STEPS:
-            raise ValueError(f'unknown cipher step {text!r}: choose from '
-                             f'{sorted(STEPS)}, as in "mix2+shuffle", or a '
-                             f'preset from {sorted(PRESETS)}')
-        return STEPS[match['name']].parse(match['number'],
-                                          match['option'] or '')
-
-    @staticmethod
-    def _build_step(step: Union[Step, dict]) -> Step:
-        if isinstance(step, Step):
-            return step
-        if isinstance(step, str):
-            return Cipher._parse_step(step)
-        if not isinstance(step, dict) or 'type' not in step:
-            raise TypeError('a cipher step must be a step, a string or a dict '
-                            f'with the key `type`, got {step!r}')
-        args = dict(step)
-        name = args.pop('type')
-        if not isinstance(name, str) or name not in STEPS:
-            raise ValueError(f'unknown cipher step {name!r}: choose from '
-                             f'{sorted(STEPS)}')
-        known = [field.name for field in fields(STEPS[name])]
-        unknown = sorted(set(map(str, args)) - set(known))
-        if unknown:
-            raise ValueError(f'the cipher step {name!r} takes {known}, got '
-                             f'{unknown}')
-        return STEPS[name](**args)
-
     def __str__(self) -> str:
-        return '+'.join(str(step) for step in self.steps)
+        return '+'.join(map(str, self.steps))
 
     def __repr__(self) -> str:
         return f'Cipher({str(self)!r}, patch_size={self.patch_size})'
@@ -167,12 +98,8 @@ class Cipher:
         return hash((self.steps, self.patch_size))
 
     def to_dict(self) -> dict:
-        """The cipher as a config dict, such that :meth:`build` gives it back.
-
-        Returns:
-            dict: The keys ``version``, ``steps`` and ``patch_size``; no
-            secret.
-        """
+        """The cipher as a config dict, such that :meth:`build` gives it back:
+        ``version``, ``steps`` and ``patch_size``, no secret."""
         return dict(
             version=CIPHER_VERSION,
             steps=[step.to_dict() for step in self.steps],
@@ -190,29 +117,9 @@ class Cipher:
 
     @property
     def invertible(self) -> bool:
-        """bool: Whether the key holder can undo every step exactly.
-
-        Exactly for integer pixels; up to rounding for floating-point ones.
-        """
+        """bool: Whether the key holder can undo every step: exactly, or up to
+        rounding for floating-point pixels."""
         return all(step.invertible for step in self.steps)
-
-    def check_fit(self, fit: str) -> None:
-        """Refuse a way of fitting sizes that tells what a step removes.
-
-        Args:
-            fit (str): What is done where sides are no multiples of the patch
-                size; ``'pad'`` fills up with a constant.
-
-        Raises:
-            ValueError: If the cipher removes means and the constant shows
-                them.
-        """
-        if fit == 'pad' and any(step.name == 'center' for step in self.steps):
-            raise ValueError(
-                f"fit='pad' does not go with the cipher {str(self)!r}: the "
-                "padding takes part in 'center', and shows the mean that it "
-                "removes. Use fit='resize', or a size that needs no padding "
-                "with fit='error'")
 
     @property
     def shuffles(self) -> bool:
@@ -244,24 +151,64 @@ class Cipher:
         """int: Side of a patch of the encrypted image in pixels."""
         return self.plan((self.patch_size, self.patch_size)).patch_size
 
-    def plan(self, shape: Tuple[int, int]) -> PatchLayout:
-        """The public layout of an image of this size once it is encrypted.
+    def check_fit(self, fit: str) -> None:
+        """Refuse a way of fitting sizes that tells what a step removes.
+
+        Args:
+            fit (str): What is done where sides are no multiples of the patch
+                size; ``'pad'`` fills up with a constant.
+
+        Raises:
+            CipherError: If the cipher removes means and the constant shows
+                them.
+        """
+        for step in self.steps:
+            if fit == 'pad' and step.removes_means:
+                raise CipherError(
+                    f"fit='pad' does not go with the cipher {str(self)!r}: "
+                    f'the padding takes part in {step.name!r}, and shows the '
+                    "mean that it removes. Use fit='resize', or a size that "
+                    "needs no padding with fit='error'")
+
+    def layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
+        """The public layouts before each step, and after the last.
 
         Args:
             shape (tuple[int, int]): Height and width of the plain image,
                 multiples of the patch size.
 
         Returns:
-            PatchLayout: The layout without randomness.
+            list[PatchLayout]: One more than there are steps.
 
         Raises:
-            ValueError: If a side is no multiple of the patch size.
+            PictureError: If a side is no multiple of the patch size.
         """
+        height, width = map(index, shape)
+        return list(
+            derive_layouts(self.steps, self.patch_size, (height, width)))
+
+    def plan(self, shape: Tuple[int, int]) -> PatchLayout:
+        """The public layout of an image of this size once it is encrypted:
+        the last of :meth:`layouts`, without randomness."""
         return self.layouts(shape)[-1]
 
-    def draw(self,
-             shape: Tuple[int, ...],
-             source: Union[RandomSource, ImageSource] = None) -> List[Any]:
+    def secret_layout(self, shape: Tuple[int, int],
+                      drawn: Sequence) -> PatchLayout:
+        """The layout of one encrypted image for the key holder.
+
+        Args:
+            shape (tuple[int, int]): Height and width of the plain image.
+            drawn (Sequence): The draw it was encrypted with.
+
+        Returns:
+            PatchLayout: With the permutation, where patches were moved.
+        """
+        layout = self.plan(shape)
+        for step, value in self._with_drawn(drawn):
+            layout = step.add_drawn(layout, value)
+        return layout
+
+    def draw(self, shape: Tuple[int, ...], source: Source = None) -> List[Any]:
         """Draw all randomness for one image, each step's in its order.
 
         Args:
@@ -276,19 +223,17 @@ class Cipher:
             list: What :meth:`apply` takes. Whoever holds it can undo what can
             be undone: keep it from logs and from who must not read the image.
         """
-        layouts = self.layouts(shape[:2])
-        channels = tuple(shape[2:])
+        height, width, *channels = shape
+        layouts = self.layouts((height, width))
         drawn = []
         for i, (step, layout) in enumerate(zip(self.steps, layouts)):
-            stream = source
+            stream: Any = source
             if isinstance(source, ImageSource):
                 stream = source.stream(self.canonical, i, step.scope)
-            drawn.append(step.draw(layout, channels, stream))
+            drawn.append(step.draw(layout, tuple(channels), stream))
         return drawn
 
-    def apply(self,
-              img: np.ndarray,
-              drawn: Sequence,
+    def apply(self, img: np.ndarray, drawn: Sequence,
               stats: Optional[ClipStats] = None) -> np.ndarray:
         """Encrypt one image, or a batch with one draw, deterministically.
 
@@ -307,19 +252,16 @@ class Cipher:
 
         Raises:
             TypeError: If the dtype is not supported.
-            ValueError: If the size or the draw does not fit.
+            PictureError: If the size does not fit.
+            CipherError: If the draw does not fit.
         """
-        check_image(img)
-        self._check_drawn(drawn)
-        layouts = self.layouts(spatial_shape(img))
-        for step, layout, value in zip(self.steps, layouts, drawn):
+        layouts = self.layouts(spatial_shape(check_image(img)))
+        for (step, value), layout in zip(self._with_drawn(drawn), layouts):
             img = step.apply(img, layout, value, stats)
         return img
 
     def encrypt(
-        self,
-        img: np.ndarray,
-        source: Union[RandomSource, ImageSource] = None
+            self, img: np.ndarray, source: Source = None
     ) -> Tuple[np.ndarray, PatchLayout, List[Any]]:
         """Draw and apply.
 
@@ -332,17 +274,14 @@ class Cipher:
             tuple: The encrypted image, its layout with what only the key
             holder knows, and the draw.
         """
-        check_image(img)
-        if img.ndim == 4:
-            raise ValueError('`encrypt` takes one image; draw for each image '
-                             'of a batch and use `apply`')
-        shape = spatial_shape(img)
+        if check_image(img).ndim == 4:
+            raise PictureError('`encrypt` takes one image; draw for each '
+                               'image of a batch and use `apply`')
         drawn = self.draw(img.shape, source)
-        return self.apply(img, drawn), self.secret_layout(shape, drawn), drawn
+        layout = self.secret_layout(spatial_shape(img), drawn)
+        return self.apply(img, drawn), layout, drawn
 
-    def decrypt(self,
-                img: np.ndarray,
-                drawn: Sequence,
+    def decrypt(self, img: np.ndarray, drawn: Sequence,
                 partial: bool = False) -> np.ndarray:
         """Undo :meth:`apply` with the same draw.
 
@@ -356,60 +295,27 @@ class Cipher:
             np.ndarray: The plain image, or as near to it as one gets.
 
         Raises:
-            ValueError: If a step of this cipher deletes data and ``partial``
-                is not set, or the draw or the size does not fit.
+            PictureError: If the size does not fit.
+            CipherError: If the draw does not fit, or a step of this cipher
+                deletes data and ``partial`` is not set.
         """
-        if not self.invertible and not partial:
-            lost = [str(step) for step in self.steps if not step.invertible]
-            raise ValueError(f'{self!r} cannot be undone: {", ".join(lost)} '
-                             'deletes data')
+        lost = [str(step) for step in self.steps if not step.invertible]
+        if lost and not partial:
+            raise CipherError(f'{self!r} cannot be undone: {", ".join(lost)} '
+                              'deletes data')
         check_image(img)
-        self._check_drawn(drawn)
         rows, cols = grid_shape(spatial_shape(img), self.encrypted_patch_size)
         layouts = self.layouts(
             (rows * self.patch_size, cols * self.patch_size))
-        for step, layout, value in reversed(
-                list(zip(self.steps, layouts, drawn))):
+        for (step, value), layout in reversed(
+                list(zip(self._with_drawn(drawn), layouts))):
             if not step.invertible:
                 break
             img = step.undo(img, layout, value)
         return img
 
-    def secret_layout(self, shape: Tuple[int, int],
-                      drawn: Sequence) -> PatchLayout:
-        """The layout of one encrypted image for the key holder.
-
-        Args:
-            shape (tuple[int, int]): Height and width of the plain image.
-            drawn (Sequence): The draw it was encrypted with.
-
-        Returns:
-            PatchLayout: With the permutation, where patches were moved.
-        """
-        self._check_drawn(drawn)
-        layout = self.plan(shape)
-        for step, value in zip(self.steps, drawn):
-            layout = step.add_drawn(layout, value)
-        return layout
-
-    def _check_drawn(self, drawn: Sequence) -> None:
+    def _with_drawn(self, drawn: Sequence) -> List[Tuple[Step, Any]]:
         if len(drawn) != len(self.steps):
-            raise ValueError(f'{self!r} has {len(self.steps)} steps, but '
-                             f'{len(drawn)} draws were given')
-
-    def layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
-        """The public layouts before each step, and after the last.
-
-        Args:
-            shape (tuple[int, int]): Height and width of the plain image,
-                multiples of the patch size.
-
-        Returns:
-            list[PatchLayout]: One more than there are steps.
-        """
-        layout = PatchLayout(
-            tuple(shape), self.patch_size, grid_shape(shape, self.patch_size))
-        layouts = [layout]
-        for step in self.steps:
-            layouts.append(step.next_layout(layouts[-1]))
-        return layouts
+            raise CipherError(f'{self!r} has {len(self.steps)} steps, but '
+                              f'{len(drawn)} draws were given')
+        return list(zip(self.steps, drawn))

@@ -5,6 +5,8 @@ from typing import Tuple
 
 import numpy as np
 
+from hime_mm.errors import CipherError, PictureError
+
 #: Pixel types a cipher takes.
 PIXEL_DTYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
@@ -21,7 +23,7 @@ def check_image(img: np.ndarray) -> np.ndarray:
 
     Raises:
         TypeError: If ``img`` is no array or has another dtype.
-        ValueError: If it has another number of dimensions or is empty.
+        PictureError: If it has another number of dimensions or is empty.
     """
     if not isinstance(img, np.ndarray):
         raise TypeError('an image must be a numpy array of shape (H, W), '
@@ -31,23 +33,24 @@ def check_image(img: np.ndarray) -> np.ndarray:
         raise TypeError(f'cannot encrypt pixels of dtype {img.dtype}: convert '
                         f'the image to one of {names} first')
     if img.ndim not in (2, 3, 4):
-        raise ValueError('an image must have shape (H, W), (H, W, C) or '
-                         f'(B, H, W, C), got {img.shape}')
+        raise PictureError('an image must have shape (H, W), (H, W, C) or '
+                           f'(B, H, W, C), got {img.shape}')
     if img.size == 0:
-        raise ValueError(f'the image is empty: shape {img.shape}')
+        raise PictureError(f'the image is empty: shape {img.shape}')
     return img
 
 
 def spatial_shape(img: np.ndarray) -> Tuple[int, int]:
-    """Height and width of an image or a batch of images in pixels.
+    """Height and width in pixels of an image, (H, W) or (H, W, C), or of a
+    batch of images, (B, H, W, C)."""
+    height, width = img.shape[:2] if img.ndim < 4 else img.shape[1:3]
+    return height, width
 
-    Args:
-        img (np.ndarray): Shape (H, W), (H, W, C) or (B, H, W, C).
 
-    Returns:
-        tuple[int, int]: (H, W).
-    """
-    return img.shape[:2] if img.ndim < 4 else img.shape[1:3]
+def resized_shape(img: np.ndarray, height: int, width: int) -> tuple:
+    """The shape of an image or batch with another height and width."""
+    start = int(img.ndim == 4)
+    return (*img.shape[:start], height, width, *img.shape[start + 2:])
 
 
 def grid_shape(shape: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
@@ -61,18 +64,79 @@ def grid_shape(shape: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
         tuple[int, int]: (rows, cols).
 
     Raises:
-        ValueError: If a side is no multiple of ``patch_size``, or that is not
-            positive.
+        CipherError: If ``patch_size`` is not positive.
+        PictureError: If a side is no multiple of it.
     """
     h, w = shape
     if patch_size < 1:
-        raise ValueError(f'the patch size must be positive, got {patch_size}')
+        raise CipherError(f'the patch size must be positive, got {patch_size}')
     if h < 1 or w < 1 or h % patch_size or w % patch_size:
-        raise ValueError(
+        raise PictureError(
             f'the image is {h}x{w} (height x width), its sides are no '
             f'multiples of the patch size {patch_size}: resize or pad it to '
             f'such a size first')
     return h // patch_size, w // patch_size
+
+
+def patch_view(img: np.ndarray, patch_size: int) -> np.ndarray:
+    """The door of all steps: an image or batch, checked, as its patches.
+
+    Args:
+        img (np.ndarray): Shape (H, W), (H, W, C) or (B, H, W, C); uint8,
+            uint16, float32 or float64.
+        patch_size (int): Side P of a patch in pixels, dividing H and W.
+
+    Returns:
+        np.ndarray: Shape (B, rows, P, cols, P, C), a view where ``img`` is
+        C-contiguous.
+
+    Raises:
+        TypeError, PictureError: As :func:`check_image` and
+            :func:`grid_shape`.
+    """
+    rows, cols = grid_shape(spatial_shape(check_image(img)), patch_size)
+    batch = len(img) if img.ndim == 4 else 1
+    return np.ascontiguousarray(img).reshape(batch, rows, patch_size, cols,
+                                             patch_size, -1)
+
+
+def new_patches(
+        img: np.ndarray, patch_size: int
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A new image like ``img``, and ``img`` and it as patches to go from the
+    one to the other: (B, rows, cols, P, P, C)."""
+    patches = patch_view(img, patch_size).swapaxes(2, 3)
+    out = np.empty(img.shape, img.dtype)
+    return out, patches, patch_view(out, patch_size).swapaxes(2, 3)
+
+
+def per_patch(values: np.ndarray, patches: np.ndarray, what: str,
+              trailing: int = 0) -> np.ndarray:
+    """What was drawn for each patch, so that it selects among the patches.
+
+    Args:
+        values (np.ndarray): Shape (N, ...), shared by the images of a batch,
+            or (B, N, ...). Never part of a message: they are secret.
+        patches (np.ndarray): Shape (B, rows, cols, P, P, C).
+        what (str): What a value says of a patch, for the message.
+        trailing (int): How many axes a value has. Defaults to 0.
+
+    Returns:
+        np.ndarray: Shape (B, rows, cols, ...).
+
+    Raises:
+        CipherError: If there is not one value for each patch.
+    """
+    batch, rows, cols = patches.shape[:3]
+    values = np.asarray(values)
+    lead = values.shape[:values.ndim - trailing]
+    if lead not in ((rows * cols, ), (batch, rows * cols)):
+        raise CipherError(
+            f'{what} must be given for each of {rows * cols} patches, with '
+            f'{trailing} further axes; got an array of shape {values.shape}')
+    tail = values.shape[values.ndim - trailing:]
+    values = values.reshape(-1, rows, cols, *tail)
+    return np.broadcast_to(values, (batch, rows, cols, *tail))
 
 
 def split_patches(img: np.ndarray, patch_size: int) -> np.ndarray:
@@ -86,14 +150,11 @@ def split_patches(img: np.ndarray, patch_size: int) -> np.ndarray:
         np.ndarray: Shape (N, P, P), (N, P, P, C) or (B, N, P, P, C) with
         N = HW/P² patches, slots numbered row-major. A copy.
     """
-    check_image(img)
-    rows, cols = grid_shape(spatial_shape(img), patch_size)
-    p, batch = patch_size, img.shape[:-3] if img.ndim == 4 else ()
-    channels = img.shape[2:] if img.ndim == 3 else img.shape[3:]
-    axis = len(batch)
-    cut = img.reshape(*batch, rows, p, cols, p, *channels)
-    cut = cut.swapaxes(axis + 1, axis + 2)
-    return cut.reshape(*batch, rows * cols, p, p, *channels).copy()
+    patches = patch_view(img, patch_size).swapaxes(2, 3).copy(order='C')
+    rows, cols = patches.shape[1:3]
+    p, start = patch_size, int(img.ndim == 4)
+    return patches.reshape(*img.shape[:start], rows * cols, p, p,
+                           *img.shape[start + 2:])
 
 
 def join_patches(patches: np.ndarray, grid: Tuple[int, int]) -> np.ndarray:
@@ -108,20 +169,20 @@ def join_patches(patches: np.ndarray, grid: Tuple[int, int]) -> np.ndarray:
         np.ndarray: Shape (H, W), (H, W, C) or (B, H, W, C). A copy.
 
     Raises:
-        ValueError: If the number of patches is not rows x cols, or they are
-            not square.
+        PictureError: If the number of patches is not rows x cols, or they
+            are not square.
     """
     rows, cols = grid
     axis = 1 if patches.ndim == 5 else 0
     if patches.ndim not in (3, 4, 5) or (patches.shape[axis + 1] !=
                                          patches.shape[axis + 2]):
-        raise ValueError('patches must have shape (N, P, P), (N, P, P, C) or '
-                         f'(B, N, P, P, C), got {patches.shape}')
+        raise PictureError('patches must have shape (N, P, P), (N, P, P, C) '
+                           f'or (B, N, P, P, C), got {patches.shape}')
     if patches.shape[axis] != rows * cols:
-        raise ValueError(f'{patches.shape[axis]} patches do not fill a grid '
-                         f'of {rows}x{cols}')
+        raise PictureError(f'{patches.shape[axis]} patches do not fill a grid '
+                           f'of {rows}x{cols}')
     batch, p = patches.shape[:axis], patches.shape[axis + 1]
     channels = patches.shape[axis + 3:]
     laid = patches.reshape(*batch, rows, cols, p, p, *channels)
-    laid = laid.swapaxes(axis + 1, axis + 2)
-    return laid.reshape(*batch, rows * p, cols * p, *channels).copy()
+    laid = laid.swapaxes(axis + 1, axis + 2).copy(order='C')
+    return laid.reshape(*batch, rows * p, cols * p, *channels)

@@ -6,7 +6,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from .functional import check_permutation, invert_permutation
+from .permutation import check_permutation, invert_permutation
 
 
 @dataclass(frozen=True, eq=False)

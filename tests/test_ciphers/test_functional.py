@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hime_mm.ciphers import (functional, invert_permutation, mix_patches,
-                             shuffle_patches, unshuffle_patches)
-from hime_mm.ciphers.functional import check_permutation
+from hime_mm.ciphers import (invert_permutation, mix_patches, shuffle_patches,
+                             unshuffle_patches)
 from hime_mm.ciphers.grid import PIXEL_DTYPES
+from hime_mm.ciphers.permutation import check_permutation
+from hime_mm.ciphers.steps import mix
 
 CHANNELS = st.sampled_from([(), (1, ), (3, ), (5, )])
 DTYPES = st.sampled_from(PIXEL_DTYPES)
@@ -306,7 +307,7 @@ def test_mix_in_blocks(make_image, monkeypatch, dtype, patch_rows):
     img = make_image((28, 12, 3), dtype)
     # Bytes of the sums of so many of the seven patch rows.
     itemsize = 2 if dtype == np.uint8 else 8
-    monkeypatch.setattr(functional, '_MIX_BLOCK',
+    monkeypatch.setattr(mix, '_MIX_BLOCK',
                         patch_rows * 2 * 36 * itemsize)
     np.testing.assert_allclose(
         mix_patches(img, 4, 2), loop_mix(img, 4, 2), rtol=1e-12)

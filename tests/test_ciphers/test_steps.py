@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hime_mm.ciphers import STEPS, Cipher, PatchLayout
-from hime_mm.ciphers import functional as F
+from hime_mm.ciphers import steps as F
 from hime_mm.ciphers import (Center, Drop, Erode, Mix, Negate, Noise, Orient,
                              PermuteChannels, PermutePixels, Shuffle)
 

@@ -14,7 +14,7 @@ from owner_data import SECRET, key_file, make_coco, photo, read, tree, write
 from hime_mm.apis import encrypt_coco, encrypt_folder
 from hime_mm.ciphers import (Cipher, Key, PatchLayout, shuffle_patches,
                              unshuffle_patches)
-from hime_mm.ciphers.functional import center_patches, drop_patches
+from hime_mm.ciphers.steps import center_patches, drop_patches
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.registry import MODELS
 from hime_mm.transforms import (Encrypt, EncryptedAugment,

@@ -1,0 +1,53 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Permutations: what is one, and what undoes it."""
+
+import numpy as np
+
+from hime_mm.errors import CipherError
+
+
+def check_permutation(perm: np.ndarray, num: int,
+                      what: str = 'patches') -> np.ndarray:
+    """Refuse what is no permutation.
+
+    The entries are never part of the message: a permutation is a secret.
+
+    Args:
+        perm (np.ndarray): Integers of shape (N, ).
+        num (int): N.
+        what (str): What is permuted, for the message. Defaults to 'patches'.
+
+    Returns:
+        np.ndarray: int64, shape (N, ).
+
+    Raises:
+        CipherError: If ``perm`` does not hold each of 0 … N-1 once.
+    """
+    perm = np.asarray(perm)
+    if perm.shape != (num, ) or not np.issubdtype(perm.dtype, np.integer):
+        raise CipherError(f'a permutation of {num} {what} must be integers of '
+                          f'shape ({num},), got {perm.dtype} of shape '
+                          f'{perm.shape}')
+    seen = np.zeros(num, bool)
+    in_range = perm.min() >= 0 and perm.max() < num
+    if in_range:
+        seen[perm] = True
+    if not in_range or not seen.all():
+        raise CipherError('the permutation does not hold each of 0 to '
+                          f'{num - 1} exactly once')
+    return perm.astype(np.int64, copy=False)
+
+
+def invert_permutation(perm: np.ndarray) -> np.ndarray:
+    """The permutation that undoes ``perm``.
+
+    Args:
+        perm (np.ndarray): Integers of shape (N, ), slot k holds patch
+            ``perm[k]``.
+
+    Returns:
+        np.ndarray: int64, shape (N, ), patch p lies in slot ``inverse[p]``.
+    """
+    inverse = np.empty(len(perm), np.int64)
+    inverse[perm] = np.arange(len(perm))
+    return inverse

@@ -1,0 +1,102 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Which lists of steps make sense, told by the traits of the steps."""
+
+from itertools import combinations
+from typing import NamedTuple, Tuple
+
+from hime_mm.errors import CipherError
+from .layout import PatchLayout
+from .steps import STEPS, Step
+
+
+class Rule(NamedTuple):
+    """A step of one trait must not come before one of another.
+
+    Args:
+        first (str): Trait of the earlier step.
+        second (str): Trait of the later step.
+        reason (str): What the later one does then.
+        swap (bool): Whether the steps may stand the other way round.
+            Defaults to True.
+    """
+
+    first: str
+    second: str
+    reason: str
+    swap: bool = True
+
+    def broken(self, first: Step, second: Step) -> bool:
+        """Whether these steps are of these traits."""
+        return getattr(first, self.first) and getattr(second, self.second)
+
+    def message(self, first: Step, second: Step) -> str:
+        """Why the steps do not go together, and what does."""
+        form, usual = (getattr(owner, 'form', None)
+                       for owner in (first, type(first)))
+        remedies = [f'put {second.name!r} first'] if self.swap else []
+        if form != usual:
+            remedies.append(f'use the {usual} form of {first.name!r}')
+        remedy = ', or '.join(remedies or ['leave one of them out'])
+        return (f'{second.name!r} after {first.name!r}'
+                + (f' in its {form} form' if form != usual else '')
+                + f' {self.reason}. {remedy[0].upper()}{remedy[1:]}')
+
+
+#: Orders in which one step undoes the point of another.
+RULES = (
+    Rule('repeats', 'drops_border',
+         'drops nothing: the pixels of the border are repeated inside'),
+    Rule('paints_border', 'averages',
+         'averages the grey border into the image'),
+    Rule('paints_border', 'removes_means',
+         'takes the grey border into the mean, and writes the mean into the '
+         'border'),
+    Rule('paints_border', 'scatters',
+         'is told by where the grey pixels go', swap=False),
+    Rule('scatters', 'drops_border',
+         'drops arbitrary pixels instead of the border that a jigsaw solver '
+         'compares'),
+    Rule('scatters', 'averages',
+         'averages arbitrary pixels instead of sub-patches'),
+    Rule('repeats', 'adds_noise', 'is averaged away over the copies'),
+    Rule('drops_patches', 'adds_noise',
+         'adds noise to patches that are left out'),
+)
+
+
+def check_steps(steps: Tuple[Step, ...], patch_size: int) -> None:
+    """Refuse a list of steps that makes no sense, with the reason.
+
+    Args:
+        steps (tuple[Step]): In order of application.
+        patch_size (int): Side of a patch of the plain image in pixels.
+
+    Raises:
+        CipherError: If there is no step, a step comes twice, one does not
+            fit the patch size, or the order makes one of them useless.
+    """
+    if not steps:
+        raise CipherError('a cipher needs at least one step: choose from '
+                          f'{sorted(STEPS)}')
+    names = [step.name for step in steps]
+    for name in names:
+        if names.count(name) > 1:
+            raise CipherError(
+                f'{name!r} stands more than once in a cipher: a second time '
+                'it adds nothing that one such step could not do')
+    layout = PatchLayout((patch_size, patch_size), patch_size, (1, 1))
+    for step in steps:
+        step.check(layout.patch_size)
+        for other in steps:
+            if other.removes_means and step.leaves_means_only(
+                    layout.patch_size):
+                raise CipherError(
+                    f'{str(step)!r} leaves the mean of each patch of side '
+                    f'{layout.patch_size}, and {other.name!r} removes just '
+                    'that: nothing but grey would be left. Mix with fewer '
+                    'splits')
+        layout = step.next_layout(layout)
+    for rule in RULES:
+        for first, second in combinations(steps, 2):
+            if rule.broken(first, second):
+                raise CipherError(rule.message(first, second))

@@ -14,7 +14,7 @@ from .layout import PatchLayout
 from .randomness import RandomSource
 from .rules import check_steps
 from .steps import ClipStats, Step, derive_layouts
-from .written import CIPHER_VERSION, build_steps, read_dict
+from .written import CIPHER_VERSION, build_steps, read_written
 
 CipherLike = Union['Cipher', str, dict, Sequence]
 Source = Union[RandomSource, ImageSource]
@@ -67,22 +67,13 @@ class Cipher:
             patch_size (int, optional): Side of a patch in pixels. None takes
                 the cipher's own, or 16 where it names none. Defaults to None.
 
-        Returns:
-            Cipher: The cipher.
-
         Raises:
             CipherError: If ``cipher`` names another patch size than
                 ``patch_size``, or was written by a later version.
         """
-        own, steps = None, cipher
-        if isinstance(cipher, dict):
-            steps, own = read_dict(cipher)
-        elif isinstance(cipher, Cipher):
-            own, steps = cipher.patch_size, cipher.steps
-        if own is not None and patch_size is not None and own != patch_size:
-            raise CipherError(f'the cipher has a patch size of {own}, but '
-                              f'`patch_size` is {patch_size}: give it once')
-        return cls(steps, patch_size=patch_size if own is None else own)
+        if isinstance(cipher, Cipher):
+            cipher = dict(steps=cipher.steps, patch_size=cipher.patch_size)
+        return cls(*read_written(cipher, patch_size))
 
     def __str__(self) -> str:
         return '+'.join(map(str, self.steps))
@@ -100,10 +91,9 @@ class Cipher:
     def to_dict(self) -> dict:
         """The cipher as a config dict, such that :meth:`build` gives it back:
         ``version``, ``steps`` and ``patch_size``, no secret."""
+        steps = [step.to_dict() for step in self.steps]
         return dict(
-            version=CIPHER_VERSION,
-            steps=[step.to_dict() for step in self.steps],
-            patch_size=self.patch_size)
+            version=CIPHER_VERSION, steps=steps, patch_size=self.patch_size)
 
     def to_json(self) -> str:
         """:meth:`to_dict` as JSON, always the same text for equal ciphers."""
@@ -117,8 +107,7 @@ class Cipher:
 
     @property
     def invertible(self) -> bool:
-        """bool: Whether the key holder can undo every step: exactly, or up to
-        rounding for floating-point pixels."""
+        """bool: Whether the key holder can undo it, floats up to rounding."""
         return all(step.invertible for step in self.steps)
 
     @property
@@ -159,8 +148,7 @@ class Cipher:
                 size; ``'pad'`` fills up with a constant.
 
         Raises:
-            CipherError: If the cipher removes means and the constant shows
-                them.
+            CipherError: If the constant shows the means that a step removes.
         """
         for step in self.steps:
             if fit == 'pad' and step.removes_means:
@@ -184,12 +172,10 @@ class Cipher:
             PictureError: If a side is no multiple of the patch size.
         """
         height, width = map(index, shape)
-        return list(
-            derive_layouts(self.steps, self.patch_size, (height, width)))
+        return [*derive_layouts(self.steps, self.patch_size, (height, width))]
 
     def plan(self, shape: Tuple[int, int]) -> PatchLayout:
-        """The public layout of an image of this size once it is encrypted:
-        the last of :meth:`layouts`, without randomness."""
+        """The public layout of an image of this size once it is encrypted."""
         return self.layouts(shape)[-1]
 
     def secret_layout(self, shape: Tuple[int, int],
@@ -203,10 +189,10 @@ class Cipher:
         Returns:
             PatchLayout: With the permutation, where patches were moved.
         """
-        layout = self.plan(shape)
-        for step, value in self._with_drawn(drawn):
-            layout = step.add_drawn(layout, value)
-        return layout
+        secret = self.plan(shape)
+        for step, _, value in self._drawn_steps(shape, drawn):
+            secret = step.add_drawn(secret, value)
+        return secret
 
     def draw(self, shape: Tuple[int, ...], source: Source = None) -> List[Any]:
         """Draw all randomness for one image, each step's in its order.
@@ -224,8 +210,7 @@ class Cipher:
             be undone: keep it from logs and from who must not read the image.
         """
         height, width, *channels = shape
-        layouts = self.layouts((height, width))
-        drawn = []
+        layouts, drawn = self.layouts((height, width)), []
         for i, (step, layout) in enumerate(zip(self.steps, layouts)):
             stream: Any = source
             if isinstance(source, ImageSource):
@@ -239,8 +224,7 @@ class Cipher:
 
         Args:
             img (np.ndarray): Shape (H, W), (H, W, C) or (B, H, W, C); uint8,
-                uint16, float32 or float64; H and W multiples of the patch
-                size.
+                uint16, float32 or float64; the patch size divides H and W.
             drawn (Sequence): From :meth:`draw` for this size. For a batch,
                 each step's draw may be stacked along a first axis of size B.
             stats (dict, optional): For each step that clips, by its short
@@ -252,23 +236,20 @@ class Cipher:
 
         Raises:
             TypeError: If the dtype is not supported.
-            PictureError: If the size does not fit.
-            CipherError: If the draw does not fit.
+            PictureError, CipherError: If the size or the draw does not fit.
         """
-        layouts = self.layouts(spatial_shape(check_image(img)))
-        for (step, value), layout in zip(self._with_drawn(drawn), layouts):
+        shape = spatial_shape(check_image(img))
+        for step, layout, value in self._drawn_steps(shape, drawn):
             img = step.apply(img, layout, value, stats)
         return img
 
-    def encrypt(
-            self, img: np.ndarray, source: Source = None
-    ) -> Tuple[np.ndarray, PatchLayout, List[Any]]:
+    def encrypt(self, img: np.ndarray, source: Source = None
+                ) -> Tuple[np.ndarray, PatchLayout, List[Any]]:
         """Draw and apply.
 
         Args:
             img (np.ndarray): Shape (H, W) or (H, W, C).
-            source (optional): See :meth:`draw`. Defaults to None, the
-                operating system.
+            source (optional): See :meth:`draw`. Defaults to None.
 
         Returns:
             tuple: The encrypted image, its layout with what only the key
@@ -287,7 +268,7 @@ class Cipher:
 
         Args:
             img (np.ndarray): The encrypted image or batch.
-            drawn (Sequence): The draw it was encrypted with.
+            drawn (Sequence): What it was encrypted with.
             partial (bool): Where a step deletes data, undo those after the
                 last such step, and stop there. Defaults to False.
 
@@ -296,26 +277,26 @@ class Cipher:
 
         Raises:
             PictureError: If the size does not fit.
-            CipherError: If the draw does not fit, or a step of this cipher
-                deletes data and ``partial`` is not set.
+            CipherError: If the draw does not fit, or a step deletes data and
+                ``partial`` is not set.
         """
         lost = [str(step) for step in self.steps if not step.invertible]
         if lost and not partial:
             raise CipherError(f'{self!r} cannot be undone: {", ".join(lost)} '
                               'deletes data')
-        check_image(img)
-        rows, cols = grid_shape(spatial_shape(img), self.encrypted_patch_size)
-        layouts = self.layouts(
-            (rows * self.patch_size, cols * self.patch_size))
-        for (step, value), layout in reversed(
-                list(zip(self._with_drawn(drawn), layouts))):
+        rows, cols = grid_shape(
+            spatial_shape(check_image(img)), self.encrypted_patch_size)
+        shape = (rows * self.patch_size, cols * self.patch_size)
+        for step, layout, value in self._drawn_steps(shape, drawn)[::-1]:
             if not step.invertible:
                 break
             img = step.undo(img, layout, value)
         return img
 
-    def _with_drawn(self, drawn: Sequence) -> List[Tuple[Step, Any]]:
+    def _drawn_steps(self, shape: Tuple[int, int],
+                     drawn: Sequence) -> List[Tuple[Step, PatchLayout, Any]]:
+        """Each step, the layout before it and what was drawn for it."""
         if len(drawn) != len(self.steps):
             raise CipherError(f'{self!r} has {len(self.steps)} steps, but '
                               f'{len(drawn)} draws were given')
-        return list(zip(self.steps, drawn))
+        return list(zip(self.steps, self.layouts(shape), drawn))

@@ -79,32 +79,18 @@ def grid_shape(shape: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
 
 
 def patch_view(img: np.ndarray, patch_size: int) -> np.ndarray:
-    """The door of all steps: an image or batch, checked, as its patches.
-
-    Args:
-        img (np.ndarray): Shape (H, W), (H, W, C) or (B, H, W, C); uint8,
-            uint16, float32 or float64.
-        patch_size (int): Side P of a patch in pixels, dividing H and W.
-
-    Returns:
-        np.ndarray: Shape (B, rows, P, cols, P, C), a view where ``img`` is
-        C-contiguous.
-
-    Raises:
-        TypeError, PictureError: As :func:`check_image` and
-            :func:`grid_shape`.
-    """
+    """The door of the steps: an image or batch as :func:`check_image` and
+    :func:`grid_shape` want it, in the shape (B, rows, P, cols, P, C), and a
+    view of it if it is C-contiguous."""
     rows, cols = grid_shape(spatial_shape(check_image(img)), patch_size)
     batch = len(img) if img.ndim == 4 else 1
     return np.ascontiguousarray(img).reshape(batch, rows, patch_size, cols,
                                              patch_size, -1)
 
 
-def new_patches(
-        img: np.ndarray, patch_size: int
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A new image like ``img``, and ``img`` and it as patches to go from the
-    one to the other: (B, rows, cols, P, P, C)."""
+def new_patches(img: np.ndarray, patch_size: int
+                ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A new image, and ``img`` and it as patches (B, rows, cols, P, P, C)."""
     patches = patch_view(img, patch_size).swapaxes(2, 3)
     out = np.empty(img.shape, img.dtype)
     return out, patches, patch_view(out, patch_size).swapaxes(2, 3)
@@ -112,20 +98,12 @@ def new_patches(
 
 def per_patch(values: np.ndarray, patches: np.ndarray, what: str,
               trailing: int = 0) -> np.ndarray:
-    """What was drawn for each patch, so that it selects among the patches.
+    """What was drawn for each patch, in the shape (B, rows, cols, ...) that
+    selects among ``patches``, (B, rows, cols, P, P, C).
 
-    Args:
-        values (np.ndarray): Shape (N, ...), shared by the images of a batch,
-            or (B, N, ...). Never part of a message: they are secret.
-        patches (np.ndarray): Shape (B, rows, cols, P, P, C).
-        what (str): What a value says of a patch, for the message.
-        trailing (int): How many axes a value has. Defaults to 0.
-
-    Returns:
-        np.ndarray: Shape (B, rows, cols, ...).
-
-    Raises:
-        CipherError: If there is not one value for each patch.
+    ``values`` has the shape (N, ...), shared by the images of a batch, or
+    (B, N, ...), with so many ``trailing`` axes; it is never part of a
+    message, since it is secret. ``what`` says what it is.
     """
     batch, rows, cols = patches.shape[:3]
     values = np.asarray(values)

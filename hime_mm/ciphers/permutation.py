@@ -8,20 +8,9 @@ from hime_mm.errors import CipherError
 
 def check_permutation(perm: np.ndarray, num: int,
                       what: str = 'patches') -> np.ndarray:
-    """Refuse what is no permutation.
+    """Refuse what does not hold each of 0 … num-1 once; int64, (num, ).
 
     The entries are never part of the message: a permutation is a secret.
-
-    Args:
-        perm (np.ndarray): Integers of shape (N, ).
-        num (int): N.
-        what (str): What is permuted, for the message. Defaults to 'patches'.
-
-    Returns:
-        np.ndarray: int64, shape (N, ).
-
-    Raises:
-        CipherError: If ``perm`` does not hold each of 0 … N-1 once.
     """
     perm = np.asarray(perm)
     if perm.shape != (num, ) or not np.issubdtype(perm.dtype, np.integer):

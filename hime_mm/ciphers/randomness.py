@@ -8,7 +8,7 @@ library's generators; ``docs/format.md`` says how, byte by byte.
 import os
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any, Protocol, Union
+from typing import Protocol, Union
 
 import numpy as np
 
@@ -28,7 +28,7 @@ RandomSource = Union[None, ByteStream, np.random.Generator,
 
 
 def draw_bytes(num: int, source: RandomSource = None) -> bytes:
-    """Draw uniform bytes.
+    """Draw so many uniform bytes.
 
     Args:
         num (int): How many.
@@ -36,33 +36,21 @@ def draw_bytes(num: int, source: RandomSource = None) -> bytes:
             optional): Where the randomness comes from. None is the operating
             system's generator; a NumPy source is a simulation that can be
             repeated by whoever knows the seed. Defaults to None.
-
-    Returns:
-        bytes: Of length ``num``.
     """
     if source is None:
         return os.urandom(num)
-    read: Any = getattr(source, 'read', None) or source.bytes
-    return read(num)
+    name = 'read' if hasattr(source, 'read') else 'bytes'
+    return getattr(source, name)(num)
 
 
-def draw_permutations(count: int,
-                      num: int,
+def draw_permutations(count: int, num: int,
                       source: RandomSource = None) -> np.ndarray:
-    """Draw independent permutations of 0 … num-1, each uniform.
+    """Draw permutations of 0 … num-1, each uniform: int64, (count, num).
 
     The order of ``num`` uniform 64-bit words (little-endian) is the
     permutation: its first entry is the index of the smallest word. Equal
     words, of which there are some with a probability of about num² / 2^65,
     keep their order.
-
-    Args:
-        count (int): How many permutations.
-        num (int): How many items each one moves.
-        source (optional): See :func:`draw_bytes`. Defaults to None.
-
-    Returns:
-        np.ndarray: int64, shape (count, num).
     """
     words = np.frombuffer(draw_bytes(8 * count * num, source), '<u8')
     return np.argsort(
@@ -84,16 +72,8 @@ def draw_permutation(num: int, source: RandomSource = None) -> np.ndarray:
 
 
 def draw_codes(num: int, bits: int, source: RandomSource = None) -> np.ndarray:
-    """Draw whole numbers of a few bits, one byte each.
-
-    Args:
-        num (int): How many.
-        bits (int): The lowest bits of each byte that count, at most 8.
-        source (optional): See :func:`draw_bytes`. Defaults to None.
-
-    Returns:
-        np.ndarray: uint8, shape (num, ), from 0 to 2^bits - 1.
-    """
+    """Draw whole numbers from 0 to 2^bits - 1, the lowest bits of one byte
+    each: uint8, (num, )."""
     codes = np.frombuffer(draw_bytes(num, source), np.uint8)
     return codes & np.uint8((1 << bits) - 1)
 
@@ -112,18 +92,10 @@ def _normal_table(std: int) -> np.ndarray:
 
 def draw_noise(shape: tuple, std: int,
                source: RandomSource = None) -> np.ndarray:
-    """Draw Gaussian noise, rounded to whole grey levels.
+    """Draw Gaussian noise in whole grey levels: int16, filled row-major.
 
     A 16-bit word w (little-endian) stands for std · Φ⁻¹((2w + 1) / 2^17),
     rounded to the nearest whole number, so |noise| < 4.33 std + 1/2.
-
-    Args:
-        shape (tuple[int]): Shape of the result.
-        std (int): Standard deviation in grey levels.
-        source (optional): See :func:`draw_bytes`. Defaults to None.
-
-    Returns:
-        np.ndarray: int16 of this shape, filled row-major.
     """
     num = int(np.prod(shape, dtype=np.int64))
     words = np.frombuffer(draw_bytes(2 * num, source), '<u2')

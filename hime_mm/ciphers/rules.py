@@ -10,36 +10,28 @@ from .steps import STEPS, Step
 
 
 class Rule(NamedTuple):
-    """A step of one trait must not come before one of another.
-
-    Args:
-        first (str): Trait of the earlier step.
-        second (str): Trait of the later step.
-        reason (str): What the later one does then.
-        swap (bool): Whether the steps may stand the other way round.
-            Defaults to True.
-    """
+    """A step of the ``first`` trait must not come before one of the
+    ``second``, for a reason; whether they may stand the other way round."""
 
     first: str
     second: str
     reason: str
     swap: bool = True
 
-    def broken(self, first: Step, second: Step) -> bool:
-        """Whether these steps are of these traits."""
-        return getattr(first, self.first) and getattr(second, self.second)
-
-    def message(self, first: Step, second: Step) -> str:
-        """Why the steps do not go together, and what does."""
+    def check(self, first: Step, second: Step) -> None:
+        """Refuse the steps, in this order, and say what to do."""
+        if not (getattr(first, self.first) and getattr(second, self.second)):
+            return
         form, usual = (getattr(owner, 'form', None)
                        for owner in (first, type(first)))
         remedies = [f'put {second.name!r} first'] if self.swap else []
         if form != usual:
             remedies.append(f'use the {usual} form of {first.name!r}')
         remedy = ', or '.join(remedies or ['leave one of them out'])
-        return (f'{second.name!r} after {first.name!r}'
-                + (f' in its {form} form' if form != usual else '')
-                + f' {self.reason}. {remedy[0].upper()}{remedy[1:]}')
+        raise CipherError(
+            f'{second.name!r} after {first.name!r}'
+            + (f' in its {form} form' if form != usual else '')
+            + f' {self.reason}. {remedy[0].upper()}{remedy[1:]}')
 
 
 #: Orders in which one step undoes the point of another.
@@ -65,16 +57,9 @@ RULES = (
 
 
 def check_steps(steps: Tuple[Step, ...], patch_size: int) -> None:
-    """Refuse a list of steps that makes no sense, with the reason.
-
-    Args:
-        steps (tuple[Step]): In order of application.
-        patch_size (int): Side of a patch of the plain image in pixels.
-
-    Raises:
-        CipherError: If there is no step, a step comes twice, one does not
-            fit the patch size, or the order makes one of them useless.
-    """
+    """Refuse a list of steps that makes no sense, with the reason: there is
+    none, one comes twice, one does not fit the patch size of the plain image,
+    or the order makes one of them useless."""
     if not steps:
         raise CipherError('a cipher needs at least one step: choose from '
                           f'{sorted(STEPS)}')
@@ -98,5 +83,4 @@ def check_steps(steps: Tuple[Step, ...], patch_size: int) -> None:
         layout = step.next_layout(layout)
     for rule in RULES:
         for first, second in combinations(steps, 2):
-            if rule.broken(first, second):
-                raise CipherError(rule.message(first, second))
+            rule.check(first, second)

@@ -17,19 +17,8 @@ _SHORT_FORM = re.compile(
 
 
 def build_step(step: Union[Step, str, dict]) -> Step:
-    """Make a step from any of its written forms.
-
-    Args:
-        step (Step | str | dict): A step, its short form, or a dict with the
-            step's name as ``type`` and its parameters.
-
-    Returns:
-        Step: The step.
-
-    Raises:
-        TypeError: If ``step`` is none of these.
-        CipherError: If the step or a parameter is unknown, or makes no sense.
-    """
+    """Make a step from its short form, or from a dict with its name as
+    ``type`` and its parameters; a step is given back."""
     if isinstance(step, Step):
         return step
     if isinstance(step, str):
@@ -48,7 +37,7 @@ def build_step(step: Union[Step, str, dict]) -> Step:
     if not isinstance(name, str) or name not in STEPS:
         raise CipherError(f'unknown cipher step {name!r}: choose from '
                           f'{sorted(STEPS)}')
-    known = [field.name for field in fields(STEPS[name])]  # type: ignore
+    known = [field.name for field in fields(STEPS[name])]
     unknown = sorted(set(map(str, args)) - set(known))
     if unknown:
         raise CipherError(f'the cipher step {name!r} takes {known}, got '
@@ -78,14 +67,23 @@ def build_steps(steps: Union[str, Sequence[Union[Step, str, dict]]],
     return tuple(map(build_step, steps)), patch_size
 
 
-def read_dict(state: dict) -> Tuple[Any, Optional[int]]:
-    """Steps, as they are written, and patch size of a cipher's dict."""
-    if set(state) - {'version', 'steps', 'patch_size'} or 'steps' not in state:
+def read_written(cipher: Any, patch_size: Optional[int]
+                 ) -> Tuple[Any, Optional[int]]:
+    """Steps, as they are written, and patch size of what
+    :meth:`Cipher.build` takes, a dict among others."""
+    if not isinstance(cipher, dict):
+        return cipher, patch_size
+    unknown = set(cipher) - {'version', 'steps', 'patch_size'}
+    if unknown or 'steps' not in cipher:
         raise CipherError('a cipher dict has the keys `steps`, `patch_size` '
-                          f'and `version`, got {sorted(state)}')
-    version = state.get('version', CIPHER_VERSION)
+                          f'and `version`, got {sorted(cipher)}')
+    version = cipher.get('version', CIPHER_VERSION)
     if version != CIPHER_VERSION:
         raise CipherError(
             f'the cipher has version {version!r}, but this release of hime_mm '
             f'knows version {CIPHER_VERSION}: use the release that wrote it')
-    return state['steps'], state.get('patch_size')
+    own = cipher.get('patch_size')
+    if own is not None and patch_size is not None and own != patch_size:
+        raise CipherError(f'the cipher has a patch size of {own}, but '
+                          f'`patch_size` is {patch_size}: give it once')
+    return cipher['steps'], patch_size if own is None else own

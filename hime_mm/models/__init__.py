@@ -8,6 +8,7 @@ classification half still works and the reason is logged.
 
 from .backbones import *  # noqa: F401,F403
 from .batch_augments import *  # noqa: F401,F403
+from .ciphers import BatchCipher  # noqa: F401
 from .data_preprocessors import *  # noqa: F401,F403
 from .layers import *  # noqa: F401,F403
 

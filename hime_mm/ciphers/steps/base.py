@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What a step is, and what is asked of it."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Callable, ClassVar, Dict, Optional, Tuple, Type
 
@@ -24,6 +24,7 @@ def register_step(cls: Type['Step']) -> Type['Step']:
     return cls
 
 
+@dataclass(frozen=True)
 class Step:
     """One step of a cipher: a frozen dataclass of its parameters.
 
@@ -97,7 +98,7 @@ class Step:
 
         The first parameter of the step is its number, the second its option.
         """
-        names = [field.name for field in fields(cls)]  # type: ignore
+        names = [field.name for field in fields(cls)]
         given = [int(number) if number else None, option or None]
         if any(value is not None for value in given[len(names):]):
             kinds = ('number', 'option')[len(names):]
@@ -111,7 +112,7 @@ class Step:
     def __str__(self) -> str:
         """The short form, such that parsing it gives an equal step."""
         text = self.name
-        for field in fields(self):  # type: ignore
+        for field in fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, str):
                 text += str(value)

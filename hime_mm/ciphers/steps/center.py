@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Centring: each patch's mean goes."""
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional, Tuple
 

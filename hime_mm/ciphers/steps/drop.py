@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Dropping: a share of the patches goes."""
-
 from dataclasses import dataclass
 from typing import ClassVar, Tuple, Union
 

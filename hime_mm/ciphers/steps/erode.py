@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Erosion: a border of every patch goes."""
-
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Optional
 

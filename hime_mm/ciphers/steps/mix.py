@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Mixing-up (MI): every patch becomes the average of its sub-patches."""
-
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Optional
 
@@ -106,18 +104,16 @@ def mix_patches(img: np.ndarray,
 @register_step
 @dataclass(frozen=True)
 class Mix(Step):
-    """Mixing-up (MI): every patch becomes the average of its sub-patches.
+    """Mixing-up (MI): every patch becomes the average of its sub-patches, see
+    :func:`mix_patches`.
 
     Needs no key and cannot be undone exactly: (g² − 1)/g² of the numbers are
     gone. Patch order is kept.
 
-    Reference: Hao et al., IJCAI 2025, MI.
-
     Args:
         num_splits (int): g, each patch is cut into g x g sub-patches.
             Defaults to 2.
-        form (str): ``'compact'`` or ``'tiled'``, see :func:`mix_patches`.
-            Defaults to 'compact'.
+        form (str): ``'compact'`` or ``'tiled'``. Defaults to 'compact'.
     """
 
     num_splits: int = 2

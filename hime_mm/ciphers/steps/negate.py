@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Patches as their negatives."""
-
 from dataclasses import dataclass
 from typing import ClassVar, Tuple
 

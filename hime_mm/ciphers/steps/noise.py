@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Gaussian noise on every value."""
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional, Tuple
 

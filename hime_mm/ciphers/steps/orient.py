@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Mirrored and rotated patches."""
-
 from dataclasses import dataclass
 from typing import ClassVar, Tuple
 

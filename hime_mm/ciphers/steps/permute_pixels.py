@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Permuted pixels, all patches of all images alike."""
-
 from dataclasses import dataclass
 from typing import ClassVar, Tuple
 

@@ -1,6 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Random shuffling (RS): every patch moves to a random slot."""
-
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Optional, Tuple
 
@@ -106,12 +104,10 @@ def unshuffle_patches(img: np.ndarray, perm: np.ndarray,
 @register_step
 @dataclass(frozen=True)
 class Shuffle(Step):
-    """Random shuffling (RS): every patch moves to a random slot.
+    """Random shuffling (RS): every patch moves to a random slot, see
+    :func:`shuffle_patches`.
 
-    Slot k of the encrypted image holds patch ``perm[k]``; the permutation is
-    drawn anew for every image. Undone with the permutation.
-
-    Reference: Hao et al., IJCAI 2025, RS.
+    The permutation is drawn anew for every image, and undoes it.
     """
 
     name: ClassVar[str] = 'shuffle'

@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from .batch_cipher import BatchCipher
+from hime_mm.models.ciphers import BatchCipher
 from .encrypt import EncryptClsDataPreprocessor
 
 __all__ = ['BatchCipher', 'EncryptClsDataPreprocessor']

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from hime_mm.ciphers import Cipher
 from hime_mm.ciphers.randomness import RandomSource
+from hime_mm.errors import CipherError, ConfigError, HimeError, PictureError
+from hime_mm.models.ciphers import BatchCipher
 from hime_mm.registry import MODELS
-from .batch_cipher import BatchCipher
 
 
 @MODELS.register_module()
@@ -54,8 +55,9 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             True.
 
     Raises:
-        ValueError: If the cipher makes no sense, one of its steps draws once
+        CipherError: If the cipher makes no sense, one of its steps draws once
             for a whole data set, or it does not go with padding.
+        ConfigError: If ``seed`` is no whole number.
     """
 
     def __init__(self,
@@ -79,15 +81,15 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         try:
             if cipher is not None:
                 self.batch_cipher = BatchCipher(cipher, patch_size)
-            if pad_size_divisor > 1:
-                self._check_padding()
-        except ValueError as error:
-            raise ValueError(f'{name}: {error}') from None
+                if pad_size_divisor > 1:
+                    self.cipher.check_fit('pad')
+        except HimeError as error:
+            raise CipherError(f'{name}: {error}') from None
         if seed is not None and (isinstance(seed, bool)
                                  or not isinstance(seed, Integral)
                                  or seed < 0):
-            raise ValueError(f'{name}: `seed` must be a whole number of at '
-                             f'least 0, or None, got {seed!r}')
+            raise ConfigError(f'{name}: `seed` must be a whole number of at '
+                              f'least 0, or None, got {seed!r}')
         self.seed = seed
         self.quantize = quantize
         # Of training, and of evaluation: how often one validates does not
@@ -104,17 +106,13 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         """Cipher | None: What images are encrypted with."""
         return None if self.batch_cipher is None else self.batch_cipher.cipher
 
-    def _check_padding(self) -> None:
-        if self.cipher is not None:
-            self.cipher.check_fit('pad')
-
     def _check_inputs(self, inputs: Union[Tensor, Sequence[Tensor]]) -> bool:
         """Refuse what is on another scale; whether all is 8-bit."""
         inputs = [inputs] if isinstance(inputs, Tensor) else inputs
         name = f'hime_mm.{type(self).__name__}'
         if len({one.shape for one in inputs}) > 1:
             # They will be padded to the largest.
-            self._check_padding()
+            self.cipher.check_fit('pad')
         others = [one for one in inputs if one.dtype != torch.uint8]
         for one in others:
             if not one.is_floating_point():
@@ -129,7 +127,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             if low < -32 or high > 287 or (low < 0 and high < 32) or (
                     high <= 1 and any((one != one.round()).any()
                                       for one in others)):
-                raise ValueError(
+                raise PictureError(
                     f'{name} takes images on the 0–255 scale, got values from '
                     f'{low:.4g} to {high:.4g}: leave scaling and '
                     'normalization to it (`mean` and `std`), and remove what '
@@ -150,7 +148,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
 
         Raises:
             TypeError: If the images are of another integer type.
-            ValueError: If the size of the batch is no multiple of the patch
+            PictureError: If the size of the batch is no multiple of the patch
                 size, or the images are on another scale.
         """
         encrypts = self.batch_cipher is not None
@@ -184,7 +182,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         height, width = images.shape[-2:]
         side = self.cipher.patch_size
         if height % side or width % side:
-            raise ValueError(
+            raise PictureError(
                 f'hime_mm.{type(self).__name__} got a batch of {height}x'
                 f'{width} pixels, which holds no whole number of patches of '
                 f'side {side}: have the pipelines crop or resize to a '

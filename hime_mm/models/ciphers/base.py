@@ -1,0 +1,83 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What a torch form is, and what the forms share."""
+
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Type
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hime_mm.ciphers import PatchLayout, Step
+from hime_mm.ciphers.randomness import RandomSource, draw_bytes, draw_codes
+
+#: The torch forms, by the name of their step.
+FORMS: Dict[str, Type['TorchForm']] = {}
+
+
+def register_torch(name: str) -> Callable[[Type], Type]:
+    """Make a class known as the torch form of the step of this name."""
+
+    def register(cls: Type['TorchForm']) -> Type['TorchForm']:
+        FORMS[name] = cls
+        return cls
+
+    return register
+
+
+class TorchForm:
+    """One step on batches of images, (B, C, H, W), each with its own draw.
+
+    A draw is a tensor whose first axis is the image, or None.
+
+    Args:
+        step (Step): The step, with its parameters.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step: Any = step
+
+    def draw(self, layout: PatchLayout, batch: int, channels: int,
+             source: RandomSource, device: torch.device) -> Optional[Tensor]:
+        """Draw for all images of a batch of this layout."""
+        return None
+
+    def stack(self, draws: Sequence[np.ndarray]) -> Tensor:
+        """What :meth:`Step.draw` gave for each image, as one draw."""
+        return torch.from_numpy(np.stack(draws))
+
+    def apply(self, x: Tensor, layout: PatchLayout, drawn: Any) -> Tensor:
+        """A new batch, encrypted; uint8 or floating-point as ``x``."""
+        raise NotImplementedError
+
+
+def patch_view(x: Tensor, layout: PatchLayout) -> Tensor:
+    """A batch as a view of shape (B, C, rows, P, cols, P)."""
+    rows, cols = layout.grid
+    side = layout.patch_size
+    return x.contiguous().view(*x.shape[:2], rows, side, cols, side)
+
+
+def per_patch(values: Tensor, layout: PatchLayout) -> Tensor:
+    """Values of shape (B, N) so that they broadcast over the patches."""
+    rows, cols = layout.grid
+    return values.view(len(values), 1, rows, 1, cols, 1)
+
+
+def draw_permutations(count: int, num: int, source: RandomSource,
+                      device: torch.device) -> Tensor:
+    """:func:`~hime_mm.ciphers.randomness.draw_permutations` on a device."""
+    raw = np.frombuffer(
+        bytearray(draw_bytes(8 * count * num, source)), np.int64)
+    words = torch.from_numpy(raw).view(count, num)
+    # Torch sorts signed words only: the sign bit flipped, their order is that
+    # of the unsigned ones.
+    words = words.to(device, non_blocking=True) ^ torch.iinfo(torch.int64).min
+    return words.argsort(dim=1, stable=True)
+
+
+def draw_patch_codes(shape: Tuple[int, int], bits: int, source: RandomSource,
+                     device: torch.device) -> Tensor:
+    """:func:`~hime_mm.ciphers.randomness.draw_codes` for each patch of each
+    image, shape (B, N)."""
+    codes = draw_codes(shape[0] * shape[1], bits, source)
+    return torch.from_numpy(codes).view(shape).to(device)

@@ -15,6 +15,7 @@ from hime_mm.ciphers import (PRESETS, STEPS, Cipher, Mix, PatchLayout,
                              Shuffle, Step, mix_patches, register_step,
                              shuffle_patches)
 from hime_mm.ciphers.grid import PIXEL_DTYPES
+from hime_mm.errors import CipherError, PictureError
 
 RS_AND_MI = ('shuffle', 'mix2', 'mix4', 'mix8', 'mix2:tiled', 'mix2+shuffle',
              'shuffle+mix2', 'shuffle+mix4:tiled', 'mix8:tiled+shuffle')
@@ -83,8 +84,15 @@ def test_patch_size():
     '2mix', 'mix2:ti led'
 ])
 def test_unknown_steps(text):
-    with pytest.raises(ValueError, match="'mix'.*'shuffle'"):
+    with pytest.raises(CipherError, match="'mix'.*'shuffle'"):
         Cipher(text)
+
+
+@pytest.mark.parametrize('digits', [5, 50, 5000])
+def test_numbers_of_any_length(digits):
+    # Python converts no more than 4300 digits.
+    with pytest.raises(CipherError):
+        Cipher('mix' + '9' * digits)
 
 
 def test_refusals():
@@ -331,6 +339,51 @@ def test_wrong_draws_and_images(make_image):
     for call in (cipher.plan, cipher.draw):
         with pytest.raises(ValueError, match='31x48.*patch size 16'):
             call((31, 48))
+
+
+def test_errors_tell_what_is_at_fault(make_image):
+    cipher, img = Cipher('shuffle'), make_image((32, 48, 3))
+    for call in (lambda: cipher.plan((31, 48)),
+                 lambda: cipher.encrypt(img[:31]),
+                 lambda: cipher.encrypt(img[None]),
+                 lambda: cipher.encrypt(img[:0])):
+        with pytest.raises(PictureError):
+            call()
+    for call in (lambda: cipher.apply(img, []),
+                 lambda: cipher.apply(img, [np.arange(4)]),
+                 lambda: Cipher('mix3'),
+                 lambda: Cipher('mix2').decrypt(img, [None])):
+        with pytest.raises(CipherError):
+            call()
+
+
+def test_layouts_are_derived_once(make_image, monkeypatch):
+    """For one picture, whatever is asked of its cipher."""
+    calls = []
+    derive = Shuffle.next_layout
+    monkeypatch.setattr(
+        Shuffle, 'next_layout',
+        lambda *args: calls.append(args) or derive(*args))
+    # A patch size of no other test: nothing is known of it yet.
+    cipher, img = Cipher('mix2+shuffle', 22), make_image((44, 66, 3))
+    calls.clear()
+    encrypted, layout, drawn = cipher.encrypt(img)
+    assert cipher.apply(img, drawn).shape[:2] == layout.shape
+    assert repr(cipher.secret_layout((44, 66), drawn)) == repr(layout)
+    assert repr(cipher.plan([44, 66])) == repr(layout)
+    assert len(calls) == 1
+    # What one caller does to the list is not seen by the next.
+    cipher.layouts((44, 66)).clear()
+    assert len(cipher.layouts((44, 66))) == 3
+
+
+def test_layouts_hold_plain_numbers():
+    shape = tuple(np.array([51, 34]))
+    for plan in (Cipher('shuffle', 17).plan(shape),
+                 Cipher('shuffle', 17).plan((51, 34))):
+        json.dumps(plan.to_dict())
+    with pytest.raises(TypeError):
+        Cipher('shuffle', 17).plan((51., 34.))
 
 
 def test_no_secret_in_print(make_image):

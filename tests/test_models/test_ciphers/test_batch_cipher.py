@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from hime_mm.ciphers import Cipher
 from hime_mm.ciphers.randomness import draw_permutations
 from hime_mm.ciphers.steps import STEPS
+from hime_mm.errors import CipherError
 from hime_mm.models import BatchCipher
+from hime_mm.models.ciphers import FORMS, TorchForm
 
 CIPHERS = [
     'shuffle', 'mix2', 'mix4', 'mix16', 'mix2:tiled', 'mix8:tiled', 'erode1',
@@ -195,6 +197,27 @@ def test_no_images():
     for text in ('shuffle', 'drop50', 'noise5+shuffle', 'orient'):
         assert BatchCipher(text)(torch.zeros(0, 3, 32, 32)).shape == (0, 3, 32,
                                                                       32)
+
+
+@pytest.mark.parametrize('name', sorted(STEPS))
+def test_every_step_has_a_form_or_is_shared(name):
+    if STEPS[name]().shared:
+        assert name not in FORMS
+        with pytest.raises(CipherError, match=f"'{name}' draws once"):
+            BatchCipher(name)
+    else:
+        assert issubclass(FORMS[name], TorchForm)
+        assert BatchCipher(name).cipher == Cipher(name)
+
+
+def test_a_step_without_a_form_is_refused(monkeypatch):
+    monkeypatch.delitem(FORMS, 'negate')
+    with pytest.raises(CipherError, match="'negate' has no form for batches"):
+        BatchCipher('shuffle+negate')
+
+
+def test_every_form_is_of_a_step():
+    assert set(FORMS) <= set(STEPS)
 
 
 def test_every_step_is_covered():

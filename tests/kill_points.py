@@ -14,9 +14,9 @@ from pathlib import Path
 
 from owner_data import tree
 
-from hime_mm.apis import encrypt
 from hime_mm.apis import encrypt_coco
 from hime_mm.ciphers import Key
+from hime_mm.encryption.journal import Journal
 
 CALLS = ((os, 'replace'), (os, 'fsync'), (os, 'sync'), (os, 'chmod'),
          (os, 'unlink'), (os, 'rmdir'), (tempfile, 'mkstemp'))
@@ -44,7 +44,7 @@ def kill_before(number, told):
 
     for module, name in CALLS:
         counted(module, name)
-    append = encrypt.Journal.append
+    append = Journal.append
 
     def half_append(journal, i, outcome):
         left[0] -= 1
@@ -56,7 +56,7 @@ def kill_before(number, told):
             os.kill(os.getpid(), signal.SIGKILL)
         append(journal, i, outcome)
 
-    encrypt.Journal.append = half_append
+    Journal.append = half_append
 
 
 def run(src, out, number=0):

@@ -22,8 +22,8 @@ from owner_data import (ROOT, SECRET, forms_of_key, forms_of_permutation,
 
 from hime_mm.ciphers import Key
 from hime_mm.cli import main
-from hime_mm.datasets.images import fit_image
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.images.sizing import fit_image
 
 KEY = Key(SECRET)
 ANN = 'annotations/instances_val2017.json'

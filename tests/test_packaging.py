@@ -280,7 +280,8 @@ class TestOwnersMachine:
         # Here, and not in an owner's environment: the pictures to compare with.
         from owner_data import make_coco, read, tree
 
-        from hime_mm.datasets.images import fit_image, read_image
+        from hime_mm.images.codec import read_image
+        from hime_mm.images.sizing import fit_image
         make_coco(tmp_path / 'coco')
         env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'HIME_KEY')}
 

@@ -21,11 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 import hime_mm
-from hime_mm.apis.encrypt import Item, _encrypt_item, Job
-from hime_mm.ciphers import Cipher, Key
-from hime_mm.datasets.images import (EXTENSIONS, encode_image, fit_image,
-                                     read_image)
-from hime_mm.datasets.preprocess import Preprocess
+from hime_mm.ciphers import Key
+from hime_mm.encryption.job import Item, Job
+from hime_mm.encryption.worker import encrypt_item
+from hime_mm.images import Recipe, seal
+from hime_mm.images.codec import EXTENSIONS, encode_image, read_image
+from hime_mm.images.sizing import fit_image
 
 CIPHERS = ('paper-rs', 'paper-mi', 'mix2+shuffle', 'center+shuffle',
            'center+erode2+shuffle', 'drop50+shuffle', 'noise25+shuffle')
@@ -80,9 +81,8 @@ def throughput(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as out:
         jobs = {
             cipher: Job(args.folder, os.path.join(out, str(i)),
-                         Cipher(cipher), Preprocess(), 'benchmark', 1, 'keep',
-                         'png',
-                         args.compression)
+                        Recipe.build(cipher, compression=args.compression),
+                        'benchmark')
             for i, cipher in enumerate(args.ciphers)
         }
         for n, name in enumerate(tqdm(names, desc='throughput')):
@@ -98,8 +98,8 @@ def throughput(args: argparse.Namespace) -> None:
                     size = without_cipher(args.folder, out, name,
                                           args.compression)
                 else:
-                    done = _encrypt_item(jobs[cipher], key,
-                                         (Item(name, name), None))
+                    done = encrypt_item(jobs[cipher], key,
+                                        (Item(name, name), None))
                     size = done['rows'][0]['size']
                 best[cipher] = min(best[cipher],
                                    time.process_time() - start)
@@ -107,7 +107,7 @@ def throughput(args: argparse.Namespace) -> None:
                 if cipher is not None:
                     start = time.process_time()
                     source = key.source('benchmark', name)
-                    jobs[cipher].cipher.encrypt(img, source)
+                    seal(img, jobs[cipher].recipe, source)
                     spent = time.process_time() - start
                     cheapest[cipher] = min(cheapest.get(cipher, spent), spent)
             for cipher in order:

@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from hime_mm.cli import encrypt  # noqa: E402
+from hime_mm.cli.encrypt import encrypt  # noqa: E402
 
 if __name__ == '__main__':
     encrypt(prog_name='encrypt_dataset.py')

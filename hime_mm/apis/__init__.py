@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""What a person calls.
+"""What a person calls: a facade, nothing is defined here.
 
 Names are imported when they are first used: an owner's machine has neither
 torch nor an OpenMMLab package, which the checks of a config need.
@@ -8,20 +8,22 @@ torch nor an OpenMMLab package, which the checks of a config need.
 import importlib
 from typing import Any
 
+#: Where each name is defined.
 _PLACES = {
-    'Client': 'client',
-    'EncryptedPicture': 'client',
-    'check_config': 'config',
-    'cipher_on_device': 'config',
-    'check_environment': 'doctor',
-    'convert_checkpoint': 'convert',
-    'force_safe_loading': 'config',
-    'encrypt_coco': 'encrypt',
-    'decrypt_dataset': 'dataset',
-    'describe_dataset': 'dataset',
-    'encrypt_folder': 'encrypt',
-    'map_coco_results': 'boxes',
-    'verify_dataset': 'dataset',
+    'Client': 'mapping.client',
+    'EncryptedPicture': 'mapping.client',
+    'Recipe': 'images.recipe',
+    'check_config': 'apis.config',
+    'check_environment': 'apis.doctor',
+    'cipher_on_device': 'apis.config',
+    'convert_checkpoint': 'apis.convert',
+    'decrypt_dataset': 'encryption.decrypt',
+    'describe_dataset': 'encryption.describe',
+    'encrypt_coco': 'encryption.run',
+    'encrypt_folder': 'encryption.run',
+    'force_safe_loading': 'apis.config',
+    'map_coco_results': 'mapping.results',
+    'verify_dataset': 'encryption.verify',
 }
 
 __all__ = sorted(_PLACES)
@@ -30,7 +32,7 @@ __all__ = sorted(_PLACES)
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    module = importlib.import_module(f'.{_PLACES[name]}', __name__)
+    module = importlib.import_module(f'hime_mm.{_PLACES[name]}')
     return getattr(module, name)
 
 

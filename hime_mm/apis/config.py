@@ -11,8 +11,9 @@ from mmengine.logging import print_log
 
 from hime_mm import transforms
 from hime_mm.ciphers import Cipher, Mix
-from hime_mm.datasets.manifest import (MANIFEST_NAME, Manifest, ManifestError,
-                                       find_manifest, load_manifest)
+from hime_mm.datasets.manifest import Manifest, find_manifest, load_manifest
+from hime_mm.datasets.writing import MANIFEST_NAME
+from hime_mm.errors import ManifestError
 from hime_mm.models.backbones.timm_pevit import timm_patch_size
 from hime_mm.models.data_preprocessors import (BatchCipher,
                                                EncryptClsDataPreprocessor)

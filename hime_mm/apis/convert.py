@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor, nn
 
-from hime_mm.datasets.images import atomic_file
+from hime_mm.images.files import atomic_file
 from hime_mm.models.backbones import PEViT
 from hime_mm.models.utils import (FORMATS, NATIVE, ConversionError,
                                   ConversionReport, SourceInfo,

@@ -117,7 +117,7 @@ def _probe_hime_mm() -> dict:
     import numpy as np
 
     from hime_mm.ciphers import Cipher, Key
-    from hime_mm.datasets.images import decode_image, encode_image
+    from hime_mm.images.codec import decode_image, encode_image
     img = np.arange(32 * 48 * 3, dtype=np.uint32).astype(np.uint8)
     img = img.reshape(32, 48, 3)
     cipher = Cipher('shuffle')

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from hime_mm.errors import BoxError
 
 from .permutation import check_permutation, invert_permutation
 
@@ -36,10 +39,14 @@ class PatchLayout:
             who does not know how they had been moved, so that the key
             holder's permutation does not map this image's boxes either.
             Defaults to False.
+        cropped (bool): Whether the original was cropped, flipped or
+            recoloured before it was encrypted, so that ``ori_shape`` is that
+            of what was left, and boxes have no place in the original.
+            Defaults to False.
 
     Raises:
-        ValueError: If ``permutation`` is no permutation of the patches, or
-            is given for a reshuffled image.
+        BoxError: If ``permutation`` is given for a reshuffled image.
+        CipherError: If it is no permutation of the patches.
     """
 
     ori_shape: Tuple[int, int]
@@ -50,11 +57,12 @@ class PatchLayout:
     shuffled: bool = False
     erosion: int = 0
     reshuffled: bool = False
+    cropped: bool = False
 
     def __post_init__(self) -> None:
         if self.permutation is not None:
             if self.reshuffled:
-                raise ValueError(
+                raise BoxError(
                     'the patches of this image were shuffled once more after '
                     'the encryption: its permutation does not map its boxes')
             object.__setattr__(
@@ -76,12 +84,58 @@ class PatchLayout:
         """The layout without its permutation: what may be handed over."""
         return replace(self, permutation=None)
 
+    def within(self,
+               ori_shape: Tuple[int, int],
+               scale: Tuple[float, float],
+               cropped: bool = False) -> 'PatchLayout':
+        """The layout of a picture that was sized before it was encrypted.
+
+        Args:
+            ori_shape (tuple[int, int]): Height and width in pixels before.
+            scale (tuple[float, float]): Pixels after per pixel before,
+                (x, y).
+            cropped (bool): Whether that is not the original any more.
+                Defaults to False.
+
+        Returns:
+            PatchLayout: Between what was before and the encrypted picture.
+        """
+        return replace(
+            self,
+            ori_shape=ori_shape,
+            scale=(scale[0] * self.scale[0], scale[1] * self.scale[1]),
+            cropped=cropped)
+
+    @property
+    def needs_key(self) -> bool:
+        """bool: Whether boxes come back to the key holder only."""
+        return (self.shuffled and self.permutation is None
+                and not self.reshuffled and not self.cropped)
+
+    @property
+    def obstacle(self) -> Optional[str]:
+        """str | None: Why boxes do not come back to the original with what
+        is known here; None where they do."""
+        if self.reshuffled:
+            return ('patches were shuffled once more after the encryption, '
+                    'with `hime_mm.PatchReshuffle`: nobody can map boxes. '
+                    'Leave that transform to training pipelines')
+        if self.cropped:
+            return ('images were cropped, flipped or recoloured before they '
+                    'were encrypted, so boxes have no place in the originals: '
+                    'predict on images without augmentation and `center_crop`')
+        if self.needs_key:
+            return ('patches were shuffled and the layout holds no '
+                    'permutation: only the key holder can map boxes')
+        return None
+
     def to_dict(self) -> dict:
         """The public part as plain numbers, for a manifest or a log.
 
         Returns:
             dict: The keys ``ori_shape``, ``patch_size``, ``grid``, ``scale``,
-            ``shuffled`` and ``erosion``, and ``reshuffled`` where it is set.
+            ``shuffled`` and ``erosion``, and ``reshuffled`` and ``cropped``
+            where they are set.
         """
         state = dict(
             ori_shape=list(self.ori_shape),
@@ -90,8 +144,9 @@ class PatchLayout:
             scale=list(self.scale),
             shuffled=self.shuffled,
             erosion=self.erosion)
-        if self.reshuffled:
-            state['reshuffled'] = True
+        for name in ('reshuffled', 'cropped'):
+            if getattr(self, name):
+                state[name] = True
         return state
 
     @classmethod
@@ -111,16 +166,17 @@ class PatchLayout:
             scale=tuple(state['scale']),
             shuffled=state['shuffled'],
             erosion=state.get('erosion', 0),
-            reshuffled=state.get('reshuffled', False))
+            reshuffled=state.get('reshuffled', False),
+            cropped=state.get('cropped', False))
 
-    def map_boxes(self, boxes: np.ndarray) -> np.ndarray:
+    def map_boxes(self, boxes: ArrayLike) -> np.ndarray:
         """Boxes of the original image in encrypted coordinates.
 
         A moved box keeps its size and its offset to its patch, so it may
         stick out of the image.
 
         Args:
-            boxes (np.ndarray): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+            boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
                 the original.
 
         Returns:
@@ -128,43 +184,49 @@ class PatchLayout:
             image.
 
         Raises:
-            ValueError: If ``boxes`` has another shape, or if patches were
+            BoxError: If ``boxes`` has another shape, or if patches were
                 shuffled and the permutation is not known here.
         """
-        boxes = self._check_boxes(boxes) * np.tile(self.scale, 2)
-        if self._knows_moves():
+        boxes = self._check_boxes(boxes)
+        boxes *= np.tile(self.scale, 2)
+        if self.shuffled:
+            if self.permutation is None:
+                raise BoxError(str(replace(self, cropped=False).obstacle))
             cell = self.cells(boxes)
             boxes += self._moves(cell, invert_permutation(
                 self.permutation)[cell])
         return boxes
 
-    def unmap_boxes(self, boxes: np.ndarray) -> np.ndarray:
+    def unmap_boxes(self, boxes: ArrayLike) -> np.ndarray:
         """Boxes of the encrypted image in original coordinates.
 
         The inverse of :meth:`map_boxes`, exact up to rounding for boxes
         whose centre lies inside the image.
 
         Args:
-            boxes (np.ndarray): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+            boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
                 the encrypted image.
 
         Returns:
             np.ndarray: float64, shape (n, 4), in pixels of the original.
 
         Raises:
-            ValueError: As :meth:`map_boxes`.
+            BoxError: If ``boxes`` has another shape, or there is an
+                :attr:`obstacle`.
         """
         boxes = self._check_boxes(boxes)
-        if self._knows_moves():
+        if self.obstacle:
+            raise BoxError(self.obstacle)
+        if self.permutation is not None:
             cell = self.cells(boxes)
             boxes += self._moves(cell, self.permutation[cell])
         return boxes / np.tile(self.scale, 2)
 
-    def cells(self, boxes: np.ndarray) -> np.ndarray:
+    def cells(self, boxes: ArrayLike) -> np.ndarray:
         """The slots of the encrypted image that hold the centres of boxes.
 
         Args:
-            boxes (np.ndarray): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+            boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
                 the encrypted image.
 
         Returns:
@@ -172,7 +234,7 @@ class PatchLayout:
             outside the image it is the nearest slot.
 
         Raises:
-            ValueError: If ``boxes`` has another shape.
+            BoxError: If ``boxes`` has another shape.
         """
         boxes = self._check_boxes(boxes)
         col, row = ((boxes[:, :2] + boxes[:, 2:]) /
@@ -181,24 +243,12 @@ class PatchLayout:
         col = np.clip(np.floor(col), 0, self.grid[1] - 1).astype(np.int64)
         return row * self.grid[1] + col
 
-    def _knows_moves(self) -> bool:
-        if self.reshuffled:
-            raise ValueError(
-                'the patches of this image were shuffled once more after the '
-                'encryption, with `hime_mm.PatchReshuffle`: nobody can map '
-                'its boxes. Leave that transform to training pipelines')
-        if self.shuffled and self.permutation is None:
-            raise ValueError(
-                'the patches of this image were shuffled and the layout holds '
-                'no permutation: only the key holder can map its boxes')
-        return self.shuffled
-
     @staticmethod
-    def _check_boxes(boxes: np.ndarray) -> np.ndarray:
+    def _check_boxes(boxes: ArrayLike) -> np.ndarray:
         boxes = np.array(boxes, np.float64)
         if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError('boxes must have shape (n, 4), (x1, y1, x2, y2), '
-                             f'got {boxes.shape}')
+            raise BoxError('boxes must have shape (n, 4), (x1, y1, x2, y2), '
+                           f'got {boxes.shape}')
         return boxes
 
     def _moves(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -5,10 +5,11 @@ import json
 import os
 from typing import Any, Dict, List, Sequence, Tuple
 
-import cv2
 import numpy as np
 
 from hime_mm.errors import CocoError
+
+from .segmentation import uncompressed
 
 #: What is handed over of an annotation; anything else may show the original.
 ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area',
@@ -55,7 +56,7 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
                  f'it has no list `{key}`')
     images: Dict[int, dict] = {}
     for i, image in enumerate(coco['images']):
-        name = image.get('file_name') if isinstance(image, dict) else None
+        name: Any = isinstance(image, dict) and image.get('file_name')
         _require(isinstance(name, str) and bool(name), path,
                  f'`images[{i}]` has no `file_name`')
         _require(_is_id(image.get('id')), path,
@@ -134,7 +135,7 @@ def _is_segmentation(value: Any, image: dict) -> bool:
             for side, name in zip(size, ('height', 'width'))):
         return False
     if isinstance(counts, str):
-        counts = _uncompressed(counts) if counts.isascii() else None
+        counts = uncompressed(counts) if counts.isascii() else None
     return (isinstance(counts, list)
             and all(_is_id(run) and run >= 0 for run in counts)
             and sum(counts) == size[0] * size[1] > 0)
@@ -148,116 +149,6 @@ def to_corners(boxes: Sequence[Sequence[float]]) -> List[List[float]]:
 def from_corners(boxes: np.ndarray) -> List[List[float]]:
     """(x1, y1, x2, y2) as (x, y, width, height)."""
     return [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes.tolist()]
-
-
-def decode_rle(counts: Any, shape: Tuple[int, int]) -> np.ndarray:
-    """Decode COCO's run-length encoding of a mask.
-
-    Args:
-        counts (list[int] | str): Run lengths down the columns, zeros first,
-            as numbers or as COCO's compressed string.
-        shape (tuple[int, int]): Height and width.
-
-    Returns:
-        np.ndarray: uint8 of this shape, 0 or 1.
-
-    Raises:
-        ValueError: If the runs do not fill the mask.
-    """
-    runs = _uncompressed(counts) if isinstance(counts, str) else counts
-    values = np.arange(len(runs)) % 2
-    flat = np.repeat(values.astype(np.uint8), runs)
-    if flat.size != shape[0] * shape[1]:
-        raise ValueError(f'the run lengths of a mask sum up to {flat.size}, '
-                         f'not to {shape[0]} x {shape[1]} pixels')
-    return np.ascontiguousarray(flat.reshape(shape[1], shape[0]).T)
-
-
-def _uncompressed(text: str) -> List[int]:
-    """Run lengths of COCO's compressed string.
-
-    Numbers in groups of five bits, the lowest first; a sixth bit says that
-    more follow; from the third run on, differences to the run before the last.
-    """
-    runs: List[int] = []
-    value = shift = 0
-    for char in text.encode('ascii'):
-        code = char - 48
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            continue
-        if code & 16:
-            value -= 1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        runs.append(value)
-        value = shift = 0
-    return runs
-
-
-def compress_rle(runs: Sequence[int]) -> str:
-    """Run lengths as COCO's compressed string.
-
-    The inverse of what :func:`decode_rle` reads.
-
-    Args:
-        runs (Sequence[int]): Run lengths down the columns, zeros first.
-
-    Returns:
-        str: What pycocotools takes as ``counts``.
-    """
-    text = []
-    for i, value in enumerate(runs):
-        if i > 2:
-            value -= runs[i - 2]
-        more = True
-        while more:
-            code = value & 31
-            value >>= 5
-            # All that is left is the sign, and bit 4 tells it.
-            more = value != (-1 if code & 16 else 0)
-            text.append(chr((code | 32 if more else code) + 48))
-    return ''.join(text)
-
-
-def encode_rle(mask: np.ndarray) -> dict:
-    """The inverse of :func:`decode_rle`, as uncompressed run lengths.
-
-    Args:
-        mask (np.ndarray): uint8 of shape (H, W), 0 or 1.
-
-    Returns:
-        dict: The keys ``counts`` and ``size``.
-    """
-    flat = np.concatenate([[0], mask.T.ravel(), [1 - mask[-1, -1]]])
-    ends = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(np.concatenate([[0], ends]))
-    return dict(counts=counts.tolist(), size=list(mask.shape))
-
-
-def scale_segmentation(segmentation: Any, scale: Tuple[float, float],
-                       shape: Tuple[int, int]) -> Any:
-    """A segmentation in the coordinates of a scaled (and padded) image.
-
-    Args:
-        segmentation (list | dict): Polygons or run lengths.
-        scale (tuple[float, float]): New pixels per old pixel, (x, y).
-        shape (tuple[int, int]): Height and width of the new image.
-
-    Returns:
-        list | dict: Of the same kind; run lengths are resampled.
-    """
-    if isinstance(segmentation, dict):
-        mask = decode_rle(segmentation['counts'], tuple(segmentation['size']))
-        size = (min(round(mask.shape[1] * scale[0]), shape[1]),
-                min(round(mask.shape[0] * scale[1]), shape[0]))
-        scaled = np.zeros(shape, np.uint8)
-        scaled[:size[1], :size[0]] = cv2.resize(
-            mask, size, interpolation=cv2.INTER_NEAREST)
-        return encode_rle(scaled)
-    return [[value * scale[i % 2] for i, value in enumerate(polygon)]
-            for polygon in segmentation]
 
 
 def group_annotations(coco: dict) -> Dict[int, List[dict]]:

@@ -41,7 +41,7 @@ def read_list(src: str, path: str, numbers: Dict[str, int]
     folders = (PurePosixPath(path).stem, '', str(PurePosixPath(path).parent))
     best: Tuple[int, str] = (-1, '')
     for folder in folders:
-        rows = []
+        rows: List[Tuple[int, str]] = []
         for line in lines:
             found = _find(line, folder, numbers)
             if found is None:

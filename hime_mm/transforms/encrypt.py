@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import replace
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import mmcv
 import numpy as np
@@ -8,7 +8,9 @@ from mmcv.transforms import BaseTransform
 
 from hime_mm.ciphers import Cipher, Mix, PatchLayout
 from hime_mm.ciphers.grid import check_image
-from hime_mm.datasets.images import FITS, INTERPOLATIONS, fit_image
+from hime_mm.errors import HimeError
+from hime_mm.images import Recipe, seal
+from hime_mm.images.preprocess import Preprocess
 from hime_mm.registry import TRANSFORMS
 
 BOX_MODES = ('patch', 'keep')
@@ -132,7 +134,7 @@ class Encrypt(BaseTransform):
             original and may see it. Defaults to False.
 
     Raises:
-        ValueError: If an option is unknown, the cipher makes no sense, or one
+        HimeError: If an option is unknown, the cipher makes no sense, or one
             of its steps draws once for a whole data set.
     """
 
@@ -145,32 +147,28 @@ class Encrypt(BaseTransform):
                  box_mode: str = 'patch',
                  randomness: str = 'os',
                  keep_permutation: bool = False) -> None:
-        for name, value, choices in (
-            ('fit', fit, FITS),
-            ('interpolation', interpolation, tuple(INTERPOLATIONS)),
-            ('box_mode', box_mode, BOX_MODES),
-            ('randomness', randomness, RANDOMNESS)):
+        for name, value, choices in (('box_mode', box_mode, BOX_MODES),
+                                     ('randomness', randomness, RANDOMNESS)):
             if value not in choices:
-                raise ValueError(f'{self._name}: unknown `{name}` {value!r}, '
-                                 f'choose from {choices}')
+                raise HimeError(f'{self._name}: unknown `{name}` {value!r}, '
+                                f'choose from {choices}')
+        # Anything else that is true would keep what undoes the encryption.
         if not isinstance(keep_permutation, bool):
             raise TypeError(f'{self._name}: `keep_permutation` must be True '
                             f'or False, got {keep_permutation!r}')
-        self.cipher = Cipher.build(cipher, patch_size)
-        shared = [s.name for s in self.cipher.steps if s.scope == 'dataset']
-        if shared:
-            raise ValueError(
-                f'{self._name}: {shared[0]!r} draws once for all images of a '
-                'data set, which the pipelines and worker processes of a run '
-                'cannot share. Encrypt the data set with `hime encrypt` and '
-                'load it with `hime_mm.LoadEncryptedMeta`')
         try:
-            self.cipher.check_fit(fit)
-        except ValueError as error:
-            raise ValueError(f'{self._name}: {error}') from None
-        self.fit = fit
-        self.interpolation = interpolation
-        self.pad_val = pad_val
+            self.recipe = Recipe.build(
+                cipher, patch_size,
+                Preprocess(
+                    fit=fit, interpolation=interpolation, pad_val=pad_val))
+        except HimeError as error:
+            raise type(error)(f'{self._name}: {error}') from None
+        if self.cipher.shared:
+            raise HimeError(
+                f'{self._name}: {self.cipher.shared[0].name!r} draws once for '
+                'all images of a data set, which the pipelines and worker '
+                'processes of a run cannot share. Encrypt the data set with '
+                '`hime encrypt` and load it with `hime_mm.LoadEncryptedMeta`')
         self.box_mode = box_mode
         self.randomness = randomness
         self.keep_permutation = keep_permutation
@@ -178,6 +176,11 @@ class Encrypt(BaseTransform):
     @property
     def _name(self) -> str:
         return f'hime_mm.{type(self).__name__}'
+
+    @property
+    def cipher(self) -> Cipher:
+        """Cipher: What images are encrypted with."""
+        return self.recipe.cipher
 
     def transform(self, results: dict) -> dict:
         """Encrypt one sample.
@@ -192,21 +195,19 @@ class Encrypt(BaseTransform):
             KeyError: If there is no ``img``.
             TypeError: If ``img`` or the boxes are of a kind that cannot be
                 encrypted.
-            ValueError: If the size does not fit with ``fit='error'``, or an
+            HimeError: If the size does not fit with ``fit='error'``, or an
                 annotation cannot follow the cipher.
         """
         img = self._checked_img(results)
         self._check_annotations(results)
-        h, w = img.shape[:2]
-        fitted, resized = self._fit(img)
-        target = fitted.shape[:2]
-        fit_scale = (target[1] / w, target[0] / h) if resized else (1., 1.)
-        drawn = self._draw(fitted.shape)
-        encrypted = self.cipher.apply(fitted, drawn)
-        layout = self.cipher.secret_layout(target, drawn)
-        # Between the image that came in and the encrypted one.
-        scale = tuple(f * s for f, s in zip(fit_scale, layout.scale))
-        layout = replace(layout, ori_shape=(h, w), scale=scale)
+        # No `cache_randomness`: it can make several images share one draw,
+        # and a permutation that is used twice protects neither.
+        source = np.random if self.randomness == 'numpy' else None
+        try:
+            sealed = seal(img, self.recipe, source)
+        except HimeError as error:
+            raise type(error)(f'{self._name}: {error}') from None
+        encrypted, layout = sealed.img, sealed.layout
         if self.box_mode == 'keep':
             # Boxes are scaled only, and have to come back so.
             layout = replace(layout, permutation=None, shuffled=False)
@@ -214,8 +215,8 @@ class Encrypt(BaseTransform):
         # Collected aside, so that an error leaves no half-encrypted sample.
         new = dict(results)
         move_boxes(new, layout, self._name)
-        self._move_masks(new, target, resized, layout)
-        self._move_seg_map(new, target, resized, layout)
+        self._move_masks(new, layout)
+        self._move_seg_map(new, layout)
 
         new['img'] = encrypted
         new['img_shape'] = encrypted.shape[:2]
@@ -223,8 +224,8 @@ class Encrypt(BaseTransform):
             new['pad_shape'] = encrypted.shape
         old = results.get('scale_factor')
         old = (1., 1.) if old is None else np.broadcast_to(old, 2)
-        new['scale_factor'] = tuple(float(a * b) for a, b in zip(old, scale))
-        homography = np.diag([*scale, 1.]).astype(np.float32)
+        new['scale_factor'] = tuple(float(a * b) for a, b in zip(old, layout.scale))
+        homography = np.diag([*layout.scale, 1.]).astype(np.float32)
         if results.get('homography_matrix') is not None:
             homography = homography @ results['homography_matrix']
         new['homography_matrix'] = homography
@@ -253,73 +254,63 @@ class Encrypt(BaseTransform):
             # Whatever else looks like the image would leave in plain.
             if key not in MOVED and isinstance(
                     value, np.ndarray) and value.shape[:2] == shape:
-                raise ValueError(
+                raise HimeError(
                     f'{self._name} does not know the image-sized entry '
                     f'`{key}` and would pass it on in plain: remove it from '
                     'the pipeline before')
         for key in UNSUPPORTED:
             if results.get(key) is not None:
-                raise ValueError(f'{self._name} cannot encrypt `{key}`: '
-                                 'remove it from the pipeline before')
+                raise HimeError(f'{self._name} cannot encrypt `{key}`: '
+                                'remove it from the pipeline before')
         if self.cipher.moves_pixels:
             for key in ('gt_masks', 'gt_seg_map'):
                 if results.get(key) is not None:
                     moving = ' and '.join(
                         f'"{step.name}"' for step in self.cipher.steps
                         if step.moves_pixels)
-                    raise ValueError(
+                    raise HimeError(
                         f'{self._name} moves pixels (cipher '
                         f'{str(self.cipher)!r}) and cannot move `{key}` with '
                         'them: load the annotations without masks, or use a '
                         f'cipher without {moving}')
 
-    def _fit(self, img: np.ndarray) -> Tuple[np.ndarray, bool]:
-        """The image with sides that divide, and whether it was scaled."""
-        try:
-            return fit_image(img, self.cipher.patch_size, self.fit,
-                             self.interpolation, self.pad_val)
-        except ValueError as error:
-            raise ValueError(f'{self._name}: {error}') from None
+    def _fitted(self, layout: PatchLayout) -> Tuple[Tuple[int, int], bool]:
+        """Height and width between fitting and encryption, and whether the
+        image was scaled to them."""
+        rows, cols = (n * self.cipher.patch_size for n in layout.grid)
+        scaled = self.recipe.preprocess.fit != 'pad'
+        return (rows, cols), scaled and layout.ori_shape != (rows, cols)
 
-    def _draw(self, shape: Tuple[int, ...]) -> List[Any]:
-        # No `cache_randomness`: it can make several images share one draw,
-        # and a permutation that is used twice protects neither.
-        source = None
-        if self.randomness == 'numpy':
-            source = np.random
-        return self.cipher.draw(shape, source)
-
-    def _move_masks(self, results: dict, target: Tuple[int, int],
-                    resized: bool, layout: PatchLayout) -> None:
+    def _move_masks(self, results: dict, layout: PatchLayout) -> None:
         masks = results.get('gt_masks')
         if masks is None:
             return
-        if not resized and (masks.height, masks.width) != target:
-            masks = masks.pad(target)
-        if masks.height != layout.shape[0] or masks.width != layout.shape[1]:
+        fitted, scaled = self._fitted(layout)
+        if not scaled and (masks.height, masks.width) != fitted:
+            masks = masks.pad(fitted)
+        if (masks.height, masks.width) != layout.shape:
             masks = masks.resize(layout.shape)
         results['gt_masks'] = masks
 
-    def _move_seg_map(self, results: dict, target: Tuple[int, int],
-                      resized: bool, layout: PatchLayout) -> None:
+    def _move_seg_map(self, results: dict, layout: PatchLayout) -> None:
         seg_map = results.get('gt_seg_map')
         if seg_map is None:
             return
-        if resized:
-            seg_map = mmcv.imresize(
-                seg_map, target[::-1], interpolation='nearest')
-        elif seg_map.shape[:2] != target:
-            seg_map = mmcv.impad(seg_map, shape=target, pad_val=255)
-        if seg_map.shape[:2] != layout.shape:
-            seg_map = mmcv.imresize(
-                seg_map, layout.shape[::-1], interpolation='nearest')
+        fitted, scaled = self._fitted(layout)
+        if not scaled and seg_map.shape[:2] != fitted:
+            seg_map = mmcv.impad(seg_map, shape=fitted, pad_val=255)
+        for shape in (fitted, layout.shape):
+            if seg_map.shape[:2] != shape:
+                seg_map = mmcv.imresize(
+                    seg_map, shape[::-1], interpolation='nearest')
         results['gt_seg_map'] = seg_map
 
     def __repr__(self) -> str:
+        sizing = self.recipe.preprocess
         return (f'{type(self).__name__}(cipher={str(self.cipher)!r}, '
-                f'patch_size={self.cipher.patch_size}, fit={self.fit!r}, '
-                f'interpolation={self.interpolation!r}, '
-                f'pad_val={self.pad_val}, box_mode={self.box_mode!r}, '
+                f'patch_size={self.cipher.patch_size}, fit={sizing.fit!r}, '
+                f'interpolation={sizing.interpolation!r}, '
+                f'pad_val={sizing.pad_val}, box_mode={self.box_mode!r}, '
                 f'randomness={self.randomness!r}, '
                 f'keep_permutation={self.keep_permutation})')
 

@@ -4,11 +4,11 @@ from typing import Optional, Tuple
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from hime_mm.ciphers.grid import grid_shape
-from hime_mm.datasets.images import file_sha256
-from hime_mm.datasets.manifest import (MANIFEST_NAME, FileEntry, Manifest,
-                                       ManifestError, find_manifest,
-                                       load_manifest)
+from hime_mm.datasets.entries import FileEntry
+from hime_mm.datasets.manifest import Manifest, find_manifest, load_manifest
+from hime_mm.datasets.writing import MANIFEST_NAME
+from hime_mm.errors import BoxError, HimeError, ManifestError, PictureError
+from hime_mm.images.files import file_sha256
 from hime_mm.registry import TRANSFORMS
 
 COORDINATES = ('encrypted', 'original')
@@ -23,22 +23,17 @@ def check_coordinates(manifest: Manifest, coordinates: str) -> None:
         coordinates (str): As :class:`LoadEncryptedMeta`.
 
     Raises:
-        ValueError: Names the reason and what to do instead.
+        BoxError: Names the reason and what to do instead.
     """
-    if coordinates != 'original':
-        return
-    place = manifest.root / MANIFEST_NAME
-    if manifest.cipher.shuffles:
-        raise ValueError(
-            f"`coordinates='original'` does not go with {place}: its cipher "
-            f'{str(manifest.cipher)!r} moves patches, and where they were is '
-            "known to the key holder only. Use `coordinates='encrypted'`; the "
-            'owner maps predictions back with `hime boxes`')
-    if manifest.augmented:
-        raise ValueError(
-            f"`coordinates='original'` does not go with {place}: its images "
-            'were cropped or flipped before they were encrypted, so they have '
-            "no place in an original. Use `coordinates='encrypted'`")
+    obstacle = manifest.overview.obstacle
+    if coordinates == 'original' and obstacle:
+        raise BoxError(
+            f"`coordinates='original'` does not go with "
+            f'{manifest.root / MANIFEST_NAME}, cipher '
+            f'{str(manifest.cipher)!r}: {obstacle}. Use '
+            "`coordinates='encrypted'`" +
+            ('; the owner maps predictions back with `hime boxes`'
+             if manifest.overview.needs_key else ''))
 
 
 @TRANSFORMS.register_module()
@@ -96,7 +91,7 @@ class LoadEncryptedMeta(BaseTransform):
             with the manifest's. Defaults to False.
 
     Raises:
-        ValueError: If an option is unknown.
+        HimeError: If an option is unknown.
     """
 
     def __init__(self,
@@ -104,8 +99,8 @@ class LoadEncryptedMeta(BaseTransform):
                  coordinates: str = 'encrypted',
                  verify: bool = False) -> None:
         if coordinates not in COORDINATES:
-            raise ValueError(f'{_NAME}: unknown `coordinates` '
-                             f'{coordinates!r}, choose from {COORDINATES}')
+            raise HimeError(f'{_NAME}: unknown `coordinates` '
+                            f'{coordinates!r}, choose from {COORDINATES}')
         if not isinstance(verify, bool):
             raise TypeError(f'{_NAME}: `verify` must be True or False, got '
                             f'{verify!r}')
@@ -125,7 +120,7 @@ class LoadEncryptedMeta(BaseTransform):
         Raises:
             KeyError: If there is no ``img``.
             ManifestError: If there is no manifest, or the file is not in it.
-            ValueError: If the image is not what the manifest says, or is
+            HimeError: If the image is not what the manifest says, or is
                 encrypted in this pipeline too.
         """
         img = results.get('img')
@@ -133,7 +128,7 @@ class LoadEncryptedMeta(BaseTransform):
             raise KeyError(f'{_NAME} found no `img`: put it right behind '
                            '`LoadImageFromFile`')
         if results.get('patch_layout') is not None:
-            raise ValueError(
+            raise HimeError(
                 f'{_NAME}: this pipeline has encrypted the image already. For '
                 'an encrypted data set leave `hime_mm.Encrypt` out, for a '
                 'plain one this transform')
@@ -148,8 +143,7 @@ class LoadEncryptedMeta(BaseTransform):
 
     def _facts(self, path: str, img: np.ndarray) -> dict:
         try:
-            manifest = load_manifest(self.manifest
-                                             or find_manifest(path))
+            manifest = load_manifest(self.manifest or find_manifest(path))
             entry = manifest.entry(path)
         except ManifestError as error:
             raise ManifestError(
@@ -158,8 +152,8 @@ class LoadEncryptedMeta(BaseTransform):
                 'can be given to an inferencer as an array') from None
         try:
             check_coordinates(manifest, self.coordinates)
-        except ValueError as error:
-            raise ValueError(f'{_NAME}: {error}') from None
+        except BoxError as error:
+            raise BoxError(f'{_NAME}: {error}') from None
         self._check_image(path, img, entry)
         if self.verify:
             self._check_hash(path, entry)
@@ -175,7 +169,7 @@ class LoadEncryptedMeta(BaseTransform):
     @staticmethod
     def _check_image(path: str, img: np.ndarray, entry: FileEntry) -> None:
         if img.shape[:2] != entry.shape:
-            raise ValueError(
+            raise PictureError(
                 f'{_NAME}: {path} came in as {_size(img.shape)}, but its '
                 f'manifest says {_size(entry.shape)} (height x width). Put '
                 'this transform right behind `LoadImageFromFile`, with '
@@ -186,7 +180,7 @@ class LoadEncryptedMeta(BaseTransform):
         if channels != entry.channels and (channels,
                                            entry.channels) != (3, 1):
             color_type = 'color' if entry.channels == 3 else 'unchanged'
-            raise ValueError(
+            raise PictureError(
                 f'{_NAME}: {path} came in with {channels} channels, but its '
                 f'manifest says {entry.channels}: encrypted images cannot be '
                 'converted. Load them with '
@@ -196,7 +190,7 @@ class LoadEncryptedMeta(BaseTransform):
     def _check_hash(path: str, entry: FileEntry) -> None:
         digest = file_sha256(path)
         if digest != entry.sha256:
-            raise ValueError(
+            raise PictureError(
                 f'{_NAME}: {path} is not the file that the owner encrypted, '
                 f'its SHA-256 is {digest} instead of {entry.sha256}: get it '
                 'again')
@@ -205,14 +199,13 @@ class LoadEncryptedMeta(BaseTransform):
         if self.manifest is None:
             return
         cipher = load_manifest(self.manifest).cipher
-        try:
-            grid_shape(img.shape[:2], cipher.encrypted_patch_size)
-        except ValueError:
-            raise ValueError(
+        side = cipher.encrypted_patch_size
+        if img.shape[0] % side or img.shape[1] % side:
+            raise PictureError(
                 f'{_NAME}: the image is {_size(img.shape)} (height x width), '
                 f'which {cipher!r} never gives: sides are multiples of '
-                f'{cipher.encrypted_patch_size}. It has to be encrypted, at '
-                'the size the model was trained with') from None
+                f'{side}. It has to be encrypted, at the size the model was '
+                'trained with')
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(manifest={self.manifest!r}, '

@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 
 from hime_mm.apis import check_config, force_safe_loading
 from hime_mm.ciphers import Cipher
-from hime_mm.datasets.manifest import write_manifest
+from hime_mm.datasets.writing import write_manifest
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(

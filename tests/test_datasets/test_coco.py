@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from owner_data import annotation, coco_file
 from pycocotools import mask as mask_utils
 
-from hime_mm.datasets.coco import (CocoError, decode_rle, dropped_fields,
-                                   encode_rle, encrypted_annotation,
+from hime_mm.datasets.coco import (dropped_fields, encrypted_annotation,
                                    encrypted_coco, from_corners,
-                                   group_annotations, load_coco,
-                                   scale_segmentation, to_corners)
+                                   group_annotations, load_coco, to_corners)
+from hime_mm.datasets.segmentation import (decode_rle, encode_rle,
+                                           scale_segmentation)
+from hime_mm.errors import CocoError
 
 masks = st.tuples(
     st.integers(1, 40), st.integers(1, 40), st.floats(0, 1),

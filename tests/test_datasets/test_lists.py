@@ -7,7 +7,8 @@ import pytest
 
 from hime_mm.apis import encrypt_folder, verify_dataset
 from hime_mm.ciphers import Key
-from hime_mm.datasets.lists import ListError, read_list, write_list
+from hime_mm.datasets.lists import read_list, write_list
+from hime_mm.errors import ListError
 
 NUMBERS = {'val/a.JPEG': 0, 'val/b c.JPEG': 1, 'train/n1/a.JPEG': 2}
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hime_mm.ciphers import Cipher, InvalidKey, Key
-from hime_mm.datasets.manifest import (FileEntry, Manifest, ManifestError,
-                                       checksum, find_manifest, load_manifest,
-                                       write_manifest)
+from hime_mm.datasets.entries import FileEntry
+from hime_mm.datasets.manifest import Manifest, find_manifest, load_manifest
+from hime_mm.datasets.writing import checksum, write_manifest
+from hime_mm.errors import ManifestError
 
 KEY = Key(bytes(range(32)))
 
@@ -144,7 +145,7 @@ class TestReading:
             assert manifest.dataset_id == 'd'
             assert manifest.key_id == KEY.id
             assert manifest.preprocess == dict(fit='pad')
-            assert not manifest.augmented
+            assert not manifest.cropped
             assert manifest.root == tmp_path
             assert [e.to_dict() for e in manifest.files.values()] == rows
             assert manifest.state['kind'] == 'folder'
@@ -157,7 +158,7 @@ class TestReading:
 
     def test_augmented(self, tmp_path):
         write(tmp_path, preprocess=dict(augment=dict(flip=.5)))
-        assert Manifest.load(tmp_path).augmented
+        assert Manifest.load(tmp_path).cropped
 
     @pytest.mark.parametrize('change, reason', [
         (lambda s: s.update(format_version=2),

@@ -7,9 +7,8 @@ from array import array
 from contextlib import contextmanager
 from typing import Callable, Iterator, Optional
 
-from hime_mm.datasets.images import (TEMPORARY_PREFIX, TEMPORARY_SUFFIX,
-                                     write_atomic)
 from hime_mm.errors import EncryptionError
+from hime_mm.images.files import write_atomic
 
 #: Folder of an unfinished data set that says what is done.
 WORK_NAME = '.hime-work'
@@ -120,12 +119,3 @@ def _is_same_file(fd: int, path: str) -> bool:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def remove_leftovers(out: str) -> None:
-    """Delete files that a killed run had begun."""
-    for folder, _, names in os.walk(out):
-        for name in names:
-            if name.startswith(TEMPORARY_PREFIX) and name.endswith(
-                    TEMPORARY_SUFFIX):
-                os.unlink(os.path.join(folder, name))

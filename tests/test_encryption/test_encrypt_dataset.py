@@ -14,6 +14,7 @@ import sys
 import threading
 import tracemalloc
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -28,15 +29,16 @@ from owner_data import (SECRET, annotation, coco_file, edit_json,
 from PIL import Image
 from pycocotools.coco import COCO
 
-from hime_mm.apis import encrypt as module
 from hime_mm.apis import encrypt_coco, encrypt_folder, verify_dataset
-from hime_mm.apis.encrypt import EncryptionError
-from hime_mm.apis.parallel import WorkerDied, run_tasks
 from hime_mm.ciphers import Cipher, InvalidKey, Key
-from hime_mm.datasets.coco import CocoError
-from hime_mm.datasets.images import fit_image
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.datasets.preprocess import Preprocess
+from hime_mm.encryption import run, worker
+from hime_mm.encryption.engines import run_tasks
+from hime_mm.encryption.journal import Journal, locked
+from hime_mm.errors import (BoxError, CocoError, EncryptionError, PictureError,
+                            WorkerDied)
+from hime_mm.images.preprocess import Preprocess
+from hime_mm.images.sizing import fit_image
 
 KEY = Key(SECRET)
 OTHER = Key(bytes(32))
@@ -657,8 +659,11 @@ class TestCoco:
                     manifest)).prepare(
                         img, 16, [[x, y, x + w, y + h]],
                         source.augmentation('shuffle/16'))
-                layout = manifest.secret_layout(
-                    manifest.entry(f'val2017/{name}'), KEY)
+                # To what the augmentation left of the picture.
+                layout = replace(
+                    manifest.secret_layout(
+                        manifest.entry(f'val2017/{name}'), KEY),
+                    cropped=False)
                 bx, by, bw, bh = ann['bbox']
                 np.testing.assert_allclose(
                     layout.unmap_boxes([[bx, by, bx + bw, by + bh]]),
@@ -756,6 +761,9 @@ class TestViews:
             assert min(pixel[0], pixel[2]) - pixel[1] > 110, name
             entry = manifest.entry(f'val2017/{name}')
             layout = manifest.secret_layout(entry, KEY)
+            with pytest.raises(BoxError, match='cropped'):
+                layout.unmap_boxes([[x, y, x + w, y + h]])
+            layout = replace(layout, cropped=False)
             box = layout.unmap_boxes([[x, y, x + w, y + h]])[0]
             plain = Cipher('shuffle').decrypt(
                 read(out / 'val2017' / name), manifest.draw(entry, KEY))
@@ -1212,8 +1220,8 @@ class TestInterrupted:
                 raise OSError(errno.ENOSPC, 'No space left on device')
             real(path, data, sync)
 
-        real = module.write_atomic
-        monkeypatch.setattr(module, 'write_atomic', full)
+        real = worker.write_atomic
+        monkeypatch.setattr(worker, 'write_atomic', full)
         with pytest.raises(OSError) as error:
             coco(coco_src, out)
         assert error.value.errno == errno.ENOSPC
@@ -1233,9 +1241,9 @@ class TestInterrupted:
                 raise OSError(errno.ENOSPC, 'No space left on device')
             real(journal, i, outcome)
 
-        real = module.Journal.append
+        real = Journal.append
         with monkeypatch.context() as patch:
-            patch.setattr(module.Journal, 'append', full)
+            patch.setattr(Journal, 'append', full)
             with pytest.raises(OSError, match='No space.*start again'):
                 coco(coco_src, out)
         assert coco(coco_src, out).reused == 2
@@ -1294,7 +1302,7 @@ class TestInterrupted:
         b'[]\n', b'{}\n'])
     def test_torn_line_of_the_journal(self, tmp_path, torn):
         path = tmp_path / 'journal'
-        journal = module.Journal(str(path), 3)
+        journal = Journal(str(path), 3)
         assert journal.open(dict(a=1), no_check) == dict(a=1)
         for i in (1, 0):
             journal.append(i, dict(rows=[i]))
@@ -1304,31 +1312,31 @@ class TestInterrupted:
         with open(path, 'ab') as file:
             file.write(torn)
         for _ in range(2):
-            journal = module.Journal(str(path), 3)
+            journal = Journal(str(path), 3)
             assert journal.open({}, no_check) == dict(a=1)
             for i in range(3):
                 line = journal[i]
                 assert (line is None) == (i == 2)
                 assert line is None or line['rows'] == [i]
             journal.close()
-        journal = module.Journal(str(path), 3)
+        journal = Journal(str(path), 3)
         journal.open({}, no_check)
         journal.append(2, dict(rows=[2]))
         journal.append(0, dict(rows=['again']))
         journal.close()
-        journal = module.Journal(str(path), 3)
+        journal = Journal(str(path), 3)
         journal.open({}, no_check)
         assert [journal[i]['rows'] for i in range(3)] == [['again'], [1], [2]]
         journal.close()
 
     def test_journal_is_read_line_by_line(self, tmp_path):
-        journal = module.Journal(str(tmp_path / 'journal'), 20000)
+        journal = Journal(str(tmp_path / 'journal'), 20000)
         journal.open(dict(a=1), no_check)
         for i in range(20000):
             journal.append(i, dict(rows=['x' * 200]))
         journal.close()
         tracemalloc.start()
-        journal = module.Journal(str(tmp_path / 'journal'), 20001)
+        journal = Journal(str(tmp_path / 'journal'), 20001)
         assert journal.open({}, no_check) == dict(a=1)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -1343,14 +1351,14 @@ class TestAtTheSameMoment:
     def test_second_is_refused(self, coco_src, tmp_path, monkeypatch):
         out = tmp_path / 'out'
         inside, go_on = threading.Event(), threading.Event()
-        finish = module._finish
+        write = run.write_manifest
 
         def waiting(*args):
             inside.set()
             assert go_on.wait(20)
-            finish(*args)
+            write(*args)
 
-        monkeypatch.setattr(module, '_finish', waiting)
+        monkeypatch.setattr(run, 'write_manifest', waiting)
         first = threading.Thread(target=coco, args=(coco_src, out))
         first.start()
         assert inside.wait(20)
@@ -1368,14 +1376,14 @@ class TestAtTheSameMoment:
     @pytest.mark.parametrize('cipher', ['shuffle', 'center+shuffle'])
     def test_first_ends_just_before_the_lock(self, coco_src, tmp_path,
                                              monkeypatch, cipher):
-        out, locked = tmp_path / 'out', module.locked
+        out = tmp_path / 'out'
 
         def late(work):
-            monkeypatch.setattr(module, 'locked', locked)
+            monkeypatch.setattr(run, 'locked', locked)
             coco(coco_src, out)
             return locked(work)
 
-        monkeypatch.setattr(module, 'locked', late)
+        monkeypatch.setattr(run, 'locked', late)
         if cipher == 'shuffle':
             assert coco(coco_src, out).reused == 4
         else:
@@ -1396,10 +1404,10 @@ class TestAtTheSameMoment:
             return flock(file, how)
 
         monkeypatch.setattr(fcntl, 'flock', late)
-        with module.locked(str(work)):
+        with locked(str(work)):
             assert len(times) == 2 and os.listdir(work) == ['lock']
             with pytest.raises(EncryptionError, match='another process'):
-                with module.locked(str(work)):
+                with locked(str(work)):
                     pass
 
 
@@ -1543,13 +1551,13 @@ class TestNothingIsLost:
 
     def test_nothing_is_left_of_what_is_left_out(self, own_src, tmp_path,
                                                  monkeypatch):
-        def second_fails(job, key, item, img, view):
-            if view == 1 and '000002' in item.source:
-                raise ValueError('no')
-            return real(job, key, item, img, view)
+        def second_fails(img, recipe, source, boxes):
+            if source.image_id.endswith('000002_v1.png'):
+                raise PictureError('no')
+            return real(img, recipe, source, boxes)
 
-        real = module._encrypt_view
-        monkeypatch.setattr(module, '_encrypt_view', second_fails)
+        real = worker.seal
+        monkeypatch.setattr(worker, 'seal', second_fails)
         out = tmp_path / 'out'
         assert len(coco(own_src, out, views=2).skipped) == 1
         assert not list(out.rglob('000002*'))

@@ -12,12 +12,13 @@ from owner_data import (SECRET, edit_json, make_coco, photo, png_chunks, read,
 
 from hime_mm.apis import (decrypt_dataset, describe_dataset, encrypt_coco,
                           encrypt_folder, verify_dataset)
-from hime_mm.apis.encrypt import EncryptionError
 from hime_mm.ciphers import Cipher, InvalidKey, Key
 from hime_mm.ciphers.steps import STEPS
-from hime_mm.datasets.images import fit_image
-from hime_mm.datasets.manifest import Manifest, ManifestError, checksum
-from hime_mm.datasets.preprocess import Preprocess
+from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.writing import checksum
+from hime_mm.errors import EncryptionError, ManifestError
+from hime_mm.images.preprocess import Preprocess
+from hime_mm.images.sizing import fit_image
 
 KEY = Key(SECRET)
 ANN = 'annotations/instances_val2017.json'
@@ -267,8 +268,8 @@ class TestDecrypt:
                 preprocess=preprocess)
         decrypt(tmp_path / 'out', tmp_path / 'plain', partial=True)
         img = read(tmp_path / 'plain' / 'a.png')
-        bare, _ = Preprocess(**preprocess).apply(
-            read(tmp_path / 'src' / 'a.png'), 16)
+        bare = Preprocess(**preprocess).prepare(
+            read(tmp_path / 'src' / 'a.png'), 16).img
         size = (62, 59) if fit == 'pad' else bare.shape[:2]
         if 'mix' in cipher:
             bare = Cipher('mix2').apply(bare, [None])

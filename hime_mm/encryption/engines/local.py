@@ -8,7 +8,8 @@ import threading
 from concurrent.futures import (FIRST_COMPLETED, Future, ProcessPoolExecutor,
                                 wait)
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Tuple
+from typing import (Any, Callable, Dict, Generator, Iterable, Optional,
+                    Tuple)
 
 import cv2
 
@@ -27,7 +28,8 @@ def _start(function: Callable, context: Any, secret: Optional[bytes]) -> None:
     parent = multiprocessing.parent_process()
 
     def die_with_parent() -> None:
-        parent.join()
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
     # A worker whose main process was killed would wait for work for ever.
@@ -67,7 +69,7 @@ def _submit(pool: ProcessPoolExecutor, task: Any) -> Future:
 
 def run_tasks(function: Callable[[Any, Optional[Key], Any], Any],
               context: Any, key: Optional[Key], tasks: Iterable,
-              workers: int) -> Iterator[Tuple[int, Any]]:
+              workers: int) -> Generator[Tuple[int, Any], None, None]:
     """Call a function with each task, in any order.
 
     Args:
@@ -83,6 +85,7 @@ def run_tasks(function: Callable[[Any, Optional[Key], Any], Any],
 
     Raises:
         WorkerDied: If a process was killed.
+        Exception: What the function raises; the other tasks are called off.
     """
     if workers == 1:
         for i, task in enumerate(tasks):

@@ -10,11 +10,11 @@ import pytest
 from owner_data import photo, png_chunks, tree
 from PIL import Image
 
-from hime_mm.datasets.images import (COLOR_TYPES, INTERPOLATIONS,
-                                     UnreadableImage, atomic_file,
-                                     check_encoding, decode_image,
-                                     encode_image, fit_image, read_image,
-                                     resize_image, write_atomic)
+from hime_mm.errors import UnreadableImage
+from hime_mm.images.codec import (COLOR_TYPES, check_encoding, decode_image,
+                                  encode_image, read_image)
+from hime_mm.images.files import atomic_file, write_atomic
+from hime_mm.images.sizing import INTERPOLATIONS, fit_image, resize_image
 
 
 def encoded(suffix, img, *params):

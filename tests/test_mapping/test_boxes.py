@@ -9,15 +9,17 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hime_mm.apis import map_coco_results
-from hime_mm.apis.boxes import (SHUFFLED_NMS, BoxError,
-                                image_entries, map_results, suppress,
-                                unmap_boxes, unmap_masks)
-from hime_mm.apis.encrypt import encrypt_coco
+from hime_mm.apis import encrypt_coco, map_coco_results
 from hime_mm.ciphers import Cipher, InvalidKey, Key, PatchLayout
 from hime_mm.cli import main
-from hime_mm.datasets.coco import compress_rle, decode_rle, encode_rle
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.segmentation import compress_rle, decode_rle, encode_rle
+from hime_mm.errors import BoxError
+from hime_mm.images import Recipe
+from hime_mm.mapping.boxes import SHUFFLED_NMS, suppress, unmap_boxes
+from hime_mm.mapping.image_ids import image_entries
+from hime_mm.mapping.masks import unmap_masks
+from hime_mm.mapping.results import map_results
 
 KEY = Key(bytes(range(32)))
 OTHER = Key(bytes(32))
@@ -460,9 +462,9 @@ def test_results_stay_as_they_are():
     """The caller's list is not written to."""
     cipher = Cipher('mix2')
     manifest = type('Manifest', (), dict(
-        cipher=cipher, augmented=False, preprocess={}, state={}, root='.',
-        layout=lambda self, entry: cipher.plan((64, 64))))()
-    from hime_mm.datasets.manifest import FileEntry
+        cipher=cipher, overview=cipher.plan((16, 16)), key_id=None, root='.',
+        recipe=Recipe.build(cipher), layout=lambda self, entry: cipher.plan((64, 64))))()
+    from hime_mm.datasets.entries import FileEntry
     entry = FileEntry('a.png', '', 0, (32, 32), 3, (64, 64), (0.5, 0.5))
     rows = [dict(image_id=1, category_id=1, bbox=[4, 4, 8, 8], score=1)]
     before = json.dumps(rows)

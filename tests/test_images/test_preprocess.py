@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from owner_data import photo
 
 from hime_mm.ciphers import Cipher, Key
-from hime_mm.datasets.images import COLOR_TYPES, FITS, INTERPOLATIONS
-from hime_mm.datasets.preprocess import Augment, Preprocess
+from hime_mm.images.augment import Augment
+from hime_mm.images.codec import COLOR_TYPES
+from hime_mm.images.preprocess import Preprocess
+from hime_mm.images.sizing import FITS, INTERPOLATIONS
 
 
 def stream(number=0):
@@ -126,8 +128,8 @@ class TestAsMMPretrain:
         (64, 128), (200, 100), (96, 96), (48, 60), *SIZES])
     def test_pixels(self, size):
         img = photo(*size)
-        img_, _ = Preprocess(
-            short_side=64, center_crop=(48, 48)).apply(img, 16)
+        img_ = Preprocess(
+            short_side=64, center_crop=(48, 48)).prepare(img, 16).img
         np.testing.assert_array_equal(img_, self.online(img, 64, 48))
 
 
@@ -412,14 +414,15 @@ class TestPrepare:
             assert ready.img.dtype == dtype
             assert ready.img.shape[2:] == img.shape[2:]
 
-    def test_apply_takes_no_augmentation_and_the_last_side(self):
+    def test_fixed_takes_no_augmentation_and_the_last_side(self):
         preprocess = Preprocess(
             short_side=(32, 64), fit='pad',
             augment=Augment(flip=1, crop=(.3, .4), jitter=.3))
         img = photo(50, 75)
-        out, scale = preprocess.apply(img, 16)
-        assert scale == (96 / 75, 64 / 50)
-        np.testing.assert_array_equal(out, cv2.resize(img, (96, 64)))
+        ready = preprocess.fixed().prepare(img, 16)
+        assert ready.scale == (96 / 75, 64 / 50)
+        np.testing.assert_array_equal(ready.img, cv2.resize(img, (96, 64)))
+        assert not preprocess.fixed().random
 
 
 @pytest.mark.parametrize('seed', range(12))
@@ -433,9 +436,9 @@ def test_short_side_and_crop_are_mmpretrains(seed):
                          edge='short'),
                     dict(type='mmpretrain.CenterCrop', crop_size=112)):
             results = transforms.build(cfg)(results)
-        ours, _ = Preprocess(
-            short_side=128, center_crop=(112, 112)).apply(img, 16)
-        np.testing.assert_array_equal(ours, results['img'])
+        ours = Preprocess(
+            short_side=128, center_crop=(112, 112)).prepare(img, 16)
+        np.testing.assert_array_equal(ours.img, results['img'])
 
 
 @pytest.mark.parametrize('options', [

@@ -1,0 +1,31 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""``hime doctor``."""
+
+import json
+import sys
+
+import click
+
+from hime_mm.apis.doctor import check_environment, format_report
+
+from .group import FAILED
+
+
+@click.command()
+@click.option('--engineer', '--strict', 'engineer', is_flag=True,
+              help="Fail if the engineer's side does not work, too.")
+@click.option('--json', 'as_json', is_flag=True, help='The report as JSON.')
+def doctor(engineer: bool, as_json: bool) -> None:
+    """Say what is installed here, whether it works and what would break.
+
+    The exit status is 0 when the owner's side works: encrypting, decrypting
+    and mapping boxes. The engineer's side, training and prediction, is only
+    reported, unless --engineer is given.
+    """
+    if sys.stderr.isatty():
+        click.echo('Trying all imports ...', err=True)
+    report = check_environment(engineer)
+    click.echo(
+        json.dumps(report, indent=2) if as_json else format_report(report))
+    if not report['owner'] or (engineer and not report['engineer']):
+        sys.exit(FAILED)

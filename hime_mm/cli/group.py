@@ -1,0 +1,76 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""A group of commands that imports each of them when it is asked for.
+
+So `hime doctor` works where NumPy or OpenCV do not.
+"""
+
+import importlib
+import sys
+from typing import Any, List, Mapping, Optional
+
+import click
+
+from hime_mm.errors import HimeError
+
+#: Exit status when something is missing or does not fit; 2 is click's own for
+#: wrong usage.
+FAILED = 1
+#: Exit status after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one by one.
+
+    It shows errors that name a remedy as one line instead of a traceback.
+
+    Args:
+        places (dict[str, str]): Where each command is, ``module:name``.
+    """
+
+    def __init__(self, *args: Any, places: Mapping[str, str],
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.places = places
+
+    def list_commands(self, ctx: click.Context) -> List[str]:
+        return list(self.places)
+
+    def get_command(self, ctx: click.Context,
+                    cmd_name: str) -> Optional[click.Command]:
+        if cmd_name not in self.places:
+            return None
+        place, _, name = self.places[cmd_name].partition(':')
+        return getattr(importlib.import_module(place), name)
+
+    def main(  # type: ignore[override]
+            self, args: Any = None, **extra: Any) -> Any:
+        given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
+        # A usage error would quote it. Short ones are no keys: no import then.
+        parts = [p for arg in given for p in (arg, arg.partition('=')[2])
+                 if len(p) > 40 or p.startswith('hime-key')]
+        if parts:
+            from hime_mm.ciphers.keys import looks_like_key
+            if any(map(looks_like_key, parts)):
+                click.echo(
+                    'hime: a key itself stands on the command line, where '
+                    'others can see it: make a new one, and give the name of '
+                    'its file, of an environment variable or the number of a '
+                    'file descriptor', err=True)
+                sys.exit(FAILED)
+        return super().main(args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (HimeError, OSError) as error:
+            # Errors of wrong input; others are bugs and keep their traceback.
+            # An OSError with a code prints it; the text alone says enough.
+            text = getattr(error, 'strerror', None) or str(error)
+            name = getattr(error, 'filename', None)
+            text += f': {name}' if name else ''
+            click.echo(f'hime: {text}', err=True)
+            sys.exit(FAILED)
+        except KeyboardInterrupt:
+            click.echo('hime: interrupted', err=True)
+            sys.exit(INTERRUPTED)

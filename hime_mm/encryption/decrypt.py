@@ -1,0 +1,113 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Undo the encryption of a data set, where its cipher allows."""
+
+import os
+from typing import List, NamedTuple, Optional
+
+from hime_mm.ciphers import Key
+from hime_mm.datasets.entries import FileEntry
+from hime_mm.datasets.manifest import Manifest
+from hime_mm.errors import EncryptionError, UnreadableImage
+from hime_mm.images.codec import encode_image
+from hime_mm.images.files import write_atomic
+
+from .verify import Report, for_all, read_entry
+
+
+class _Decryption(NamedTuple):
+    manifest: Manifest
+    out: str
+    partial: bool
+
+
+def _decrypt_entry(task: _Decryption, key: Optional[Key],
+                   entry: FileEntry) -> Optional[str]:
+    manifest = task.manifest
+    try:
+        img = read_entry(str(manifest.root), entry)
+    except UnreadableImage as error:
+        return str(error)
+    assert key is not None  # `decrypt_dataset` has seen to it
+    img = manifest.cipher.decrypt(img, manifest.draw(entry, key),
+                                  task.partial)
+    if manifest.preprocess.get('fit') == 'pad':
+        # Without what was filled up below and right.
+        crop, cipher = manifest.preprocess.get('center_crop'), manifest.cipher
+        if crop is not None:
+            shrink = cipher.encrypted_patch_size / cipher.patch_size
+            h, w = (round(side * shrink) for side in crop[::-1])
+        else:
+            h, w = (round(side * scale) for side, scale in zip(
+                entry.ori_shape, entry.scale[::-1]))
+        img = img[:h, :w]
+    path = os.path.splitext(entry.path)[0] + '.png'
+    write_atomic(
+        os.path.join(task.out, path), encode_image(img), sync=False)
+    return None
+
+
+def decrypt_dataset(path: str,
+                    out: str,
+                    key: Optional[Key] = None,
+                    partial: bool = False,
+                    workers: int = 1,
+                    progress: bool = True) -> Report:
+    """Undo the encryption of a data set, where its cipher allows.
+
+    The pictures come back as PNG in the size at which they were encrypted,
+    with its augmentation, if there was one.
+
+    Args:
+        path (str): The folder of the data set.
+        out (str): Folder to write to, new or empty.
+        key (Key, optional): The owner's key. Defaults to None.
+        partial (bool): Where a step deletes data, undo those after it.
+            Defaults to False.
+        workers (int): Number of processes. Defaults to 1.
+        progress (bool): Show a progress bar. Defaults to True.
+
+    Returns:
+        Report: Files that could not be decrypted are its problems.
+
+    Raises:
+        EncryptionError: If the cipher cannot be undone, or ``out`` is not
+            empty.
+        InvalidKey: If the key is missing or another one.
+        ManifestError: If there is no manifest, or it was changed.
+    """
+    manifest = Manifest.load(path)
+    cipher = manifest.cipher
+    undone: List[str] = []
+    for step in reversed(cipher.steps):
+        if not step.invertible:
+            break
+        undone.append(str(step))
+    if not undone or (not cipher.invertible and not partial):
+        lost = ', '.join(str(s) for s in cipher.steps if not s.invertible)
+        raise EncryptionError(
+            f'{path} cannot be decrypted: {lost} of its cipher '
+            f'{str(cipher)!r} deletes data' +
+            (f'; what comes after it ({", ".join(undone)}) can be undone: ask '
+             'for a partial decryption' if undone else ''))
+    if key is None:
+        manifest_key = manifest.key_id
+        raise EncryptionError(
+            f'{path} was encrypted one-way: nobody can undo it'
+            if manifest_key is None else
+            f'{path} needs the key {manifest_key}')
+    manifest.check_key(key)
+    if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
+        raise EncryptionError(f'{out} is not empty: choose a new folder')
+    if os.path.realpath(out).startswith(
+            os.path.realpath(manifest.root) + os.sep):
+        raise EncryptionError(f'{out} lies in {path}: the plain pictures must '
+                              'not be handed over with the encrypted ones')
+    report = Report(files=len(manifest.files))
+    entries = list(manifest.files.values())
+    manifest.files = {}  # no worker needs a copy of them
+    report.problems += for_all(_decrypt_entry,
+                               _Decryption(manifest, out, partial), key,
+                               entries, workers,
+                               'decrypt' if progress else None)
+    report.problems.sort()
+    return report

@@ -1,0 +1,63 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""An encrypted data set in words."""
+
+from hime_mm.datasets.manifest import Manifest
+
+
+def describe_dataset(manifest: Manifest) -> str:
+    """What an owner or an engineer wants to know of a data set.
+
+    Args:
+        manifest (Manifest): Its manifest.
+
+    Returns:
+        str: Some lines for people to read.
+    """
+    state, cipher = manifest.state, manifest.cipher
+    counts = state['counts']
+    sizes = {entry.shape for entry in manifest.files.values()}
+    heights = sorted(h for h, _ in sizes) or [0]
+    widths = sorted(w for _, w in sizes) or [0]
+    side = cipher.encrypted_patch_size
+    modes = dict(
+        keyed=f'with the key {manifest.key_id}',
+        keyless='without a key: the cipher draws no randomness'
+        if manifest.key_id is None else f'with the key {manifest.key_id}')
+    lines = [
+        f'data set     {manifest.root}, id {manifest.dataset_id}, '
+        f'{state["kind"]}, by hime_mm {state["tool_version"]}',
+        f'cipher       {cipher}, patches of {cipher.patch_size} pixels',
+        'encrypted    ' + modes.get(
+            state['mode'], 'one-way: nothing was kept that could undo it'),
+        f'images       {counts["images"]} pictures, {counts["files"]} files '
+        f'({state["views"]} per picture), {counts["bytes"] / 1e6:.1f} MB, '
+        f'{state["image_format"]["format"]}',
+        f'sizes        {heights[0]} to {heights[-1]} high, {widths[0]} to '
+        f'{widths[-1]} wide',
+        'undo         ' + ('every step, with the key' if cipher.invertible
+                           else 'not possible: ' + ', '.join(
+                               str(s) for s in cipher.steps
+                               if not s.invertible) + ' deletes data'),
+    ]
+    if counts['skipped']:
+        lines.append(f'missing      {counts["skipped"]} pictures could not be '
+                     'encrypted')
+    for step, (some, total) in state['clipped'].items():
+        lines.append(f'clipped      {100 * some / max(total, 1):.3f} % of the '
+                     f'values, by {step}')
+    for row in state['annotations']:
+        objects = ('' if row['kind'] != 'coco' else
+                   f', {row["annotations"]} objects')
+        lines.append(f'annotations  {row["path"]}: {row["images"]} images'
+                     f'{objects}')
+    if state['image_format']['format'] == 'webp' and state['kind'] == 'folder':
+        lines.append("format       MMPretrain's data sets find these files with "
+                     "extensions=('.webp', )")
+    lines.append('leaves readable, with that step alone:')
+    for step in cipher.steps:
+        lines.append(f'  {step}: {step.leaves}')
+    lines.append('to train on it: hime_mm.LoadEncryptedMeta after '
+                 'LoadImageFromFile, no resizing, cropping or '
+                 f'recolouring; a backbone with patch_size={side}' + (
+                     ' and no learned positions' if cipher.shuffles else ''))
+    return '\n'.join(lines)

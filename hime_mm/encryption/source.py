@@ -1,0 +1,158 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What a data set to encrypt is made of, whatever its kind."""
+
+import os
+from pathlib import Path
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, Optional,
+                    Protocol, Sequence, Set, Tuple)
+
+from hime_mm.datasets.writing import MANIFEST_NAME
+from hime_mm.errors import EncryptionError
+
+from .job import Item, Job, Summary
+from .journal import WORK_NAME
+
+
+class Source(Protocol):
+    """A data set to encrypt.
+
+    Attributes:
+        kind (str): What the manifest calls it.
+        options (dict): Settings of this kind, for the manifest.
+        items (Sequence[Item]): Its pictures.
+        texts (Sequence[tuple[str, str]]): Annotation files or lists, and the
+            folder that the names in each are relative to.
+    """
+
+    kind: str
+    options: Dict[str, Any]
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """Sequence[Item]: Its pictures."""
+
+    @property
+    def texts(self) -> Sequence[Tuple[str, str]]:
+        """Sequence[tuple[str, str]]: See above."""
+
+    def digest(self) -> Iterable[str]:
+        """What tells this source from another, in parts."""
+
+    def report(self, summary: Summary) -> None:
+        """Put what reading it has found on a run's summary."""
+
+    def write(self, job: Job, outcomes: Callable[[int], Optional[dict]],
+              summary: Summary) -> List[dict]:
+        """Write the texts of the encrypted files.
+
+        Args:
+            job (Job): The run.
+            outcomes (Callable): Gives what the journal holds of an item.
+            summary (Summary): Gets what is found on the way.
+
+        Returns:
+            list[dict]: What the manifest is to say of each.
+        """
+
+
+def relative_files(src: str,
+                    inside: str = '',
+                    above: Tuple[str, ...] = ()) -> Iterator[str]:
+    """All files below a folder, sorted, hidden ones left out.
+
+    Args:
+        src (str): The folder.
+        inside (str): Begin with this folder in it. Defaults to '', all.
+        above (tuple[str]): Real paths of the folders above, so that links
+            which lead back are left out. Defaults to ().
+
+    Yields:
+        str: A path relative to ``src``.
+
+    Raises:
+        EncryptionError: If a folder cannot be listed.
+    """
+    here = os.path.join(src, inside)
+    real = os.path.realpath(here)
+    if real in above:  # a link that leads back
+        return
+    try:
+        with os.scandir(here) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+    except OSError as error:
+        raise EncryptionError(
+            f'cannot list the folder {here}: {error.strerror}') from None
+    folders = []
+    for entry in entries:
+        path = f'{inside}/{entry.name}' if inside else entry.name
+        if entry.name.startswith('.'):
+            continue
+        # `DirEntry.is_dir` raises for a link to itself.
+        if (os.path.isdir(entry.path)
+                if entry.is_symlink() else entry.is_dir()):
+            folders.append(path)
+        else:
+            yield path
+    for path in folders:
+        yield from relative_files(src, path, (*above, real))
+
+
+def path_inside(src: str, path: str) -> str:
+    """A path relative to the source, with forward slashes.
+
+    Args:
+        src (str): The source folder.
+        path (str): The path as it was given.
+
+    Returns:
+        str: The same path.
+
+    Raises:
+        EncryptionError: If it leads out of the source.
+    """
+    if os.path.isabs(path) or '..' in Path(path).parts:
+        raise EncryptionError(f'{path} is not inside {src}: give paths '
+                              'relative to it')
+    return Path(path).as_posix()
+
+
+def check_targets(job: Job, source: Source) -> None:
+    """Refuse two things that would be written to one place.
+
+    Args:
+        job (Job): The run.
+        source (Source): The data set.
+
+    Raises:
+        EncryptionError: Names both.
+    """
+    seen: Dict[str, str] = {}
+    folders: Set[str] = set()
+
+    def add(path: str, what: str) -> None:
+        # Lower case: some file systems do not tell the difference.
+        low = path.lower()
+        other = seen.setdefault(low, what)
+        if other != what or low in folders:
+            raise EncryptionError(
+                f'{other if other != what else "a folder"} and {what} would '
+                f'both become {path}: rename one of them' +
+                ("" if job.recipe.names == 'ids' else
+                 ", or replace the names by ids (names='ids')"))
+        while '/' in low:
+            low = low.rpartition('/')[0]
+            if low in seen:
+                raise EncryptionError(
+                    f'{seen[low]} would become the file {low}, but {what} '
+                    'lies in a folder of that name: rename one of them')
+            if low in folders:
+                return
+            folders.add(low)
+
+    add(MANIFEST_NAME, 'the manifest')
+    folders.add(WORK_NAME)
+    for path, _ in source.texts:
+        add(path, path)
+    for item in source.items:
+        for path in job.targets(item):
+            add(path, item.source)

@@ -1,0 +1,96 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Files that are there as a whole or not at all."""
+
+import hashlib
+import os
+import tempfile
+from contextlib import contextmanager
+from typing import BinaryIO, Iterator, Union
+
+#: How the names of unfinished files begin and end.
+TEMPORARY_PREFIX, TEMPORARY_SUFFIX = '.hime-', '.part'
+
+
+@contextmanager
+def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
+    """Write a file so that it is there as a whole or not at all.
+
+    Args:
+        path (str): Where to; its folder is made where it is missing.
+        sync (bool): Wait until it is on the disk, so that this also holds
+            after a power cut. Defaults to True.
+
+    Yields:
+        file: To write bytes to.
+
+    Raises:
+        OSError: If it cannot be written; nothing is left then.
+    """
+    folder = os.path.dirname(path) or '.'
+    os.makedirs(folder, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(
+        prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX, dir=folder)
+    try:
+        with os.fdopen(fd, 'wb') as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        # `mkstemp` makes files for their owner only.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_atomic(path: str,
+                 data: Union[bytes, str],
+                 sync: bool = True) -> None:
+    """Write all of a file at once, see :func:`atomic_file`.
+
+    Args:
+        path (str): Where to.
+        data (bytes | str): The content, a string as UTF-8.
+        sync (bool): Wait until it is on the disk. Defaults to True.
+    """
+    with atomic_file(path, sync) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def remove_leftovers(folder: str) -> None:
+    """Delete files below a folder that a killed run had begun.
+
+    Args:
+        folder (str): The folder.
+    """
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(TEMPORARY_PREFIX) and name.endswith(
+                    TEMPORARY_SUFFIX):
+                os.unlink(os.path.join(inside, name))
+
+
+def file_sha256(path: str) -> str:
+    """SHA-256 of a file in lower-case hexadecimal.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        str: 64 digits.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

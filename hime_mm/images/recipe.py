@@ -1,0 +1,152 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""All settings of an encryption as one object."""
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional, Union
+
+from hime_mm.ciphers import Cipher, Key
+from hime_mm.ciphers.cipher import CipherLike
+from hime_mm.errors import EncryptionError
+
+from .codec import FORMATS, check_encoding
+from .preprocess import Preprocess
+from .settings import check_settings, setting
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pictures become encrypted ones; holds no secret.
+
+    Args:
+        cipher (Cipher): The steps.
+        preprocess (Preprocess): How pictures are read, sized and augmented
+            before.
+        views (int): Encrypted files per picture, each with its own
+            augmentation and randomness. Defaults to 1.
+        names (str): ``'keep'`` keeps file names, ``'ids'`` replaces them by
+            image ids, or numbers the pictures of a folder in the order of
+            their names. Defaults to 'keep'.
+        fmt (str): ``'png'`` or ``'webp'`` (lossless). Defaults to 'png'.
+        compression (int, optional): For PNG, 0 (large) to 9 (small). None is
+            OpenCV's fast setting. Defaults to None.
+        one_way (bool): Draw randomness from the operating system and keep
+            nothing: nobody can undo it. Defaults to False.
+
+    Raises:
+        EncryptionError: If the settings contradict each other.
+        HimeError: If one is unknown or out of range.
+    """
+
+    cipher: Cipher
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    views: int = setting(
+        1, 'Encrypted files per picture, each with its own augmentation and '
+        'randomness.', int, low=1, metavar='K')
+    names: str = setting(
+        'keep', 'File names leak: replace them by ids?',
+        choices=('keep', 'ids'))
+    fmt: str = setting(
+        'png', 'Lossless file format.', choices=FORMATS, flags=('--format', ))
+    compression: Optional[int] = setting(
+        None, "PNG, from 0 (large) to 9 (small).  [default: OpenCV's fast "
+        'setting]', int, low=0, high=9, metavar='L')
+    one_way: bool = setting(
+        False, 'Draw randomness from the operating system and keep nothing: '
+        'nobody can undo it.', bool)
+
+    def __post_init__(self) -> None:
+        check_encoding(self.fmt, self.compression)
+        check_settings(self)
+        color_type = self.preprocess.color_type
+        if self.fmt == 'webp' and color_type not in (
+                'color', 'color_ignore_orientation'):
+            raise EncryptionError(
+                "'webp' stores three channels of 8 bits: it does not go with "
+                f'the color type {color_type!r}, use PNG')
+        self.cipher.check_fit(self.preprocess.fit)
+        if self.one_way and self.cipher.shared:
+            raise EncryptionError(
+                f'the cipher {str(self.cipher)!r} has a permutation that all '
+                'images share, so it needs a key')
+        if self.views > 1 and not self.random:
+            raise EncryptionError(
+                f'all {self.views} views of a picture would be equal: the '
+                f'cipher {str(self.cipher)!r} draws no randomness, and there '
+                'is no augmentation')
+
+    @classmethod
+    def build(cls,
+              cipher: CipherLike,
+              patch_size: Optional[int] = None,
+              preprocess: Union[None, Mapping, Preprocess] = None,
+              **settings: Any) -> 'Recipe':
+        """Make a recipe from the written forms of its parts.
+
+        Args:
+            cipher (str | dict | Sequence | Cipher): The cipher or a preset,
+                see :meth:`hime_mm.ciphers.Cipher.build`.
+            patch_size (int, optional): Side of a patch in pixels. None is the
+                cipher's own, or 16. Defaults to None.
+            preprocess (Preprocess | dict, optional): None only fits sizes to
+                the patches. Defaults to None.
+            **settings: The other fields of a recipe.
+
+        Returns:
+            Recipe: The recipe.
+        """
+        if not isinstance(preprocess, Preprocess):
+            preprocess = Preprocess.from_dict(preprocess or {})
+        return cls(Cipher.build(cipher, patch_size), preprocess, **settings)
+
+    @property
+    def random(self) -> bool:
+        """bool: Whether anything is drawn for a picture."""
+        return self.cipher.random or self.preprocess.random
+
+    def check(self, key: Optional[Key]) -> None:
+        """Refuse a run that lacks its key, or was given one too many.
+
+        Args:
+            key (Key, optional): The owner's key.
+
+        Raises:
+            EncryptionError: If randomness is needed and there is neither a
+                key nor ``one_way``, or if there are both.
+        """
+        if key is not None and self.one_way:
+            raise EncryptionError('give a key or `one_way`, not both')
+        if self.random and key is None and not self.one_way:
+            raise EncryptionError(
+                f'the cipher {str(self.cipher)!r}, or the augmentation, draws '
+                'randomness: give a key, or choose one-way, which keeps '
+                'nothing that could undo it')
+
+    def to_dict(self) -> dict:
+        """What a manifest's head says of the recipe, as plain values."""
+        return dict(
+            cipher=self.cipher.to_dict(),
+            cipher_text=str(self.cipher),
+            preprocess=self.preprocess.to_dict(),
+            image_format=dict(format=self.fmt, compression=self.compression),
+            views=self.views,
+            names=self.names)
+
+    @classmethod
+    def from_dict(cls, state: Mapping) -> 'Recipe':
+        """The recipe of a manifest's head.
+
+        Args:
+            state (dict): With the keys of :meth:`to_dict`, and ``mode``.
+
+        Returns:
+            Recipe: The recipe.
+        """
+        image_format = state['image_format']
+        return cls.build(
+            state['cipher'],
+            preprocess=state['preprocess'],
+            views=state['views'],
+            names=state['names'],
+            fmt=image_format['format'],
+            compression=image_format['compression'],
+            one_way=state.get('mode') == 'one-way')

@@ -1,0 +1,78 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""How one picture becomes an encrypted one: fit, draw, apply, layout.
+
+The one place where this is done: the pipeline transform, the run over a data
+set, the client and the benchmarks call it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Dict, Tuple, Union
+
+import numpy as np
+
+from hime_mm.ciphers import ImageSource, PatchLayout
+from hime_mm.ciphers.randomness import RandomSource
+
+from .recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sealed:
+    """An encrypted picture, and what its owner knows of it.
+
+    Attributes:
+        img (np.ndarray): The encrypted picture; all that may be handed over.
+        layout (PatchLayout): Between the original, or what augmentation left
+            of it, and the encrypted picture, with the permutation.
+        boxes (np.ndarray): float64 of shape (n, 4), (x1, y1, x2, y2) in
+            pixels of the encrypted picture.
+        kept (np.ndarray): int64 of shape (n, ), which of the boxes that came
+            in these are.
+        clipped (dict[str, tuple[int, int]]): Values that each step clipped,
+            and of how many, by the step's short form.
+    """
+
+    img: np.ndarray
+    layout: PatchLayout
+    boxes: np.ndarray
+    kept: np.ndarray
+    clipped: Dict[str, Tuple[int, int]]
+
+
+def seal(img: np.ndarray,
+         recipe: Recipe,
+         randomness: Union[RandomSource, ImageSource] = None,
+         boxes: Any = None) -> Sealed:
+    """Augment, size and encrypt one picture, and its boxes with it.
+
+    Args:
+        img (np.ndarray): Shape (H, W) or (H, W, C), uint8, uint16, float32
+            or float64.
+        recipe (Recipe): The settings.
+        randomness (ImageSource | RandomSource): ``key.source(...)`` derives
+            it from a key; for the others see
+            :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to None,
+            the operating system.
+        boxes (array-like, optional): Shape (n, 4), (x1, y1, x2, y2) in pixels
+            of the picture. Defaults to None.
+
+    Returns:
+        Sealed: The encrypted picture and its geometry.
+
+    Raises:
+        PictureError: If the picture does not fit the recipe.
+    """
+    cipher, preprocess = recipe.cipher, recipe.preprocess
+    stream: Any = randomness
+    if isinstance(randomness, ImageSource):
+        # Drawn from only where there is something to draw.
+        stream = (randomness.augmentation(cipher.canonical)
+                  if preprocess.random else None)
+    ready = preprocess.prepare(img, cipher.patch_size, boxes, stream)
+    drawn = cipher.draw(ready.img.shape, randomness)
+    clipped: Dict[str, Tuple[int, int]] = {}
+    encrypted = cipher.apply(ready.img, drawn, clipped)
+    layout = cipher.secret_layout(ready.img.shape[:2], drawn).within(
+        ready.ori_shape, ready.scale, preprocess.crops)
+    return Sealed(encrypted, layout, layout.map_boxes(ready.boxes),
+                  ready.kept, clipped)

@@ -1,0 +1,91 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Boxes of one encrypted image in pixels of its original."""
+
+from typing import List, Optional
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hime_mm.ciphers import PatchLayout
+from hime_mm.errors import BoxError
+
+#: IoU above which, of two boxes of one class, the one with the lower score is
+#: left out where patches were moved. There a model cannot do it itself.
+SHUFFLED_NMS = 0.6
+
+
+def nms_threshold(nms: Optional[float], shuffled: bool) -> Optional[float]:
+    """The IoU to suppress by, None for not at all.
+
+    Args:
+        nms (float, optional): What was asked for, from 0 to 1; None is
+            :data:`SHUFFLED_NMS` where patches were moved.
+        shuffled (bool): Whether they were.
+
+    Returns:
+        float | None: The threshold.
+
+    Raises:
+        BoxError: If it is no such number.
+    """
+    if nms is None:
+        return SHUFFLED_NMS if shuffled else None
+    if isinstance(nms, bool) or not isinstance(
+            nms, (int, float)) or not 0 <= nms <= 1:
+        raise BoxError('the IoU of a non-maximum suppression is a number from '
+                       f'0 to 1, 1 to keep all boxes, got {nms!r}')
+    return float(nms) if nms < 1 else None
+
+
+def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike,
+             iou: float) -> np.ndarray:
+    """Non-maximum suppression within each class.
+
+    Args:
+        boxes (array-like): Shape (n, 4), (x1, y1, x2, y2).
+        scores (array-like): Shape (n, ).
+        labels (array-like): Shape (n, ).
+        iou (float): A box goes if it overlaps more than this with one of a
+            higher score.
+
+    Returns:
+        np.ndarray: int64, indices of the boxes that stay, in their order.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    area = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
+    kept: List[int] = []
+    for label in np.unique(labels):
+        rest = np.flatnonzero(labels == label)
+        rest = rest[np.argsort(-scores[rest], kind='stable')]
+        while rest.size:
+            best, rest = rest[0], rest[1:]
+            kept.append(best)
+            low = np.maximum(boxes[best, :2], boxes[rest, :2])
+            high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
+            both = (high - low).clip(0).prod(axis=1)
+            # Without a division, as both areas may be zero.
+            rest = rest[both <= iou * (area[best] + area[rest] - both)]
+    return np.sort(np.array(kept, np.int64))
+
+
+def unmap_boxes(layout: PatchLayout,
+                boxes: ArrayLike,
+                clip: bool = True) -> np.ndarray:
+    """Boxes of an encrypted image in original coordinates.
+
+    Args:
+        layout (PatchLayout): Of the image, with its permutation where patches
+            were moved.
+        boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of the
+            encrypted image.
+        clip (bool): Cut them to the original. Defaults to True.
+
+    Returns:
+        np.ndarray: float64, shape (n, 4), in pixels of the original.
+    """
+    boxes = layout.unmap_boxes(boxes)
+    if clip:
+        h, w = layout.ori_shape
+        boxes = boxes.clip(0, [w, h, w, h])
+    return boxes

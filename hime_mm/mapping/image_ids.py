@@ -1,0 +1,109 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Which encrypted file each image id of a data set stands for."""
+
+import os
+from pathlib import PurePosixPath
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+from hime_mm.datasets.coco import load_coco
+from hime_mm.datasets.entries import FileEntry
+from hime_mm.datasets.manifest import Manifest
+from hime_mm.errors import BoxError
+from hime_mm.images.files import file_sha256
+
+
+def image_entries(manifest: Manifest,
+                  annotations: Optional[str] = None
+                  ) -> Dict[int, Union[FileEntry, List[str]]]:
+    """Which encrypted file each image id stands for.
+
+    Args:
+        manifest (Manifest): Of the data set.
+        annotations (str, optional): The annotation file, relative to the data
+            set or not. None takes all those that the manifest lists. Defaults
+            to None.
+
+    Returns:
+        dict: The entry of each id, or the annotation files that do not agree
+        about it.
+
+    Raises:
+        BoxError: If there is no such file, one was changed, or it lists an
+            image that is not part of the data set.
+    """
+    rows = [
+        row for row in manifest.annotations
+        if row.get('kind', 'coco') == 'coco'
+    ]
+    if annotations is not None:
+        rows = [_named_row(manifest, rows, annotations)]
+    elif not rows:
+        raise BoxError(f'{manifest.root} has no annotation files that say '
+                       'which image an id stands for: name one')
+    found: Dict[int, Any] = {}
+    places: Dict[int, List[str]] = {}
+    by_name: Dict[str, List[FileEntry]] = {}
+    for row in rows:
+        path = str(manifest.root / row['path'])
+        _check_unchanged(path, row)
+        coco = load_coco(path)
+        for image in coco['images']:
+            name = image['file_name'].replace('\\', '/')
+            if 'images_folder' in row:
+                entry = manifest.files.get(
+                    str(PurePosixPath(row['images_folder'], name)))
+            else:
+                entry = _by_name(manifest, by_name, path, name)
+            if entry is None:
+                raise BoxError(
+                    f'{path} lists {name}, which is not part of '
+                    f'{manifest.root}: name the annotation file that was '
+                    'handed over with this data set')
+            places.setdefault(image['id'], []).append(row['path'])
+            if found.setdefault(image['id'], entry) != entry:
+                found[image['id']] = places[image['id']]
+    return found
+
+
+def _named_row(manifest: Manifest, rows: Sequence[dict], path: str) -> dict:
+    """What the manifest says of an annotation file, or just its path."""
+    inside = manifest.root / path
+    full = os.path.realpath(path if os.path.exists(path) else inside)
+    for row in rows:
+        if os.path.realpath(manifest.root / row['path']) == full:
+            return row
+    return dict(path=full)
+
+
+def _check_unchanged(path: str, row: dict) -> None:
+    if 'sha256' not in row:
+        return
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise BoxError(f'cannot read the annotation file {path}: '
+                       f'{error.strerror}') from None
+    if digest != row['sha256']:
+        raise BoxError(f'{path} was changed since the data set was encrypted: '
+                       'its SHA-256 is not the one in the manifest. Get it '
+                       'again, or name a copy elsewhere if the change is '
+                       'meant')
+
+
+def _by_name(manifest: Manifest, by_name: Dict[str, List[FileEntry]],
+             path: str, name: str) -> Optional[FileEntry]:
+    """The entry of a file whose folder is not known."""
+    if name in manifest.files:
+        return manifest.files[name]
+    if not by_name:
+        for entry in manifest.files.values():
+            parts = entry.path.split('/')
+            for i in range(1, len(parts)):
+                by_name.setdefault('/'.join(parts[i:]), []).append(entry)
+    found = by_name.get(name, [])
+    if len(found) > 1:
+        raise BoxError(
+            f'{path} lists {name}, which may be '
+            f'{" or ".join(entry.path for entry in found[:3])}: name the '
+            'annotation file that was handed over with this data set')
+    return found[0] if found else None

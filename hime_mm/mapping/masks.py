@@ -1,0 +1,82 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Masks of one encrypted image in pixels of its original."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hime_mm.ciphers import PatchLayout
+from hime_mm.datasets.segmentation import (compress_rle, decode_rle,
+                                           encode_rle, scale_segmentation)
+from hime_mm.errors import BoxError
+
+
+def unmap_masks(layout: PatchLayout, masks: np.ndarray) -> np.ndarray:
+    """Masks of an encrypted image as masks of its original.
+
+    Args:
+        layout (PatchLayout): Of an image whose pixels stayed in place.
+        masks (np.ndarray): bool or uint8, shape (n, H, W) of the encrypted
+            image.
+
+    Returns:
+        np.ndarray: bool, shape (n, H, W) of the original.
+
+    Raises:
+        BoxError: If they have another shape.
+    """
+    if masks.ndim != 3 or masks.shape[1:] != layout.shape:
+        raise BoxError(f'masks of the shape {masks.shape} are not those of an '
+                       f'encrypted image of {layout.shape[0]}x'
+                       f'{layout.shape[1]} (height x width)')
+    h, w = layout.ori_shape
+    # From the centres of the original's pixels; padding is left behind.
+    affine = np.array([[s, 0, (s - 1) / 2] for s in layout.scale])
+    affine[1, :2] = affine[1, 1::-1]
+    found = np.empty((len(masks), h, w), bool)
+    for new, old in zip(found, masks):
+        new[:] = cv2.warpAffine(
+            np.where(old, np.uint8(255), np.uint8(0)), affine, (w, h),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE) > 127
+    return found
+
+
+def unmap_rle(layout: PatchLayout, rle: dict) -> dict:
+    """:func:`unmap_masks` for a mask in COCO's run-length encoding.
+
+    Args:
+        layout (PatchLayout): As :func:`unmap_masks`.
+        rle (dict): The keys ``size`` and ``counts``, compressed or not.
+
+    Returns:
+        dict: The same keys; ``counts`` as a compressed string, the only form
+        that is read in results.
+
+    Raises:
+        BoxError: If it is a mask of another size.
+        CocoError: If it is damaged.
+    """
+    counts, size = rle['counts'], tuple(rle['size'])
+    if isinstance(counts, bytes):
+        counts = counts.decode('ascii')
+    mask = unmap_masks(layout, decode_rle(counts, size)[None])[0]
+    new = encode_rle(mask.astype(np.uint8))
+    return dict(size=new['size'], counts=compress_rle(new['counts']))
+
+
+def unmap_segmentation(layout: PatchLayout, segmentation: Any) -> Any:
+    """Run lengths or polygons of COCO in pixels of the original.
+
+    Args:
+        layout (PatchLayout): As :func:`unmap_masks`.
+        segmentation (dict | list): In pixels of the encrypted image.
+
+    Returns:
+        dict | list: Of the same kind.
+    """
+    if isinstance(segmentation, dict):
+        return unmap_rle(layout, segmentation)
+    back = (1 / layout.scale[0], 1 / layout.scale[1])
+    return scale_segmentation(segmentation, back, layout.ori_shape)

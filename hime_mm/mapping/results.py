@@ -1,0 +1,284 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""COCO results of an encrypted data set in pixels of the originals."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+from tqdm import tqdm
+
+from hime_mm.ciphers import Key, PatchLayout
+from hime_mm.datasets.coco import from_corners, is_number, to_corners
+from hime_mm.datasets.entries import FileEntry
+from hime_mm.datasets.manifest import Manifest
+from hime_mm.errors import BoxError
+from hime_mm.images.files import write_atomic
+
+from .boxes import nms_threshold, suppress, unmap_boxes
+from .image_ids import image_entries
+from .masks import unmap_segmentation
+
+#: Fields of a result in image coordinates that nothing here maps.
+_UNSUPPORTED = ('keypoints', 'rbbox', 'polygon')
+
+
+@dataclass
+class BoxSummary:
+    """What a mapping did.
+
+    Attributes:
+        results (int): Detections that came in.
+        kept (int): Those that remain after non-maximum suppression.
+        images (int): Images they belong to.
+        masks (int): Segmentations that were left out.
+        nms (float, optional): The IoU that was used.
+    """
+
+    results: int
+    kept: int
+    images: int
+    masks: int
+    nms: Optional[float]
+
+
+def check_mappable(manifest: Manifest, key: Optional[Key]) -> None:
+    """Refuse a data set whose boxes nobody here can map.
+
+    Args:
+        manifest (Manifest): Of the data set.
+        key (Key, optional): The owner's key, needed where patches were moved.
+
+    Raises:
+        BoxError: Names the reason and the remedy.
+        InvalidKey: If the key is another one.
+    """
+    root, layout = manifest.root, manifest.overview
+    moved = (f'{root} was encrypted with {str(manifest.cipher)!r}, which '
+             'moves patches')
+    if layout.needs_key and manifest.key_id is None:
+        raise BoxError(
+            f'{moved}, and one-way: nothing was kept that could map its boxes '
+            'back. Encrypt the pictures to predict on with a key')
+    if layout.needs_key and key is None:
+        raise BoxError(f'{moved}: mapping its boxes back needs the key '
+                       f'{manifest.key_id}')
+    if layout.obstacle and not layout.needs_key:
+        raise BoxError(f'{root}: {layout.obstacle}')
+    if manifest.recipe.views > 1:
+        raise BoxError(
+            f'{root} has {manifest.recipe.views} files for each picture, so '
+            "its image ids are not the originals': predict on a data set with "
+            'one view')
+    if key is not None and manifest.key_id is not None:
+        manifest.check_key(key)
+
+
+def map_results(results: Any,
+                manifest: Manifest,
+                images: Dict[int, Union[FileEntry, List[str]]],
+                key: Optional[Key] = None,
+                nms: Optional[float] = None,
+                clip: bool = True,
+                progress: bool = False) -> Tuple[List[dict], BoxSummary]:
+    """Map COCO results from encrypted images to their originals.
+
+    Args:
+        results (list[dict]): Each with ``image_id``, ``category_id``,
+            ``bbox`` [x, y, width, height] in pixels of the encrypted image,
+            and ``score``. A ``segmentation`` follows where pixels stay in
+            place, and is left out where they do not.
+        manifest (Manifest): Of the data set.
+        images (dict): From :func:`image_entries`.
+        key (Key, optional): The owner's key, needed where patches were moved.
+            Defaults to None.
+        nms (float, optional): See :func:`nms_threshold`. Defaults to None.
+        clip (bool): Cut boxes to the originals. Defaults to True.
+        progress (bool): Show a progress bar. Defaults to False.
+
+    Returns:
+        tuple[list[dict], BoxSummary]: New results in the order of the old
+        ones, and what was done.
+
+    Raises:
+        BoxError: If the data set or a result cannot be mapped; names it.
+        InvalidKey: If the key is another one.
+    """
+    check_mappable(manifest, key)
+    shuffles = manifest.cipher.shuffles
+    threshold = nms_threshold(nms, shuffles)
+    groups = _grouped(results, images)
+    new: List[Optional[dict]] = [None] * len(results)
+    kept = masks = 0
+    with tqdm(
+            total=len(results), desc='boxes', unit='box',
+            disable=not progress) as bar:
+        for image_id, indices in groups.items():
+            entry = images[image_id]
+            assert isinstance(entry, FileEntry)
+            layout = (
+                manifest.secret_layout(entry, key)
+                if shuffles and key is not None else manifest.layout(entry))
+            rows = [results[i] for i in indices]
+            boxes = unmap_boxes(
+                layout, to_corners([row['bbox'] for row in rows]),
+                clip)
+            stay: Any = range(len(rows))
+            if threshold is not None:
+                stay = suppress(boxes, [row['score'] for row in rows],
+                                [row['category_id'] for row in rows],
+                                threshold).tolist()
+            coco_boxes = from_corners(boxes)
+            for j in stay:
+                row = dict(rows[j], bbox=coco_boxes[j])
+                if 'area' in row:
+                    row['area'] /= layout.scale[0] * layout.scale[1]
+                if 'segmentation' in row:
+                    if manifest.cipher.moves_pixels:
+                        del row['segmentation']
+                        masks += 1
+                    else:
+                        row['segmentation'] = _segmentation(
+                            row['segmentation'], layout, indices[j])
+                new[indices[j]] = row
+            kept += len(stay)
+            bar.update(len(rows))
+    summary = BoxSummary(
+        len(results), kept, len(groups), masks, threshold)
+    return [row for row in new if row is not None], summary
+
+
+def _grouped(results: Any, images: Dict[int, Any]) -> Dict[int, List[int]]:
+    """Indices of the results of each image; refuses what is malformed."""
+    if not isinstance(results, list):
+        raise BoxError('COCO results are a list of detections, got '
+                       f'{_kind(results)}' + (
+                           ': an annotation file is no results file'
+                           if isinstance(results, dict) else ''))
+    groups: Dict[int, List[int]] = {}
+    for i, row in enumerate(results):
+        place = f'`results[{i}]`'
+        if not isinstance(row, dict):
+            raise BoxError(f'{place} is {_kind(row)}, not an object with '
+                           '`image_id`, `category_id`, `bbox` and `score`')
+        box = row.get('bbox')
+        if not (isinstance(box, list) and len(box) == 4
+                and all(is_number(v) for v in box)
+                and box[2] >= 0 and box[3] >= 0):
+            raise BoxError(f'the `bbox` of {place} is not [x, y, width, '
+                           'height] in numbers')
+        for name in ('image_id', 'category_id'):
+            value = row.get(name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise BoxError(f'the `{name}` of {place} is no whole number: '
+                               f'{value!r}')
+        if not is_number(row.get('score')):
+            raise BoxError(f'the `score` of {place} is no number: '
+                           f'{row.get("score")!r}')
+        if 'area' in row and not is_number(row['area']):
+            raise BoxError(f'the `area` of {place} is no number: '
+                           f'{row["area"]!r}')
+        for name in _UNSUPPORTED:
+            if name in row:
+                raise BoxError(f'{place} has `{name}`, which cannot be '
+                               'mapped: leave it out')
+        entry = images.get(row['image_id'])
+        if entry is None:
+            raise BoxError(
+                f'the image id {row["image_id"]} of {place} is in no '
+                'annotation file that was looked at: name the one the results '
+                'were made with')
+        if not isinstance(entry, FileEntry):
+            raise BoxError(
+                f'the image id {row["image_id"]} of {place} stands for '
+                f'different images in {" and ".join(entry)}: name the '
+                'annotation file the results were made with')
+        groups.setdefault(row['image_id'], []).append(i)
+    return groups
+
+
+def _segmentation(segmentation: Any, layout: PatchLayout, i: int) -> Any:
+    try:
+        return unmap_segmentation(layout, segmentation)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BoxError(f'the `segmentation` of `results[{i}]` is neither '
+                       'polygons nor run lengths of the encrypted image: '
+                       f'{error}') from None
+
+
+def _kind(value: Any) -> str:
+    names: Dict[Any, str] = {
+        dict: 'an object', list: 'a list', str: 'a string'}
+    return names.get(type(value), type(value).__name__)
+
+
+def map_coco_results(results: str,
+                     out: str,
+                     data: Union[str, Manifest],
+                     annotations: Optional[str] = None,
+                     key: Optional[Key] = None,
+                     nms: Optional[float] = None,
+                     clip: bool = True,
+                     force: bool = False,
+                     progress: bool = True) -> BoxSummary:
+    """Map a COCO results file from encrypted images to their originals.
+
+    Args:
+        results (str): The file, such as MMDetection's ``CocoMetric`` writes
+            it, with boxes in pixels of the encrypted images.
+        out (str): File to write the results to, with the same image ids and
+            boxes in pixels of the originals.
+        data (str | Manifest): Folder of the encrypted data set.
+        annotations (str, optional): See :func:`image_entries`. Defaults to
+            None.
+        key (Key, optional): As :func:`map_results`, like ``nms``, ``clip``
+            and ``progress``.
+        force (bool): Replace ``out`` if it is there. Defaults to False.
+
+    Returns:
+        BoxSummary: What was done.
+
+    Raises:
+        BoxError: If a file, the data set or a result is not as it has to be.
+        InvalidKey: If the key is another one.
+        ManifestError: If there is no manifest.
+        OSError: If ``out`` is there or cannot be written.
+    """
+    if not isinstance(data, Manifest):
+        data = Manifest.load(data)
+    check_mappable(data, key)
+    nms_threshold(nms, True)
+    _check_out(results, out, data, force)
+    try:
+        with open(results, 'rb') as file:
+            content = json.load(file)
+    except OSError as error:
+        raise BoxError(f'cannot read the results file {results}: '
+                       f'{error.strerror}') from None
+    except (ValueError, RecursionError) as error:
+        raise BoxError(f'{results} is no JSON file: {error}') from None
+    images = image_entries(data, annotations)
+    try:
+        mapped, summary = map_results(content, data, images, key, nms, clip,
+                                      progress)
+    except BoxError as error:
+        raise BoxError(f'{results}: {error}') from None
+    write_atomic(out, json.dumps(mapped))
+    return summary
+
+
+def _check_out(results: str, out: str, data: Manifest, force: bool) -> None:
+    if os.path.isdir(out):
+        raise BoxError(f'{out} is a folder: name a file')
+    if os.path.exists(out):
+        if os.path.exists(results) and os.path.samefile(results, out):
+            raise BoxError(f'{out} is the results file itself: choose another '
+                           'file')
+        if not force:
+            raise FileExistsError(f'{out} is there already: choose another '
+                                  'file, or replace it with --force')
+    inside = os.path.realpath(data.root) + os.sep
+    if data.cipher.shuffles and os.path.realpath(out).startswith(inside):
+        raise BoxError(
+            f'{out} lies in {data.root}, which is handed over: boxes in '
+            'original pixels would tell where its patches come from')

@@ -144,7 +144,7 @@ class Cipher:
         """Refuse a way of fitting sizes that tells what a step removes.
 
         Args:
-            fit (str): What is done where sides are no multiples of the patch
+            fit (str): What is done to sides that are no multiples of the patch
                 size; ``'pad'`` fills up with a constant.
 
         Raises:
@@ -162,8 +162,7 @@ class Cipher:
         """The public layouts before each step, and after the last.
 
         Args:
-            shape (tuple[int, int]): Height and width of the plain image,
-                multiples of the patch size.
+            shape (tuple[int, int]): Height and width of the plain image.
 
         Returns:
             list[PatchLayout]: One more than there are steps.
@@ -226,10 +225,9 @@ class Cipher:
             img (np.ndarray): Shape (H, W), (H, W, C) or (B, H, W, C); uint8,
                 uint16, float32 or float64; the patch size divides H and W.
             drawn (Sequence): From :meth:`draw` for this size. For a batch,
-                each step's draw may be stacked along a first axis of size B.
-            stats (dict, optional): For each step that clips, by its short
-                form, the number of clipped and of all values is added here.
-                Defaults to None.
+                a step's draw may be stacked along a first axis of size B.
+            stats (dict, optional): Where the numbers of clipped and of all
+                values of each step that clips are added. Defaults to None.
 
         Returns:
             np.ndarray: The encrypted image, same dtype.
@@ -269,8 +267,8 @@ class Cipher:
         Args:
             img (np.ndarray): The encrypted image or batch.
             drawn (Sequence): What it was encrypted with.
-            partial (bool): Where a step deletes data, undo those after the
-                last such step, and stop there. Defaults to False.
+            partial (bool): Undo the steps after the last one that deletes
+                data, and stop there. Defaults to False.
 
         Returns:
             np.ndarray: The plain image, or as near to it as one gets.

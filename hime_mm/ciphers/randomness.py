@@ -45,9 +45,9 @@ def draw_bytes(num: int, source: RandomSource = None) -> bytes:
 
 def draw_permutations(count: int, num: int,
                       source: RandomSource = None) -> np.ndarray:
-    """Draw permutations of 0 … num-1, each uniform: int64, (count, num).
+    """Draw independent permutations of 0 … num-1: int64, (count, num).
 
-    The order of ``num`` uniform 64-bit words (little-endian) is the
+    Each is uniform. The order of ``num`` uniform 64-bit words (little-endian) is the
     permutation: its first entry is the index of the smallest word. Equal
     words, of which there are some with a probability of about num² / 2^65,
     keep their order.

@@ -18,9 +18,9 @@ from mmcv.transforms.utils import avoid_cache_randomness
 
 from hime_mm.ciphers import (Cipher, PatchLayout, draw_permutation, grid_shape,
                              shuffle_patches)
+from hime_mm.ciphers.grid import check_image
 from hime_mm.ciphers.pixels import mid_grey, peak_value
 from hime_mm.ciphers.steps import drop_patches
-from hime_mm.ciphers.grid import check_image
 from hime_mm.registry import TRANSFORMS
 
 from .encrypt import MOVED, UNSUPPORTED, move_boxes

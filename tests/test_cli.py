@@ -181,7 +181,7 @@ class TestJourney:
 
     def test_script_of_a_checkout(self, coco_src, tmp_path):
         done = subprocess.run(
-            [sys.executable, ROOT / 'tools' / 'encrypt_dataset.py', 'coco',
+            [sys.executable, ROOT / 'tools/dataset_converters/encrypt_dataset.py', 'coco',
              coco_src, 'out', '-c', 'paper-mi', '-q', '-j', '2'],
             capture_output=True, text=True, cwd=tmp_path,
             env={k: v for k, v in hime_env().items() if k != 'PYTHONPATH'})

@@ -2,7 +2,8 @@
 # narrow PEYOLOS from scratch, one fixed size, no augmentation, trained and
 # tested on the same images. A check of the whole chain, not a benchmark.
 #
-#   python tools/subset_coco.py data/coco/annotations/instances_train2017.json \
+#   python tools/dataset_converters/subset_coco.py \
+#       data/coco/annotations/instances_train2017.json \
 #       work_dirs/overfit/instances.json --number 8
 #   python tools/train.py configs/demo/peyolos_mi2_overfit_coco.py
 _base_ = ['../hime_vit_coco.py']

@@ -264,8 +264,8 @@ def test_experiment_refuses(pictures, tmp_path):
 
 
 def test_benchmark_prints_its_table():
-    text = run(('tools/benchmark_training.py', '--size', 'tiny', '--batch',
-                '1', '--cipher-batch', '2', '--repeats', '1', '--ciphers',
+    text = run(('tools/benchmarks/benchmark_training.py', '--size', 'tiny',
+                '--batch', '1', '--cipher-batch', '2', '--repeats', '1', '--ciphers',
                 'shuffle', 'mix2', '--device', 'cpu'))
     for line in ("MMPretrain's DeiT", 'PEViT, RPE ', 'no cipher, with Mixup',
                  'mix2, with Mixup', 'PEViT, RPE <= 1.03 x plain',

@@ -41,7 +41,7 @@ def coco(coco_like, tmp_path_factory):
     """Eight training and four validation images of COCO."""
     folder = tmp_path_factory.mktemp('coco')
     for split, num in (('train', 8), ('val', 4)):
-        call('tools/subset_coco.py',
+        call('tools/dataset_converters/subset_coco.py',
              coco_like / f'annotations/instances_{split}2017.json',
              folder / f'annotations/instances_{split}2017.json', '--number',
              num)

@@ -1,9 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Encrypt a data set: `hime encrypt` for a checkout that is not installed."""
-import os.path as osp
 import sys
+from pathlib import Path
 
-sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hime_mm.cli.encrypt import encrypt  # noqa: E402
 

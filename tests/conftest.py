@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from scripts import load_script
 
 # Timings on shared machines vary too much for a deadline.
 settings.register_profile('dev', deadline=None)
@@ -41,11 +42,10 @@ def coco_like(tmp_path_factory) -> Path:
     if (real / 'annotations' / 'instances_val2017.json').is_file():
         return real
     from mmdet.datasets import CocoDataset
-
-    from hime_mm.datasets import make_demo_coco
     names = CocoDataset.METAINFO['classes']
     folder = tmp_path_factory.mktemp('coco_like')
-    demo = make_demo_coco(folder / 'demo', 12, 8, size=320)
+    scenes = load_script('tools/demo_scenes.py')
+    demo = scenes.make_demo_coco(folder / 'demo', 12, 8, size=320)
     (folder / 'annotations').mkdir()
     for split in ('train', 'val'):
         (folder / f'{split}2017').symlink_to(demo / split)

@@ -15,11 +15,12 @@ import time
 import cv2
 import mmcv
 import numpy as np
+from demo_scenes import CLASSES, make_demo_coco
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from hime_mm.apis import check_config, force_safe_loading
-from hime_mm.datasets import CLASSES, make_demo_coco
+from hime_mm.errors import ConfigError
 from hime_mm.transforms import Encrypt
 from hime_mm.visualization import draw_boxes, side_by_side, stack_rows
 
@@ -95,7 +96,7 @@ def encrypted(dataset, index):
         results = transform(results)
         if isinstance(transform, Encrypt):
             return results['img'][..., ::-1]
-    raise ValueError('the pipeline of this config does not encrypt')
+    raise ConfigError('the pipeline of this config does not encrypt')
 
 
 def paint(runner, results, number, folder):

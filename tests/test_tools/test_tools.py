@@ -1,6 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The tools as a person calls them, in processes of their own."""
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,10 +183,7 @@ def test_browse(coco, tmp_path, phase, cipher):
 @pytest.mark.parametrize('cipher', ['mix2', 'mix2+shuffle'])
 def test_browse_maps_the_boxes(coco_like, phase, cipher):
     """Annotations come before the encryption, or after it at test time."""
-    spec = importlib.util.spec_from_file_location(
-        'browse_dataset', ROOT / 'tools/browse_dataset.py')
-    browse = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(browse)
+    browse = load_script('tools/browse_dataset.py')
     init_default_scope('mmdet')
     steps = [
         dict(type='LoadImageFromFile'),

@@ -1,6 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import copy
-import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
+from scripts import load_script
 
 from hime_mm.apis import encrypt_coco, encrypt_folder
 from hime_mm.ciphers import Cipher, Key
@@ -374,10 +374,7 @@ def test_channels(plain, tmp_path, make_image, channels, flag):
 
 
 def test_browse_shows_what_there_is(encrypted):
-    path = Path(__file__).parents[2] / 'tools/browse_dataset.py'
-    spec = importlib.util.spec_from_file_location('browse_dataset', path)
-    browse = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(browse)
+    browse = load_script('tools/browse_dataset.py')
     root = encrypted('paper-mi')
     coco = json.loads((root / ANN_FILE).read_text())
     boxes = np.array([a['bbox'] for a in coco['annotations']])[:2]

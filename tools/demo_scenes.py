@@ -1,10 +1,10 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""A small, deterministic COCO-format data set of photographic cut-outs.
+"""What `make demo` trains on: a small COCO data set of photographic cut-outs.
 
-Objects cut from the photos that scikit-image ships are pasted, turned, scaled
-and re-lit, onto photographic textures.  The photos are in the public domain or
-CC0; they include a person's face, so that the pictures show what the
-encryption does to one.
+The same arguments give the same bytes. Objects cut from the photos that
+scikit-image ships are pasted, turned, scaled and re-lit, onto photographic
+textures. The photos are in the public domain or CC0; they include a person's
+face, so that the pictures show what the encryption does to one.
 """
 
 import hashlib

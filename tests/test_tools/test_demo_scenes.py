@@ -5,8 +5,10 @@ import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
+from scripts import load_script
 
-from hime_mm.datasets import CLASSES, demo_coco, make_demo_coco
+demo_scenes = load_script('tools/demo_scenes.py')
+CLASSES, make_demo_coco = demo_scenes.CLASSES, demo_scenes.make_demo_coco
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +49,7 @@ def test_objects_do_not_claim_what_others_hide():
     black = [np.zeros((200, 200, 3), np.uint8)]
     shared = total = 0
     for _ in range(40):
-        _, objects = demo_coco.make_scene(cutouts, black, 96, rng)
+        _, objects = demo_scenes.make_scene(cutouts, black, 96, rng)
         cover = np.zeros((192, 192), int)
         for item in objects:
             polygon = np.array(item['segmentation'][0]).reshape(-1, 2)
@@ -99,7 +101,7 @@ def test_is_kept_or_refused(folder, tmp_path, monkeypatch):
     def fail(*args):
         raise AssertionError('made again')
 
-    monkeypatch.setattr(demo_coco, '_write_split', fail)
+    monkeypatch.setattr(demo_scenes, '_write_split', fail)
     assert make_demo_coco(folder, 12, 5, size=128) == folder
     with pytest.raises(FileExistsError, match='remove it'):
         make_demo_coco(folder, 13, 5, size=128)
@@ -109,7 +111,7 @@ def test_is_kept_or_refused(folder, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
-    real = demo_coco.make_scene
+    real = demo_scenes.make_scene
     calls = []
 
     def interrupted(*args):
@@ -118,7 +120,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(demo_coco, 'make_scene', interrupted)
+    monkeypatch.setattr(demo_scenes, 'make_scene', interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_demo_coco(tmp_path / 'data', 4, 1, size=64)
     assert list(tmp_path.iterdir()) == []

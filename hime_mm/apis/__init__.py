@@ -14,7 +14,7 @@ _PLACES = {
     'EncryptedPicture': 'mapping.client',
     'Recipe': 'images.recipe',
     'check_config': 'apis.config',
-    'check_environment': 'apis.doctor',
+    'check_environment': 'environment',
     'cipher_on_device': 'apis.config',
     'convert_checkpoint': 'apis.convert',
     'decrypt_dataset': 'encryption.decrypt',

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from hime_mm.apis.doctor import check_environment, format_report
+from hime_mm.environment import check_environment, format_report
 
 from .group import FAILED
 

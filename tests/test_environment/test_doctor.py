@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hime_mm.apis import doctor
-from hime_mm.apis.doctor import (check_environment, collect, diagnose,
-                                 format_report)
+from hime_mm.apis import check_environment
 from hime_mm.cli import main
+from hime_mm.environment import (ENGINEER, OWNER, collect, diagnose,
+                                 format_report, report)
+from hime_mm.environment.probes import run_probes
 
 ROOT = Path(__file__).parents[2]
 #: An environment in which all works, with a GPU.
@@ -183,7 +184,7 @@ def test_old_torch_with_upstream_mmengine():
 
 def test_an_owner_needs_no_engineer():
     facts = copy.deepcopy(HEALTHY)
-    for name in doctor.ENGINEER:
+    for name in ENGINEER:
         facts['packages'].pop(name)
     assert diagnose(facts) == []
     names = {p.name for p in diagnose(facts, engineer=True)}
@@ -223,7 +224,7 @@ def test_imports_that_fail_leave_the_others(modules):
         dies='class E(BaseException): pass\nraise E("panic")')
     names = ['aborts', 'talks', 'exits', 'raises', 'quits', 'dies', 'missing',
              'tqdm']
-    found = doctor._run_probes(names)
+    found = run_probes(names)
     assert set(found) == set(names)
     assert found['talks'] == dict(ok=True, version='1.2')
     assert found['tqdm']['ok']
@@ -238,7 +239,7 @@ def test_imports_that_fail_leave_the_others(modules):
 def test_an_import_that_hangs(modules):
     modules(hangs='import time; time.sleep(60)')
     start = time.monotonic()
-    found = doctor._run_probes(['tqdm', 'hangs', 'click'], timeout=3)
+    found = run_probes(['tqdm', 'hangs', 'click'], timeout=3)
     assert time.monotonic() - start < 30
     assert found['tqdm']['ok'] and found['click']['ok']
     assert 'did not end within 3 s' in found['hangs']['error']
@@ -341,23 +342,23 @@ def test_a_core_package_is_missing(tmp_path):
 
 
 def test_this_environment():
-    report = check_environment(engineer=True)
-    packages = report['facts']['packages']
-    assert report['owner'], report['problems']
+    found = check_environment(engineer=True)
+    packages = found['facts']['packages']
+    assert found['owner'], found['problems']
     for name in ('torch', 'mmcv', 'mmpretrain'):
         assert packages[name]['ok'], packages[name]
         dist, version = packages[name]['distributions'][0]
         assert metadata.version(dist) == version
     assert 'PEViT' in packages['hime_mm.registry']['types']
     # What a person reads and what a machine reads are the same.
-    text = format_report(report)
-    for name in doctor.OWNER + ('torch', 'mmdet', 'mmcv._ext'):
+    text = format_report(found)
+    for name in OWNER + ('torch', 'mmdet', 'mmcv._ext'):
         assert f'  {name} ' in text
-    for problem in report['problems']:
+    for problem in found['problems']:
         assert problem['remedy'] in text
-    json.dumps(report)
-    assert report['engineer'] is not any(
-        p['level'] == 'warning' for p in report['problems'])
+    json.dumps(found)
+    assert found['engineer'] is not any(
+        p['level'] == 'warning' for p in found['problems'])
 
 
 @pytest.mark.parametrize('packages, owner, engineer', [
@@ -369,7 +370,7 @@ def test_this_environment():
     (dict(numpy=broken('ImportError: x')), 1, 1),
 ])
 def test_exit_status(monkeypatch, packages, owner, engineer):
-    monkeypatch.setattr(doctor, 'collect', lambda timeout: changed(**packages))
+    monkeypatch.setattr(report, 'collect', lambda timeout: changed(**packages))
     runner = CliRunner()
     assert runner.invoke(main, ['doctor']).exit_code == owner
     for option in ('--engineer', '--strict'):

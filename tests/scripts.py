@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Scripts of the checkout, which belong to no package, as modules."""
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -8,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def load_script(path: str) -> ModuleType:
-    """Import a script.
+    """Import a script, which may import its neighbours.
 
     Args:
         path (str): Relative to the checkout, such as ``'tools/demo.py'``.
@@ -19,5 +20,9 @@ def load_script(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str((ROOT / path).parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module

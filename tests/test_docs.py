@@ -250,6 +250,15 @@ def test_links(page):
                                   for title in titles], link
 
 
+def test_moves():
+    """What the changelog says to have moved is where it says."""
+    rows = re.findall(r'^\| `(tools/[\w./]+)` \| `(tools/[\w./]+)` \|$',
+                      (ROOT / 'CHANGELOG.md').read_text(), re.M)
+    assert len(rows) >= 6
+    for before, now in rows:
+        assert not (ROOT / before).exists() and (ROOT / now).is_file()
+
+
 def test_there_is_something_to_test():
     assert sum(len(commands(page)) for page in PAGES) > 50
     assert sum(len(list(blocks(page, 'python'))) for page in PAGES) > 10

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path('.dev_scripts', 'setup_env.py')
-SOURCES = ('LICENSE', 'MANIFEST.in', 'Makefile', 'README.md', 'configs', 'hime_mm',
+SOURCES = ('CHANGELOG.md', 'LICENSE', 'MANIFEST.in', 'Makefile', 'README.md', 'configs', 'hime_mm',
            'model-index.yml', 'pyproject.toml', 'pytest.ini', 'requirements', 'setup.py', 'tools')
 RESOURCES = ('configs', 'tools', 'model-index.yml')
 PIP_ENV = dict(os.environ, PIP_NO_INDEX='1', PIP_DISABLE_PIP_VERSION_CHECK='1')

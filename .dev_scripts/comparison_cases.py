@@ -171,7 +171,7 @@ def encrypt_all():
                                          key, partial, progress=False)
                 record(out / f'decrypted{partial:d}.json', asdict(report))
             except ValueError as error:
-                record(out / f'decrypted{partial:d}.json', str(error))
+                record(out / f'decrypted{partial:d}.json', type(error).__name__)
         if kind == 'coco':
             map_back(out, key if needs_key else None)
 
@@ -192,7 +192,8 @@ def map_back(out, key):
                     str(out / 'encrypted'), str(path), key, nms, progress=False)
                 record(out / f'mapped_{path.stem}_{nms}_summary.json', asdict(summary))
             except ValueError as error:
-                record(out / f'mapped_{path.stem}_{nms}_summary.json', str(error))
+                record(out / f'mapped_{path.stem}_{nms}_summary.json',
+                       type(error).__name__)
 
 
 def encrypt_arrays():

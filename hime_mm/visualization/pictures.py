@@ -5,6 +5,8 @@ import cv2
 import numpy as np
 from mmengine.visualization import Visualizer
 
+from hime_mm.errors import PictureError
+
 _PALETTE = ((230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48),
             (145, 30, 180), (70, 200, 220), (210, 60, 200), (128, 128, 0))
 _GAP = 8
@@ -20,7 +22,7 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
     if image.shape[2] == 1:
         image = image.repeat(3, axis=2)
     if image.shape[2] != 3:
-        raise ValueError(f'cannot show an image of {image.shape[2]} channels')
+        raise PictureError(f'cannot show an image of {image.shape[2]} channels')
     return np.ascontiguousarray(image)
 
 

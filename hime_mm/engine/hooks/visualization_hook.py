@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
+from hime_mm.errors import ConfigError, PictureError
 from hime_mm.registry import HOOKS
 
 
@@ -24,6 +25,9 @@ def undo_normalization(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
 
     Returns:
         np.ndarray: uint8, shape (H, W, 3), RGB.
+
+    Raises:
+        PictureError: If it has neither 1 nor 3 channels.
     """
     image = image.detach().float().cpu()
     mean = getattr(preprocessor, 'mean', None)
@@ -33,8 +37,8 @@ def undo_normalization(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
     if len(image) == 1:
         image = image.expand(3, -1, -1)
     if len(image) != 3:
-        raise ValueError(f'cannot show an image of {len(image)} channels: '
-                         'turn the visualization hook off')
+        raise PictureError(f'cannot show an image of {len(image)} channels: '
+                           'turn the visualization hook off')
     # Both families of preprocessors swap channels on request; images are
     # loaded as BGR.
     swapped = any(
@@ -87,7 +91,7 @@ class EncryptedVisualizationHook(Hook):
                  enable: bool = False,
                  out_dir: Optional[str] = None) -> None:
         if interval < 1:
-            raise ValueError(f'`interval` must be at least 1, got {interval}')
+            raise ConfigError(f'`interval` must be at least 1, got {interval}')
         self.draw = draw or enable
         self.interval = interval
         self.score_thr = score_thr

@@ -7,6 +7,8 @@ and each registry imports its ``locations`` when it is first asked.  So
 package is installed, without ``custom_imports``.
 """
 
+from typing import Dict
+
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -45,4 +47,13 @@ HOOKS = Registry(
     scope='hime_mm',
     locations=['hime_mm.engine'])
 
-__all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS']
+__all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'own_types']
+
+
+def own_types() -> Dict[str, type]:
+    """All that hime_mm registers, by name without prefix."""
+    types: Dict[str, type] = {}
+    for one in (BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS):
+        one.import_from_location()
+        types.update(one.module_dict)
+    return types

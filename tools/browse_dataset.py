@@ -16,7 +16,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
-from hime_mm.apis import check_config, cipher_on_device
+from hime_mm.config import check_config, read
 from hime_mm.transforms import Encrypt, LoadEncryptedMeta
 from hime_mm.visualization import draw_boxes, side_by_side
 
@@ -161,13 +161,12 @@ def main():
     loader = cfg.get(f'{args.phase}_dataloader')
     if loader is None:
         raise SystemExit(f'{args.config} has no `{args.phase}_dataloader`')
-    cipher = cipher_on_device(cfg)
-    if cipher is not None:
-        node = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+    device = read(cfg).device
+    if device is not None:
         fit = dict(fit='error')
-        if node.get('pad_size_divisor', 1) > 1:
-            fit = dict(fit='pad', pad_val=node.get('pad_value', 0))
-        encrypt_last(loader.dataset, cipher, fit)
+        if device.value.get('pad_size_divisor', 1) > 1:
+            fit = dict(fit='pad', pad_val=device.value.get('pad_value', 0))
+        encrypt_last(loader.dataset, device.cipher, fit)
     dataset = DATASETS.build(loader.dataset)
     while type(dataset).__name__ in ('RepeatDataset', 'ClassBalancedDataset'):
         # They repeat images, and leave them as they are.

@@ -2,3 +2,4 @@
 """What a runner calls."""
 
 from .hooks import *  # noqa: F401,F403
+from .loading import force_safe_loading  # noqa: F401

@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 
 from hime_mm.ciphers import PatchLayout, grid_shape
 from hime_mm.ciphers.grid import check_image
-from hime_mm.errors import ConfigError, PictureError
+from hime_mm.errors import ConfigError, HimeError, PictureError
 
 
 def is_number(value: Any) -> bool:
@@ -121,7 +121,7 @@ class PatchAugment(EncryptedAugment):
                     '`patch_size`')
             try:
                 return PatchLayout(shape, self.patch_size, grid_shape(shape, self.patch_size))
-            except ValueError as error:
+            except HimeError as error:
                 raise PictureError(f'{self._name}: {error}') from None
         if self.patch_size not in (None, layout.patch_size):
             raise ConfigError(

@@ -1,0 +1,13 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Reads a config into a plan, and checks it before work starts."""
+
+from . import validators  # noqa: F401  registers them
+from .check import check_config, cipher_on_device
+from .findings import Finding, error, validate, validator, warning
+from .plan import Node, Pipeline, Plan, Use
+from .reading import read
+
+__all__ = [
+    'Finding', 'Node', 'Pipeline', 'Plan', 'Use', 'check_config', 'cipher_on_device', 'error',
+    'read', 'validate', 'validator', 'warning'
+]

@@ -1,0 +1,23 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Changes of a config, made in place on the nodes of its plan.
+
+Each gives warnings of what it did. The plan stays that of the config before.
+"""
+
+from typing import List
+
+from .findings import Finding, warning
+from .hosts import HOOK_OPTIONS, SAFE_HOOK
+from .plan import Plan
+from .validators.evaluation import harmful_hooks
+
+
+def replace_hooks(plan: Plan) -> List[Finding]:
+    """Replace default hooks that would draw on the files of the data set."""
+    done = []
+    for hook, harm in harmful_hooks(plan, 'default_hooks'):
+        kept = {key: hook.value[key] for key in HOOK_OPTIONS if key in hook.value}
+        hook.owner[hook.key] = dict(type=SAFE_HOOK, **kept)
+        done.append(warning(hook.place, f'is {hook.name}, which {harm}',
+                            f'replaced by {SAFE_HOOK}'))
+    return done

@@ -1,0 +1,81 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Whether what is evaluated, and drawn, is what was trained on."""
+
+import os
+from typing import Iterator, Tuple
+
+from ..findings import Finding, error, validator, warning
+from ..hosts import BOX_METRICS, SAFE_HOOK
+from ..plan import Node, Plan, Use
+
+
+@validator
+def phases(plan: Plan) -> Iterator[Finding]:
+    """Training and evaluation have the same cipher."""
+    uses = [use for use in plan.uses if use.cipher is not None]
+    trained = [use for use in uses if use.is_for('train')]
+    for use in uses if trained else ():
+        if use.cipher in {one.cipher for one in trained} or all(
+                one.online for one in (use, *trained)):
+            continue
+        text = f': {use.source} is another cipher than that of training, {trained[0].source}'
+        if use.is_for('val'):
+            yield error(use.place, text, 'encrypt both data sets with the same one')
+        elif use.is_for('test'):
+            yield warning(use.place, text, 'metrics are those of other pictures')
+
+
+@validator
+def coordinates(plan: Plan) -> Iterator[Finding]:
+    """Predictions and annotations are in the same coordinates."""
+    for use in plan.uses:
+        for metric in plan.evaluators:
+            phase = metric.place.partition('_')[0]
+            if not use.online and use.is_for(phase):
+                yield from _coordinates(f'{phase}_evaluator', metric, use)
+
+
+def _coordinates(place: str, metric: Node, use: Use) -> Iterator[Finding]:
+    ann_file = metric.value.get('ann_file')
+    original = use.coordinates == 'original'
+    if ann_file is None:
+        if original and metric.name.endswith(BOX_METRICS):
+            yield error(place, 'takes boxes from the pipeline, which are in encrypted '
+                        f'coordinates, but `{use.place}` has predictions come back in those of '
+                        'the original', 'name the original annotation file in `ann_file`, or set '
+                        "`coordinates='encrypted'`")
+    elif use.manifest is not None:
+        root = os.path.realpath(use.manifest.root)
+        inside = os.path.realpath(ann_file).startswith(os.path.join(root, ''))
+        if original and inside:
+            yield error(f'{place}.ann_file', f'is that of the encrypted data set, but '
+                        f'`{use.place}` has predictions come back in pixels of the original',
+                        "name the owner's own annotation file, or set `coordinates='encrypted'`")
+        elif not original and not inside:
+            yield warning(f'{place}.ann_file', f'is not part of {root}, but `{use.place}` has '
+                          'predictions come back in pixels of the encrypted images',
+                          "For the original annotation file set `coordinates='original'`")
+
+
+@validator
+def custom_hooks(plan: Plan) -> Iterator[Finding]:
+    """No hook of the user's draws plain images; default ones are replaced."""
+    plain = any(use.online for use in plan.uses)
+    for hook, harm in harmful_hooks(plan, 'custom_hooks'):
+        yield Finding('error' if plain else 'warning', hook.place, f'is {hook.name}, which {harm}',
+                      f"use `type='{SAFE_HOOK}'`")
+
+
+def harmful_hooks(plan: Plan, group: str) -> Iterator[Tuple[Node, str]]:
+    """Hooks that draw and are not known to draw what was seen, and what harm
+    that does: the hosts' read the image file again."""
+    if any(use.online for use in plan.uses):
+        harm = 'would show the plain images'
+    elif any(use.coordinates == 'original' for use in plan.uses):
+        harm = 'would draw boxes in coordinates of the original on encrypted images'
+    else:
+        return
+    for hook in plan.hooks:
+        if hook.place.startswith(group) and hook.name.endswith(
+                'VisualizationHook') and not hook.name.startswith('hime_mm.'):
+            yield hook, harm

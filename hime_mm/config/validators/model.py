@@ -1,0 +1,92 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Whether a model and what it is trained with go with the cipher."""
+
+from typing import Iterator
+
+from hime_mm.ciphers import Mix
+
+from ..findings import Finding, error, validator, warning
+from ..hosts import CUTTERS
+from ..plan import Plan, Use
+
+
+@validator
+def backbone(plan: Plan) -> Iterator[Finding]:
+    """A ViT embeds the patches of the cipher, and does not need their order."""
+    # One word on each cipher, however many pipelines have it.
+    firsts = {use.cipher: use for use in reversed(plan.uses) if use.cipher is not None}
+    for use in reversed(firsts.values()) if plan.patch_size is not None else ():
+        yield from _patches(plan, use)
+        if use.cipher.shuffles:
+            yield from _positions(plan, use)
+
+
+def _patches(plan: Plan, use: Use) -> Iterator[Finding]:
+    side = use.cipher.encrypted_patch_size
+    mixes = [step for step in use.cipher.steps if isinstance(step, Mix)]
+    compact = any(step.form == 'compact' for step in mixes)
+    options = plan.backbone.value
+    mixable = plan.backbone.name.endswith('PEViT') and plan.backbone.short != 'TIMMPEViT'
+    if mixable and options.get('patch_embed') == 'mixed':
+        form = 'compact' if compact else 'full'
+        # The plain patch that mixing alone would have come from.
+        side *= mixes[0].num_splits if compact else 1
+        fits = (options.get('patch_size', 16) == side
+                and options.get('input_form', 'compact') == form
+                and all(step.num_splits == options.get('num_splits', 2) for step in mixes))
+        splits = f'`num_splits={mixes[0].num_splits}`, ' if mixes else ''
+        remedy = f'`patch_size={side}`, {splits}`input_form={form!r}`'
+    else:
+        fits = plan.patch_size == side
+        other = " or `patch_embed='mixed'`" if compact and mixable else ''
+        remedy = f'`patch_size={side}`{other}'
+    if not fits:
+        yield error(plan.backbone.place, f'does not fit {use.source}', f'set its {remedy}')
+
+
+def _positions(plan: Plan, use: Use) -> Iterator[Finding]:
+    node = plan.backbone
+    if not node.name.endswith('PEViT'):
+        yield warning(node.place, f'is {node.name}, which learns positions, but `{use.place}` '
+                      'moves patches: they mean nothing then', "Use `type='hime_mm.PEViT'`, or "
+                      "'hime_mm.TIMMPEViT' for a model of timm, with `pos_encoding='rpe'`")
+    elif node.value.get('pos_encoding') == 'learned':
+        yield warning(f'{node.place}.pos_encoding', f'is "learned", but `{use.place}` moves '
+                      'patches: learned positions mean nothing then, "rpe" and "none" do')
+
+
+@validator
+def batch_augments(plan: Plan) -> Iterator[Finding]:
+    """Batch augmentations of encrypted images keep to their patches.
+
+    On the device they come before the encryption, and may be what they like.
+    """
+    for use in plan.uses:
+        if use.cipher is None or not use.is_for('train'):
+            continue
+        side = use.cipher.encrypted_patch_size
+        for node in plan.augments:
+            if node.short == 'PatchCutMix' and node.value.get('patch_size', 16) != side:
+                yield error(node.place, f': the patches of PatchCutMix do not fit {use.source}',
+                            f'set its `patch_size={side}`')
+            elif node.short in CUTTERS:
+                yield warning(node.place, f': {node.short} works on encrypted images, and its '
+                              'edges run through patches',
+                              f"Use `type='hime_mm.PatchCutMix', patch_size={side}`")
+
+
+@validator
+def statistics(plan: Plan) -> Iterator[Finding]:
+    """Images without means are not normalized by those of others."""
+    node = plan.preprocessor
+    mean = node.value.get('mean') or ()
+    if not any(abs(value - 128) > 8 for value in mean):
+        return
+    for use in plan.uses:
+        if use.cipher is not None and (use is plan.device or use.is_for('train')) and any(
+                step.removes_means for step in use.cipher.steps):
+            yield warning(
+                node.place, f'takes off the mean {list(mean)}, but {use.source} leaves images of '
+                'mean 128 and less contrast', 'Training goes faster with `mean=[128.0, 128.0, '
+                '128.0]` and the standard deviation of the encrypted images (about 40 for photos)')
+            return

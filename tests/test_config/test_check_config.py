@@ -1,0 +1,129 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import pytest
+from config_parts import ROOT, encrypting, on_device, warnings_of
+from mmdet.engine.hooks import DetVisualizationHook
+from mmengine.config import Config
+
+from hime_mm.apis import check_config
+
+
+@pytest.mark.parametrize('where, name', [
+    ('model.backbone', 'PEViT'),
+    ('train_dataloader.dataset.pipeline.4', 'Encrypt'),
+    ('model', 'PEYOLOS'),
+    ('default_hooks.visualization', 'EncryptedVisualizationHook'),
+])
+def test_unprefixed_type(where, name):
+    cfg = Config.fromfile(ROOT / 'configs/hime_vit_coco.py')
+    cfg.merge_from_dict({f'{where}.type': name})
+    with pytest.raises(ValueError) as error:
+        check_config(cfg)
+    assert where in str(error.value)
+    assert f"type='hime_mm.{name}'" in str(error.value)
+
+
+def test_unknown_type_of_ours():
+    cfg = Config(dict(model=dict(type='hime_mm.PEVit')))
+    with pytest.raises(ValueError, match='no such type.*PEViT'):
+        check_config(cfg)
+
+
+PLAIN_HOOKS = [
+    'DetVisualizationHook', 'mmpretrain.VisualizationHook',
+    'mmdet.engine.hooks.DetVisualizationHook', DetVisualizationHook
+]
+
+
+@pytest.mark.parametrize('plain', PLAIN_HOOKS)
+def test_plain_visualization_is_replaced(plain):
+    hook = dict(type=plain, interval=3, backend_args=None)
+    for key in ('visualization', 'vis'):
+        cfg = check_config(encrypting(default_hooks={key: hook}))
+        assert cfg.default_hooks[key] == dict(
+            type='hime_mm.EncryptedVisualizationHook', interval=3)
+    with pytest.raises(ValueError, match='custom_hooks.0'):
+        check_config(encrypting(custom_hooks=[hook]))
+    # Nothing to protect in a config that does not encrypt.
+    cfg = Config(dict(default_hooks=dict(visualization=dict(type=plain))))
+    assert check_config(cfg).default_hooks.visualization.type == plain
+    assert check_config(encrypting(default_hooks=None))
+
+
+@pytest.mark.parametrize('wrapper', ['RandomApply', 'mmcv.RandomChoice'])
+def test_encryption_by_chance_is_refused(wrapper):
+    inner = [[dict(type='hime_mm.Encrypt', cipher='mix2')]]
+    cfg = Config(
+        dict(pipeline=[dict(type=wrapper, transforms=inner)]))
+    with pytest.raises(ValueError, match='pipeline.0.*in plain'):
+        check_config(cfg)
+
+
+def test_geometry_after_the_encryption_is_warned_of():
+    cfg = Config(
+        dict(pipeline=[
+            dict(type='hime_mm.PatchShuffle'),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackInputs')
+        ]))
+    with warnings_of() as lines:
+        check_config(cfg)
+    assert any('RandomFlip works on encrypted' in line for line in lines)
+
+
+@pytest.mark.parametrize('inside', [False, True])
+def test_batch_augmentations_of_encrypted_images(inside):
+
+    def check(augments, cipher='center+erode2+shuffle', device=False):
+        model = dict(
+            type='ImageClassifier',
+            backbone=dict(type='hime_mm.PEViT', patch_size=12),
+            train_cfg=None if inside else dict(augments=augments))
+        cfg = dict(model=model, data_preprocessor=dict())
+        if inside:
+            cfg['data_preprocessor']['batch_augments'] = dict(
+                augments=augments)
+        steps = []
+        if device:
+            cfg['data_preprocessor'].update(
+                type='hime_mm.EncryptClsDataPreprocessor', cipher=cipher)
+        else:
+            steps = [dict(type='hime_mm.Encrypt', cipher=cipher)]
+        cfg['train_dataloader'] = dict(
+            dataset=dict(
+                type='CustomDataset', data_root='none', pipeline=steps))
+        with warnings_of() as lines:
+            check_config(Config(cfg))
+        return lines
+
+    mixup = dict(type='Mixup', alpha=.8)
+    ours = dict(type='hime_mm.PatchCutMix', alpha=1., patch_size=12)
+    assert check([mixup, ours]) == []
+    assert check(mixup) == []
+    wrong = dict(ours, patch_size=16)
+    for augments in ([mixup, wrong], wrong,
+                     dict(type='hime_mm.PatchCutMix', alpha=1.)):
+        with pytest.raises(ValueError, match='patch_size=12'):
+            check(augments)
+    line, = check([dict(type='CutMix', alpha=1.)])
+    assert 'PatchCutMix' in line and 'patch_size=12' in line
+    # There, images are plain when they are mixed.
+    assert check([wrong, dict(type='CutMix', alpha=1.)], device=True) == []
+
+
+@pytest.mark.parametrize('cipher, mean, warned', [
+    ('center+shuffle', [123.675, 116.28, 103.53], True),
+    ('center+shuffle', [128., 128., 128.], False),
+    ('center+shuffle', None, False),
+    ('shuffle', [123.675, 116.28, 103.53], False),
+])
+def test_statistics_of_images_without_means(cipher, mean, warned):
+    device = on_device(cipher)
+    device.data_preprocessor.update(mean=mean, std=mean)
+    pipeline = on_device(
+        inner=dict(type='ClsDataPreprocessor', mean=mean, std=mean),
+        pipeline=[dict(type='hime_mm.Encrypt', cipher=cipher)])
+    pipeline.pop('data_preprocessor')
+    for cfg in (device, pipeline):
+        with warnings_of() as lines:
+            check_config(cfg)
+        assert any('mean 128' in line for line in lines) is warned

@@ -118,6 +118,8 @@ setup(
     ],
     python_requires='>=3.10',
     packages=find_packages(include=['hime_mm', 'hime_mm.*']),
+    # The package says its types: py.typed.
+    package_data={'hime_mm': ['py.typed']},
     include_package_data=True,
     install_requires=requirements('core'),
     # `mim` and `mminstall`: the names that openmim and onedl-mim look for.

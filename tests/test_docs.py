@@ -161,11 +161,11 @@ def check_command(words, monkeypatch, capsys):
 
 def check_type(name):
     """Return a type of a config, such as ``hime_mm.PEViT``."""
-    from hime_mm import registry
-    found = [getattr(registry, kind).get(name) for kind in registry.__all__]
-    if not any(found):
+    from hime_mm.registry import own_types
+    scope, _, short = name.rpartition('.')
+    if scope != 'hime_mm' or short not in own_types():
         raise Wrong(f'no registry knows {name}')
-    return next(filter(None, found))
+    return own_types()[short]
 
 
 def check_block(block):

@@ -16,7 +16,7 @@ _PLACES = {
     'check_config': 'config',
     'check_environment': 'environment',
     'cipher_on_device': 'config',
-    'convert_checkpoint': 'apis.convert',
+    'convert_checkpoint': 'models.weights.convert',
     'decrypt_dataset': 'encryption.decrypt',
     'describe_dataset': 'encryption.describe',
     'encrypt_coco': 'encryption.run',

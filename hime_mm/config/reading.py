@@ -11,7 +11,7 @@ from mmengine.config import Config
 from hime_mm.datasets.manifest import Manifest, find_manifest, load_manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import ManifestError
-from hime_mm.models.backbones.timm_pevit import timm_patch_size
+from hime_mm.models.backbones.timm_inspection import timm_patch_size
 from hime_mm.models.data_preprocessors import (BatchCipher,
                                                EncryptClsDataPreprocessor)
 from hime_mm.transforms import Encrypt, LoadEncryptedMeta

@@ -3,18 +3,17 @@ from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import MMLogger
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
-from mmpretrain.models.utils import (build_2d_sincos_position_embedding,
-                                     resize_pos_embed)
+from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
-from ..layers import (MixedPatchEmbed, ReferencePositionEncoding,
-                      masked_attention)
-from ..utils import find_grid, load_foreign
+from ..layers import (MixedPatchEmbed, ReferencePositionEncoding, image_shapes,
+                      key_mask, masked_attention, positions_on_grids)
+from ..weights.hooks import load_backbone, load_foreign
 
 POS_ENCODINGS = ('rpe', 'none', 'learned')
 PATCH_EMBEDS = ('linear', 'mixed')
@@ -75,7 +74,7 @@ class PEViT(VisionTransformer):
             keeping its activations. Defaults to False.
 
     Raises:
-        ValueError: If an option is unknown, ``out_type='det_tokens'`` comes
+        ConfigError: If an option is unknown, ``out_type='det_tokens'`` comes
             without detection tokens or ``mid_positions`` without learned
             positions.
     """
@@ -105,23 +104,23 @@ class PEViT(VisionTransformer):
                                       PATCH_EMBEDS), ('pos_init', pos_init,
                                                       POS_INITS)):
             if value not in choices:
-                raise ValueError(f'unknown `{name}` {value!r}: choose from '
-                                 f'{choices}')
+                raise ConfigError(f'unknown `{name}` {value!r}: choose from '
+                                  f'{choices}')
         if not isinstance(patch_size, int):
-            raise ValueError('the patches of a cipher are square: '
-                             '`patch_size` must be a whole number, got '
-                             f'{patch_size!r}')
+            raise ConfigError('the patches of a cipher are square: '
+                              '`patch_size` must be a whole number, got '
+                              f'{patch_size!r}')
         if not isinstance(num_det_tokens, int) or num_det_tokens < 0:
-            raise ValueError('`num_det_tokens` must be a whole number of at '
-                             f'least 0, got {num_det_tokens!r}')
+            raise ConfigError('`num_det_tokens` must be a whole number of at '
+                              f'least 0, got {num_det_tokens!r}')
         if out_type == 'det_tokens' and num_det_tokens < 1:
-            raise ValueError("`out_type='det_tokens'` needs "
-                             '`num_det_tokens` of at least 1, got '
-                             f'{num_det_tokens}')
+            raise ConfigError("`out_type='det_tokens'` needs "
+                              '`num_det_tokens` of at least 1, got '
+                              f'{num_det_tokens}')
         if mid_positions and pos_encoding != 'learned':
-            raise ValueError('`mid_positions` are learned positions: set '
-                             "`pos_encoding='learned'`, got "
-                             f'{pos_encoding!r}')
+            raise ConfigError('`mid_positions` are learned positions: set '
+                              "`pos_encoding='learned'`, got "
+                              f'{pos_encoding!r}')
         if not isinstance(out_indices, int):
             # The host writes to it, which a tuple does not let.
             out_indices = list(out_indices)
@@ -140,9 +139,9 @@ class PEViT(VisionTransformer):
 
         if patch_embed == 'mixed':
             if kwargs.get('patch_cfg'):
-                raise ValueError('`patch_cfg` configures the linear patch '
-                                 "embedding; with `patch_embed='mixed'` use "
-                                 '`num_splits` and `input_form`')
+                raise ConfigError('`patch_cfg` configures the linear patch '
+                                  "embedding; with `patch_embed='mixed'` use "
+                                  '`num_splits` and `input_form`')
             self.patch_embed = MixedPatchEmbed(
                 in_channels=in_channels,
                 embed_dims=self.embed_dims,
@@ -180,8 +179,8 @@ class PEViT(VisionTransformer):
                     num_det_tokens, between)
 
         if frozen_stages > self.num_layers:
-            raise ValueError(f'`frozen_stages` is {frozen_stages}, but there '
-                             f'are {self.num_layers} layers')
+            raise ConfigError(f'`frozen_stages` is {frozen_stages}, but there '
+                              f'are {self.num_layers} layers')
         self.frozen_stages = frozen_stages
         if frozen_stages > 0:
             self._freeze_stages()
@@ -224,86 +223,15 @@ class PEViT(VisionTransformer):
             param.requires_grad = False
 
     def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs) -> None:
-        """Fit a checkpoint to this model, and say what was done.
-
-        Positions that this model has not are dropped, others are resized; a
-        patch embedding of another shape is dropped and stays as initialised.
-        """
-        load_foreign(state_dict, prefix, self.state_dict(), 'backbone',
-                     self.interpolate_mode)
-        logger = MMLogger.get_current_instance()
-        grid_name = f'{prefix}pos_grid'
-        source = state_dict.pop(grid_name, None)
-        if self.pos_grid is not None:
-            # Checkpoints of other ViTs have none.
-            state_dict[grid_name] = self.pos_grid
-        for name in (f'{prefix}pos_embed', f'{prefix}mid_pos_embed'):
-            if name not in state_dict:
-                continue
-            table = state_dict[name]
-            if self.pos_embed is None:
-                del state_dict[name]
-                logger.info(f'Dropped {name} {tuple(table.shape)}: '
-                            f'pos_encoding={self.pos_encoding!r} has no '
-                            'learned positions.')
-            else:
-                state_dict[name] = self._fitted_positions(name, table, source)
-        own = self.state_dict()
-        embed = f'{prefix}patch_embed.'
-        found = [k for k in state_dict if k.startswith(embed)]
-        if any(k[len(prefix):] not in own
-               or own[k[len(prefix):]].shape != state_dict[k].shape
-               for k in found):
-            # All of it: a bias without its weight means nothing.
-            for name in found:
-                shape = tuple(state_dict.pop(name).shape)
-                mine = own.get(name[len(prefix):])
-                has = 'none' if mine is None else str(tuple(mine.shape))
-                logger.info(f'Dropped {name} {shape}: this model has {has}; '
-                            'the patch embedding stays as initialised.')
-
-    def _fitted_positions(self, name: str, table: Tensor,
-                          source: Optional[Tensor]) -> Tensor:
-        """The positions of a checkpoint on this model's grid."""
-        target = tuple(self.patch_resolution)
-        table, grid = find_grid(
-            name,
-            table,
-            self.num_extra_tokens,
-            source=None if source is None else tuple(source.tolist()),
-            target=target)
-        if grid == target:
-            return table
-        shape = tuple(table.shape)
-        table = torch.cat([
-            resize_pos_embed(one, grid, target, self.interpolate_mode,
-                             self.num_extra_tokens) for one in table.split(1)
-        ])
-        MMLogger.get_current_instance().info(
-            f'Resized {name} from {shape}, a grid of {grid[0]}x{grid[1]}, to '
-            f'{tuple(table.shape)}, {target[0]}x{target[1]}.')
-        return table
+        """Fit a checkpoint to this model; the host registers it as a hook."""
+        load_backbone(self, state_dict, prefix)
 
     def _checkpoint_filter(self, state_dict, prefix, *args, **kwargs) -> None:
         """Translate a whole foreign checkpoint, head included.
 
         MMPretrain's classifiers call it before they load one.
         """
-        own = {f'backbone.{k}': v for k, v in self.state_dict().items()}
-        load_foreign(state_dict, prefix, own, 'classifier',
-                     self.interpolate_mode)
-
-    @staticmethod
-    def _img_shapes(x: Tensor, data_samples: List) -> List[Tuple[int, int]]:
-        if len(data_samples) != len(x):
-            raise ValueError(f'{len(data_samples)} data samples for a batch '
-                             f'of {len(x)} images')
-        shapes = [sample.metainfo.get('img_shape') for sample in data_samples]
-        if None in shapes:
-            raise ValueError('a data sample has no `img_shape`, which tells '
-                             'image from padding: keep it in the `meta_keys` '
-                             'of the packing transform')
-        return shapes
+        load_foreign(self, state_dict, prefix, 'pass')
 
     def token_grids(
             self, batch_shape: Tuple[int, int],
@@ -319,77 +247,28 @@ class PEViT(VisionTransformer):
             list[tuple[int, int]]: (rows, cols) of each image.
 
         Raises:
-            ValueError: If an image is larger than the batch.
+            ConfigError: If an image is larger than the batch.
         """
         stride = self.patch_stride
         for shape in img_shapes:
             if shape[0] > batch_shape[0] or shape[1] > batch_shape[1]:
-                raise ValueError(
+                raise ConfigError(
                     f'`img_shape` {tuple(shape[:2])} is larger than the batch '
                     f'{tuple(batch_shape)}: a transform after the encryption '
                     'changed the image without updating `img_shape`')
         return [(-(-shape[0] // stride), -(-shape[1] // stride))
                 for shape in img_shapes]
 
-    @staticmethod
-    def key_mask(grid: Tuple[int, int], token_grids: Sequence[Tuple[int, int]],
-                 device: torch.device) -> Optional[Tensor]:
-        """Which tokens of a padded batch belong to their image.
-
-        Args:
-            grid (tuple[int, int]): Rows and columns of the batch.
-            token_grids (Sequence[tuple[int, int]]): Those of each image.
-            device (torch.device): Where the mask goes.
-
-        Returns:
-            Tensor | None: bool, shape (B, N), row-major, True for tokens
-            that hold at least one pixel of the image. None where all do.
-        """
-        if all(size == tuple(grid) for size in token_grids):
-            return None
-        sizes = torch.tensor(token_grids, device=device)
-        rows = torch.arange(grid[0], device=device) < sizes[:, :1]
-        cols = torch.arange(grid[1], device=device) < sizes[:, 1:]
-        return (rows[:, :, None] & cols[:, None, :]).flatten(1)
-
     def _positions(self, table: Tensor, det_table: Optional[Tensor],
                    grid: Tuple[int, int],
                    token_grids: Optional[List[Tuple[int, int]]]) -> Tensor:
-        """Learned positions, interpolated to each image's own grid.
-
-        An image in a padded batch thus has the positions it has alone. Those
-        of detection tokens, where given, come last.
-        """
-        out = self._patch_positions(table, grid, token_grids)
+        """Learned positions; those of detection tokens come last."""
+        out = positions_on_grids(table, self.patch_resolution, grid,
+                                 token_grids, self.interpolate_mode,
+                                 self.num_extra_tokens)
         if det_table is not None:
             out = torch.cat((out, det_table.expand(len(out), -1, -1)), dim=1)
         return out
-
-    def _patch_positions(
-            self, learned: Tensor, grid: Tuple[int, int],
-            token_grids: Optional[List[Tuple[int, int]]]) -> Tensor:
-
-        def resized(size: Tuple[int, int]) -> Tensor:
-            return resize_pos_embed(
-                learned,
-                self.patch_resolution,
-                size,
-                mode=self.interpolate_mode,
-                num_extra_tokens=self.num_extra_tokens)
-
-        if token_grids is None:
-            return resized(grid)
-        start = self.num_extra_tokens
-        tables = {}
-        for size in set(token_grids):
-            table = resized(size)
-            # Padding gets zeros: it is masked anyway.
-            patches = F.pad(
-                table[:, start:].reshape(1, *size, -1),
-                (0, 0, 0, grid[1] - size[1], 0, grid[0] - size[0]))
-            tables[size] = torch.cat(
-                (table[:, :start], patches.flatten(1, 2)), dim=1)
-        return torch.cat([tables[size] for size in token_grids])
 
     def forward(self,
                 x: Tensor,
@@ -415,19 +294,19 @@ class PEViT(VisionTransformer):
         token_grids = None
         if data_samples is not None:
             token_grids = self.token_grids(x.shape[-2:],
-                                           self._img_shapes(x, data_samples))
+                                           image_shapes(data_samples, len(x)))
         extra = {}
         if input_form is not None:
             if not isinstance(self.patch_embed, MixedPatchEmbed):
-                raise ValueError('`input_form` is for the mixed patch '
-                                 "embedding: set `patch_embed='mixed'`")
+                raise ConfigError('`input_form` is for the mixed patch '
+                                  "embedding: set `patch_embed='mixed'`")
             extra = dict(input_form=input_form)
         batch = len(x)
         x, grid = self.patch_embed(x, **extra)
         x = self.rpe(x)
         mask = None
         if token_grids is not None:
-            mask = self.key_mask(grid, token_grids, x.device)
+            mask = key_mask(grid, token_grids, x.device)
             if mask is None:
                 token_grids = None
         if self.cls_token is not None:
@@ -441,10 +320,10 @@ class PEViT(VisionTransformer):
             x = torch.cat((x, det.expand(batch, -1, -1)), dim=1)
         x = self.pre_norm(self.drop_after_pos(x))
 
-        key_mask = None
+        keys = None
         if mask is not None:
             # Class and detection tokens are never padding.
-            key_mask = F.pad(
+            keys = F.pad(
                 mask, (self.num_extra_tokens, self.num_det_tokens), value=True)
 
         outs = []
@@ -456,9 +335,9 @@ class PEViT(VisionTransformer):
                     None if det is None else det[i - 1:i], grid, token_grids)
             if self.with_cp and self.training and torch.is_grad_enabled():
                 x = checkpoint(
-                    self._run_layer, layer, x, key_mask, use_reentrant=False)
+                    self._run_layer, layer, x, keys, use_reentrant=False)
             else:
-                x = self._run_layer(layer, x, key_mask)
+                x = self._run_layer(layer, x, keys)
             if i == len(self.layers) - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
@@ -467,10 +346,10 @@ class PEViT(VisionTransformer):
 
     @staticmethod
     def _run_layer(layer: nn.Module, x: Tensor,
-                   key_mask: Optional[Tensor]) -> Tensor:
-        if key_mask is None:
+                   keys: Optional[Tensor]) -> Tensor:
+        if keys is None:
             return layer(x)
-        x = x + masked_attention(layer.attn, layer.ln1(x), key_mask)
+        x = x + masked_attention(layer.attn, layer.ln1(x), keys)
         return layer.ffn(layer.ln2(x), identity=x)
 
     def _format_output(self,

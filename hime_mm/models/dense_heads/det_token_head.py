@@ -9,6 +9,7 @@ from mmdet.utils import (ConfigType, InstanceList, OptConfigType,
                          OptMultiConfig)
 from torch import Tensor
 
+from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
 
 #: The set loss of DETR: Hungarian matching with class, L1 and GIoU costs.
@@ -135,14 +136,14 @@ class DetTokenHead(DETRHead):
         """Turn outputs into boxes. Arguments as :class:`DETRHead`'s.
 
         Raises:
-            ValueError: If ``test_cfg.max_per_img`` asks for more boxes than
+            ConfigError: If ``test_cfg.max_per_img`` asks for more boxes than
                 the tokens can give.
         """
         tokens = layer_cls_scores.shape[-2]
         most = tokens * (self.num_classes if self.loss_cls.use_sigmoid else 1)
         wanted = self.test_cfg.get('max_per_img', tokens)
         if wanted > most:
-            raise ValueError(
+            raise ConfigError(
                 f'`test_cfg.max_per_img` is {wanted}, but {tokens} detection '
                 f'tokens give at most {most} boxes: lower it, or raise '
                 "the backbone's `num_det_tokens`")

@@ -6,8 +6,9 @@ from mmdet.structures import OptSampleList, SampleList
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from torch import Tensor
 
+from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
-from ..utils import load_foreign
+from ..weights.hooks import load_foreign
 
 
 @MODELS.register_module()
@@ -31,7 +32,7 @@ class PEYOLOS(SingleStageDetector):
         init_cfg (dict, optional): Initialization config. Defaults to None.
 
     Raises:
-        ValueError: If backbone and head do not fit each other.
+        ConfigError: If backbone and head do not fit each other.
     """
 
     def __init__(self,
@@ -50,20 +51,19 @@ class PEYOLOS(SingleStageDetector):
             init_cfg=init_cfg)
         out_type = getattr(self.backbone, 'out_type', None)
         if out_type != 'det_tokens':
-            raise ValueError('PEYOLOS reads detection tokens, but its '
-                             f'backbone gives {out_type!r}: set '
-                             "`out_type='det_tokens'` and `num_det_tokens`")
+            raise ConfigError('PEYOLOS reads detection tokens, but its '
+                              f'backbone gives {out_type!r}: set '
+                              "`out_type='det_tokens'` and `num_det_tokens`")
         width, expected = self.backbone.embed_dims, self.bbox_head.embed_dims
         if width != expected:
-            raise ValueError(
+            raise ConfigError(
                 f'the backbone is {width} wide, the head expects {expected}: '
                 f'set `bbox_head.embed_dims={width}`')
         self._register_load_state_dict_pre_hook(self._checkpoint_filter)
 
     def _checkpoint_filter(self, state_dict, prefix, *args, **kwargs) -> None:
         """Translate a whole foreign checkpoint, such as YOLOS's."""
-        load_foreign(state_dict, prefix, self.state_dict(), 'model',
-                     self.backbone.interpolate_mode)
+        load_foreign(self, state_dict, prefix)
 
     def extract_feat(self,
                      batch_inputs: Tensor,

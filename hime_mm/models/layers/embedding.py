@@ -6,6 +6,8 @@ from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from hime_mm.errors import ConfigError
+
 INPUT_FORMS = ('compact', 'full')
 
 
@@ -49,7 +51,7 @@ class MixedPatchEmbed(BaseModule):
                  init_cfg=None) -> None:
         super().__init__(init_cfg)
         if num_splits < 1 or patch_size % num_splits:
-            raise ValueError(
+            raise ConfigError(
                 f'patches of side {patch_size} cannot be cut into '
                 f'{num_splits}x{num_splits} sub-patches: choose a '
                 '`num_splits` that divides `patch_size`')
@@ -67,8 +69,8 @@ class MixedPatchEmbed(BaseModule):
     @staticmethod
     def _check_form(form: str) -> None:
         if form not in INPUT_FORMS:
-            raise ValueError(f'unknown `input_form` {form!r}: choose from '
-                             f'{INPUT_FORMS}')
+            raise ConfigError(f'unknown `input_form` {form!r}: choose from '
+                              f'{INPUT_FORMS}')
 
     @property
     def stride(self) -> int:

@@ -11,6 +11,7 @@ from mmpretrain.models.backbones import VisionTransformer
 
 from hime_mm.ciphers import draw_permutation, mix_patches, shuffle_patches
 from hime_mm.models.backbones import PEViT
+from hime_mm.models.layers import key_mask
 
 ARCH = dict(
     embed_dims=32, num_layers=3, num_heads=4, feedforward_channels=64)
@@ -199,13 +200,13 @@ def test_key_mask_against_a_loop():
     model = build()
     shapes = [(48, 80), (33, 16), (1, 65)]
     grids = model.token_grids((48, 80), shapes)
-    mask = model.key_mask((3, 5), grids, 'cpu')
+    mask = key_mask((3, 5), grids, 'cpu')
     for i, (h, w) in enumerate(shapes):
         for row in range(3):
             for col in range(5):
                 shows = row * 16 < h and col * 16 < w
                 assert mask[i, row * 5 + col] == shows
-    assert model.key_mask((3, 5), [(3, 5)] * 2, 'cpu') is None
+    assert key_mask((3, 5), [(3, 5)] * 2, 'cpu') is None
     mixed = build(patch_embed='mixed')
     assert mixed.patch_stride == 8
     assert mixed.token_grids((24, 40), [(24, 40), (17, 8)]) == [(3, 5), (3, 1)]

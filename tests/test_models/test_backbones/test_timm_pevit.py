@@ -13,8 +13,10 @@ from mmengine.runner import load_checkpoint
 
 from hime_mm.ciphers import Cipher
 from hime_mm.models.backbones import TIMMPEViT
-from hime_mm.models.backbones.timm_pevit import (_outline, order_dependence,
-                                                 timm_patch_size)
+from hime_mm.models.backbones.timm_inspection import (build_vit,
+                                                      order_dependence,
+                                                      outline,
+                                                      timm_patch_size)
 
 timm = pytest.importorskip('timm')
 ROOT = Path(__file__).parents[3]
@@ -483,7 +485,7 @@ def test_positions_are_resized(log):
     host = original('deit_tiny_patch16_224')
     kwargs = dict(pos_encoding='learned', out_type='raw')
     model = loaded(host, 'deit_tiny_patch16_224', img_size=(64, 96), **kwargs)
-    assert any('(1, 197, 48) from a grid of 14x14 to 4x6' in line
+    assert any('(1, 197, 48), a grid of 14x14, to (1, 25, 48), 4x6' in line
                for _, line in log)
     whole = loaded(host, 'deit_tiny_patch16_224', **kwargs)
     x = torch.randn(1, 3, 64, 96)
@@ -494,7 +496,7 @@ def test_positions_are_resized(log):
         'deit_tiny_patch16_224', img_size=(96, 64), **SMALL, **kwargs)
     oblong.load_state_dict(model.state_dict())
     assert oblong.pos_grid.tolist() == [6, 4]
-    assert any('4x6 to 6x4' in line for _, line in log)
+    assert any('4x6, to (1, 25, 48), 6x4' in line for _, line in log)
     state = model.state_dict()
     del state['pos_grid']
     with pytest.raises(ValueError, match='24 patch positions'):
@@ -662,18 +664,18 @@ def test_parts_are_looked_at():
     with pytest.raises(ValueError, match='`blocks.0` is a Block, not known'):
         build(block_fn=Block)
     with pytest.raises(ValueError, match=r'not square: \(16, 8\)'):
-        TIMMPEViT._build(
+        build_vit(
             'deit_tiny_patch16_224', False, '', patch_size=(16, 8), **SMALL)
     for change, reason in (
         (dict(stride=8), 'patches overlap'),
         (dict(stride=16, padding=2), 'patches overlap'),
         (dict(stride=16, dilation=2), 'patches overlap'),
     ):
-        model = _outline('deit_tiny_patch16_224')
+        model = outline('deit_tiny_patch16_224')
         assert not order_dependence(model)
         model.patch_embed.proj = torch.nn.Conv2d(3, 192, 16, **change)
         assert reason in order_dependence(model)[0]
-    model = _outline('deit_tiny_patch16_224')
+    model = outline('deit_tiny_patch16_224')
     model.blocks[3].mlp.act = torch.nn.Softmax(dim=1)
     model.norm = torch.nn.BatchNorm1d(197)
     model.patch_embed.norm = torch.nn.BatchNorm2d(3)

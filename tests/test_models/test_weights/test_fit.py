@@ -5,19 +5,25 @@ import logging
 
 import pytest
 import torch
+from converting import COCO_ROWS, detect
 from foreign_models import PaperPEViT, Yolos, hugging_face, shake
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
+from hime_mm.errors import ConversionError
 from hime_mm.models.backbones import PEViT
-from hime_mm.models.utils import (COCO_CATEGORY_IDS, FORMATS, ConversionError,
-                                  SourceInfo, convert_state_dict,
-                                  detect_format, find_grid, translate, unwrap)
+from hime_mm.models.weights import (FORMATS, SourceInfo, detect_format,
+                                    find_grid, fit, translate, unwrap)
 
 ARCH = dict(
     embed_dims=128, num_layers=3, num_heads=2, feedforward_channels=256)
-COCO_ROWS = [*COCO_CATEGORY_IDS, 91]
+
+
+def convert(state, target, fmt=None, size=None):
+    """Translate and fit; `size` is what positions are of."""
+    info = SourceInfo(image_size=size)
+    return fit(translate(state, fmt, info=info), target)
 
 
 @pytest.fixture
@@ -53,12 +59,6 @@ def peyolos(seed=0, classes=80, **backbone):
                     type='hime_mm.DetTokenHead', num_classes=classes,
                     embed_dims=128)))
     return model.eval()
-
-
-def detect(model, x):
-    with torch.no_grad():
-        scores, boxes = model.bbox_head(model.backbone(x))
-    return scores[0], boxes[0]
 
 
 @pytest.mark.parametrize('fmt, build', [
@@ -134,7 +134,7 @@ def test_sources_are_not_changed():
     state = Yolos(mid=True).state_dict()
     before = {k: v.clone() for k, v in state.items()}
     target = peyolos(mid_positions=True, img_size=96).state_dict()
-    convert_state_dict(state, target, info=SourceInfo(grid=(4, 6)))
+    convert(state, target, size=(64, 96))
     assert list(state) == list(before)
     assert all(torch.equal(state[k], before[k]) for k in state)
 
@@ -143,8 +143,9 @@ def test_renaming_is_one_to_one():
     """Each tensor of a YOLOS arrives once, whole or in parts."""
     for state in (Yolos(mid=True).state_dict(),
                   hugging_face(Yolos(mid=True).state_dict())):
-        items, dropped, problems = translate(state, detect_format(state))
-        assert not dropped and not problems
+        translated = translate(state, detect_format(state))
+        assert not translated.dropped and not translated.problems
+        items = translated.items
         assert {n for i in items.values() for n, _ in i.sources} == set(state)
         assert sum(i.tensor.numel() for i in items.values()) == sum(
             t.numel() for t in state.values())
@@ -158,8 +159,8 @@ def test_positions_are_resized_once(mid, target):
     """To the config's grid, as the source does it for such an image."""
     source = shake(Yolos(mid=mid))
     model = peyolos(img_size=target, mid_positions=mid)
-    state, report = convert_state_dict(
-        source.state_dict(), model.state_dict(), info=SourceInfo(grid=(4, 6)))
+    state, report = convert(
+        source.state_dict(), model.state_dict(), size=(64, 96))
     model.load_state_dict(state)
     x = torch.randn(1, 3, *target)
     with torch.no_grad():
@@ -179,10 +180,10 @@ def test_mid_positions_of_another_grid():
     state['backbone.mid_pos_embed'] = other['backbone.mid_pos_embed']
     model = peyolos(mid_positions=True)
     info = SourceInfo(image_size=(64, 96), mid_image_size=(32, 48))
-    _, report = convert_state_dict(state, model.state_dict(), info=info)
+    _, report = fit(translate(state, info=info), model.state_dict())
     assert ['2x3 resized to 4x6' in e.why for e in report.resized
             ].count(True) == 1
-    assert info.grid is None
+    assert info == SourceInfo(image_size=(64, 96), mid_image_size=(32, 48))
 
 
 @pytest.mark.parametrize('fmt', ['yolos', 'hf-yolos', 'wrapped'])
@@ -276,13 +277,12 @@ def test_own_checkpoints_are_not_touched(log):
 def test_mid_positions_of_another_number_of_tokens():
     state = Yolos(det=7).state_dict()
     with pytest.raises(ConversionError, match='num_det_tokens=7'):
-        convert_state_dict(
-            state, peyolos().state_dict(), info=SourceInfo(grid=(4, 6)))
+        convert(state, peyolos().state_dict(), size=(64, 96))
 
 
 def test_an_unknown_format_by_name():
     with pytest.raises(ConversionError, match="unknown format 'yolo'"):
-        convert_state_dict({}, {}, fmt='yolo')
+        translate({}, 'yolo')
 
 
 def whole_models():
@@ -322,8 +322,8 @@ def test_every_single_tensor_counts(fmt):
     """Take any one away, or give it another shape: refused."""
     state, target = whole_models()[fmt]
     assert detect_format(state) == fmt
-    info = SourceInfo(grid=(4, 6) if 'bbox_head' in ' '.join(target) else None)
-    out, report = convert_state_dict(state, target, info=info)
+    size = (64, 96) if 'bbox_head' in ' '.join(target) else None
+    out, report = convert(state, target, size=size)
     assert set(out) == set(target) and not report.initial + report.dropped
     for name, tensor in state.items():
         if name == 'backbone.pos_grid':
@@ -339,7 +339,7 @@ def test_every_single_tensor_counts(fmt):
             if bad is flat and (tensor.ndim == 1 or 'reference' in name):
                 continue
             try:
-                convert_state_dict(bad, target, fmt, info=info)
+                convert(bad, target, fmt, size)
             except ConversionError:
                 continue
             pytest.fail(f'{name}: {tuple(bad.get(name, tensor).shape)}')

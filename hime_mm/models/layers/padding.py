@@ -1,0 +1,85 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Images of several sizes in one padded batch, seen as tokens."""
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.utils import resize_pos_embed
+from torch import Tensor
+
+from hime_mm.errors import ConfigError
+
+Grid = Tuple[int, int]
+
+
+def image_shapes(data_samples: Sequence, batch_size: int) -> List[Grid]:
+    """Height and width of each image in a padded batch, in pixels."""
+    if len(data_samples) != batch_size:
+        raise ConfigError(f'{len(data_samples)} data samples for a batch '
+                          f'of {batch_size} images')
+    shapes = [sample.metainfo.get('img_shape') for sample in data_samples]
+    if None in shapes:
+        raise ConfigError('a data sample has no `img_shape`, which tells '
+                          'image from padding: keep it in the `meta_keys` '
+                          'of the packing transform')
+    return shapes
+
+
+def key_mask(grid: Grid, token_grids: Sequence[Grid],
+             device: torch.device) -> Optional[Tensor]:
+    """Which tokens of a padded batch belong to their image.
+
+    Args:
+        grid (tuple[int, int]): Rows and columns of the batch.
+        token_grids (Sequence[tuple[int, int]]): Those of each image.
+        device (torch.device): Where the mask goes.
+
+    Returns:
+        Tensor | None: bool, shape (B, N), row-major, True for tokens
+        that hold at least one pixel of the image. None where all do.
+    """
+    if all(size == tuple(grid) for size in token_grids):
+        return None
+    sizes = torch.tensor(token_grids, device=device)
+    rows = torch.arange(grid[0], device=device) < sizes[:, :1]
+    cols = torch.arange(grid[1], device=device) < sizes[:, 1:]
+    return (rows[:, :, None] & cols[:, None, :]).flatten(1)
+
+
+def positions_on_grids(learned: Tensor, own: Grid, grid: Grid,
+                       token_grids: Optional[Sequence[Grid]], mode: str,
+                       num_extra_tokens: int) -> Tensor:
+    """Learned positions, interpolated to each image's own grid.
+
+    An image in a padded batch thus has the positions it has alone.
+
+    Args:
+        learned (Tensor): The table, shape (1, num_extra_tokens + N, D).
+        own (tuple[int, int]): Rows and columns that it is of.
+        grid (tuple[int, int]): Those of the batch.
+        token_grids (Sequence[tuple[int, int]], optional): Those of each
+            image; None takes the whole batch for image.
+        mode (str): How the table is interpolated.
+        num_extra_tokens (int): Its rows before those of patches.
+
+    Returns:
+        Tensor: Shape (B or 1, num_extra_tokens + rows * cols, D), zero where
+        there is padding.
+    """
+
+    def resized(size: Grid) -> Tensor:
+        return resize_pos_embed(
+            learned, own, size, mode=mode, num_extra_tokens=num_extra_tokens)
+
+    if token_grids is None:
+        return resized(grid)
+    tables = {}
+    for size in set(token_grids):
+        table = resized(size)
+        # Padding gets zeros: it is masked anyway.
+        patches = F.pad(
+            table[:, num_extra_tokens:].reshape(1, *size, -1),
+            (0, 0, 0, grid[1] - size[1], 0, grid[0] - size[0]))
+        tables[size] = torch.cat(
+            (table[:, :num_extra_tokens], patches.flatten(1, 2)), dim=1)
+    return torch.cat([tables[size] for size in token_grids])

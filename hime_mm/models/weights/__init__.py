@@ -1,0 +1,20 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Weights of other implementations, under the names of this one.
+
+A file is read (``reader``), its names are recognised and translated
+(``formats``, ``rules``, ``translate``) and its tensors fitted to a model
+(``fit``, ``positions``): for the converter (``infer``, ``convert``) and for
+models that load a file themselves (``hooks``, ``timm_hook``).
+"""
+from .fit import fit
+from .formats import COCO_CATEGORY_IDS, FORMATS, NATIVE, detect_format
+from .positions import find_grid
+from .reader import SourceInfo, read_checkpoint, unwrap
+from .report import ConversionReport, Entry
+from .translate import Source, translate
+
+__all__ = [
+    'COCO_CATEGORY_IDS', 'FORMATS', 'NATIVE', 'ConversionReport', 'Entry',
+    'Source', 'SourceInfo', 'detect_format', 'find_grid', 'fit',
+    'read_checkpoint', 'translate', 'unwrap'
+]

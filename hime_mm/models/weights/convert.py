@@ -1,0 +1,179 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Checkpoints of other implementations as files for this one."""
+import os
+from collections import OrderedDict
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from hime_mm.images.files import atomic_file
+from hime_mm.errors import ConversionError
+from hime_mm.version import __version__
+from ..backbones import PEViT
+from .fit import fit
+from .formats import detect_format
+from .infer import infer_model
+from .reader import SourceInfo, read_checkpoint
+from .report import ConversionReport
+from .translate import translate
+
+
+def convert_checkpoint(src: str,
+                       dst: str,
+                       *,
+                       config: Optional[str] = None,
+                       cfg_options: Optional[Dict[str, Any]] = None,
+                       num_classes: Optional[int] = None,
+                       img_size: Optional[Tuple[int, int]] = None,
+                       pos_encoding: Optional[str] = None,
+                       num_heads: Optional[int] = None,
+                       num_splits: int = 2,
+                       ema: bool = False,
+                       allow_missing: Sequence[str] = (),
+                       allow_drop: Sequence[str] = (),
+                       overwrite: bool = False
+                       ) -> Tuple[ConversionReport, dict]:
+    """Write a checkpoint for models of this package.
+
+    Args:
+        src (str): Where the weights are, see :func:`read_checkpoint`.
+        dst (str): File for the weights under the names used here, in
+            MMEngine's form. It holds tensors and plain data only, and is
+            there as a whole or not at all.
+        config (str, optional): Config of the model to be. None infers the
+            model from the checkpoint. Defaults to None.
+        cfg_options (dict, optional): Settings of `config` to override, such
+            as ``{'model.backbone.mid_positions': True}``. Defaults to None.
+        num_classes (int, optional): Without `config`, classes of the model;
+            None keeps the checkpoint's, but of COCO's ids the 80 classes.
+            Defaults to None.
+        img_size (tuple[int, int], optional): Height and width of the images
+            that the checkpoint was trained with, where it does not say so.
+            Defaults to None.
+        pos_encoding (str, optional): Without `config`, as :class:`PEViT`'s;
+            None is what the checkpoint has. Defaults to None.
+        num_heads (int, optional): Without `config`, heads of the attention;
+            None is one per 64 channels. Defaults to None.
+        num_splits (int): g of a mixed patch embedding in the checkpoint.
+            Defaults to 2.
+        ema (bool): Take the smoothed weights. Defaults to False.
+        allow_missing (Sequence[str]): Patterns of names of the model that may
+            stay at their initial values. Defaults to ().
+        allow_drop (Sequence[str]): Patterns of names of the checkpoint that
+            may be left out. Defaults to ().
+        overwrite (bool): Replace `dst`. Defaults to False.
+
+    Returns:
+        tuple: A :class:`ConversionReport`, and the parts of the model's
+        config that the weights are for (empty with `config`).
+
+    Raises:
+        ConversionError: If `src` cannot be read or not be taken over
+            completely, or `dst` exists. Nothing is written then.
+    """
+    if os.path.isdir(dst):
+        raise ConversionError(f'{dst} is a folder: name a file')
+    if os.path.lexists(dst) and not overwrite:
+        raise ConversionError(f'{dst} exists: choose another name, or replace '
+                              'it (`overwrite`)')
+    if cfg_options and config is None:
+        raise ConversionError('`cfg_options` override settings of a config: '
+                              'name it (`config`)')
+    inferring = dict(num_classes=num_classes, pos_encoding=pos_encoding,
+                     num_heads=num_heads)
+    given = [name for name, value in inferring.items() if value is not None]
+    if config is not None and given:
+        raise ConversionError(f'`{given[0]}` is for a model without a config: '
+                              'change the config instead')
+    state, info = read_checkpoint(src, ema)
+    if img_size is not None:
+        info.image_size = tuple(img_size)
+        # The file cannot know better.
+        info.mid_image_size = info.mid_image_size or tuple(img_size)
+    if num_heads is not None:
+        info.num_heads = num_heads
+    source = translate(
+        state,
+        detect_format(state),
+        info=info,
+        allow_drop=allow_drop,
+        num_splits=num_splits)
+    parts = {}
+    if config is not None:
+        model = _build_config(config, cfg_options)
+    else:
+        parts = infer_model(source, num_classes, pos_encoding)
+        model = build_parts(parts)
+    converted, report = fit(
+        source,
+        model.state_dict(),
+        allow_missing=allow_missing,
+        interpolate_mode=model.backbone.interpolate_mode)
+    _check_settings(model.backbone, info, report)
+    _check_loads(model, converted, report)
+    meta = dict(
+        hime_mm_version=__version__,
+        converted_from=dict(file=os.path.basename(os.path.abspath(src)),
+                            format=source.format))
+    if parts:
+        meta['model'] = parts
+    # Views would be saved with all that they are a part of.
+    saved = OrderedDict((name, tensor.detach().clone(
+        memory_format=torch.contiguous_format))
+                        for name, tensor in converted.items())
+    with atomic_file(dst) as stream:
+        torch.save(dict(meta=meta, state_dict=saved), stream)
+    return report, parts
+
+
+def build_parts(parts: Mapping[str, dict]) -> nn.Module:
+    """Build what :func:`infer_model` gives; it has no forward pass."""
+    model = nn.Module()
+    for name, part in parts.items():
+        scope = 'mmdet' if name == 'bbox_head' else 'mmpretrain'
+        with DefaultScope.overwrite_default_scope(scope):
+            setattr(model, name, MODELS.build(dict(part)))
+    return model
+
+
+def _build_config(path: str, options: Optional[dict]) -> nn.Module:
+    cfg = Config.fromfile(path)
+    if options:
+        cfg.merge_from_dict(options)
+    if 'model' not in cfg:
+        raise ConversionError(f'{path} has no `model`')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        model = MODELS.build(cfg.model)
+    if not isinstance(getattr(model, 'backbone', None), PEViT):
+        raise ConversionError(f'the backbone of the model in {path} is no '
+                              'hime_mm.PEViT')
+    return model
+
+
+def _check_settings(backbone: PEViT, info: SourceInfo,
+                    report: ConversionReport) -> None:
+    """What changes the numbers but has no tensor."""
+    heads = backbone.arch_settings['num_heads']
+    if info.num_heads is not None and info.num_heads != heads:
+        raise ConversionError(f'the checkpoint was trained with '
+                              f'{info.num_heads} attention heads, the model '
+                              f'has {heads}')
+    eps = backbone.layers[0].ln1.eps
+    if info.norm_eps is not None and info.norm_eps != eps:
+        report.notes.append(
+            f'layer norms of the checkpoint add {info.norm_eps:g} to the '
+            f'variance, those of the model {eps:g}: for the very same numbers '
+            f'set `norm_cfg=dict(type="LN", eps={info.norm_eps:g})`')
+
+
+def _check_loads(model: nn.Module, state_dict: Mapping[str, Tensor],
+                 report: ConversionReport) -> None:
+    """The model loads what will be written, and the report is true."""
+    found = model.load_state_dict(state_dict, strict=False)
+    missing = {entry.target for entry in report.initial}
+    if found.unexpected_keys or set(found.missing_keys) != missing:
+        raise RuntimeError('converted weights do not fit the model: '
+                           f'{found}')

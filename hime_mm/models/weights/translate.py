@@ -1,0 +1,226 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Tensors of others under the names used here, not fitted to a model yet."""
+import re
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from hime_mm.errors import ConversionError
+from .formats import DETECTORS, FORMATS, NATIVE, bare, detect_format
+from .reader import SourceInfo
+from .report import Entry, Shape
+from .rules import matches, refusal, rename
+
+PATCH = 'backbone.patch_embed.'
+_QKV = ('query', 'key', 'value')
+
+
+@dataclass
+class Item:
+    """A tensor under its new name, what it was made of and how."""
+
+    tensor: Tensor
+    sources: List[Tuple[str, Shape]]
+    why: str = ''
+    resized: bool = False
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.tensor.shape)
+
+    def change(self, tensor: Tensor, why: str) -> None:
+        """Replace the values by others of another shape."""
+        self.tensor, self.resized = tensor, True
+        self.why = f'{self.why}; {why}' if self.why else why
+
+
+@dataclass
+class Source:
+    """A checkpoint under the names of a whole model here.
+
+    Attributes:
+        format (str): A key of :data:`FORMATS`.
+        info (SourceInfo): What else is known of it.
+        num_splits (int): g of its patch embedding, if that is a mixed one.
+        items (dict[str, Item]): The tensors by their name here
+            (``backbone.``, ``head.``, ``bbox_head.``).
+        dropped (list[Entry]): What was left out.
+        problems (list[str]): What has no place here, and why.
+    """
+
+    format: str
+    info: SourceInfo
+    num_splits: int = 2
+    items: Dict[str, Item] = field(default_factory=dict)
+    dropped: List[Entry] = field(default_factory=list)
+    problems: List[str] = field(default_factory=list)
+
+    @property
+    def mixed(self) -> bool:
+        """bool: Whether it embeds mixed patches, even if parts are missing."""
+        return any(
+            name.startswith(f'{PATCH}mapping.') or 'proj_siat' in source
+            for name, item in self.items.items()
+            for source, _ in item.sources)
+
+    @property
+    def patch_size(self) -> Optional[int]:
+        """int: Side of a patch; None without an embedding."""
+        weight = self.items.get(f'{PATCH}projection.weight')
+        if weight is None:
+            return None
+        return weight.shape[-1] * (self.num_splits if self.mixed else 1)
+
+    def grid(self, mid: bool = False) -> Optional[Tuple[int, int]]:
+        """Rows and columns of the positions, or of those between the layers.
+
+        What remains of a side that is no multiple of the patch has none.
+        """
+        own = self.items.get('backbone.pos_grid')
+        size = self.info.mid_image_size if mid else None
+        if size is None and own is not None:
+            return tuple(own.tensor.tolist())
+        size, patch = size or self.info.image_size, self.patch_size
+        return (size[0] // patch, size[1] // patch) if size and patch else None
+
+
+def translate(state_dict: Mapping[str, Tensor],
+              fmt: Optional[str] = None,
+              *,
+              info: Optional[SourceInfo] = None,
+              allow_drop: Sequence[str] = (),
+              num_splits: int = 2) -> Source:
+    """Give every tensor the name it has here.
+
+    Args:
+        state_dict (dict): Names and tensors, see :func:`unwrap`; they are not
+            changed.
+        fmt (str, optional): A key of :data:`FORMATS`. None recognises it.
+            Defaults to None.
+        info (SourceInfo, optional): What else is known. Defaults to None.
+        allow_drop (Sequence[str]): Patterns of names, as in a shell, that may
+            be left out. Defaults to ().
+        num_splits (int): g of a mixed patch embedding. Defaults to 2.
+
+    Returns:
+        Source: The tensors, what was left out and what has no place.
+
+    Raises:
+        ConversionError: If two tensors claim one place, a detector has no
+            detection tokens, or a table has no possible shape.
+    """
+    fmt = fmt or detect_format(state_dict)
+    if fmt not in FORMATS:
+        raise ConversionError(f'unknown format {fmt!r}: choose from '
+                              f'{", ".join(FORMATS)}')
+    source = Source(fmt, info or SourceInfo(), num_splits)
+    items = source.items
+    refused: Dict[str, str] = {}
+    parts: Dict[str, Dict[str, str]] = {}
+    mixed = any('proj_siat.' in name for name in state_dict)
+    for name, tensor in state_dict.items():
+        target = rename(name, fmt)
+        why = None
+        if matches(name, allow_drop):
+            why = 'dropped on demand'
+        elif mixed and re.search(r'(^|\.)patch_embed\.proj\.', name):
+            why = 'left over: the mixed embedding has a projection of its own'
+        elif fmt == 'hf-yolos' and re.match(r'(vit\.)?pooler\.', name):
+            why = "detection does not use the class token's pooler"
+        if why is not None:
+            source.dropped.append(
+                Entry(name, tuple(tensor.shape), None, None, why))
+        elif target is None:
+            refused[name] = refusal(name, fmt)
+        elif fmt == 'hf-yolos' and '.qkv.' in target:
+            kind = next(k for k in _QKV if f'.{k}.' in name)
+            parts.setdefault(target, {})[kind] = name
+        elif target in items:
+            raise ConversionError(
+                f'{items[target].sources[0][0]} and {name} of the checkpoint '
+                f'are both {target} of the model: take one out')
+        else:
+            items[target] = Item(tensor, [(name, tuple(tensor.shape))])
+    for target, names in parts.items():
+        found = [state_dict[names[k]] for k in _QKV if k in names]
+        missing = [k for k in _QKV if k not in names]
+        if missing:
+            why = f'comes without its {" and ".join(missing)}'
+        elif len({part.shape for part in found}) > 1:
+            why = 'has not the shape of the other two of query, key and value'
+        else:
+            items[target] = Item(
+                torch.cat(found),
+                [(names[k], tuple(state_dict[names[k]].shape)) for k in _QKV],
+                'query, key and value in one')
+            continue
+        refused.update(dict.fromkeys(names.values(), why))
+    source.problems += [
+        f'{name} {tuple(state_dict[name].shape)} {why}; `allow_drop` '
+        f'{name!r} leaves it out' for name, why in refused.items()
+    ]
+    _check_tokens(source)
+    table = items.get('backbone.pos_embed')
+    if table is not None and any(
+            bare(entry.source) == 'dist_token' for entry in source.dropped):
+        rows = table.tensor
+        table.change(torch.cat((rows[:, :1], rows[:, 2:]), 1),
+                     'without the row of the distillation token')
+    if fmt not in NATIVE:
+        _reshape(items)
+        _split_tables(items)
+    return source
+
+
+def _check_tokens(source: Source) -> None:
+    """Shapes that the rest relies on."""
+    for name, shape in (('pos_embed', '(1, L, D)'), ('det_token', '(1, Q, D)'),
+                        ('cls_token', '(1, 1, D)')):
+        item = source.items.get(f'backbone.{name}')
+        if item is not None and (item.tensor.ndim != 3
+                                 or len(item.tensor) != 1):
+            raise ConversionError(
+                f'{item.sources[0][0]} of the checkpoint has the shape '
+                f'{item.sources[0][1]}, not {shape}')
+    fmt = source.format
+    if fmt in DETECTORS and 'backbone.det_token' not in source.items:
+        raise ConversionError(f'the checkpoint is of {FORMATS[fmt]} ({fmt}), '
+                              'but has no detection tokens')
+
+
+def _reshape(items: Dict[str, Item]) -> None:
+    """Axes of size 1 that others write differently."""
+    item = items.get('backbone.rpe.reference')
+    if item is not None and item.tensor.ndim != 3:
+        item.change(
+            item.tensor.reshape(1, 1, -1), 'the same values with three axes')
+    item = items.get(f'{PATCH}mapping.weight')
+    if item is not None and item.tensor.ndim == 2:
+        item.change(item.tensor[:, :, None, None],
+                    'the linear layer as a 1x1 convolution')
+
+
+def _split_tables(items: Dict[str, Item]) -> None:
+    """Part positions of detection tokens from those of the others.
+
+    YOLOS has them in one table, and a table for every layer but the first.
+    """
+    tokens = items.get('backbone.det_token')
+    for mid in ('', 'mid_'):
+        item = items.get(f'backbone.{mid}pos_embed')
+        if tokens is None or item is None:
+            continue
+        table, count = item.tensor, tokens.shape[1]
+        if table.ndim == 4 and table.shape[1] == 1:
+            table = table.squeeze(1)
+        if table.ndim != 3 or table.shape[1] <= count + 1:
+            raise ConversionError(
+                f'{item.sources[0][0]} of the checkpoint, '
+                f'{item.sources[0][1]}, does not hold positions of a class '
+                f'token, patches and {count} detection tokens')
+        items[f'backbone.{mid}pos_embed'] = Item(
+            table[:, :-count], item.sources, 'class and patches')
+        items[f'backbone.{mid}det_pos_embed'] = Item(
+            table[:, -count:], item.sources, 'detection tokens')

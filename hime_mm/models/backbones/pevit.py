@@ -98,11 +98,10 @@ class PEViT(VisionTransformer):
                  pos_init: str = 'trunc_normal',
                  with_cp: bool = False,
                  **kwargs) -> None:
-        for name, value, choices in (('pos_encoding', pos_encoding,
-                                      POS_ENCODINGS),
-                                     ('patch_embed', patch_embed,
-                                      PATCH_EMBEDS), ('pos_init', pos_init,
-                                                      POS_INITS)):
+        for name, value, choices in (
+            ('pos_encoding', pos_encoding, POS_ENCODINGS),
+            ('patch_embed', patch_embed, PATCH_EMBEDS),
+            ('pos_init', pos_init, POS_INITS)):
             if value not in choices:
                 raise ConfigError(f'unknown `{name}` {value!r}: choose from '
                                   f'{choices}')
@@ -114,25 +113,19 @@ class PEViT(VisionTransformer):
             raise ConfigError('`num_det_tokens` must be a whole number of at '
                               f'least 0, got {num_det_tokens!r}')
         if out_type == 'det_tokens' and num_det_tokens < 1:
-            raise ConfigError("`out_type='det_tokens'` needs "
-                              '`num_det_tokens` of at least 1, got '
-                              f'{num_det_tokens}')
+            raise ConfigError("`out_type='det_tokens'` needs `num_det_tokens` "
+                              f'of at least 1, got {num_det_tokens}')
         if mid_positions and pos_encoding != 'learned':
-            raise ConfigError('`mid_positions` are learned positions: set '
-                              "`pos_encoding='learned'`, got "
-                              f'{pos_encoding!r}')
+            raise ConfigError(
+                "`mid_positions` are learned positions: set `pos_encoding="
+                f"'learned'`, got {pos_encoding!r}")
         if not isinstance(out_indices, int):
             # The host writes to it, which a tuple does not let.
             out_indices = list(out_indices)
         super().__init__(
-            arch=arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            out_indices=out_indices,
-            out_type=out_type,
-            frozen_stages=-1,
-            **kwargs)
+            arch=arch, img_size=img_size, patch_size=patch_size,
+            in_channels=in_channels, out_indices=out_indices,
+            out_type=out_type, frozen_stages=-1, **kwargs)
         self.pos_encoding = pos_encoding
         self.num_det_tokens = num_det_tokens
         self.with_cp = with_cp
@@ -143,12 +136,9 @@ class PEViT(VisionTransformer):
                                   "embedding; with `patch_embed='mixed'` use "
                                   '`num_splits` and `input_form`')
             self.patch_embed = MixedPatchEmbed(
-                in_channels=in_channels,
-                embed_dims=self.embed_dims,
-                patch_size=patch_size,
-                num_splits=num_splits,
-                input_form=input_form,
-                input_size=img_size)
+                in_channels=in_channels, embed_dims=self.embed_dims,
+                patch_size=patch_size, num_splits=num_splits,
+                input_form=input_form, input_size=img_size)
             self.patch_resolution = self.patch_embed.init_out_size
 
         learned = pos_encoding == 'learned'

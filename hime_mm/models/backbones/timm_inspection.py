@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hime_mm.errors import ConfigError, HimeError
+from ..weights.reader import allow_command_lines
 from ..weights.report import log_gaps
 
 #: The tokens before the patches, in timm's order.
@@ -228,6 +229,7 @@ def build_vit(model_name: str, pretrained: bool, checkpoint_path: str,
             strict=False,
             filter_fn=partial(checkpoint_filter_fn, adapt_layer_scale=True),
             weights_only=True)
+        allow_command_lines()
         if found is not None:
             log_gaps(checkpoint_path, found.missing_keys,
                      found.unexpected_keys)

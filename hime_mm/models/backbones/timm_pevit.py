@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
 from ..layers import ReferencePositionEncoding
-from ..weights.timm_hook import HEADS, fold_positions, load_timm
+from ..weights.hooks import HEADS, fold_positions, load_timm
 from .pevit import POS_ENCODINGS
 from .timm_inspection import PREFIX_TOKENS, build_vit
 
@@ -132,13 +132,8 @@ class TIMMPEViT(BaseBackbone):
             raise ConfigError("`out_type='featmap'` needs every patch: leave "
                               'out `patch_drop_rate`')
         vit = build_vit(
-            model_name,
-            pretrained=pretrained,
-            checkpoint_path=checkpoint_path,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_chans=in_channels,
-            **kwargs)
+            model_name, pretrained, checkpoint_path, img_size=img_size,
+            patch_size=patch_size, in_chans=in_channels, **kwargs)
         self.model_name = model_name
         self.pos_encoding = pos_encoding
         self.out_type = out_type

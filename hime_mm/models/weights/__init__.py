@@ -2,9 +2,9 @@
 """Weights of other implementations, under the names of this one.
 
 A file is read (``reader``), its names are recognised and translated
-(``formats``, ``rules``, ``translate``) and its tensors fitted to a model
-(``fit``, ``positions``): for the converter (``infer``, ``convert``) and for
-models that load a file themselves (``hooks``, ``timm_hook``).
+(``formats``, ``translate``) and its tensors fitted to a model (``fit``,
+``positions``): for the converter (``infer``, ``convert``) and for models that
+load a file themselves (``hooks``).
 """
 from .fit import fit
 from .formats import COCO_CATEGORY_IDS, FORMATS, NATIVE, detect_format

@@ -14,7 +14,6 @@ from hime_mm.errors import ConversionError
 from hime_mm.version import __version__
 from ..backbones import PEViT
 from .fit import fit
-from .formats import detect_format
 from .infer import infer_model
 from .reader import SourceInfo, read_checkpoint
 from .report import ConversionReport
@@ -96,11 +95,7 @@ def convert_checkpoint(src: str,
     if num_heads is not None:
         info.num_heads = num_heads
     source = translate(
-        state,
-        detect_format(state),
-        info=info,
-        allow_drop=allow_drop,
-        num_splits=num_splits)
+        state, info=info, allow_drop=allow_drop, num_splits=num_splits)
     parts = {}
     if config is not None:
         model = _build_config(config, cfg_options)

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from hime_mm.errors import ConversionError
 from .formats import (CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, FORMATS,
-                      NATIVE)
+                      NATIVE, matches)
 from .positions import find_grid, interpolate
 from .report import ConversionReport, Entry, Shape
-from .rules import matches
 from .translate import PATCH, Item, Source
 
 _DETECTION = r'backbone\.(det_token|(mid_)?det_pos_embed)'
@@ -272,9 +271,8 @@ class _Fit:
             if self.to_mixed and not self.mixed:
                 return 'the checkpoint embeds whole patches'
         elif not self.detector:
-            plain = re.compile(r'(backbone|head)\.')
-            if re.fullmatch(rf'{_DETECTION}|backbone\.mid_pos_embed', name) or (
-                    not plain.match(name)
-                    and all(map(plain.match, self.items))):
+            plain = re.compile(r'(backbone|head)\.').match
+            new = re.fullmatch(rf'{_DETECTION}|backbone\.mid_pos_embed', name)
+            if new or not plain(name) and all(map(plain, self.items)):
                 return 'the checkpoint is of no detector'
         return None

@@ -1,7 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Whose names the tensors of a checkpoint have."""
+"""Whose names the tensors of a checkpoint have, and what they are here."""
 import re
-from typing import Any, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Mapping, Optional, Sequence
 
 from hime_mm.errors import ConversionError
 
@@ -26,6 +27,78 @@ CLASSIFIERS = ('timm', 'paper-classifier')
 COCO_CATEGORY_IDS = tuple(
     i for i in range(1, 91)
     if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+
+# '#' is a number and '*' weight or bias; what is not of a head is of the
+# backbone.
+_TIMM = {
+    'cls_token': 'cls_token',
+    'pos_embed': 'pos_embed',
+    'det_token': 'det_token',
+    'mid_pos_embed': 'mid_pos_embed',
+    'patch_embed.proj.*': 'patch_embed.projection.*',
+    'blocks.#.norm1.*': 'layers.#.ln1.*',
+    'blocks.#.norm2.*': 'layers.#.ln2.*',
+    'blocks.#.attn.qkv.*': 'layers.#.attn.qkv.*',
+    'blocks.#.attn.proj.*': 'layers.#.attn.proj.*',
+    'blocks.#.mlp.fc1.*': 'layers.#.ffn.layers.0.0.*',
+    'blocks.#.mlp.fc2.*': 'layers.#.ffn.layers.1.*',
+    # Layer scale, of timm and of the DeiT repository.
+    'blocks.#.ls1.gamma': 'layers.#.attn.gamma1.weight',
+    'blocks.#.ls2.gamma': 'layers.#.ffn.gamma2.weight',
+    'blocks.#.gamma_1': 'layers.#.attn.gamma1.weight',
+    'blocks.#.gamma_2': 'layers.#.ffn.gamma2.weight',
+    'norm.*': 'ln1.*',
+    'fc_norm.*': 'ln2.*',
+    'norm_pre.*': 'pre_norm.*',
+    'head.*': 'head.layers.head.*',
+    'pre_logits.fc.*': 'head.layers.pre_logits.*',
+    'class_embed.layers.#.*': 'bbox_head.cls_branch.layers.#.*',
+    'bbox_embed.layers.#.*': 'bbox_head.reg_branch.layers.#.*',
+}
+# The paper has these in the model or in its patch embedding.
+for _place in ('', 'patch_embed.'):
+    _TIMM.update({
+        f'{_place}proj_siat.*': 'patch_embed.projection.*',
+        f'{_place}proj_siat_embed.*': 'patch_embed.mapping.*',
+        f'{_place}reference': 'rpe.reference',
+        f'{_place}ref_encoding.#.*': 'rpe.ref_encoding.#.*',
+    })
+_HF_ATTENTION = 'encoder.layer.#.attention'
+_HF = {
+    'embeddings.cls_token': 'cls_token',
+    'embeddings.detection_tokens': 'det_token',
+    'embeddings.position_embeddings': 'pos_embed',
+    'encoder.mid_position_embeddings': 'mid_pos_embed',
+    'embeddings.patch_embeddings.projection.*': 'patch_embed.projection.*',
+    'encoder.layer.#.layernorm_before.*': 'layers.#.ln1.*',
+    'encoder.layer.#.layernorm_after.*': 'layers.#.ln2.*',
+    # Three in one.
+    f'{_HF_ATTENTION}.attention.query.*': 'layers.#.attn.qkv.*',
+    f'{_HF_ATTENTION}.attention.key.*': 'layers.#.attn.qkv.*',
+    f'{_HF_ATTENTION}.attention.value.*': 'layers.#.attn.qkv.*',
+    f'{_HF_ATTENTION}.output.dense.*': 'layers.#.attn.proj.*',
+    'encoder.layer.#.intermediate.dense.*': 'layers.#.ffn.layers.0.0.*',
+    'encoder.layer.#.output.dense.*': 'layers.#.ffn.layers.1.*',
+    'layernorm.*': 'ln1.*',
+    'class_labels_classifier.layers.#.*': 'bbox_head.cls_branch.layers.#.*',
+    'bbox_predictor.layers.#.*': 'bbox_head.reg_branch.layers.#.*',
+}
+# Ours without the prefix, as a backbone alone is saved.
+_OWN = re.compile(
+    r'(layers|ln[12]|pre_norm|patch_embed|rpe)\.|(cls_token|pos_embed|'
+    r'pos_grid|det_token|det_pos_embed|mid_pos_embed|mid_det_pos_embed)$')
+_DISTILLATION = r'(.*\.)?(dist_token|head_dist.*|layers\.head_dist.*)'
+_REFUSED = {
+    _DISTILLATION:
+    'belongs to a distillation token, which PEViT has not (MMPretrain has a '
+    'DistilledVisionTransformer)',
+    r'(.*\.)?reg_token': 'register tokens, which PEViT has not',
+    r'attn_pool\..*': 'attention pooling, which PEViT has not',
+    r'.*\.[qk]_norm\..*':
+    'queries and keys are normalised, which the attention here does not do',
+    r'.*(relative_position|rel_pos).*':
+    'relative positions, which PEViT has not',
+}
 
 
 def bare(name: str) -> str:
@@ -67,3 +140,35 @@ def detect_format(state_dict: Mapping[str, Any]) -> str:
     raise ConversionError(
         f'the names of the checkpoint, such as {", ".join(names[:4])}, are of '
         f'no known format. Known are: {known}')
+
+
+def rename(name: str, fmt: str) -> Optional[str]:
+    """The name here, None if there is none."""
+    if fmt in NATIVE:
+        if re.fullmatch(_DISTILLATION, bare(name)):
+            return None
+        return f'backbone.{name}' if _OWN.match(name) else name
+    name = name[4:] if name.startswith('vit.') else bare(name)
+    signs = {'weight': '*', 'bias': '*'}
+    parts = [(signs.get(part, '#' if part.isdigit() else part), part)
+             for part in name.split('.')]
+    rules = _HF if fmt == 'hf-yolos' else _TIMM
+    target = rules.get('.'.join(sign for sign, _ in parts))
+    if target is None:
+        return None
+    values = iter(part for sign, part in parts if sign in '#*')
+    target = re.sub('[#*]', lambda _: next(values), target)
+    head = target.startswith(('head.', 'bbox_head.'))
+    return target if head else f'backbone.{target}'
+
+
+def refusal(name: str, fmt: str) -> str:
+    """Why a name has no place here."""
+    return next((why for pattern, why in _REFUSED.items()
+                 if re.fullmatch(pattern, bare(name))),
+                f'has no place in a model of this package ({fmt})')
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name fits one of some patterns, as in a shell."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

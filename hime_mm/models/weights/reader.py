@@ -20,9 +20,17 @@ _IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 _HOLDERS = ('model', 'state_dict', 'module')
 _EMA_HOLDERS = ('model_ema', 'state_dict_ema', 'ema_state_dict')
 
-# The files of the DeiT and YOLOS repositories hold the command line they were
-# trained with. The class is a bag of attributes: making one runs nothing.
-torch.serialization.add_safe_globals([argparse.Namespace])
+
+def allow_command_lines() -> None:
+    """Let files of the DeiT and YOLOS repositories be loaded safely.
+
+    They hold the command line they were trained with. Its class is a bag of
+    attributes: making one runs nothing. timm forbids it again after a load.
+    """
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+allow_command_lines()
 
 
 @dataclass
@@ -88,6 +96,7 @@ def _load(path: str) -> Mapping[str, Any]:
         except SafetensorError as error:
             raise ConversionError(f'{path} is cut off or no safetensors '
                                   f'file: {error}')
+    allow_command_lines()
     # What MMEngine's own checkpoints hold beside weights.
     get = getattr(mmengine_checkpoint, 'get_torch_safe_globals', list)
     try:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from hime_mm.errors import ConversionError
-from .formats import DETECTORS, FORMATS, NATIVE, bare, detect_format
+from .formats import (DETECTORS, FORMATS, NATIVE, bare, detect_format, matches,
+                      refusal, rename)
 from .reader import SourceInfo
 from .report import Entry, Shape
-from .rules import matches, refusal, rename
 
 PATCH = 'backbone.patch_embed.'
 _QKV = ('query', 'key', 'value')

@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import argparse
 import logging
 import os
 import subprocess
@@ -543,6 +544,8 @@ def test_checkpoint_path(tmp_path, log, pos_encoding):
         **SMALL)
     assert any(level == 'WARNING' and 'norm.weight' in line
                for level, line in log)
+    # timm takes back what the checkpoints of DeiT and YOLOS need.
+    assert argparse.Namespace in torch.serialization.get_safe_globals()
 
 
 def test_pretrained_goes_to_timm_after_the_check(monkeypatch):

@@ -17,9 +17,13 @@ from hime_mm.models.weights.convert import convert_checkpoint
 
 
 class Evil:
+    """Leaves a trace where it is loaded."""
+
+    def __init__(self, trace):
+        self.trace = trace
 
     def __reduce__(self):
-        return os.system, ('touch /tmp/hime_mm_evil', )
+        return os.system, (f'touch {self.trace}', )
 
 
 def prepared(kind):
@@ -160,21 +164,26 @@ def test_what_can_be_allowed(tmp_path):
 
 
 def test_a_pickle_that_wants_more_is_refused(tmp_path):
-    path = save(tmp_path, dict(model=tiny().state_dict(), args=Evil()))
+    trace = tmp_path / 'evil'
+    evil = Evil(trace)
+    path = save(tmp_path, dict(model=tiny().state_dict(), args=evil))
     with pytest.raises(ConversionError, match=r'asks for \w+\.system'):
         read_checkpoint(str(path))
     # The old form of torch.save, and a bare pickle.
-    torch.save(dict(args=Evil()), path, _use_new_zipfile_serialization=False)
+    torch.save(dict(args=evil), path, _use_new_zipfile_serialization=False)
     with pytest.raises(ConversionError, match=r'asks for \w+\.system'):
         read_checkpoint(str(path))
-    path.write_bytes(pickle.dumps(Evil()))
+    path.write_bytes(pickle.dumps(evil))
     with pytest.raises(ConversionError):
         read_checkpoint(str(path))
     nested = argparse.Namespace(inner=argparse.Namespace(path=Path('x')))
     path = save(tmp_path, dict(model=tiny().state_dict(), args=nested))
     with pytest.raises(ConversionError, match='asks for pathlib'):
         read_checkpoint(str(path))
-    assert not os.path.exists('/tmp/hime_mm_evil')
+    assert not trace.exists()
+    # It would have left one.
+    pickle.loads(pickle.dumps(evil))
+    assert trace.exists()
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])

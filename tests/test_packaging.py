@@ -115,6 +115,7 @@ class TestWheel:
     def test_holds_the_package_and_nothing_else(self, source, wheel):
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
+        assert 'hime_mm/py.typed' in names
         modules = {path.relative_to(source).as_posix()
                    for path in (source / 'hime_mm').rglob('*.py')}
         assert {name for name in names if name.endswith('.py') and '/.mim/' not in name} == modules

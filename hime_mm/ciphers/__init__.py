@@ -1,16 +1,16 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What the encryption is: NumPy, the standard library, keys by cryptography."""
 
-from .cipher import CIPHER_VERSION, Cipher
+from .cipher import Cipher
 from .grid import grid_shape, join_patches, split_patches
 from .keys import KEY_ENV, ImageSource, InvalidKey, Key
 from .layout import PatchLayout
 from .permutation import invert_permutation
-from .presets import PRESETS, Preset
 from .randomness import draw_permutation
 from .steps import (STEPS, Center, Drop, Erode, Mix, Negate, Noise, Orient,
                     PermuteChannels, PermutePixels, Shuffle, Step, mix_patches,
                     register_step, shuffle_patches, unshuffle_patches)
+from .written import CIPHER_VERSION, PRESETS, Preset
 
 __all__ = [
     'CIPHER_VERSION', 'KEY_ENV', 'PRESETS', 'STEPS', 'Center', 'Cipher',

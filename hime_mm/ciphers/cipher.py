@@ -2,6 +2,7 @@
 """A cipher: an ordered list of steps."""
 
 import json
+from functools import lru_cache
 from operator import index
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
@@ -13,11 +14,21 @@ from .keys import ImageSource
 from .layout import PatchLayout
 from .randomness import RandomSource
 from .rules import check_steps
-from .steps import ClipStats, Step, derive_layouts
+from .steps import ClipStats, Step
 from .written import CIPHER_VERSION, build_steps, read_written
 
 CipherLike = Union['Cipher', str, dict, Sequence]
 Source = Union[RandomSource, ImageSource]
+
+
+@lru_cache(maxsize=64)
+def _layouts(steps: Tuple[Step, ...], patch_size: int,
+             shape: Tuple[int, int]) -> Tuple[PatchLayout, ...]:
+    """See :meth:`Cipher.layouts`: asked for several times for one picture."""
+    layouts = [PatchLayout(shape, patch_size, grid_shape(shape, patch_size))]
+    for step in steps:
+        layouts.append(step.next_layout(layouts[-1]))
+    return tuple(layouts)
 
 
 class Cipher:
@@ -171,7 +182,7 @@ class Cipher:
             PictureError: If a side is no multiple of the patch size.
         """
         height, width = map(index, shape)
-        return [*derive_layouts(self.steps, self.patch_size, (height, width))]
+        return [*_layouts(self.steps, self.patch_size, (height, width))]
 
     def plan(self, shape: Tuple[int, int]) -> PatchLayout:
         """The public layout of an image of this size once it is encrypted."""
@@ -236,7 +247,7 @@ class Cipher:
             TypeError: If the dtype is not supported.
             PictureError, CipherError: If the size or the draw does not fit.
         """
-        shape = spatial_shape(check_image(img))
+        shape = spatial_shape(img)
         for step, layout, value in self._drawn_steps(shape, drawn):
             img = step.apply(img, layout, value, stats)
         return img
@@ -282,8 +293,7 @@ class Cipher:
         if lost and not partial:
             raise CipherError(f'{self!r} cannot be undone: {", ".join(lost)} '
                               'deletes data')
-        rows, cols = grid_shape(
-            spatial_shape(check_image(img)), self.encrypted_patch_size)
+        rows, cols = grid_shape(spatial_shape(img), self.encrypted_patch_size)
         shape = (rows * self.patch_size, cols * self.patch_size)
         for step, layout, value in self._drawn_steps(shape, drawn)[::-1]:
             if not step.invertible:

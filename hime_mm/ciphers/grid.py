@@ -32,19 +32,17 @@ def check_image(img: np.ndarray) -> np.ndarray:
         names = ', '.join(np.dtype(t).name for t in PIXEL_DTYPES)
         raise TypeError(f'cannot encrypt pixels of dtype {img.dtype}: convert '
                         f'the image to one of {names} first')
-    if img.ndim not in (2, 3, 4):
+    if img.ndim not in (2, 3, 4) or img.size == 0:
         raise PictureError('an image must have shape (H, W), (H, W, C) or '
-                           f'(B, H, W, C), got {img.shape}')
-    if img.size == 0:
-        raise PictureError(f'the image is empty: shape {img.shape}')
+                           f'(B, H, W, C) and pixels, got shape {img.shape}')
     return img
 
 
 def spatial_shape(img: np.ndarray) -> Tuple[int, int]:
-    """Height and width in pixels of an image, (H, W) or (H, W, C), or of a
-    batch of images, (B, H, W, C)."""
-    height, width = img.shape[:2] if img.ndim < 4 else img.shape[1:3]
-    return height, width
+    """Height and width in pixels of an image or batch that
+    :func:`check_image` lets pass."""
+    start = int(check_image(img).ndim == 4)
+    return img.shape[start], img.shape[start + 1]
 
 
 def resized_shape(img: np.ndarray, height: int, width: int) -> tuple:
@@ -79,10 +77,9 @@ def grid_shape(shape: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
 
 
 def patch_view(img: np.ndarray, patch_size: int) -> np.ndarray:
-    """The door of the steps: an image or batch as :func:`check_image` and
-    :func:`grid_shape` want it, in the shape (B, rows, P, cols, P, C), and a
-    view of it if it is C-contiguous."""
-    rows, cols = grid_shape(spatial_shape(check_image(img)), patch_size)
+    """The door of the steps: an image or batch, in the shape
+    (B, rows, P, cols, P, C), and a view of it if it is C-contiguous."""
+    rows, cols = grid_shape(spatial_shape(img), patch_size)
     batch = len(img) if img.ndim == 4 else 1
     return np.ascontiguousarray(img).reshape(batch, rows, patch_size, cols,
                                              patch_size, -1)

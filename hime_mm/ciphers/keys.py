@@ -41,34 +41,22 @@ def _pack(*parts: str) -> bytes:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether a text may be a key, or a part of one, rather than a name.
-
-    Args:
-        text (str): Such as an argument of a command.
-
-    Returns:
-        bool: True where no message may show it.
-    """
+    """Whether a text, such as an argument of a command, may be a key or a part
+    of one, so that no message may show it."""
     return bool(_LIKE.fullmatch(text.strip()))
 
 
 def _check_place(place: str, what: str) -> None:
-    """Refuse a key that was given in place of where to find it.
-
-    Every message about that place would show it.
-    """
+    """Refuse a key given in place of where to find it: every message about
+    that place would show it."""
     if looks_like_key(os.fsdecode(place)):
         raise InvalidKey(f'a key itself was given where {what} is expected: '
                          'make a new key if others may have seen this one')
 
 
 class KeyStream:
-    """The ChaCha20 key stream (RFC 8439), from its first block on.
-
-    Args:
-        key (bytes): 32 bytes.
-        number (int): Number of the stream, the nonce.
-    """
+    """The ChaCha20 key stream (RFC 8439) of a 32-byte key, from its first
+    block on; the number of the stream is the nonce."""
 
     def __init__(self, key: bytes, number: int) -> None:
         # 32 bits of block counter, then the nonce; all little-endian.

@@ -88,17 +88,9 @@ class PatchLayout:
                ori_shape: Tuple[int, int],
                scale: Tuple[float, float],
                cropped: bool = False) -> 'PatchLayout':
-        """The layout of a picture that was sized before it was encrypted.
-
-        Args:
-            ori_shape (tuple[int, int]): Height and width in pixels before.
-            scale (tuple[float, float]): Pixels after per pixel before,
-                (x, y).
-            cropped (bool): Whether that is not the original any more.
-                Defaults to False.
-
-        Returns:
-            PatchLayout: Between what was before and the encrypted picture.
+        """The layout of a picture that was sized before it was encrypted:
+        its height and width before, and pixels after per pixel before, (x, y).
+        ``cropped`` says that it was not the original any more.
         """
         return replace(
             self,
@@ -192,9 +184,7 @@ class PatchLayout:
         if self.shuffled:
             if self.permutation is None:
                 raise BoxError(str(replace(self, cropped=False).obstacle))
-            cell = self.cells(boxes)
-            boxes += self._moves(cell, invert_permutation(
-                self.permutation)[cell])
+            boxes += self._moves(boxes, invert_permutation(self.permutation))
         return boxes
 
     def unmap_boxes(self, boxes: ArrayLike) -> np.ndarray:
@@ -218,8 +208,7 @@ class PatchLayout:
         if self.obstacle:
             raise BoxError(self.obstacle)
         if self.permutation is not None:
-            cell = self.cells(boxes)
-            boxes += self._moves(cell, self.permutation[cell])
+            boxes += self._moves(boxes, self.permutation)
         return boxes / np.tile(self.scale, 2)
 
     def cells(self, boxes: ArrayLike) -> np.ndarray:
@@ -251,8 +240,10 @@ class PatchLayout:
                            f'got {boxes.shape}')
         return boxes
 
-    def _moves(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        cols = self.grid[1]
+    def _moves(self, boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """How far boxes go with the cells of their centres."""
+        source, cols = self.cells(boxes), self.grid[1]
+        target = targets[source]
         dx = (target % cols - source % cols) * self.patch_size
         dy = (target // cols - source // cols) * self.patch_size
         return np.stack([dx, dy, dx, dy], axis=1)

@@ -18,13 +18,23 @@ def check_permutation(perm: np.ndarray, num: int,
                           f'shape ({num},), got {perm.dtype} of shape '
                           f'{perm.shape}')
     seen = np.zeros(num, bool)
-    in_range = perm.min() >= 0 and perm.max() < num
-    if in_range:
+    if perm.min() >= 0 and perm.max() < num:
         seen[perm] = True
-    if not in_range or not seen.all():
+    if not seen.all():
         raise CipherError('the permutation does not hold each of 0 to '
                           f'{num - 1} exactly once')
     return perm.astype(np.int64, copy=False)
+
+
+def one_per_image(perms: np.ndarray, batch: int) -> np.ndarray:
+    """One permutation for all images of a batch, or one each, as (B, ...)."""
+    perms = np.asarray(perms)
+    if perms.ndim < 2:
+        perms = np.broadcast_to(perms, (batch, *perms.shape))
+    if len(perms) != batch:
+        raise CipherError(
+            f'{len(perms)} permutations for a batch of {batch} images')
+    return perms
 
 
 def invert_permutation(perm: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Which lists of steps make sense, told by the traits of the steps."""
 
+from collections import Counter
 from itertools import combinations
 from typing import NamedTuple, Tuple
 
@@ -10,8 +11,8 @@ from .steps import STEPS, Step
 
 
 class Rule(NamedTuple):
-    """A step of the ``first`` trait must not come before one of the
-    ``second``, for a reason; whether they may stand the other way round."""
+    """No step of the ``first`` trait before one of the ``second``; ``swap``
+    tells whether they may stand the other way round."""
 
     first: str
     second: str
@@ -57,18 +58,15 @@ RULES = (
 
 
 def check_steps(steps: Tuple[Step, ...], patch_size: int) -> None:
-    """Refuse a list of steps that makes no sense, with the reason: there is
-    none, one comes twice, one does not fit the patch size of the plain image,
-    or the order makes one of them useless."""
+    """Refuse a list in which a step comes twice, does not fit the patch size
+    of the plain image, or is useless where it stands."""
     if not steps:
         raise CipherError('a cipher needs at least one step: choose from '
                           f'{sorted(STEPS)}')
-    names = [step.name for step in steps]
-    for name in names:
-        if names.count(name) > 1:
-            raise CipherError(
-                f'{name!r} stands more than once in a cipher: a second time '
-                'it adds nothing that one such step could not do')
+    name, count = Counter(step.name for step in steps).most_common(1)[0]
+    if count > 1:
+        raise CipherError(f'{name!r} stands more than once in a cipher, '
+                          'which adds nothing: leave one out')
     layout = PatchLayout((patch_size, patch_size), patch_size, (1, 1))
     for step in steps:
         step.check(layout.patch_size)
@@ -78,8 +76,7 @@ def check_steps(steps: Tuple[Step, ...], patch_size: int) -> None:
                 raise CipherError(
                     f'{str(step)!r} leaves the mean of each patch of side '
                     f'{layout.patch_size}, and {other.name!r} removes just '
-                    'that: nothing but grey would be left. Mix with fewer '
-                    'splits')
+                    'that. Mix with fewer splits')
         layout = step.next_layout(layout)
     for rule in RULES:
         for first, second in combinations(steps, 2):

@@ -4,6 +4,7 @@
 import platform
 import re
 import sys
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Dict, List, Optional, Tuple
@@ -18,6 +19,8 @@ ENGINEER = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv._ext',
 #: Without these a side is not complete; the others are for some models only.
 REQUIRED = OWNER + ('torch', 'mmengine', 'mmcv', 'mmpretrain',
                     'hime_mm.registry')
+#: OpenMMLab's packages.
+HOSTS = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet')
 #: Distributions that provide an import name other than their own.
 PROVIDERS = {
     'cv2': ('opencv-python', 'opencv-python-headless',
@@ -41,23 +44,18 @@ def _installed(name: str) -> List[Tuple[str, str]]:
     """Distributions that provide an import name, with their versions."""
     found = []
     for candidate in PROVIDERS.get(name, (name, )):
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found.append((candidate, metadata.version(candidate)))
-        except metadata.PackageNotFoundError:
-            pass
     return found
 
 
 def _requires(distribution: str, name: str) -> Optional[str]:
     """The exact version of another package that a distribution asks for."""
-    try:
-        wanted = metadata.requires(distribution) or []
-    except metadata.PackageNotFoundError:
-        return None
-    for text in wanted:
-        match = re.match(rf'{name}\s*\(?==\s*([^\s;)]+)', text)
-        if match:
-            return match[1]
+    with suppress(metadata.PackageNotFoundError):
+        for text in metadata.requires(distribution) or []:
+            match = re.match(rf'{name}\s*\(?==\s*([^\s;)]+)', text)
+            if match:
+                return match[1]
     return None
 
 
@@ -112,10 +110,5 @@ def is_there(package: Optional[dict]) -> bool:
 
 
 def engineer_installed(facts: dict) -> bool:
-    """Whether there is anything of OpenMMLab's packages.
-
-    Args:
-        facts (dict): From :func:`collect`.
-    """
-    return any(is_there(facts['packages'].get(name))
-               for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmdet'))
+    """Whether there is anything of OpenMMLab's packages."""
+    return any(is_there(facts['packages'].get(name)) for name in HOSTS)

@@ -11,17 +11,13 @@ import re
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from typing import Callable, Dict, Sequence
 
 from hime_mm.version import __version__
 
 #: Seconds for all imports of one process.
 TIMEOUT = 300
-
-
-def _probe_numpy() -> dict:
-    import numpy
-    return dict(version=numpy.__version__)
 
 
 def _probe_cv2() -> dict:
@@ -60,13 +56,9 @@ def _probe_torch() -> dict:
             except Exception as error:
                 broken[devices[-1]] = _first_line(error)
     cuda = torch.version.cuda
-    remark = ', '.join(devices) or 'no GPU in use'
-    if cuda is None:
-        remark += ', built without CUDA'
-    else:
-        remark += f', built with CUDA {cuda}'
-    return dict(version=torch.__version__, cuda=cuda, devices=devices,
-                broken=broken, remark=remark)
+    built = f'built with CUDA {cuda}' if cuda else 'built without CUDA'
+    return dict(version=torch.__version__, cuda=cuda, devices=devices, broken=broken,
+                remark=', '.join([*(devices or ['no GPU in use']), built]))
 
 
 def _probe_torchvision() -> dict:
@@ -74,12 +66,6 @@ def _probe_torchvision() -> dict:
     import torchvision
     torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     return dict(version=torchvision.__version__)
-
-
-def _probe_mmcv() -> dict:
-    import mmcv
-    import mmcv.transforms  # noqa: F401
-    return dict(version=mmcv.__version__)
 
 
 def _probe_mmcv_ext() -> dict:
@@ -95,20 +81,6 @@ def _probe_mmcv_ext() -> dict:
             gpu_error = _first_line(error)
     remark = 'for the CPU only' if cuda == 'not available' else f'CUDA {cuda}'
     return dict(cuda=cuda, gpu_error=gpu_error, remark=f'ops {remark}')
-
-
-def _probe_mmpretrain() -> dict:
-    import mmpretrain
-    import mmpretrain.apis
-    import mmpretrain.models  # noqa: F401
-    return dict(version=mmpretrain.__version__)
-
-
-def _probe_mmdet() -> dict:
-    import mmdet
-    import mmdet.apis
-    import mmdet.models  # noqa: F401
-    return dict(version=mmdet.__version__)
 
 
 def _probe_pycocotools() -> dict:
@@ -131,17 +103,19 @@ def _probe_types() -> dict:
 
 
 _PROBES: Dict[str, Callable[[], dict]] = {
-    'numpy': _probe_numpy,
     'cv2': _probe_cv2,
     'hime_mm': _probe_hime_mm,
     'torch': _probe_torch,
     'torchvision': _probe_torchvision,
-    'mmcv': _probe_mmcv,
     'mmcv._ext': _probe_mmcv_ext,
-    'mmpretrain': _probe_mmpretrain,
-    'mmdet': _probe_mmdet,
     'pycocotools': _probe_pycocotools,
     'hime_mm.registry': _probe_types,
+}
+#: What is imported of the others, beside themselves.
+_MODULES = {
+    'mmcv': ('mmcv.transforms', ),
+    'mmpretrain': ('mmpretrain.apis', 'mmpretrain.models'),
+    'mmdet': ('mmdet.apis', 'mmdet.models'),
 }
 
 
@@ -158,7 +132,9 @@ def _probe(name: str) -> dict:
         if name in _PROBES:
             found = _PROBES[name]()
         else:
-            module = __import__(name)
+            module = import_module(name)
+            for part in _MODULES.get(name, ()):
+                import_module(part)
             # `click.__version__` warns, and will be gone.
             found = {} if name == 'click' else dict(
                 version=getattr(module, '__version__', None))
@@ -186,13 +162,8 @@ _CHILD = ('import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
 def run_probes(names: Sequence[str], timeout: float = TIMEOUT) -> Dict[str, dict]:
     """Try imports in other processes; one that crashes is left out next.
 
-    Args:
-        names (Sequence[str]): Import names.
-        timeout (float): Seconds for all imports of one process. Defaults to
-            300.
-
-    Returns:
-        dict: For each name ``ok``, and ``error`` or what was found.
+    Of each name it is told whether it is ``ok``, and ``error`` or what was
+    found.
     """
     found: Dict[str, dict] = {}
     todo = list(names)
@@ -214,12 +185,12 @@ def run_probes(names: Sequence[str], timeout: float = TIMEOUT) -> Dict[str, dict
             begun = state.get('start', begun)
             if 'done' in state:
                 found[state.pop('done')] = state
-        if begun is None or begun in found:
-            # Before the first import, or after the last.
-            begun = next((name for name in todo if name not in found), None)
-        if begun is not None and begun not in found:
-            found[begun] = dict(ok=False, error=end)
         todo = [name for name in todo if name not in found]
+        if todo:
+            # Before the first import it is that one, after the last the next.
+            culprit = begun if begun in todo else todo[0]
+            found[culprit] = dict(ok=False, error=end)
+            todo.remove(culprit)
     return found
 
 

@@ -58,12 +58,7 @@ class Problem:
 
 
 def remedy_of(distribution: str, error: str) -> str:
-    """What to do about an import that fails.
-
-    Args:
-        distribution (str): What provides the package.
-        error (str): What the import said.
-    """
+    """What to do about an import of a distribution that fails with ``error``."""
     for pattern, remedy in _REMEDIES:
         if re.search(pattern, error):
             return remedy

@@ -13,7 +13,6 @@ from .problems import Problem
 from .probes import TIMEOUT
 
 
-
 def check_environment(engineer: bool = False,
                       timeout: float = TIMEOUT) -> dict:
     """Everything at once.
@@ -31,15 +30,15 @@ def check_environment(engineer: bool = False,
     facts = collect(timeout)
     problems = diagnose(facts, engineer)
     levels = {problem.level for problem in problems}
-    installed: Optional[bool] = None
+    works: Optional[bool] = None
     if engineer or engineer_installed(facts):
-        installed = 'warning' not in levels and all(
+        works = 'warning' not in levels and all(
             facts['packages'].get(name, {}).get('ok') for name in REQUIRED)
     return dict(
         facts=facts,
         problems=[asdict(problem) for problem in problems],
         owner='error' not in levels,
-        engineer=installed)
+        engineer=works)
 
 
 def format_report(report: dict) -> str:

@@ -9,7 +9,7 @@ else has to know of it.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .base import STEPS, ClipStats, Step, derive_layouts, register_step
+from .base import STEPS, ClipStats, Step, register_step
 from .center import Center, center_patches
 from .drop import Drop, drop_patches
 from .erode import Erode, erode_patches
@@ -27,8 +27,8 @@ for _module in iter_modules(__path__):
 __all__ = [
     'STEPS', 'Center', 'ClipStats', 'Drop', 'Erode', 'Mix', 'Negate', 'Noise',
     'Orient', 'PermuteChannels', 'PermutePixels', 'Shuffle', 'Step',
-    'add_noise', 'center_patches', 'derive_layouts', 'drop_patches',
-    'erode_patches', 'mix_patches', 'negate_patches', 'orient_patches',
+    'add_noise', 'center_patches', 'drop_patches', 'erode_patches',
+    'mix_patches', 'negate_patches', 'orient_patches',
     'permute_patch_channels', 'permute_patch_pixels', 'register_step',
     'shuffle_patches', 'unshuffle_patches'
 ]

@@ -2,13 +2,11 @@
 """What a step is, and what is asked of it."""
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Any, Callable, ClassVar, Dict, Optional, Tuple, Type
 
 import numpy as np
 
 from hime_mm.errors import CipherError
-from ..grid import grid_shape
 from ..layout import PatchLayout
 from ..randomness import RandomSource
 
@@ -67,6 +65,8 @@ class Step:
     drops_patches: ClassVar[bool] = False
     #: Whether each value gets noise of its own.
     adds_noise: ClassVar[bool] = False
+    #: What is the matter with patches of one pixel, if anything is.
+    on_one_pixel: ClassVar[str] = ''
 
     @property
     def keeps_grey(self) -> bool:
@@ -125,8 +125,9 @@ class Step:
         return dict(type=self.name, **vars(self))
 
     def check(self, patch_size: int) -> None:
-        """Raise CipherError if the step cannot work on patches of this side.
-        """
+        """Refuse patches of a side that the step cannot work on."""
+        if patch_size == 1 and self.on_one_pixel:
+            raise CipherError(f'{self.name!r} {self.on_one_pixel}')
 
     def next_layout(self, layout: PatchLayout) -> PatchLayout:
         """The layout after this step, without any randomness."""
@@ -184,14 +185,3 @@ def check_form(name: str, form: str, forms: Tuple[str, ...]) -> None:
     if form not in forms:
         raise CipherError(f'{name!r} has no form {form!r}: choose '
                           + ' or '.join(map(repr, forms)))
-
-
-@lru_cache(maxsize=64)
-def derive_layouts(steps: Tuple[Step, ...], patch_size: int,
-                   shape: Tuple[int, int]) -> Tuple[PatchLayout, ...]:
-    """The public layouts before each step and after the last, as they are
-    asked for several times for one picture."""
-    layouts = [PatchLayout(shape, patch_size, grid_shape(shape, patch_size))]
-    for step in steps:
-        layouts.append(step.next_layout(layouts[-1]))
-    return tuple(layouts)

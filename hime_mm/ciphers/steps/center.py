@@ -1,10 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Any, ClassVar, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
-from hime_mm.errors import CipherError
 from ..grid import patch_view
 from ..layout import PatchLayout
 from ..pixels import add_clipped, mid_grey
@@ -47,20 +46,16 @@ class Center(Step):
     the range of integer pixels are clipped and counted.
     """
 
-    name: ClassVar[str] = 'center'
-    invertible: ClassVar[bool] = False
-    removes_means: ClassVar[bool] = True
-    keeps_grey: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    name = 'center'
+    invertible = False
+    removes_means = True
+    keeps_grey = True
+    on_one_pixel = 'on patches of one pixel leaves plain grey'
+    leaves = (
         'edges and textures of every patch: faces at 640x480 are outlines; '
         'after shuffling, a jigsaw solver put 40 % of the neighbouring '
         'patches back, 10 % after mixing with g = 2 too (16-pixel patches, '
         '224x224)')
-
-    def check(self, patch_size: int) -> None:
-        if patch_size == 1:
-            raise CipherError(
-                "'center' on patches of one pixel leaves plain grey")
 
     def apply(self, img: np.ndarray, layout: PatchLayout, drawn: Any,
               stats: Optional[ClipStats] = None) -> np.ndarray:

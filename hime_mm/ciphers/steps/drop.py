@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import ClassVar, Tuple, Union
+from typing import Tuple, Union
 
 import numpy as np
 
@@ -40,12 +40,12 @@ class Drop(Step):
 
     percent: int = 50
 
-    name: ClassVar[str] = 'drop'
+    name = 'drop'
     kernel = staticmethod(drop_patches)
-    invertible: ClassVar[bool] = False
-    drops_patches: ClassVar[bool] = True
-    keeps_grey: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    invertible = False
+    drops_patches = True
+    keeps_grey = True
+    leaves = (
         'everything of the other patches; after shuffling with half of the '
         'patches left out, a jigsaw solver found 86 % of the neighbours that '
         'remained (16-pixel patches, 224x224)')

@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -53,10 +53,10 @@ class Erode(Step):
     border: int = 1
     form: str = 'compact'
 
-    name: ClassVar[str] = 'erode'
-    invertible: ClassVar[bool] = False
-    drops_border: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    name = 'erode'
+    invertible = False
+    drops_border = True
+    leaves = (
         'the image itself, but for a grid of lines; after shuffling, a jigsaw '
         'solver put 60 / 32 / 20 / 12 % of the neighbouring patches back with '
         '1 / 2 / 3 / 4 pixels dropped per side (16-pixel patches, 224x224), '
@@ -70,9 +70,7 @@ class Erode(Step):
     def paints_border(self) -> bool:
         return self.form == 'filled'
 
-    @property
-    def keeps_grey(self) -> bool:
-        return self.paints_border
+    keeps_grey = paints_border
 
     def check(self, patch_size: int) -> None:
         if 2 * self.border >= patch_size:

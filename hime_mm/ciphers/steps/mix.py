@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -47,10 +47,7 @@ def mix_patches(img: np.ndarray,
     """
     view = patch_view(img, patch_size)
     g = num_splits
-    if g < 1 or patch_size % g:
-        raise CipherError(f'patches of side {patch_size} cannot be cut into '
-                          f'{g}x{g} sub-patches: choose a divisor of '
-                          f'{patch_size}')
+    _check_splits(g, patch_size)
     check_form('mix', form, FORMS)
     if g == 1:
         return img.copy()
@@ -101,6 +98,12 @@ def mix_patches(img: np.ndarray,
     return tile.copy().reshape(img.shape)
 
 
+def _check_splits(g: int, patch_size: int) -> None:
+    if g < 1 or patch_size % g:
+        raise CipherError(f"'mix{g}' cannot cut patches of side {patch_size} "
+                          f'into {g}x{g}: choose a divisor of {patch_size}')
+
+
 @register_step
 @dataclass(frozen=True)
 class Mix(Step):
@@ -119,10 +122,10 @@ class Mix(Step):
     num_splits: int = 2
     form: str = 'compact'
 
-    name: ClassVar[str] = 'mix'
-    invertible: ClassVar[bool] = False
-    averages: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    name = 'mix'
+    invertible = False
+    averages = True
+    leaves = (
         'the mean colour of every patch in its place, which is a mosaic of '
         'the image: at 640x480 faces are recognisable, and a linear inversion '
         'learnt from public images reached 22 dB (16-pixel patches, g = 2)')
@@ -144,11 +147,7 @@ class Mix(Step):
         return self.num_splits == patch_size
 
     def check(self, patch_size: int) -> None:
-        if patch_size % self.num_splits:
-            raise CipherError(
-                f'{str(self)!r} cannot cut patches of side {patch_size} into '
-                f'{self.num_splits}x{self.num_splits} sub-patches: choose a '
-                f'divisor of {patch_size}')
+        _check_splits(self.num_splits, patch_size)
 
     def next_layout(self, layout: PatchLayout) -> PatchLayout:
         x, y = layout.scale

@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import ClassVar, Tuple
+from typing import Tuple
 
 import numpy as np
 
@@ -31,10 +31,10 @@ class Negate(Step):
     recommended preset. Undone with what was drawn.
     """
 
-    name: ClassVar[str] = 'negate'
+    name = 'negate'
     kernel = staticmethod(negate_patches)
-    invertible: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    invertible = True
+    leaves = (
         'nearly what there was: with permuted channels too, the rate of best '
         'matches of a jigsaw solver that tries all variants fell from 0.90 to '
         '0.89 (16-pixel patches, 224x224)')

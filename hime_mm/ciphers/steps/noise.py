@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Any, ClassVar, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
@@ -45,10 +45,10 @@ class Noise(Step):
 
     std: int = 25
 
-    name: ClassVar[str] = 'noise'
-    invertible: ClassVar[bool] = False
-    adds_noise: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    name = 'noise'
+    invertible = False
+    adds_noise = True
+    leaves = (
         'the image under grain that a denoiser removes; after shuffling with '
         'noise of std 25, a jigsaw solver put 29 % of the neighbouring '
         'patches back (16-pixel patches, 224x224)')

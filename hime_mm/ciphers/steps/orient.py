@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import ClassVar, Tuple
+from typing import Tuple
 
 import numpy as np
 
@@ -44,18 +44,15 @@ class Orient(Step):
     recommended preset. Undone with what was drawn.
     """
 
-    name: ClassVar[str] = 'orient'
+    name = 'orient'
     kernel = staticmethod(orient_patches)
-    invertible: ClassVar[bool] = True
-    moves_pixels: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    invertible = True
+    moves_pixels = True
+    on_one_pixel = 'does nothing to patches of one pixel'
+    leaves = (
         'nearly what there was: the rate of best matches of a jigsaw solver '
         'that tries all orientations fell from 0.90 to 0.85 (16-pixel '
         'patches, 224x224)')
-
-    def check(self, patch_size: int) -> None:
-        if patch_size == 1:
-            raise CipherError("'orient' does nothing to patches of one pixel")
 
     def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
              source: RandomSource) -> np.ndarray:

@@ -1,13 +1,13 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import ClassVar, Tuple
+from typing import Tuple
 
 import numpy as np
 
-from hime_mm.errors import CipherError
 from ..grid import new_patches
 from ..layout import PatchLayout
-from ..permutation import check_permutation, invert_permutation
+from ..permutation import (check_permutation, invert_permutation,
+                           one_per_image)
 from ..randomness import RandomSource, draw_permutation
 from .base import Step, register_step
 
@@ -21,12 +21,7 @@ def permute_patch_pixels(img: np.ndarray, perm: np.ndarray, patch_size: int,
     """
     out, patches, permuted = new_patches(img, patch_size)
     num = patch_size * patch_size
-    perms = np.atleast_2d(perm)
-    if len(perms) == 1:
-        perms = np.repeat(perms, len(patches), axis=0)
-    if len(perms) != len(patches):
-        raise CipherError(f'{len(perms)} permutations for a batch of '
-                          f'{len(patches)} images')
+    perms = one_per_image(perm, len(patches))
     for some, one, target in zip(patches, perms, permuted):
         one = check_permutation(one, num, 'pixels')
         if inverse:
@@ -46,21 +41,17 @@ class PermutePixels(Step):
     with the permutation.
     """
 
-    name: ClassVar[str] = 'permute_pixels'
+    name = 'permute_pixels'
     kernel = staticmethod(permute_patch_pixels)
-    invertible: ClassVar[bool] = True
-    scope: ClassVar[str] = 'dataset'
-    moves_pixels: ClassVar[bool] = True
-    scatters: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    invertible = True
+    scope = 'dataset'
+    moves_pixels = True
+    scatters = True
+    on_one_pixel = 'does nothing to patches of one pixel'
+    leaves = (
         'the mean colour of every patch, and the permutation itself: it was '
         'found exactly from a single 224x224 image in 2.5 s (16-pixel '
         'patches)')
-
-    def check(self, patch_size: int) -> None:
-        if patch_size == 1:
-            raise CipherError(
-                "'permute_pixels' does nothing to patches of one pixel")
 
     def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
              source: RandomSource) -> np.ndarray:

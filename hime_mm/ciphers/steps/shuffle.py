@@ -1,13 +1,14 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
-from hime_mm.errors import CipherError, PictureError
-from ..grid import check_image, grid_shape, spatial_shape
+from hime_mm.errors import PictureError
+from ..grid import grid_shape, spatial_shape
 from ..layout import PatchLayout
-from ..permutation import check_permutation, invert_permutation
+from ..permutation import (check_permutation, invert_permutation,
+                           one_per_image)
 from ..randomness import RandomSource, draw_permutation
 from .base import Step, register_step
 
@@ -43,7 +44,6 @@ def shuffle_patches(img: np.ndarray,
             does not fit.
         CipherError: If ``perm`` is no permutation of the patches.
     """
-    check_image(img)
     rows, cols = grid_shape(spatial_shape(img), patch_size)
     if out is None:
         out = np.empty(img.shape, img.dtype)
@@ -52,14 +52,9 @@ def shuffle_patches(img: np.ndarray,
         raise PictureError('`out` must be a C-contiguous array of the shape '
                            'and dtype of the image that does not overlap it')
     if img.ndim == 4:
-        perm = np.asarray(perm)
-        if perm.ndim == 1:
-            perm = np.broadcast_to(perm, (len(img), len(perm)))
-        if len(perm) != len(img):
-            raise CipherError(f'{len(perm)} permutations for a batch of '
-                              f'{len(img)} images')
-        for image, image_perm, image_out in zip(img, perm, out):
-            shuffle_patches(image, image_perm, patch_size, out=image_out)
+        for image, one, image_out in zip(
+                img, one_per_image(perm, len(img)), out):
+            shuffle_patches(image, one, patch_size, out=image_out)
         return out
 
     perm = check_permutation(perm, rows * cols)
@@ -91,11 +86,10 @@ def unshuffle_patches(img: np.ndarray, perm: np.ndarray,
         np.ndarray: Same shape and dtype as ``img``, patch ``perm[k]`` taken
         from slot k.
     """
-    check_image(img)
     rows, cols = grid_shape(spatial_shape(img), patch_size)
     inverse = np.stack([
         invert_permutation(check_permutation(one, rows * cols))
-        for one in np.atleast_2d(np.asarray(perm))
+        for one in np.atleast_2d(perm)
     ])
     return shuffle_patches(img, inverse[0] if len(inverse) == 1 else inverse,
                            patch_size)
@@ -110,12 +104,12 @@ class Shuffle(Step):
     The permutation is drawn anew for every image, and undoes it.
     """
 
-    name: ClassVar[str] = 'shuffle'
+    name = 'shuffle'
     kernel = staticmethod(shuffle_patches)
-    invertible: ClassVar[bool] = True
-    moves_pixels: ClassVar[bool] = True
-    moves_patches: ClassVar[bool] = True
-    leaves: ClassVar[str] = (
+    invertible = True
+    moves_pixels = True
+    moves_patches = True
+    leaves = (
         'every pixel of every patch, colour histograms, text and objects '
         'smaller than a patch; a jigsaw solver without the key put 97.5 % of '
         'the neighbouring patches back (16-pixel patches, 224x224)')

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmpretrain.models.utils.batch_augments import Mixup
 
+from hime_mm.errors import ConfigError
 from hime_mm.registry import BATCH_AUGMENTS
 
 MODES = ('random', 'block')
@@ -45,7 +46,7 @@ class PatchCutMix(Mixup):
             Defaults to False.
 
     Raises:
-        ValueError: If an option has a wrong value.
+        ConfigError: If an option has a wrong value.
 
     Examples:
         >>> model = dict(
@@ -62,20 +63,17 @@ class PatchCutMix(Mixup):
                  mode: str = 'random',
                  per_image: bool = False) -> None:
         name = f'hime_mm.{type(self).__name__}'
-        if (not isinstance(alpha, Real) or isinstance(alpha, bool)
-                or not 0 < alpha < float('inf')):
-            raise ValueError(f'{name}: `alpha` must be a positive number, got '
-                             f'{alpha!r}')
-        if (not isinstance(patch_size, int) or isinstance(patch_size, bool)
-                or patch_size < 1):
-            raise ValueError(f'{name}: `patch_size` must be a positive whole '
-                             f'number, got {patch_size!r}')
-        if mode not in MODES:
-            raise ValueError(f'{name}: unknown `mode` {mode!r}, choose from '
-                             f'{MODES}')
-        if not isinstance(per_image, bool):
-            raise ValueError(f'{name}: `per_image` must be True or False, got '
-                             f'{per_image!r}')
+        for option, value, kind, what in (
+                ('alpha', alpha, Real, 'number'),
+                ('patch_size', patch_size, int, 'whole number')):
+            if (isinstance(value, bool) or not isinstance(value, kind)
+                    or not 0 < value < float('inf')):
+                raise ConfigError(f'{name}: `{option}` must be a positive '
+                                  f'{what}, got {value!r}')
+        if mode not in MODES or not isinstance(per_image, bool):
+            raise ConfigError(
+                f'{name}: unknown `mode` {mode!r} or `per_image` '
+                f'{per_image!r}: choose from {MODES}, and True or False')
         super().__init__(float(alpha))
         self.patch_size = patch_size
         self.mode = mode
@@ -96,12 +94,12 @@ class PatchCutMix(Mixup):
             shapes and dtypes.
 
         Raises:
-            ValueError: If the patch size does not divide the sides.
+            ConfigError: If the patch size does not divide the sides.
         """
         num, channels, h, w = batch_inputs.shape
         p = self.patch_size
         if h % p or w % p:
-            raise ValueError(
+            raise ConfigError(
                 f'hime_mm.{type(self).__name__}: the batch is {h}x{w} (height '
                 f'x width), its sides are no multiples of `patch_size` {p}: '
                 'set it to the side of a patch of the encrypted images, which '

@@ -76,7 +76,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             pad_size_divisor=pad_size_divisor,
             to_rgb=to_rgb,
             **kwargs)
-        name = f'hime_mm.{type(self).__name__}'
+        self._name = f'hime_mm.{type(self).__name__}'
         self.batch_cipher = None
         try:
             if cipher is not None:
@@ -84,22 +84,21 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                 if pad_size_divisor > 1:
                     self.cipher.check_fit('pad')
         except HimeError as error:
-            raise CipherError(f'{name}: {error}') from None
+            raise CipherError(f'{self._name}: {error}') from None
         if seed is not None and (isinstance(seed, bool)
                                  or not isinstance(seed, Integral)
                                  or seed < 0):
-            raise ConfigError(f'{name}: `seed` must be a whole number of at '
-                              f'least 0, or None, got {seed!r}')
+            raise ConfigError(f'{self._name}: `seed` must be a whole number '
+                              f'of at least 0, or None, got {seed!r}')
         self.seed = seed
         self.quantize = quantize
         # Of training, and of evaluation: how often one validates does not
         # change what one trains on.
-        self._sources = {True: None, False: None}
-        if seed is not None:
-            self._sources = {
-                training: np.random.default_rng([seed, get_rank(), training])
-                for training in (True, False)
-            }
+        self._sources = {
+            training: None if seed is None else np.random.default_rng(
+                [seed, get_rank(), training])
+            for training in (True, False)
+        }
 
     @property
     def cipher(self) -> Optional[Cipher]:
@@ -109,30 +108,29 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
     def _check_inputs(self, inputs: Union[Tensor, Sequence[Tensor]]) -> bool:
         """Refuse what is on another scale; whether all is 8-bit."""
         inputs = [inputs] if isinstance(inputs, Tensor) else inputs
-        name = f'hime_mm.{type(self).__name__}'
         if len({one.shape for one in inputs}) > 1:
             # They will be padded to the largest.
             self.cipher.check_fit('pad')
         others = [one for one in inputs if one.dtype != torch.uint8]
+        if not others:
+            return True
         for one in others:
             if not one.is_floating_point():
                 raise TypeError(
-                    f'{name} takes 8-bit images, or floating-point ones on '
-                    f'the 0–255 scale, got {one.dtype}: load them with 8 '
+                    f'{self._name} takes 8-bit images, or floating-point ones '
+                    f'on the 0–255 scale, got {one.dtype}: load them with 8 '
                     'bits, or encrypt in the pipeline, with `hime_mm.Encrypt`')
-        if others:
-            low = min(one.min().item() for one in others)
-            high = max(one.max().item() for one in others)
-            # Interpolation overshoots a little; black may be all there is.
-            if low < -32 or high > 287 or (low < 0 and high < 32) or (
-                    high <= 1 and any((one != one.round()).any()
-                                      for one in others)):
-                raise PictureError(
-                    f'{name} takes images on the 0–255 scale, got values from '
-                    f'{low:.4g} to {high:.4g}: leave scaling and '
-                    'normalization to it (`mean` and `std`), and remove what '
-                    'does them from the pipelines')
-        return not others
+        low = min(one.min().item() for one in others)
+        high = max(one.max().item() for one in others)
+        # Interpolation overshoots a little; black may be all there is.
+        if low < -32 or high > 287 or (low < 0 and high < 32) or (
+                high <= 1 and any((one != one.round()).any()
+                                  for one in others)):
+            raise PictureError(
+                f'{self._name} takes images on the 0–255 scale, got values '
+                f'from {low:.4g} to {high:.4g}: leave normalization to it '
+                '(`mean` and `std`), not to the pipelines')
+        return False
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Augment, encrypt and normalize a batch.
@@ -183,10 +181,9 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         side = self.cipher.patch_size
         if height % side or width % side:
             raise PictureError(
-                f'hime_mm.{type(self).__name__} got a batch of {height}x'
-                f'{width} pixels, which holds no whole number of patches of '
-                f'side {side}: have the pipelines crop or resize to a '
-                f'multiple, or set `pad_size_divisor={side}`')
+                f'{self._name} got a batch of {height}x{width} pixels, no '
+                f'whole number of patches of side {side}: crop or resize in '
+                f'the pipelines, or set `pad_size_divisor={side}`')
         if self.quantize:
             if not whole:
                 images = images.round().clamp_(0, 255)

@@ -56,7 +56,7 @@ def test_equals_the_pipeline_for_the_same_draw(cipher, listed):
     pipeline = Encrypt(cipher, fit='error')
     expected = []
     for one, draw in zip(inputs, draws):
-        pipeline._draw = lambda shape, draw=draw: draw
+        pipeline.cipher.draw = lambda *args, draw=draw: draw
         results = pipeline(dict(img=one.permute(1, 2, 0).numpy()))
         expected.append(torch.from_numpy(results['img']).permute(2, 0, 1))
     plain = ClsDataPreprocessor(**NORM)

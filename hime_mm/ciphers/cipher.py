@@ -164,10 +164,9 @@ class Cipher:
         for step in self.steps:
             if fit == 'pad' and step.removes_means:
                 raise CipherError(
-                    f"fit='pad' does not go with the cipher {str(self)!r}: "
-                    f'the padding takes part in {step.name!r}, and shows the '
-                    "mean that it removes. Use fit='resize', or a size that "
-                    "needs no padding with fit='error'")
+                    f"fit='pad' does not go with the cipher {str(self)!r}: the "
+                    f'padding takes part in {step.name!r} and shows the mean. '
+                    "Use fit='resize', or fit='error' with sizes that fit")
 
     def layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
         """The public layouts before each step, and after the last.
@@ -200,7 +199,7 @@ class Cipher:
             PatchLayout: With the permutation, where patches were moved.
         """
         secret = self.plan(shape)
-        for step, _, value in self._drawn_steps(shape, drawn):
+        for step, _, value in self.drawn_steps(shape, drawn):
             secret = step.add_drawn(secret, value)
         return secret
 
@@ -248,7 +247,7 @@ class Cipher:
             PictureError, CipherError: If the size or the draw does not fit.
         """
         shape = spatial_shape(img)
-        for step, layout, value in self._drawn_steps(shape, drawn):
+        for step, layout, value in self.drawn_steps(shape, drawn):
             img = step.apply(img, layout, value, stats)
         return img
 
@@ -295,14 +294,14 @@ class Cipher:
                               'deletes data')
         rows, cols = grid_shape(spatial_shape(img), self.encrypted_patch_size)
         shape = (rows * self.patch_size, cols * self.patch_size)
-        for step, layout, value in self._drawn_steps(shape, drawn)[::-1]:
+        for step, layout, value in self.drawn_steps(shape, drawn)[::-1]:
             if not step.invertible:
                 break
             img = step.undo(img, layout, value)
         return img
 
-    def _drawn_steps(self, shape: Tuple[int, int],
-                     drawn: Sequence) -> List[Tuple[Step, PatchLayout, Any]]:
+    def drawn_steps(self, shape: Tuple[int, int],
+                    drawn: Sequence) -> List[Tuple[Step, PatchLayout, Any]]:
         """Each step, the layout before it and what was drawn for it."""
         if len(drawn) != len(self.steps):
             raise CipherError(f'{self!r} has {len(self.steps)} steps, but '

@@ -12,14 +12,8 @@ PIXEL_DTYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 
 def check_image(img: np.ndarray) -> np.ndarray:
-    """Refuse what the ciphers cannot encrypt.
-
-    Args:
-        img (np.ndarray): Shape (H, W), (H, W, C) or (B, H, W, C) with dtype
-            uint8, uint16, float32 or float64.
-
-    Returns:
-        np.ndarray: ``img`` itself.
+    """Give an image or batch back that the ciphers can encrypt: (H, W),
+    (H, W, C) or (B, H, W, C); uint8, uint16, float32 or float64.
 
     Raises:
         TypeError: If ``img`` is no array or has another dtype.
@@ -33,8 +27,8 @@ def check_image(img: np.ndarray) -> np.ndarray:
         raise TypeError(f'cannot encrypt pixels of dtype {img.dtype}: convert '
                         f'the image to one of {names} first')
     if img.ndim not in (2, 3, 4) or img.size == 0:
-        raise PictureError('an image must have shape (H, W), (H, W, C) or '
-                           f'(B, H, W, C) and pixels, got shape {img.shape}')
+        raise PictureError('an image must have shape (H, W), (H, W, C) or (B, '
+                           f'H, W, C) and not be empty, got {img.shape}')
     return img
 
 
@@ -71,8 +65,7 @@ def grid_shape(shape: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
     if h < 1 or w < 1 or h % patch_size or w % patch_size:
         raise PictureError(
             f'the image is {h}x{w} (height x width), its sides are no '
-            f'multiples of the patch size {patch_size}: resize or pad it to '
-            f'such a size first')
+            f'multiples of the patch size {patch_size}: resize or pad it')
     return h // patch_size, w // patch_size
 
 
@@ -149,13 +142,11 @@ def join_patches(patches: np.ndarray, grid: Tuple[int, int]) -> np.ndarray:
     """
     rows, cols = grid
     axis = 1 if patches.ndim == 5 else 0
-    if patches.ndim not in (3, 4, 5) or (patches.shape[axis + 1] !=
-                                         patches.shape[axis + 2]):
-        raise PictureError('patches must have shape (N, P, P), (N, P, P, C) '
-                           f'or (B, N, P, P, C), got {patches.shape}')
-    if patches.shape[axis] != rows * cols:
-        raise PictureError(f'{patches.shape[axis]} patches do not fill a grid '
-                           f'of {rows}x{cols}')
+    if patches.ndim not in (3, 4, 5) or patches.shape[axis] != rows * cols or (
+            patches.shape[axis + 1] != patches.shape[axis + 2]):
+        raise PictureError(
+            f'patches of a grid of {rows}x{cols} have shape (N, P, P), (N, P, '
+            f'P, C) or (B, N, P, P, C), got {patches.shape}')
     batch, p = patches.shape[:axis], patches.shape[axis + 1]
     channels = patches.shape[axis + 3:]
     laid = patches.reshape(*batch, rows, cols, p, p, *channels)

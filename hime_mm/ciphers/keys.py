@@ -93,17 +93,10 @@ class ImageSource:
         self.image_id = image_id
 
     def stream(self, cipher: str, number: int, scope: str) -> KeyStream:
-        """The key stream of one step.
-
-        Args:
-            cipher (str): The cipher as
-                :attr:`~hime_mm.ciphers.Cipher.canonical`.
-            number (int): Index of the step, from 0.
-            scope (str): ``'image'``, or ``'dataset'`` for randomness that all
-                images of the data set share.
-
-        Returns:
-            KeyStream: From its beginning.
+        """The key stream of the step of this index, of a cipher as
+        :attr:`~hime_mm.ciphers.Cipher.canonical`, from its beginning; its
+        scope is ``'image'``, or ``'dataset'`` for randomness that all images
+        of the data set share.
         """
         names = [self.dataset_id, cipher]
         if scope == 'image':

@@ -100,10 +100,9 @@ class PatchCutMix(Mixup):
         p = self.patch_size
         if h % p or w % p:
             raise ConfigError(
-                f'hime_mm.{type(self).__name__}: the batch is {h}x{w} (height '
-                f'x width), its sides are no multiples of `patch_size` {p}: '
-                'set it to the side of a patch of the encrypted images, which '
-                '`hime info` tells')
+                f'hime_mm.{type(self).__name__}: a batch of {h}x{w} does not '
+                f'go with `patch_size` {p}: set it to the side of a patch of '
+                'the encrypted images, which `hime info` tells')
         rows, cols = h // p, w // p
         pasted = self.draw_slots(num if self.per_image else 1, rows, cols)
         kept = torch.from_numpy(1 - pasted.mean(axis=(1, 2)))

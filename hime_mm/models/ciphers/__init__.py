@@ -7,7 +7,7 @@ each with a draw of its own, on whatever device they are. The tests hold every
 form against its step, bit by bit for 8-bit images.
 """
 
-from . import moves, values  # noqa: F401
+from . import forms  # noqa: F401
 from .base import FORMS, TorchForm, register_torch
 from .batch_cipher import BatchCipher
 

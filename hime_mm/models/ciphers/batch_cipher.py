@@ -36,9 +36,8 @@ class BatchCipher:
             if step.shared:
                 raise CipherError(
                     f'{step.name!r} draws once for all images of a data set, '
-                    'which the processes and runs of a training cannot share. '
-                    'Encrypt the data set with `hime encrypt` and load it '
-                    'with `hime_mm.LoadEncryptedMeta`')
+                    'which processes cannot share: use `hime encrypt`, and '
+                    'load what it made with `hime_mm.LoadEncryptedMeta`')
             if step.name not in FORMS:
                 raise CipherError(
                     f'{step.name!r} has no form for batches on a device: use '
@@ -111,15 +110,11 @@ class BatchCipher:
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TypeError('images must be uint8 or floating-point on the '
                             f'0–255 scale, got {images.dtype}')
-        if len(drawn) != len(self._forms):
-            raise CipherError(f'{self.cipher!r} has {len(self._forms)} steps, '
-                              f'but {len(drawn)} draws were given')
-        for value in drawn:
+        steps = self.cipher.drawn_steps(images.shape[-2:], drawn)
+        for form, (_, layout, value) in zip(self._forms, steps):
             if value is not None and len(value) != len(images):
                 raise CipherError(f'a draw for {len(value)} images does not '
                                   f'fit a batch of {len(images)}')
-        layouts = self.cipher.layouts(images.shape[-2:])
-        for form, layout, value in zip(self._forms, layouts, drawn):
             images = form.apply(images, layout, value)
         return images
 

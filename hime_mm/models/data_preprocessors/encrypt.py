@@ -65,17 +65,10 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                  patch_size: Optional[int] = None,
                  seed: Optional[int] = None,
                  quantize: bool = True,
-                 mean: Optional[Sequence[float]] = None,
-                 std: Optional[Sequence[float]] = None,
+                 *,
                  pad_size_divisor: int = 1,
-                 to_rgb: bool = False,
                  **kwargs) -> None:
-        super().__init__(
-            mean=mean,
-            std=std,
-            pad_size_divisor=pad_size_divisor,
-            to_rgb=to_rgb,
-            **kwargs)
+        super().__init__(pad_size_divisor=pad_size_divisor, **kwargs)
         self._name = f'hime_mm.{type(self).__name__}'
         self.batch_cipher = None
         try:

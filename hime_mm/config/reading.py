@@ -4,7 +4,7 @@
 import os
 import re
 from dataclasses import replace
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, Union
 
 from mmengine.config import Config
 
@@ -12,8 +12,8 @@ from hime_mm.datasets.manifest import Manifest, find_manifest, load_manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import ManifestError
 from hime_mm.models.backbones.timm_inspection import timm_patch_size
-from hime_mm.models.data_preprocessors import (BatchCipher,
-                                               EncryptClsDataPreprocessor)
+from hime_mm.models.data_preprocessors import BatchCipher, EncryptClsDataPreprocessor
+from hime_mm.registry import own_types
 from hime_mm.transforms import Encrypt, LoadEncryptedMeta
 
 from .findings import Finding, error, warning
@@ -64,7 +64,7 @@ def _walk(node: Node) -> Iterator[Node]:
     if isinstance(node.value, dict):
         yield node
         # As they stand: a config's own `items` would import what is lazy.
-        items = dict.items(node.value)
+        items: Iterable[Tuple[Any, Any]] = dict.items(node.value)
     elif isinstance(node.value, (list, tuple)):
         items = enumerate(node.value)
     else:
@@ -88,18 +88,20 @@ def _pipelines(nodes: Tuple[Node, ...], findings: List[Finding]) -> Iterator[Pip
             line = Pipeline(**vars(line), steps=steps)
             loads = tuple(_load(step, line, findings)
                           for step in steps if step.is_a(LoadEncryptedMeta))
-            encrypts = tuple(_encrypt(step, findings) for step in steps if step.is_a(Encrypt))
+            encrypts = tuple(_use(step, findings, own_types()[step.short], step.value)
+                             for step in steps if step.is_a(Encrypt))
             if loads or encrypts or 'pipeline' in str(key):
                 yield replace(line, loads=loads, encrypts=encrypts)
 
 
-def _encrypt(step: Node, findings: List[Finding]) -> Use:
-    args = {key: value for key, value in step.value.items() if key not in ('type', '_scope_')}
+def _use(node: Node, findings: List[Finding], build: Callable[..., Any], options: dict) -> Use:
+    """What encrypts with the cipher that is built of such options."""
+    args = {key: value for key, value in options.items() if key not in ('type', '_scope_')}
     try:
-        return Use(**vars(step), cipher=step.own(**args).cipher)
+        return Use(**vars(node), cipher=build(**args).cipher)
     except (TypeError, ValueError) as wrong:
-        findings.append(error(step.place, f': {wrong}'))
-        return Use(**vars(step))
+        findings.append(error(node.place, f': {wrong}'))
+        return Use(**vars(node))
 
 
 def _load(step: Node, line: Pipeline, findings: List[Finding]) -> Use:
@@ -147,12 +149,8 @@ def _device(node: Node, outer: Node, findings: List[Finding]) -> Optional[Use]:
     if 'cipher' not in node.value:
         findings.append(error(node.place, 'has no `cipher`', "name one, such as 'shuffle'"))
         return Use(**vars(node))
-    try:
-        cipher = BatchCipher(node.value['cipher'], node.value.get('patch_size')).cipher
-        return Use(**vars(node), cipher=cipher)
-    except (TypeError, ValueError) as wrong:
-        findings.append(error(node.place, f': {wrong}'))
-        return Use(**vars(node))
+    options = {key: node.value[key] for key in ('cipher', 'patch_size') if key in node.value}
+    return _use(node, findings, BatchCipher, options)
 
 
 def _patch_size(backbone: Node) -> Optional[int]:

@@ -3,7 +3,7 @@
 
 from typing import Iterator
 
-from hime_mm.ciphers import Mix
+from hime_mm.ciphers import Cipher, Mix
 
 from ..findings import Finding, error, validator, warning
 from ..hosts import CUTTERS
@@ -14,16 +14,17 @@ from ..plan import Plan, Use
 def backbone(plan: Plan) -> Iterator[Finding]:
     """A ViT embeds the patches of the cipher, and does not need their order."""
     # One word on each cipher, however many pipelines have it.
-    firsts = {use.cipher: use for use in reversed(plan.uses) if use.cipher is not None}
-    for use in reversed(firsts.values()) if plan.patch_size is not None else ():
-        yield from _patches(plan, use)
-        if use.cipher.shuffles:
-            yield from _positions(plan, use)
+    firsts = {use.cipher: use for use in reversed(plan.uses)}
+    for cipher, use in reversed(firsts.items()) if plan.patch_size is not None else ():
+        if cipher is not None:
+            yield from _patches(plan, use, cipher)
+            if cipher.shuffles:
+                yield from _positions(plan, use)
 
 
-def _patches(plan: Plan, use: Use) -> Iterator[Finding]:
-    side = use.cipher.encrypted_patch_size
-    mixes = [step for step in use.cipher.steps if isinstance(step, Mix)]
+def _patches(plan: Plan, use: Use, cipher: Cipher) -> Iterator[Finding]:
+    side = cipher.encrypted_patch_size
+    mixes = [step for step in cipher.steps if isinstance(step, Mix)]
     compact = any(step.form == 'compact' for step in mixes)
     options = plan.backbone.value
     mixable = plan.backbone.name.endswith('PEViT') and plan.backbone.short != 'TIMMPEViT'

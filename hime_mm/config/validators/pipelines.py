@@ -50,11 +50,11 @@ def plain_data(plan: Plan) -> Iterator[Finding]:
                 line, LoadEncryptedMeta):
             continue
         folder = line.image_folder
-        try:
-            manifest = find_manifest(folder) if folder and os.path.isdir(folder) else None
-        except ManifestError:
+        if folder is None or not os.path.isdir(folder):
             continue
-        if manifest is None:
+        try:
+            manifest = find_manifest(folder)
+        except ManifestError:
             continue
         if line.encrypts or plan.device is not None:
             yield error(line.place, f'{TWICE}: {folder} belongs to {manifest}',
@@ -131,15 +131,15 @@ def sizes(plan: Plan) -> Iterator[Finding]:
     for line in plan.pipelines:
         if not line.of_data or '_dataloader' not in line.place:
             continue
-        place, size, name = '', (), ''
+        size, name = Node('', None), ''
         for step in line.steps:
             key = SIZES.get(step.short)
             if key is not None and not step.value.get('keep_ratio'):
-                place, size, name = f'{step.place}.{key}', step.value.get(key), step.short
+                size, name = step.child(key, step.value.get(key)), step.short
             elif key is not None or step.short.startswith(RESIZERS):
-                size = ()
-        if any(isinstance(one, int) and one % side
-               for one in ([size] if isinstance(size, int) else size or ())):
-            yield error(place, f'is {size}, which holds no whole number of patches of side '
-                        f'{side}, but `{use.place}` encrypts what {name} gives',
+                size = Node('', None)
+        sides = size.value if isinstance(size.value, (list, tuple)) else (size.value, )
+        if any(isinstance(one, int) and one % side for one in sides):
+            yield error(size.place, f'is {size.value}, which holds no whole number of patches of '
+                        f'side {side}, but `{use.place}` encrypts what {name} gives',
                         f'choose a multiple, or set `pad_size_divisor={side}` there')

@@ -1,70 +1,23 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import replace
-from typing import Optional, Sequence, Tuple, Union
+from typing import Optional, Sequence, Union
 
-import mmcv
 import numpy as np
-from mmcv.transforms import BaseTransform
 
-from hime_mm.ciphers import Cipher, Mix, PatchLayout
-from hime_mm.ciphers.grid import check_image
+from hime_mm.ciphers import Cipher, Mix
 from hime_mm.errors import HimeError
 from hime_mm.images import Recipe, seal
-from hime_mm.images.preprocess import Preprocess
 from hime_mm.registry import TRANSFORMS
+
+from .annotations import MASKS, find_unmovable, move_boxes, resize_masks
+from .base import NamedTransform
 
 BOX_MODES = ('patch', 'keep')
 RANDOMNESS = ('os', 'numpy')
 
-# Entries that are kept right. A table of boxes may happen to have the image's
-# shape, so these are not searched for further pictures.
-MOVED = ('img', 'gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags',
-         'gt_masks', 'gt_seg_map', 'proposals', 'homography_matrix')
-# Entries in image coordinates that this transform does not know how to move:
-# passing them on would be wrong, or leak.
-UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
-
-
-def move_boxes(results: dict, layout: PatchLayout, name: str) -> None:
-    """Move a sample's ``gt_bboxes`` and ``proposals`` with their patches.
-
-    Args:
-        results (dict): The sample, modified in place; the boxes handed in
-            stay as they are.
-        layout (:obj:`PatchLayout`): Between the boxes' image and the new one.
-        name (str): Of the transform, for messages.
-
-    Raises:
-        TypeError: If the boxes are of a kind that cannot be moved.
-    """
-    for key in ('gt_bboxes', 'proposals'):
-        boxes = results.get(key)
-        if boxes is None:
-            continue
-        if isinstance(boxes, np.ndarray) and (boxes.size == 0
-                                              or boxes.shape[1:] == (4, )):
-            floating = np.issubdtype(boxes.dtype, np.floating)
-            results[key] = layout.map_boxes(boxes.reshape(-1, 4)).astype(
-                boxes.dtype if floating else np.float32)
-        elif hasattr(boxes, 'tensor') and boxes.box_dim == 4:
-            # The base class's copy, so that the caller's box stays.
-            moved = boxes.clone()
-            mapped = layout.map_boxes(moved.tensor.numpy())
-            moved.tensor = moved.tensor.new_tensor(mapped)
-            results[key] = moved
-        elif hasattr(boxes, 'rescale_') and not layout.shuffled:
-            moved = boxes.clone()
-            moved.rescale_(layout.scale)
-            results[key] = moved
-        else:
-            shape = getattr(boxes, 'shape', None)
-            raise TypeError(f'{name} cannot move `{key}` of type '
-                            f'{type(boxes).__name__} and shape {shape}: it '
-                            'takes arrays of shape (n, 4) or horizontal boxes')
-
 
 @TRANSFORMS.register_module()
-class Encrypt(BaseTransform):
+class Encrypt(NamedTransform):
     """Encrypt the image, and keep annotations and meta information right.
 
     It is the last geometric step of a pipeline: nothing after it may resize,
@@ -147,22 +100,15 @@ class Encrypt(BaseTransform):
                  box_mode: str = 'patch',
                  randomness: str = 'os',
                  keep_permutation: bool = False) -> None:
-        for name, value, choices in (('box_mode', box_mode, BOX_MODES),
-                                     ('randomness', randomness, RANDOMNESS)):
-            if value not in choices:
-                raise HimeError(f'{self._name}: unknown `{name}` {value!r}, '
-                                f'choose from {choices}')
+        self._check_choice('box_mode', box_mode, BOX_MODES)
+        self._check_choice('randomness', randomness, RANDOMNESS)
         # Anything else that is true would keep what undoes the encryption.
         if not isinstance(keep_permutation, bool):
             raise TypeError(f'{self._name}: `keep_permutation` must be True '
                             f'or False, got {keep_permutation!r}')
-        try:
-            self.recipe = Recipe.build(
-                cipher, patch_size,
-                Preprocess(
-                    fit=fit, interpolation=interpolation, pad_val=pad_val))
-        except HimeError as error:
-            raise type(error)(f'{self._name}: {error}') from None
+        sizing = dict(fit=fit, interpolation=interpolation, pad_val=pad_val)
+        with self._named():
+            self.recipe = Recipe.build(cipher, patch_size, sizing)
         if self.cipher.shared:
             raise HimeError(
                 f'{self._name}: {self.cipher.shared[0].name!r} draws once for '
@@ -172,10 +118,6 @@ class Encrypt(BaseTransform):
         self.box_mode = box_mode
         self.randomness = randomness
         self.keep_permutation = keep_permutation
-
-    @property
-    def _name(self) -> str:
-        return f'hime_mm.{type(self).__name__}'
 
     @property
     def cipher(self) -> Cipher:
@@ -198,15 +140,13 @@ class Encrypt(BaseTransform):
             HimeError: If the size does not fit with ``fit='error'``, or an
                 annotation cannot follow the cipher.
         """
-        img = self._checked_img(results)
+        img = self._image(results, 'behind `LoadImageFromFile`')
         self._check_annotations(results)
         # No `cache_randomness`: it can make several images share one draw,
         # and a permutation that is used twice protects neither.
         source = np.random if self.randomness == 'numpy' else None
-        try:
+        with self._named():
             sealed = seal(img, self.recipe, source)
-        except HimeError as error:
-            raise type(error)(f'{self._name}: {error}') from None
         encrypted, layout = sealed.img, sealed.layout
         if self.box_mode == 'keep':
             # Boxes are scaled only, and have to come back so.
@@ -215,8 +155,10 @@ class Encrypt(BaseTransform):
         # Collected aside, so that an error leaves no half-encrypted sample.
         new = dict(results)
         move_boxes(new, layout, self._name)
-        self._move_masks(new, layout)
-        self._move_seg_map(new, layout)
+        rows, cols = (n * self.cipher.patch_size for n in layout.grid)
+        unscaled = (self.recipe.preprocess.fit == 'pad'
+                    or layout.ori_shape == (rows, cols))
+        resize_masks(new, layout, (rows, cols), pad=unscaled)
 
         new['img'] = encrypted
         new['img_shape'] = encrypted.shape[:2]
@@ -224,7 +166,8 @@ class Encrypt(BaseTransform):
             new['pad_shape'] = encrypted.shape
         old = results.get('scale_factor')
         old = (1., 1.) if old is None else np.broadcast_to(old, 2)
-        new['scale_factor'] = tuple(float(a * b) for a, b in zip(old, layout.scale))
+        new['scale_factor'] = tuple(
+            float(a * b) for a, b in zip(old, layout.scale))
         homography = np.diag([*layout.scale, 1.]).astype(np.float32)
         if results.get('homography_matrix') is not None:
             homography = homography @ results['homography_matrix']
@@ -235,75 +178,20 @@ class Encrypt(BaseTransform):
         results.update(new)
         return results
 
-    def _checked_img(self, results: dict) -> np.ndarray:
-        if results.get('img') is None:
-            raise KeyError(f'{self._name} found no `img` to encrypt: put it '
-                           'after `LoadImageFromFile` and before packing')
-        img = results['img']
-        if not isinstance(img, np.ndarray) or img.ndim not in (2, 3):
-            got = (f'an array of shape {img.shape}' if isinstance(
-                img, np.ndarray) else type(img).__name__)
-            raise TypeError(f'{self._name} encrypts one image, an array of '
-                            f'shape (H, W) or (H, W, C), got {got}: put it '
-                            'before packing')
-        return check_image(img)
-
     def _check_annotations(self, results: dict) -> None:
-        shape = results['img'].shape[:2]
-        for key, value in results.items():
-            # Whatever else looks like the image would leave in plain.
-            if key not in MOVED and isinstance(
-                    value, np.ndarray) and value.shape[:2] == shape:
+        key = find_unmovable(results)
+        if key is not None:
+            raise HimeError(
+                f'{self._name} does not know how to encrypt `{key}` and would '
+                'pass it on in plain: remove it from the pipeline before')
+        moving = ' and '.join(f'"{step.name}"' for step in self.cipher.steps
+                              if step.moves_pixels)
+        for key in MASKS:
+            if moving and results.get(key) is not None:
                 raise HimeError(
-                    f'{self._name} does not know the image-sized entry '
-                    f'`{key}` and would pass it on in plain: remove it from '
-                    'the pipeline before')
-        for key in UNSUPPORTED:
-            if results.get(key) is not None:
-                raise HimeError(f'{self._name} cannot encrypt `{key}`: '
-                                'remove it from the pipeline before')
-        if self.cipher.moves_pixels:
-            for key in ('gt_masks', 'gt_seg_map'):
-                if results.get(key) is not None:
-                    moving = ' and '.join(
-                        f'"{step.name}"' for step in self.cipher.steps
-                        if step.moves_pixels)
-                    raise HimeError(
-                        f'{self._name} moves pixels (cipher '
-                        f'{str(self.cipher)!r}) and cannot move `{key}` with '
-                        'them: load the annotations without masks, or use a '
-                        f'cipher without {moving}')
-
-    def _fitted(self, layout: PatchLayout) -> Tuple[Tuple[int, int], bool]:
-        """Height and width between fitting and encryption, and whether the
-        image was scaled to them."""
-        rows, cols = (n * self.cipher.patch_size for n in layout.grid)
-        scaled = self.recipe.preprocess.fit != 'pad'
-        return (rows, cols), scaled and layout.ori_shape != (rows, cols)
-
-    def _move_masks(self, results: dict, layout: PatchLayout) -> None:
-        masks = results.get('gt_masks')
-        if masks is None:
-            return
-        fitted, scaled = self._fitted(layout)
-        if not scaled and (masks.height, masks.width) != fitted:
-            masks = masks.pad(fitted)
-        if (masks.height, masks.width) != layout.shape:
-            masks = masks.resize(layout.shape)
-        results['gt_masks'] = masks
-
-    def _move_seg_map(self, results: dict, layout: PatchLayout) -> None:
-        seg_map = results.get('gt_seg_map')
-        if seg_map is None:
-            return
-        fitted, scaled = self._fitted(layout)
-        if not scaled and seg_map.shape[:2] != fitted:
-            seg_map = mmcv.impad(seg_map, shape=fitted, pad_val=255)
-        for shape in (fitted, layout.shape):
-            if seg_map.shape[:2] != shape:
-                seg_map = mmcv.imresize(
-                    seg_map, shape[::-1], interpolation='nearest')
-        results['gt_seg_map'] = seg_map
+                    f'{self._name} moves pixels (cipher {str(self.cipher)!r}) '
+                    f'and cannot move `{key}` with them: load the annotations '
+                    f'without masks, or use a cipher without {moving}')
 
     def __repr__(self) -> str:
         sizing = self.recipe.preprocess

@@ -2,7 +2,6 @@
 from typing import Optional, Tuple
 
 import numpy as np
-from mmcv.transforms import BaseTransform
 
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest, find_manifest, load_manifest
@@ -11,8 +10,9 @@ from hime_mm.errors import BoxError, HimeError, ManifestError, PictureError
 from hime_mm.images.files import file_sha256
 from hime_mm.registry import TRANSFORMS
 
+from .base import NamedTransform
+
 COORDINATES = ('encrypted', 'original')
-_NAME = 'hime_mm.LoadEncryptedMeta'
 
 
 def check_coordinates(manifest: Manifest, coordinates: str) -> None:
@@ -37,7 +37,7 @@ def check_coordinates(manifest: Manifest, coordinates: str) -> None:
 
 
 @TRANSFORMS.register_module()
-class LoadEncryptedMeta(BaseTransform):
+class LoadEncryptedMeta(NamedTransform):
     """Take what the manifest of an encrypted data set says of an image.
 
     For folders that ``hime encrypt`` made. It stands right behind
@@ -98,12 +98,7 @@ class LoadEncryptedMeta(BaseTransform):
                  manifest: Optional[str] = None,
                  coordinates: str = 'encrypted',
                  verify: bool = False) -> None:
-        if coordinates not in COORDINATES:
-            raise HimeError(f'{_NAME}: unknown `coordinates` '
-                            f'{coordinates!r}, choose from {COORDINATES}')
-        if not isinstance(verify, bool):
-            raise TypeError(f'{_NAME}: `verify` must be True or False, got '
-                            f'{verify!r}')
+        self._check_choice('coordinates', coordinates, COORDINATES)
         self.manifest = manifest
         self.coordinates = coordinates
         self.verify = verify
@@ -123,67 +118,57 @@ class LoadEncryptedMeta(BaseTransform):
             HimeError: If the image is not what the manifest says, or is
                 encrypted in this pipeline too.
         """
-        img = results.get('img')
-        if img is None:
-            raise KeyError(f'{_NAME} found no `img`: put it right behind '
-                           '`LoadImageFromFile`')
-        if results.get('patch_layout') is not None:
-            raise HimeError(
-                f'{_NAME}: this pipeline has encrypted the image already. For '
-                'an encrypted data set leave `hime_mm.Encrypt` out, for a '
-                'plain one this transform')
-        path = results.get('img_path')
-        if path is None:
-            self._check_bare(img)
-            facts = dict(ori_shape=img.shape[:2], scale_factor=(1., 1.))
-        else:
-            facts = self._facts(path, img)
+        img = self._image(results, 'right behind `LoadImageFromFile`')
+        with self._named():
+            facts = self._facts(results, img)
         results.update(img_shape=img.shape[:2], **facts)
         return results
 
-    def _facts(self, path: str, img: np.ndarray) -> dict:
+    def _facts(self, results: dict, img: np.ndarray) -> dict:
+        if results.get('patch_layout') is not None:
+            raise HimeError(
+                'this pipeline has encrypted the image already. For an '
+                'encrypted data set leave `hime_mm.Encrypt` out, for a plain '
+                'one this transform')
+        path = results.get('img_path')
+        if path is None:
+            self._check_bare(img)
+            return dict(ori_shape=img.shape[:2], scale_factor=(1., 1.))
         try:
             manifest = load_manifest(self.manifest or find_manifest(path))
             entry = manifest.entry(path)
         except ManifestError as error:
             raise ManifestError(
-                f'{_NAME}: {error}. If the owner has added it since, get '
+                f'{error}. If the owner has added it since, get '
                 f'{MANIFEST_NAME} again; an encrypted image from elsewhere '
                 'can be given to an inferencer as an array') from None
-        try:
-            check_coordinates(manifest, self.coordinates)
-        except BoxError as error:
-            raise BoxError(f'{_NAME}: {error}') from None
+        check_coordinates(manifest, self.coordinates)
         self._check_image(path, img, entry)
         if self.verify:
             self._check_hash(path, entry)
-        facts = dict(
-            ori_shape=entry.shape,
-            scale_factor=(1., 1.),
+        original = self.coordinates == 'original'
+        return dict(
+            ori_shape=entry.ori_shape if original else entry.shape,
+            scale_factor=entry.scale if original else (1., 1.),
             cipher=manifest.cipher,
             patch_layout=manifest.layout(entry))
-        if self.coordinates == 'original':
-            facts.update(ori_shape=entry.ori_shape, scale_factor=entry.scale)
-        return facts
 
     @staticmethod
     def _check_image(path: str, img: np.ndarray, entry: FileEntry) -> None:
         if img.shape[:2] != entry.shape:
             raise PictureError(
-                f'{_NAME}: {path} came in as {_size(img.shape)}, but its '
-                f'manifest says {_size(entry.shape)} (height x width). Put '
-                'this transform right behind `LoadImageFromFile`, with '
-                'nothing in between that resizes or crops; if nothing does, '
-                'the file is not the one that the owner encrypted')
+                f'{path} came in as {_size(img.shape)}, but its manifest says '
+                f'{_size(entry.shape)} (height x width): have nothing in '
+                'between that resizes or crops; if nothing does, the file is '
+                'not the one that the owner encrypted')
         channels = img.shape[2] if img.ndim == 3 else 1
         # A grayscale file may be loaded in colour, nothing is lost then.
         if channels != entry.channels and (channels,
                                            entry.channels) != (3, 1):
             color_type = 'color' if entry.channels == 3 else 'unchanged'
             raise PictureError(
-                f'{_NAME}: {path} came in with {channels} channels, but its '
-                f'manifest says {entry.channels}: encrypted images cannot be '
-                'converted. Load them with '
+                f'{path} came in with {channels} channels, but its manifest '
+                f'says {entry.channels}: load it with '
                 f'`LoadImageFromFile(color_type={color_type!r})`')
 
     @staticmethod
@@ -191,9 +176,8 @@ class LoadEncryptedMeta(BaseTransform):
         digest = file_sha256(path)
         if digest != entry.sha256:
             raise PictureError(
-                f'{_NAME}: {path} is not the file that the owner encrypted, '
-                f'its SHA-256 is {digest} instead of {entry.sha256}: get it '
-                'again')
+                f'{path} is not the file that the owner encrypted, its '
+                f'SHA-256 is {digest} instead of {entry.sha256}: get it again')
 
     def _check_bare(self, img: np.ndarray) -> None:
         if self.manifest is None:
@@ -202,14 +186,9 @@ class LoadEncryptedMeta(BaseTransform):
         side = cipher.encrypted_patch_size
         if img.shape[0] % side or img.shape[1] % side:
             raise PictureError(
-                f'{_NAME}: the image is {_size(img.shape)} (height x width), '
-                f'which {cipher!r} never gives: sides are multiples of '
-                f'{side}. It has to be encrypted, at the size the model was '
-                'trained with')
-
-    def __repr__(self) -> str:
-        return (f'{type(self).__name__}(manifest={self.manifest!r}, '
-                f'coordinates={self.coordinates!r}, verify={self.verify})')
+                f'the image is {_size(img.shape)} (height x width), but '
+                f'{cipher!r} gives multiples of {side}: it has to be '
+                'encrypted, at the size the model was trained with')
 
 
 def _size(shape: Tuple[int, ...]) -> str:

@@ -108,10 +108,9 @@ def side_by_side(images: Sequence[np.ndarray],
             cv2.putText(bar, captions[i], (2, 15), font, 0.42, (30, 30, 30),
                         1, cv2.LINE_AA)
             part = np.vstack([bar, part])
-        if parts:
-            parts.append(np.full((len(part), _GAP, 3), 255, np.uint8))
         parts.append(part)
-    return np.hstack(parts)
+    gap = np.full((len(parts[0]), _GAP, 3), 255, np.uint8)
+    return np.hstack([piece for part in parts for piece in (gap, part)][1:])
 
 
 def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -124,10 +123,7 @@ def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
         np.ndarray: uint8, shape (H, W, 3).
     """
     width = max(row.shape[1] for row in rows)
-    parts = []
-    for row in rows:
-        if parts:
-            parts.append(np.full((_GAP, width, 3), 255, np.uint8))
-        fill = np.full((len(row), width - row.shape[1], 3), 255, np.uint8)
-        parts.append(np.hstack([row, fill]))
-    return np.vstack(parts)
+    gap = np.full((_GAP, width, 3), 255, np.uint8)
+    wide = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)),
+                   constant_values=255) for row in rows]
+    return np.vstack([piece for row in wide for piece in (gap, row)][1:])

@@ -103,7 +103,7 @@ class TestAll:
 
 @pytest.mark.parametrize('kind', [PatchDrop, PatchReshuffle])
 @pytest.mark.parametrize('wrong, message', [
-    (dict(prob=1.5), '`prob`.*1.5'), (dict(prob=True), '`prob`.*True'),
+    (dict(prob=1.5), '`prob`.*1.5'), (dict(prob='half'), '`prob`.*half'),
     (dict(patch_size=0), '`patch_size`.*got 0'),
     (dict(patch_size=8.), '`patch_size`.*8.0')
 ])

@@ -130,8 +130,7 @@ class TestEncryptedColorJitter:
 
     @pytest.mark.parametrize('wrong, error', [
         (dict(brightness=-1), ValueError), (dict(contrast='a'), TypeError),
-        (dict(backend='torch'), ValueError), (dict(keep_grey=1), ValueError),
-        (dict(prob=2), ValueError)])
+        (dict(backend='torch'), ValueError), (dict(prob=2), ValueError)])
     def test_wrong_options(self, wrong, error):
         with pytest.raises(error, match=next(iter(wrong))):
             EncryptedColorJitter(**wrong)

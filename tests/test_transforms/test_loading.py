@@ -343,8 +343,6 @@ def test_a_changed_manifest_is_refused(encrypted, tmp_path):
 def test_unknown_options(value):
     with pytest.raises(ValueError, match=f'`coordinates` {value!r}.*original'):
         LoadEncryptedMeta(coordinates=value)
-    with pytest.raises(TypeError, match='verify'):
-        LoadEncryptedMeta(verify=value)
 
 
 @pytest.mark.parametrize('channels, flag', [(1, 'grayscale'), (4, 'unchanged'),

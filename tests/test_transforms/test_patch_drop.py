@@ -115,7 +115,7 @@ class TestPatchDrop:
         (dict(ratio=-.1), '`ratio`.*-0.1'), (dict(ratio='half'), '`ratio`'),
         (dict(ratio=(.1, .2, .3)), '`ratio`'),
         (dict(fill='gray'), "`fill`.*'gray'"), (dict(fill=()), '`fill`'),
-        (dict(fill=None), '`fill`'), (dict(spare_boxes=1), '`spare_boxes`')
+        (dict(fill=None), '`fill`')
     ])
     def test_wrong_options(self, wrong, message):
         with pytest.raises(ValueError, match=f'PatchDrop: {message}'):

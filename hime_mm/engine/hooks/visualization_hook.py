@@ -16,19 +16,9 @@ from hime_mm.registry import HOOKS
 
 
 def undo_normalization(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
-    """Turn one normalised network input back into a picture.
-
-    Args:
-        image (Tensor): Shape (C, H, W).
-        preprocessor (nn.Module): The data preprocessor that made it; its
-            ``mean``, ``std`` and channel order are read.
-
-    Returns:
-        np.ndarray: uint8, shape (H, W, 3), RGB.
-
-    Raises:
-        PictureError: If it has neither 1 nor 3 channels.
-    """
+    """Turn a normalised network input of shape (C, H, W) back into a picture,
+    RGB of shape (H, W, 3), with the means and channel order of the data
+    preprocessor that made it."""
     image = image.detach().float().cpu()
     mean = getattr(preprocessor, 'mean', None)
     if mean is not None:
@@ -104,7 +94,9 @@ class EncryptedVisualizationHook(Hook):
         self._handle = None
         self._test_index = 0
 
-    def _watch(self, runner: Runner) -> None:
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Watch what the model gets to see."""
+        self._test_index = 0
         if not self.draw:
             return
         model = runner.model
@@ -116,57 +108,31 @@ class EncryptedVisualizationHook(Hook):
         self._preprocessor = model.data_preprocessor
         self._handle = self._preprocessor.register_forward_hook(self._keep)
 
+    before_test_epoch = before_val_epoch
+
     def _keep(self, module: nn.Module, args: tuple, output: dict) -> None:
         # With test-time augmentation the first view stands for all.
         if self._seen is None:
             self._seen = output['inputs']
 
-    def _unwatch(self) -> None:
+    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
+        """Stop watching."""
         if self._handle is not None:
             self._handle.remove()
         self._handle = self._seen = None
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Watch what the model gets to see."""
-        self._watch(runner)
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Watch what the model gets to see."""
-        self._watch(runner)
-        self._test_index = 0
-
-    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
-        """Stop watching."""
-        self._unwatch()
-
-    def after_test_epoch(self, runner: Runner, metrics=None) -> None:
-        """Stop watching."""
-        self._unwatch()
+    after_test_epoch = after_val_epoch
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
                        outputs: Sequence[BaseDataElement]) -> None:
-        """Draw the first image of every ``interval``-th batch.
-
-        Args:
-            runner (:obj:`Runner`): The runner.
-            batch_idx (int): Number of the batch.
-            data_batch (dict): The batch before the data preprocessor.
-            outputs (Sequence[:obj:`BaseDataElement`]): The predictions.
-        """
+        """Draw the first image of every ``interval``-th batch."""
         if self.draw and batch_idx % self.interval == 0:
             self._add('val_img', 0, outputs, runner.iter + batch_idx, None)
         self._seen = None
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
                         outputs: Sequence[BaseDataElement]) -> None:
-        """Draw every image.
-
-        Args:
-            runner (:obj:`Runner`): The runner.
-            batch_idx (int): Number of the batch.
-            data_batch (dict): The batch before the data preprocessor.
-            outputs (Sequence[:obj:`BaseDataElement`]): The predictions.
-        """
+        """Draw every image."""
         if not self.draw:
             return
         for i, sample in enumerate(outputs):
@@ -191,11 +157,8 @@ class EncryptedVisualizationHook(Hook):
         if shape is not None:
             picture = picture[:shape[0], :shape[1]]
         picture = np.ascontiguousarray(picture)
-        common = dict(
-            show=self.show,
-            wait_time=self.wait_time,
-            out_file=out_file,
-            step=step)
+        common = dict(show=self.show, wait_time=self.wait_time,
+                      out_file=out_file, step=step)
         if hasattr(self._visualizer, 'visualize_cls'):
             self._visualizer.visualize_cls(picture, sample, name=name, **common)
             return
@@ -215,9 +178,8 @@ class EncryptedVisualizationHook(Hook):
         if instances is None:
             return sample
         scale = torch.as_tensor(sample.get('scale_factor', (1., 1.)))
-        drawn = InstanceData(
+        sample.pred_instances = InstanceData(
             bboxes=instances.bboxes * scale.to(instances.bboxes).repeat(2),
             scores=instances.scores,
             labels=instances.labels)
-        sample.pred_instances = drawn
         return sample

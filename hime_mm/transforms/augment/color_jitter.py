@@ -70,15 +70,12 @@ class EncryptedColorJitter(EncryptedAugment):
         super().__init__(prob)
         # The other transforms do without MMPretrain.
         from mmpretrain.datasets.transforms import ColorJitter
-        if backend not in BACKENDS:
-            raise ConfigError(f'{self._name}: unknown `backend` {backend!r}, choose from '
-                              f'{BACKENDS}')
-        if keep_grey is not None and not isinstance(keep_grey, bool):
-            raise self._wrong('keep_grey', keep_grey, 'True, False or None')
+        self._check_choice('backend', backend, BACKENDS)
         self._jitter = ColorJitter(brightness, contrast, saturation, hue, backend)
         self._saturate = ColorJitter(saturation=saturation, backend=backend)
         if keep_grey:
-            self._check_hue('`keep_grey` is set')
+            with self._named():
+                self._check_hue('`keep_grey` is set')
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation
@@ -88,38 +85,36 @@ class EncryptedColorJitter(EncryptedAugment):
 
     def _check_hue(self, why: str) -> None:
         if self._jitter.hue is not None:
-            raise ConfigError(f'{self._name}: {why}, and a change of hue would move the means of '
-                              'patches: leave `hue` out')
+            raise ConfigError(f'{why}, and a change of hue would move the means of patches: leave '
+                              '`hue` out')
 
     def _check(self, results: dict) -> bool:
         """Whether mid-grey has to stay in this image."""
         img = results['img']
         if img.ndim != 3 or img.shape[2] != 3:
-            raise ConfigError(
-                f'{self._name} takes images of three channels, got the shape {img.shape}: load '
-                "them with `LoadImageFromFile(color_type='color')`, or leave it out")
+            raise ConfigError('only images of three channels have colours, got the shape '
+                              f"{img.shape}: load them with `LoadImageFromFile(color_type='color')`"
+                              ', or leave this transform out')
         fits = ('uint8', ) if self.backend == 'pillow' else ('uint8', 'float32')
         if img.dtype.name not in fits:
-            raise TypeError(
-                f'{self._name} takes pixels of {" or ".join(fits)} with '
-                f'`backend={self.backend!r}`, got {img.dtype}: convert the images to float32 from '
-                '0 to 255 before, or leave it out')
+            raise TypeError(f'{self._name} takes pixels of {" or ".join(fits)} with '
+                            f'`backend={self.backend!r}`, got {img.dtype}: convert the images to '
+                            'float32 from 0 to 255 before, or leave it out')
         if self.keep_grey is not None:
             return self.keep_grey
         cipher: Optional[Cipher] = results.get('cipher')
         if cipher is None:
-            raise ConfigError(
-                f'{self._name}: the sample has no `cipher`, so whether mid-grey has a meaning is '
-                'unknown: put this transform behind `hime_mm.LoadEncryptedMeta`, or set '
-                '`keep_grey`')
+            raise ConfigError('the sample has no `cipher`, so whether mid-grey has a meaning is '
+                              'unknown: put this transform behind `hime_mm.LoadEncryptedMeta`, or '
+                              'set `keep_grey`')
         if cipher.keeps_grey:
             grey = ', '.join(str(step) for step in cipher.steps if step.keeps_grey)
             self._check_hue(f'the cipher {str(cipher)!r} gives mid-grey a meaning ({grey})')
         return cipher.keeps_grey
 
-    def _augment(self, results: dict, checked: bool) -> None:
+    def _augment(self, results: dict, keeps_grey: bool) -> None:
         img, jitter = results['img'], self._jitter
-        if checked:
+        if keeps_grey:
             factor = 1.
             for bounds in (jitter.brightness, jitter.contrast):
                 if bounds is not None:

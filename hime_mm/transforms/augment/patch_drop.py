@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from numbers import Real
 from typing import Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -10,16 +11,15 @@ from hime_mm.ciphers.steps import drop_patches
 from hime_mm.errors import ConfigError
 from hime_mm.registry import TRANSFORMS
 
-from .base import PatchAugment, is_number
+from .base import PatchAugment
 
 FILLS = ('grey', 'mean')
 
 
 def _numbers(value: Any) -> tuple:
     """One or several numbers; empty if it is anything else."""
-    values = (value, ) if is_number(value) else value
-    fits = isinstance(values, (tuple, list)) and all(map(is_number, values))
-    return tuple(values) if fits else ()
+    values = value if isinstance(value, (tuple, list)) else (value, )
+    return tuple(values) if all(isinstance(one, Real) for one in values) else ()
 
 
 @TRANSFORMS.register_module()
@@ -72,14 +72,12 @@ class PatchDrop(PatchAugment):
                  spare_boxes: bool = True,
                  prob: float = 1.) -> None:
         super().__init__(patch_size, prob)
-        bounds = _numbers(ratio) * (2 if is_number(ratio) else 1)
+        bounds = _numbers(ratio) * (2 if isinstance(ratio, Real) else 1)
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] < 1:
             raise self._wrong('ratio', ratio,
                               'a number, or a range (min, max), at least 0 and below 1')
         if fill not in FILLS if isinstance(fill, str) else not _numbers(fill):
             raise self._wrong('fill', fill, f'one of {FILLS}, a value, or one per channel')
-        if not isinstance(spare_boxes, bool):
-            raise self._wrong('spare_boxes', spare_boxes, 'True or False')
         self.ratio = ratio
         self.fill = fill
         self.spare_boxes = spare_boxes
@@ -99,12 +97,12 @@ class PatchDrop(PatchAugment):
         else:
             value = np.asarray(self.fill, np.float64)
             if value.size not in (1, channels):
-                raise ConfigError(f'{self._name}: `fill` has {value.size} values, but the image '
-                                  f'has {channels} channels')
+                raise ConfigError(f'`fill` has {value.size} values, but the image has {channels} '
+                                  'channels')
             peak = peak_value(img.dtype)
             if integer and not (0 <= value.min() and value.max() <= peak):
-                raise ConfigError(f'{self._name}: `fill` {self.fill!r} is outside the range of '
-                                  f'{img.dtype} pixels, 0 to {peak}')
+                raise ConfigError(f'`fill` {self.fill!r} is outside the range of {img.dtype} '
+                                  f'pixels, 0 to {peak}')
         if integer:
             value = np.floor(value + 0.5)
         return value.astype(img.dtype)

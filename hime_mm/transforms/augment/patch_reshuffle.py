@@ -9,7 +9,7 @@ from hime_mm.ciphers import PatchLayout, draw_permutation, shuffle_patches
 from hime_mm.errors import ConfigError
 from hime_mm.registry import TRANSFORMS
 
-from ..encrypt import MOVED, UNSUPPORTED, move_boxes
+from ..annotations import MASKS, find_unmovable, move_boxes
 from .base import PatchAugment
 
 UNSHUFFLED = ('error', 'keep', 'shuffle')
@@ -67,9 +67,7 @@ class PatchReshuffle(PatchAugment):
                  unshuffled: str = 'error',
                  prob: float = 1.) -> None:
         super().__init__(patch_size, prob)
-        if unshuffled not in UNSHUFFLED:
-            raise ConfigError(f'{self._name}: unknown `unshuffled` {unshuffled!r}, choose from '
-                              f'{UNSHUFFLED}')
+        self._check_choice('unshuffled', unshuffled, UNSHUFFLED)
         self.unshuffled = unshuffled
 
     def _check(self, results: dict) -> Optional[PatchLayout]:
@@ -81,22 +79,15 @@ class PatchReshuffle(PatchAugment):
                 why = ('the patches of this image lie in their places, which a model may use'
                        if results.get('patch_layout') else 'the sample has no `patch_layout`, so '
                        'nothing says that its patches were shuffled')
-                raise ConfigError(
-                    f"{self._name}: {why}. Set `unshuffled='shuffle'` to shuffle them all the "
-                    "same, or `unshuffled='keep'` to leave such images as they are")
-        shape = results['img'].shape[:2]
-        stay = ('gt_masks', 'gt_seg_map', *UNSUPPORTED)
-        for key, value in results.items():
-            # Whatever else looks like the image would stay in its old order.
-            if (key in stay and value is not None) or (
-                    key not in MOVED and isinstance(value, np.ndarray)
-                    and value.shape[:2] == shape):
-                raise ConfigError(f'{self._name} moves patches and cannot move `{key}` with them: '
-                                  'remove it from the pipeline before')
+                raise ConfigError(f"{why}. Set `unshuffled='shuffle'` to shuffle them all the "
+                                  "same, or `unshuffled='keep'` to leave such images as they are")
+        key = find_unmovable(results, MASKS)
+        if key is not None:
+            raise ConfigError(f'cannot move `{key}` with the patches: remove it from the pipeline '
+                              'before')
         return layout
 
-    def _augment(self, results: dict, checked: Optional[PatchLayout]) -> None:
-        layout = checked
+    def _augment(self, results: dict, layout: Optional[PatchLayout]) -> None:
         if layout is None:
             return
         perm = draw_permutation(layout.num_patches, np.random)
@@ -107,11 +98,8 @@ class PatchReshuffle(PatchAugment):
         move_boxes(new, step, self._name)
         new['img'] = shuffle_patches(results['img'], perm, layout.patch_size)
         if results.get('patch_layout') is not None:
-            if layout.permutation is not None:
-                layout = replace(layout, permutation=layout.permutation[perm])
-            elif layout.shuffled:
-                layout = replace(layout, reshuffled=True)
-            else:
-                layout = replace(layout, permutation=perm)
-            new['patch_layout'] = layout
+            # Where it is known: which patches of the original lay there before.
+            before = layout.permutation if layout.shuffled else np.arange(layout.num_patches)
+            new['patch_layout'] = (replace(layout, reshuffled=True) if before is None else
+                                   replace(layout, permutation=before[perm]))
         results.update(new)

@@ -1,0 +1,89 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""How the annotations of a sample follow its image, and which cannot."""
+
+from typing import Optional, Sequence, Tuple
+
+import mmcv
+import numpy as np
+
+from hime_mm.ciphers import PatchLayout
+
+MASKS = ('gt_masks', 'gt_seg_map')
+# Entries that are kept right. A table of boxes may happen to have the image's
+# shape, so these are not searched for further pictures.
+MOVED = (*MASKS, 'img', 'gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags',
+         'proposals', 'homography_matrix')
+# Entries in image coordinates that no transform here knows how to move:
+# passing them on would be wrong, or leak.
+UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
+
+
+def find_unmovable(results: dict, also: Sequence[str] = ()) -> Optional[str]:
+    """The first entry of a sample that cannot follow its image: one of those
+    in image coordinates, or an unknown one that looks like the image."""
+    shape = results['img'].shape[:2]
+    for key, value in results.items():
+        if key in UNSUPPORTED or key in also:
+            if value is not None:
+                return key
+        elif key not in MOVED and isinstance(
+                value, np.ndarray) and value.shape[:2] == shape:
+            return key
+    return None
+
+
+def move_boxes(results: dict, layout: PatchLayout, name: str) -> None:
+    """Move ``gt_bboxes`` and ``proposals`` with their patches.
+
+    The boxes handed in stay as they are; new ones take their place in the
+    sample. Those of a kind that cannot be moved raise a ``TypeError`` in the
+    ``name`` of the transform.
+    """
+    for key in ('gt_bboxes', 'proposals'):
+        boxes = results.get(key)
+        if boxes is None:
+            continue
+        if isinstance(boxes, np.ndarray) and (boxes.size == 0
+                                              or boxes.shape[1:] == (4, )):
+            floating = np.issubdtype(boxes.dtype, np.floating)
+            results[key] = layout.map_boxes(boxes.reshape(-1, 4)).astype(
+                boxes.dtype if floating else np.float32)
+        elif hasattr(boxes, 'tensor') and boxes.box_dim == 4:
+            # The base class's copy, so that the caller's box stays.
+            moved = boxes.clone()
+            mapped = layout.map_boxes(moved.tensor.numpy())
+            moved.tensor = moved.tensor.new_tensor(mapped)
+            results[key] = moved
+        elif hasattr(boxes, 'rescale_') and not layout.shuffled:
+            moved = boxes.clone()
+            moved.rescale_(layout.scale)
+            results[key] = moved
+        else:
+            shape = getattr(boxes, 'shape', None)
+            raise TypeError(f'{name} cannot move `{key}` of type '
+                            f'{type(boxes).__name__} and shape {shape}: it '
+                            'takes arrays of shape (n, 4) or horizontal boxes')
+
+
+def resize_masks(results: dict, layout: PatchLayout, fitted: Tuple[int, int],
+                 pad: bool) -> None:
+    """Give ``gt_masks`` and ``gt_seg_map`` the size of the encrypted image.
+
+    Its height and width were ``fitted`` to whole patches before, by padding
+    or by scaling.
+    """
+    masks, seg_map = (results.get(key) for key in MASKS)
+    if masks is not None:
+        if pad and (masks.height, masks.width) != fitted:
+            masks = masks.pad(fitted)
+        if (masks.height, masks.width) != layout.shape:
+            masks = masks.resize(layout.shape)
+        results['gt_masks'] = masks
+    if seg_map is not None:
+        if pad and seg_map.shape[:2] != fitted:
+            seg_map = mmcv.impad(seg_map, shape=fitted, pad_val=255)
+        for shape in (fitted, layout.shape):
+            if seg_map.shape[:2] != shape:
+                seg_map = mmcv.imresize(
+                    seg_map, shape[::-1], interpolation='nearest')
+        results['gt_seg_map'] = seg_map

@@ -1,0 +1,47 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from hime_mm.ciphers.grid import check_image
+from hime_mm.errors import ConfigError, HimeError
+
+
+class NamedTransform(BaseTransform):
+    """Base class of all transforms of hime_mm; their errors name them."""
+
+    @property
+    def _name(self) -> str:
+        return f'hime_mm.{type(self).__name__}'
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Put the name before the message of an error that comes up inside."""
+        try:
+            yield
+        except HimeError as error:
+            raise type(error)(f'{self._name}: {error}') from None
+
+    def _check_choice(self, option: str, value: Any, choices: Sequence[str]) -> None:
+        if value not in choices:
+            raise ConfigError(f'{self._name}: unknown `{option}` {value!r}, choose from {choices}')
+
+    def _image(self, results: dict, place: str) -> np.ndarray:
+        """The image of a sample: one array of a kind that ciphers take."""
+        img = results.get('img')
+        if img is None:
+            raise KeyError(f'{self._name} found no `img`: put it {place} and before packing')
+        if not isinstance(img, np.ndarray) or img.ndim not in (2, 3):
+            got = (f'an array of shape {img.shape}' if isinstance(img, np.ndarray)
+                   else type(img).__name__)
+            raise TypeError(f'{self._name} takes one image, an array of shape (H, W) or '
+                            f'(H, W, C), got {got}: put it before packing')
+        return check_image(img)
+
+    def __repr__(self) -> str:
+        options = ', '.join(f'{name}={getattr(self, name)!r}'
+                            for name in signature(type(self)).parameters if hasattr(self, name))
+        return f'{type(self).__name__}({options})'

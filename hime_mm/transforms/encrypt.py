@@ -112,9 +112,8 @@ class Encrypt(NamedTransform):
         if self.cipher.shared:
             raise HimeError(
                 f'{self._name}: {self.cipher.shared[0].name!r} draws once for '
-                'all images of a data set, which the pipelines and worker '
-                'processes of a run cannot share. Encrypt the data set with '
-                '`hime encrypt` and load it with `hime_mm.LoadEncryptedMeta`')
+                'all images of a data set: encrypt it with `hime encrypt` and '
+                'load it with `hime_mm.LoadEncryptedMeta`')
         self.box_mode = box_mode
         self.randomness = randomness
         self.keep_permutation = keep_permutation
@@ -126,12 +125,6 @@ class Encrypt(NamedTransform):
 
     def transform(self, results: dict) -> dict:
         """Encrypt one sample.
-
-        Args:
-            results (dict): From the transforms before.
-
-        Returns:
-            dict: The same, encrypted.
 
         Raises:
             KeyError: If there is no ``img``.

@@ -16,15 +16,8 @@ COORDINATES = ('encrypted', 'original')
 
 
 def check_coordinates(manifest: Manifest, coordinates: str) -> None:
-    """Refuse the original's coordinates where nobody here knows them.
-
-    Args:
-        manifest (:obj:`Manifest`): Of the data set.
-        coordinates (str): As :class:`LoadEncryptedMeta`.
-
-    Raises:
-        BoxError: Names the reason and what to do instead.
-    """
+    """Refuse the original's coordinates where nobody here knows them, by a
+    ``BoxError`` with the reason and what to do instead."""
     obstacle = manifest.overview.obstacle
     if coordinates == 'original' and obstacle:
         raise BoxError(
@@ -106,12 +99,6 @@ class LoadEncryptedMeta(NamedTransform):
     def transform(self, results: dict) -> dict:
         """Add the manifest's facts to one sample.
 
-        Args:
-            results (dict): From the loading transforms.
-
-        Returns:
-            dict: The same, with the facts.
-
         Raises:
             KeyError: If there is no ``img``.
             ManifestError: If there is no manifest, or the file is not in it.
@@ -127,9 +114,8 @@ class LoadEncryptedMeta(NamedTransform):
     def _facts(self, results: dict, img: np.ndarray) -> dict:
         if results.get('patch_layout') is not None:
             raise HimeError(
-                'this pipeline has encrypted the image already. For an '
-                'encrypted data set leave `hime_mm.Encrypt` out, for a plain '
-                'one this transform')
+                'this pipeline has encrypted the image already: leave '
+                '`hime_mm.Encrypt` out, or for a plain data set this transform')
         path = results.get('img_path')
         if path is None:
             self._check_bare(img)

@@ -38,12 +38,7 @@ class EncryptedAugment(NamedTransform):
     def transform(self, results: dict) -> dict:
         """Augment one sample, or leave it as it is.
 
-        Args:
-            results (dict): From the transforms before. Arrays in it are
-                replaced, never written to.
-
-        Returns:
-            dict: The same, augmented.
+        Arrays in the sample are replaced, never written to.
 
         Raises:
             KeyError: If there is no ``img``.

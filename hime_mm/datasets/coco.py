@@ -1,21 +1,19 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """COCO annotation files, read and written without pycocotools."""
 
-import json
 import os
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from hime_mm.errors import CocoError
+from hime_mm.images.files import read_json
 
 from .segmentation import uncompressed
 
 #: What is handed over of an annotation; anything else may show the original.
 ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area',
                      'iscrowd', 'segmentation', 'ignore')
-
-
 _LISTS = {
     'categories': ('id', 'name', 'supercategory'),
     'licenses': ('id', 'name', 'url'),
@@ -42,14 +40,7 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
     Raises:
         CocoError: If it cannot be read or is not valid; names the entry.
     """
-    try:
-        with open(path, 'rb') as file:
-            coco = json.load(file)
-    except OSError as error:
-        raise CocoError(f'cannot read the annotation file {path}: '
-                        f'{error.strerror}') from None
-    except (ValueError, RecursionError) as error:
-        raise CocoError(f'{path} is no JSON file: {error}') from None
+    coco = read_json(path, 'annotation file', CocoError)
     _require(isinstance(coco, dict), path, 'it holds no object')
     for key in ('images', 'annotations', 'categories'):
         _require(isinstance(coco.get(key), list), path,
@@ -59,7 +50,7 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
         name: Any = isinstance(image, dict) and image.get('file_name')
         _require(isinstance(name, str) and bool(name), path,
                  f'`images[{i}]` has no `file_name`')
-        _require(_is_id(image.get('id')), path,
+        _require(is_id(image.get('id')), path,
                  f'the `id` of `images[{i}]` ({name}) is no whole number')
         _require(image['id'] not in images, path,
                  f'the image id {image["id"]} occurs twice')
@@ -67,10 +58,10 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
         _require(not os.path.isabs(name) and '..' not in parts, path,
                  f'the file name {name!r} points out of the image folder')
         for side in ('height', 'width'):
-            _require(_is_id(image.get(side, 1)) and image.get(side, 1) > 0,
+            _require(is_id(image.get(side, 1)) and image.get(side, 1) > 0,
                      path, f'the `{side}` of `images[{i}]` ({name}) is no '
                      'positive whole number')
-        _require(_is_id(image.get('license', 0)), path,
+        _require(is_id(image.get('license', 0)), path,
                  f'the `license` of `images[{i}]` ({name}) is no whole '
                  'number')
         images[image['id']] = image
@@ -82,18 +73,18 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
                      f'`{name}[{i}]` is no object of texts and numbers')
     seen = set()
     categories = {c['id'] for c in coco['categories']
-                  if isinstance(c, dict) and _is_id(c.get('id'))}
+                  if isinstance(c, dict) and is_id(c.get('id'))}
     for i, ann in enumerate(coco['annotations']):
         place = f'`annotations[{i}]`'
         _require(isinstance(ann, dict), path, f'{place} is no object')
-        _require(_is_id(ann.get('id')) and ann['id'] not in seen, path,
+        _require(is_id(ann.get('id')) and ann['id'] not in seen, path,
                  f'the `id` of {place} is no whole number or occurs twice')
         seen.add(ann['id'])
-        _require(_is_id(ann.get('image_id')) and ann['image_id'] in images,
+        _require(is_id(ann.get('image_id')) and ann['image_id'] in images,
                  path,
                  f'{place} is of the image {ann.get("image_id")!r}, which is '
                  'not listed')
-        _require(_is_id(ann.get('category_id'))
+        _require(is_id(ann.get('category_id'))
                  and ann['category_id'] in categories, path,
                  f'{place} has the category {ann.get("category_id")!r}, which '
                  'is not listed')
@@ -112,7 +103,8 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
     return coco
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Whether a value may be an id: a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -131,13 +123,13 @@ def _is_segmentation(value: Any, image: dict) -> bool:
         return False
     counts, size = value.get('counts'), value.get('size')
     if not isinstance(size, list) or len(size) != 2 or not all(
-            _is_id(side) and side == image.get(name, side)
+            is_id(side) and side == image.get(name, side)
             for side, name in zip(size, ('height', 'width'))):
         return False
     if isinstance(counts, str):
         counts = uncompressed(counts) if counts.isascii() else None
     return (isinstance(counts, list)
-            and all(_is_id(run) and run >= 0 for run in counts)
+            and all(is_id(run) and run >= 0 for run in counts)
             and sum(counts) == size[0] * size[1] > 0)
 
 
@@ -162,7 +154,7 @@ def group_annotations(coco: dict) -> Dict[int, List[dict]]:
 def encrypted_annotation(ann: dict, box: List[float],
                          scale: Tuple[float, float], cut: bool,
                          segmentation: Any) -> dict:
-    """An annotation as it is handed over.
+    """An annotation as it is handed over, with fields of COCO's format only.
 
     Args:
         ann (dict): Of the original.
@@ -171,9 +163,6 @@ def encrypted_annotation(ann: dict, box: List[float],
         cut (bool): Whether the box was cut, so that its own area counts.
         segmentation (list | dict, optional): In encrypted coordinates; None
             leaves it out.
-
-    Returns:
-        dict: With fields of COCO's format only.
     """
     new = {k: ann[k] for k in ANNOTATION_FIELDS if k in ann}
     new['bbox'] = box
@@ -208,30 +197,19 @@ def dropped_fields(coco: dict, segmentation: bool) -> List[str]:
 
 def encrypted_coco(coco: dict, images: List[dict], annotations: List[dict],
                    licenses: bool, description: str) -> dict:
-    """A COCO file as it is handed over.
-
-    Args:
-        coco (dict): Of the originals.
-        images (list[dict]): Of the encrypted images.
-        annotations (list[dict]): In encrypted coordinates.
-        licenses (bool): Keep the licences, and which image has which.
-        description (str): For ``info``; the rest of it is dropped.
-
-    Returns:
-        dict: The content of the new file.
-    """
-    new: Dict[str, Any] = dict(info=dict(description=description))
+    """A COCO file as it is handed over: the original's lists, images and
+    annotations of the encrypted ones, and of ``info`` a description only."""
     lists = {
         name: [{k: entry[k] for k in known if k in entry}
                for entry in coco.get(name) or ()]
         for name, known in _LISTS.items()
     }
-    if licenses:
-        new['licenses'] = lists['licenses']
-    else:
+    if not licenses:
         for image in images:
             image.pop('license', None)
-    new.update(
-        images=images, annotations=annotations,
+    return dict(
+        info=dict(description=description),
+        **(dict(licenses=lists['licenses']) if licenses else {}),
+        images=images,
+        annotations=annotations,
         categories=lists['categories'])
-    return new

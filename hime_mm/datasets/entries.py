@@ -35,27 +35,18 @@ class FileEntry:
 
     def to_dict(self) -> dict:
         """As plain lists, strings and numbers."""
-        return dict(
-            path=self.path,
-            sha256=self.sha256,
-            size=self.size,
-            shape=list(self.shape),
-            channels=self.channels,
-            ori_shape=list(self.ori_shape),
-            scale=list(self.scale))
+        return {name: list(value) if isinstance(value, tuple) else value
+                for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, state: dict) -> 'FileEntry':
         """The inverse of :meth:`to_dict`."""
+        (h, w), (ori_h, ori_w), (x, y) = (
+            state[name] for name in ('shape', 'ori_shape', 'scale'))
         return cls(
-            path=str(state['path']),
-            sha256=str(state['sha256']),
-            size=int(state['size']),
-            shape=(int(state['shape'][0]), int(state['shape'][1])),
-            channels=int(state['channels']),
-            ori_shape=(int(state['ori_shape'][0]),
-                       int(state['ori_shape'][1])),
-            scale=(float(state['scale'][0]), float(state['scale'][1])))
+            str(state['path']), str(state['sha256']), int(state['size']),
+            (int(h), int(w)), int(state['channels']),
+            (int(ori_h), int(ori_w)), (float(x), float(y)))
 
 
 class CompactFiles:
@@ -97,11 +88,6 @@ class CompactFiles:
         if at == len(self) or self._names[at] != name:
             return None
         row = self._rows[at]
-        return FileEntry(
-            path=path,
-            sha256=row['sha256'].tobytes().hex(),
-            size=int(row['size']),
-            shape=tuple(row['shape'].tolist()),
-            channels=int(row['channels']),
-            ori_shape=tuple(row['ori_shape'].tolist()),
-            scale=tuple(row['scale'].tolist()))
+        facts = {name: row[name].tolist() for name in row.dtype.names[2:]}
+        return FileEntry.from_dict(
+            dict(facts, path=path, sha256=row['sha256'].tobytes().hex()))

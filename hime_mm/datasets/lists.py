@@ -24,10 +24,6 @@ def read_list(src: str, path: str, numbers: Dict[str, int]
     Returns:
         tuple: The folder that names are relative to, and of each line the
         number of its picture and what stands behind the name.
-
-    Raises:
-        ListError: If the list cannot be read, or a picture is not there;
-            names the line.
     """
     try:
         with open(os.path.join(src, path), encoding='utf-8') as file:
@@ -70,16 +66,10 @@ def _find(line: str, folder: str,
 
 def write_list(folder: str, rows: Sequence[Tuple[int, str]],
                files: Callable[[int], Sequence[str]]) -> str:
-    """The same list of encrypted files.
+    """The text of the same list, with a line for each encrypted file.
 
-    Args:
-        folder (str): That names are relative to.
-        rows (Sequence[tuple[int, str]]): From :func:`read_list`.
-        files (Callable): Gives the encrypted files of a picture, none where
-            it could not be encrypted.
-
-    Returns:
-        str: The text, a line for each file.
+    ``folder`` and ``rows`` are :func:`read_list`'s; ``files`` gives those of
+    a picture, none where it could not be encrypted.
     """
     return ''.join(
         f'{os.path.relpath(path, folder or ".")}{rest}\n'.replace(os.sep, '/')

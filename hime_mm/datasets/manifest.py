@@ -5,20 +5,21 @@
 """
 
 import hmac
-import json
 import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from hime_mm.ciphers import Cipher, ImageSource, Key, PatchLayout
+from hime_mm.ciphers import Cipher, Key, PatchLayout
 from hime_mm.errors import InvalidKey, ManifestError
+from hime_mm.images.files import read_json
 from hime_mm.images.recipe import Recipe
 
 from .entries import CompactFiles, FileEntry
 from .writing import (FORMAT_NAME, FORMAT_VERSION, MANIFEST_NAME, checksum,
                       manifest_mac)
+
 
 class Manifest:
     """The manifest of an encrypted data set.
@@ -40,9 +41,9 @@ class Manifest:
         if state.get('format_version') != FORMAT_VERSION:
             raise ManifestError(
                 f'{place} has the format version '
-                f'{state.get("format_version")!r}, but this release of '
-                f'hime_mm reads version {FORMAT_VERSION}: use the release '
-                f'that wrote it ({state.get("tool_version")})')
+                f'{state.get("format_version")!r}, this release reads version '
+                f'{FORMAT_VERSION}: use the release of hime_mm that wrote it '
+                f'({state.get("tool_version")})')
         if not isinstance(state.get('files'), list):
             raise ManifestError(f'{place} is damaged: it has no list of files')
         if state.get('checksum') != checksum(state):
@@ -90,15 +91,7 @@ class Manifest:
         path = Path(path)
         if path.is_dir():
             path = path / MANIFEST_NAME
-        try:
-            state = json.loads(path.read_bytes())
-        except OSError as error:
-            raise ManifestError(f'cannot read the manifest {path}: '
-                                f'{error.strerror}') from None
-        except ValueError as error:
-            raise ManifestError(
-                f'the manifest {path} is damaged: {error}') from None
-        return cls(state, path.parent)
+        return cls(read_json(path, 'manifest', ManifestError), path.parent)
 
     @property
     def recipe(self) -> Recipe:
@@ -140,30 +133,18 @@ class Manifest:
             ManifestError: If the file is not part of the data set.
         """
         found = self.files.get(path)
-        if found is None:
-            # By folders as they are written first: `resolve` asks the disk.
-            for root, full in ((os.path.abspath(self.root),
-                                os.path.abspath(path)),
-                               (os.path.realpath(self.root),
-                                os.path.realpath(path))):
-                relative = os.path.relpath(full, root).replace(os.sep, '/')
-                found = self.files.get(relative)
-                if found is not None:
-                    break
+        # By folders as they are written first: `realpath` asks the disk.
+        for full in (os.path.abspath, os.path.realpath):
+            if found is None:
+                relative = os.path.relpath(full(path), full(self.root))
+                found = self.files.get(relative.replace(os.sep, '/'))
         if found is None:
             raise ManifestError(f'{path} is not in the manifest '
                                 f'{self.root / MANIFEST_NAME}')
         return found
 
     def layout(self, entry: FileEntry) -> PatchLayout:
-        """The public layout of an image.
-
-        Args:
-            entry (FileEntry): From :meth:`entry`.
-
-        Returns:
-            PatchLayout: Without the permutation.
-        """
+        """The public layout of an image, without the permutation."""
         return self._placed(self.cipher.plan(self._plain_shape(entry)), entry)
 
     def _placed(self, layout: PatchLayout, entry: FileEntry) -> PatchLayout:
@@ -174,37 +155,20 @@ class Manifest:
             cropped=self.cropped)
 
     def secret_layout(self, entry: FileEntry, key: Key) -> PatchLayout:
-        """The layout of an image for the key holder.
-
-        Args:
-            entry (FileEntry): From :meth:`entry`.
-            key (Key): The key; see :meth:`check_key`.
-
-        Returns:
-            PatchLayout: With the permutation, where patches were moved.
-        """
+        """The layout of an image for the key holder, with the permutation
+        where patches were moved; see :meth:`check_key` before."""
         drawn = self.draw(entry, key)
         return self._placed(
             self.cipher.secret_layout(self._plain_shape(entry), drawn), entry)
 
     def draw(self, entry: FileEntry, key: Key) -> list:
-        """What the image was encrypted with, derived from the key again.
-
-        Args:
-            entry (FileEntry): From :meth:`entry`.
-            key (Key): The key; see :meth:`check_key`.
-
-        Returns:
-            list: As :meth:`hime_mm.ciphers.Cipher.draw` gives it.
-        """
+        """What the image was encrypted with, derived from the key again, as
+        :meth:`hime_mm.ciphers.Cipher.draw` gives it."""
         shape: Tuple[int, ...] = self._plain_shape(entry)
         if entry.channels != 1:
             shape = (*shape, entry.channels)
-        return self.cipher.draw(shape, self.source(entry, key))
-
-    def source(self, entry: FileEntry, key: Key) -> ImageSource:
-        """The randomness of an image under a key."""
-        return key.source(self.dataset_id, entry.path)
+        return self.cipher.draw(
+            shape, key.source(self.dataset_id, entry.path))
 
     def _plain_shape(self, entry: FileEntry) -> Tuple[int, int]:
         side = self.cipher.encrypted_patch_size
@@ -214,15 +178,11 @@ class Manifest:
     def check_key(self, key: Key) -> None:
         """Refuse a key that the data set was not encrypted with.
 
-        Args:
-            key (Key): The key.
-
         Raises:
             InvalidKey: If it is another one, or there was none.
             ManifestError: If the manifest was changed by someone without the
                 key.
         """
-        place = self.root / MANIFEST_NAME
         if self.key_id is None:
             raise InvalidKey(
                 f'{self.root} was encrypted without a key: nothing was kept '
@@ -236,18 +196,12 @@ class Manifest:
                              self.state['checksum']).encode(),
                 str(self.state.get('mac')).encode()):
             raise ManifestError(
-                f'{place} was changed by someone without the key: its '
-                'authentication code does not fit')
+                f'{self.root / MANIFEST_NAME} was changed by someone without '
+                'the key: its authentication code does not fit')
 
 
 def find_manifest(path: Any) -> Path:
-    """The manifest of the data set that a file or folder is part of.
-
-    Args:
-        path (str | Path): Of the data set.
-
-    Returns:
-        Path: Of the nearest ``hime.json`` above it.
+    """The nearest ``hime.json`` above a file or folder of a data set.
 
     Raises:
         ManifestError: If there is none.

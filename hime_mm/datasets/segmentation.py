@@ -19,9 +19,6 @@ def decode_rle(counts: Any, shape: Tuple[int, int]) -> np.ndarray:
 
     Returns:
         np.ndarray: uint8 of this shape, 0 or 1.
-
-    Raises:
-        CocoError: If the runs do not fill the mask.
     """
     runs = uncompressed(counts) if isinstance(counts, str) else counts
     values = np.arange(len(runs)) % 2
@@ -56,16 +53,8 @@ def uncompressed(text: str) -> List[int]:
 
 
 def compress_rle(runs: Sequence[int]) -> str:
-    """Run lengths as COCO's compressed string.
-
-    The inverse of what :func:`decode_rle` reads.
-
-    Args:
-        runs (Sequence[int]): Run lengths down the columns, zeros first.
-
-    Returns:
-        str: What pycocotools takes as ``counts``.
-    """
+    """Run lengths as COCO's compressed string, the inverse of
+    :func:`uncompressed`."""
     text = []
     for i, value in enumerate(runs):
         if i > 2:
@@ -81,14 +70,8 @@ def compress_rle(runs: Sequence[int]) -> str:
 
 
 def encode_rle(mask: np.ndarray) -> dict:
-    """The inverse of :func:`decode_rle`, as uncompressed run lengths.
-
-    Args:
-        mask (np.ndarray): uint8 of shape (H, W), 0 or 1.
-
-    Returns:
-        dict: The keys ``counts`` and ``size``.
-    """
+    """The inverse of :func:`decode_rle`: the keys ``counts``, as numbers, and
+    ``size`` of a uint8 mask of shape (H, W)."""
     flat = np.concatenate([[0], mask.T.ravel(), [1 - mask[-1, -1]]])
     ends = np.flatnonzero(flat[1:] != flat[:-1])
     counts = np.diff(np.concatenate([[0], ends]))
@@ -97,16 +80,8 @@ def encode_rle(mask: np.ndarray) -> dict:
 
 def scale_segmentation(segmentation: Any, scale: Tuple[float, float],
                        shape: Tuple[int, int]) -> Any:
-    """A segmentation in the coordinates of a scaled (and padded) image.
-
-    Args:
-        segmentation (list | dict): Polygons or run lengths.
-        scale (tuple[float, float]): New pixels per old pixel, (x, y).
-        shape (tuple[int, int]): Height and width of the new image.
-
-    Returns:
-        list | dict: Of the same kind; run lengths are resampled.
-    """
+    """Polygons or run lengths in the coordinates of a scaled (and padded)
+    image, of this many new pixels per old pixel, (x, y), height and width."""
     if isinstance(segmentation, dict):
         mask = decode_rle(segmentation['counts'], tuple(segmentation['size']))
         size = (min(round(mask.shape[1] * scale[0]), shape[1]),

@@ -54,19 +54,14 @@ def write_manifest(root: Any,
                    key: Optional[Key] = None) -> None:
     """Write ``hime.json``, as a whole or not at all.
 
-    The rows are read once and not kept.
-
     Args:
         root (str | Path): The folder of the data set.
         head (dict): All keys but ``format``, ``format_version``, ``files``
             and the seals.
         rows (Iterable[dict]): Of all files, each as
-            :meth:`FileEntry.to_dict`.
+            :meth:`FileEntry.to_dict`; read once and not kept.
         key (Key, optional): To authenticate the manifest with. Defaults to
             None.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     head = dict(format=FORMAT_NAME, format_version=FORMAT_VERSION, **head)
     digest = hashlib.sha256()
@@ -86,5 +81,6 @@ def write_manifest(root: Any,
             digest.update(part)
         seals = dict(checksum=digest.hexdigest())
         if key is not None:
-            seals['mac'] = manifest_mac(key, head['dataset_id'], seals['checksum'])
+            seals['mac'] = manifest_mac(
+                key, head['dataset_id'], seals['checksum'])
         file.write(f'\n  ],\n{json.dumps(seals, indent=2)[2:]}\n'.encode())

@@ -13,7 +13,7 @@ from hime_mm.errors import HimeError
 from .settings import check_settings, setting
 
 # Luma of BGR pixels (ITU-R BT.601).
-_LUMA = np.array([0.114, 0.587, 0.299])
+_LUMA = np.array([0.114, 0.587, 0.299], np.float32)
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class Augment:
                                            <= 1):
                 raise HimeError('`crop` is a range of shares of the area, '
                                 f'0 < low <= high <= 1, got {self.crop}')
-            low, high = self.crop
-            object.__setattr__(self, 'crop', (float(low), float(high)))
+            object.__setattr__(self, 'crop', tuple(map(float, self.crop)))
 
     def __bool__(self) -> bool:
         return bool(self.flip or self.crop or self.jitter)
@@ -59,26 +58,16 @@ class Augment:
     def apply(self, img: np.ndarray, boxes: np.ndarray, aspect: float,
               stream: RandomSource
               ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Augment a picture and its boxes.
+        """Augment a picture and its boxes, float64 of shape (n, 4).
 
-        Args:
-            img (np.ndarray): Shape (H, W) or (H, W, C).
-            boxes (np.ndarray): float64 of shape (n, 4).
-            aspect (float): Width over height of the result that a crop goes
-                into.
-            stream (RandomSource): Source of randomness, None is the
-                operating system.
-
-        Returns:
-            tuple: The picture, the boxes that remain, cut to the picture, and
-            their indices.
+        A crop goes into a result of this width over height. Gives the
+        picture, the boxes that remain, cut to it, and their indices.
         """
         kept = np.arange(len(boxes))
         if self.crop is not None:
             x, y, w, h = self._window(img.shape[:2], aspect, stream)
             img = img[y:y + h, x:x + w]
-            boxes = boxes - [x, y, x, y]
-            boxes = np.clip(boxes, 0, [w, h, w, h])
+            boxes = np.clip(boxes - [x, y, x, y], 0, [w, h, w, h])
             inside = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
             boxes, kept = boxes[inside], kept[inside]
         if self.flip and draw_uniform(1, stream)[0] < self.flip:
@@ -116,7 +105,7 @@ class Augment:
         out = img.astype(np.float32) * bright
         out = out.mean() + (out - out.mean()) * contrast
         if img.ndim == 3 and img.shape[2] >= 3:
-            grey = (out[..., :3] @ _LUMA.astype(np.float32))[..., None]
+            grey = (out[..., :3] @ _LUMA)[..., None]
             out[..., :3] = grey + (out[..., :3] - grey) * colour
             # Alpha is no colour.
             out[..., 3:] = img[..., 3:]
@@ -125,15 +114,6 @@ class Augment:
 
 
 def draw_uniform(num: int, stream: RandomSource) -> np.ndarray:
-    """Draw uniform numbers, 53 bits of a 64-bit word each.
-
-    Args:
-        num (int): How many.
-        stream (RandomSource): Where the words come from. None is the
-            operating system.
-
-    Returns:
-        np.ndarray: float64, shape (num, ), from [0, 1).
-    """
+    """Uniform float64 numbers from [0, 1), 53 bits of a 64-bit word each."""
     words = np.frombuffer(draw_bytes(8 * num, stream), '<u8')
     return (words >> np.uint64(11)) * 2.**-53

@@ -30,6 +30,18 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff',
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
 
 
+@contextmanager
+def opencv_errors(what: str,
+                  kind: Type[PictureError] = PictureError) -> Iterator[None]:
+    """What OpenCV throws for one picture, as an error about that picture."""
+    try:
+        yield
+    except cv2.error as error:
+        raise kind(f'OpenCV cannot {what}: {error.err}') from None
+    except MemoryError:
+        raise kind(f'the memory is too small to {what}') from None
+
+
 def decode_image(data: bytes, color_type: str = 'color') -> np.ndarray:
     """Decode a picture as MMCV's loading does, but refuse half a file.
 
@@ -53,7 +65,7 @@ def decode_image(data: bytes, color_type: str = 'color') -> np.ndarray:
         raise UnreadableImage('the JPEG file is truncated')
     if data[:4] == b'\x89PNG' and b'IEND' not in data[-1024:]:
         raise UnreadableImage('the PNG file is truncated')
-    with _opencv('decode it', UnreadableImage):
+    with opencv_errors('decode it', UnreadableImage):
         img = cv2.imdecode(
             np.frombuffer(data, np.uint8), COLOR_TYPES[color_type])
     if img is None:
@@ -82,14 +94,8 @@ def _is_whole_jpeg(data: bytes) -> bool:
 def read_bytes(path: str) -> bytes:
     """All of a picture's file.
 
-    Args:
-        path (str): The file.
-
-    Returns:
-        bytes: Its content.
-
     Raises:
-        UnreadableImage: If it cannot be read, or has an impossible name.
+        UnreadableImage: If it cannot be read; the reason names no file.
     """
     try:
         with open(path, 'rb') as file:
@@ -112,15 +118,7 @@ def read_image(path: str, color_type: str = 'color') -> np.ndarray:
 
 
 def check_encoding(fmt: str, compression: Optional[int]) -> None:
-    """Refuse an unknown file format or compression level.
-
-    Args:
-        fmt (str): ``'png'`` or ``'webp'``.
-        compression (int, optional): For PNG, 0 (large) to 9 (small).
-
-    Raises:
-        HimeError: Names what is wrong.
-    """
+    """Refuse an unknown file format or compression level."""
     if fmt not in FORMATS:
         raise HimeError(f'unknown image format {fmt!r}, choose from '
                         f'{FORMATS}; others would lose pixels')
@@ -162,7 +160,7 @@ def encode_image(img: np.ndarray,
         raise PictureError(f'{fmt!r} cannot hold {img.dtype} pixels of shape '
                            f'{img.shape} without loss' +
                            (": use 'png'" if fmt == 'webp' else ''))
-    with _opencv(f'write {fmt!r}', PictureError):
+    with opencv_errors(f'write {fmt!r}'):
         done, data = cv2.imencode(f'.{fmt}', img, params)
     if not done:
         raise PictureError(f'OpenCV cannot write {fmt!r}')
@@ -172,26 +170,10 @@ def encode_image(img: np.ndarray,
 def as_loaded(img: np.ndarray, color_type: str) -> np.ndarray:
     """The pixels that loading this picture from a file would give.
 
-    Args:
-        img (np.ndarray): Shape (H, W) or (H, W, C), uint8 or uint16.
-        color_type (str): One of :data:`COLOR_TYPES`.
-
-    Returns:
-        np.ndarray: The same array where that changes nothing.
+    The same array, uint8 or uint16, where that changes nothing.
     """
     colour = img.ndim == 3 and img.shape[2] == 3
     if color_type == 'unchanged' or (img.dtype == np.uint8 and (
             img.ndim == 2 if color_type == 'grayscale' else colour)):
         return img[..., 0] if img.ndim == 3 and img.shape[2] == 1 else img
     return decode_image(encode_image(img), color_type)
-
-
-@contextmanager
-def _opencv(what: str, kind: Type[PictureError]) -> Iterator[None]:
-    """What OpenCV throws for one picture, as an error about that picture."""
-    try:
-        yield
-    except cv2.error as error:
-        raise kind(f'OpenCV cannot {what}: {error.err}') from None
-    except MemoryError:
-        raise kind(f'the memory is too small to {what}') from None

@@ -1,11 +1,14 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Files that are there as a whole or not at all."""
+"""Files: written as a whole or not at all, hashed, read as JSON."""
 
 import hashlib
+import json
 import os
 import tempfile
 from contextlib import contextmanager
-from typing import BinaryIO, Iterator, Union
+from typing import Any, BinaryIO, Iterator, Type, Union
+
+from hime_mm.errors import HimeError
 
 #: How the names of unfinished files begin and end.
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = '.hime-', '.part'
@@ -37,33 +40,38 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
             if sync:
                 os.fsync(file.fileno())
         # `mkstemp` makes files for their owner only.
-        os.chmod(temporary, 0o666 & ~_umask())
+        mask = os.umask(0o022)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-def write_atomic(path: str,
-                 data: Union[bytes, str],
+def write_atomic(path: str, data: Union[bytes, str],
                  sync: bool = True) -> None:
-    """Write all of a file at once, see :func:`atomic_file`.
-
-    Args:
-        path (str): Where to.
-        data (bytes | str): The content, a string as UTF-8.
-        sync (bool): Wait until it is on the disk. Defaults to True.
+    """Write all of a file at once, a string as UTF-8; see :func:`atomic_file`.
     """
     with atomic_file(path, sync) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def remove_leftovers(folder: str) -> None:
-    """Delete files below a folder that a killed run had begun.
+def read_json(path: Any, what: str, kind: Type[HimeError]) -> Any:
+    """The content of a JSON file; what is wrong with it as an error."""
+    try:
+        with open(path, 'rb') as file:
+            return json.load(file)
+    except OSError as error:
+        raise kind(
+            f'cannot read the {what} {path}: {error.strerror}') from None
+    except (ValueError, RecursionError) as error:
+        raise kind(f'the {what} {path} is no JSON file, or damaged: '
+                   f'{error}') from None
 
-    Args:
-        folder (str): The folder.
-    """
+
+def remove_leftovers(folder: str) -> None:
+    """Delete files below a folder that a killed run had begun."""
     for inside, _, names in os.walk(folder):
         for name in names:
             if name.startswith(TEMPORARY_PREFIX) and name.endswith(
@@ -72,25 +80,9 @@ def remove_leftovers(folder: str) -> None:
 
 
 def file_sha256(path: str) -> str:
-    """SHA-256 of a file in lower-case hexadecimal.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        str: 64 digits.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
+    """SHA-256 of a file in lower-case hexadecimal."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -106,22 +106,20 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        for name in ('resize', 'center_crop'):
+        for name, num in (('resize', 2), ('center_crop', 2),
+                          ('short_side', None)):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _sizes(name, value, 2))
-        if self.short_side is not None:
-            object.__setattr__(self, 'short_side',
-                               _sizes('short_side', self.short_side))
-        if not np.isfinite(self.pad_val).all():
-            raise HimeError(f'`pad_val` must be finite, got {self.pad_val}')
+                object.__setattr__(self, name, _sizes(name, value, num))
         if isinstance(self.pad_val, (list, tuple)):
             object.__setattr__(self, 'pad_val', tuple(self.pad_val))
-        if self.resize is not None and self.short_side is not None:
+        if not np.isfinite(self.pad_val).all():
+            raise HimeError(f'`pad_val` must be finite, got {self.pad_val}')
+        if self.resize and self.short_side:
             raise HimeError('give `resize` or `short_side`, not both')
-        if self.keep_ratio and self.resize is None:
+        if self.keep_ratio and not self.resize:
             raise HimeError('`keep_ratio` needs `resize`')
-        if self.max_side is not None and self.short_side is None:
+        if self.max_side and not self.short_side:
             raise HimeError('`max_side` needs `short_side`')
 
     def to_dict(self) -> dict:
@@ -146,17 +144,10 @@ class Preprocess:
         Raises:
             HimeError: If there is an unknown key.
         """
-        state = dict(state)
         augment = state.get('augment')
-        names = set(augment) if isinstance(augment, dict) else set()
-        unknown = (set(state) - {item.name for item in fields(cls)}
-                   | names - {item.name for item in fields(Augment)})
-        if unknown:
-            raise HimeError(f'unknown preprocessing {sorted(unknown)}: use '
-                            'the release of hime_mm that wrote it')
-        if isinstance(augment, dict):
-            state['augment'] = Augment(**augment)
-        return cls(**state)
+        if isinstance(augment, Mapping):
+            state = {**state, 'augment': _built(Augment, augment)}
+        return _built(cls, state)
 
     @property
     def random(self) -> bool:
@@ -175,12 +166,8 @@ class Preprocess:
         return bool(self.augment) or self.center_crop is not None
 
     def fixed(self) -> 'Preprocess':
-        """The same with nothing drawn, as for inference.
-
-        Returns:
-            Preprocess: Without augmentation, and of several short sides with
-            the last one.
-        """
+        """The same with nothing drawn, as for inference: without augmentation,
+        and of several short sides with the last one."""
         return replace(
             self, augment=Augment(), short_side=self._sides[-1:] or None)
 
@@ -189,18 +176,7 @@ class Preprocess:
                 patch_size: int,
                 boxes: Any = None,
                 stream: RandomSource = None) -> Prepared:
-        """Augment and size a picture and its boxes.
-
-        Args:
-            img (np.ndarray): Shape (H, W) or (H, W, C), uint8 or uint16.
-            patch_size (int): Side of a patch in pixels.
-            boxes (array-like, optional): Shape (n, 4), (x1, y1, x2, y2) in
-                pixels. Defaults to None.
-            stream (RandomSource): Source of the randomness. Defaults to None,
-                the operating system.
-
-        Returns:
-            Prepared: The picture, its geometry and its boxes.
+        """Augment and size a picture and its boxes, as :func:`seal` does.
 
         Raises:
             PictureError: If the picture is too small for the centre crop, or
@@ -260,6 +236,14 @@ class Preprocess:
         return (max(int(h * factor + 0.5), 1), max(int(w * factor + 0.5), 1))
 
 
+def _built(kind: Any, state: Mapping) -> Any:
+    unknown = set(state) - {item.name for item in fields(kind)}
+    if unknown:
+        raise HimeError(f'unknown preprocessing {sorted(unknown)}: use the '
+                        'release of hime_mm that wrote it')
+    return kind(**state)
+
+
 def _cropped(img: np.ndarray, w: int, h: int) -> np.ndarray:
     if img.shape[0] < h or img.shape[1] < w:
         raise PictureError(
@@ -270,7 +254,7 @@ def _cropped(img: np.ndarray, w: int, h: int) -> np.ndarray:
     return np.ascontiguousarray(img[y:y + h, x:x + w])
 
 
-def _sizes(name: str, value: Any, num: Optional[int] = None) -> Tuple[int, ...]:
+def _sizes(name: str, value: Any, num: Optional[int]) -> Tuple[int, ...]:
     """Positive whole numbers, as many as asked for."""
     sizes = tuple(value) if isinstance(value, Sequence) else (value, )
     fits = all(

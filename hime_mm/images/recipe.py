@@ -57,22 +57,20 @@ class Recipe:
     def __post_init__(self) -> None:
         check_encoding(self.fmt, self.compression)
         check_settings(self)
+        self.cipher.check_fit(self.preprocess.fit)
         color_type = self.preprocess.color_type
         if self.fmt == 'webp' and color_type not in (
                 'color', 'color_ignore_orientation'):
-            raise EncryptionError(
-                "'webp' stores three channels of 8 bits: it does not go with "
-                f'the color type {color_type!r}, use PNG')
-        self.cipher.check_fit(self.preprocess.fit)
+            raise EncryptionError("'webp' stores three channels of 8 bits, "
+                                  f'not {color_type!r}: use PNG')
         if self.one_way and self.cipher.shared:
             raise EncryptionError(
                 f'the cipher {str(self.cipher)!r} has a permutation that all '
                 'images share, so it needs a key')
         if self.views > 1 and not self.random:
             raise EncryptionError(
-                f'all {self.views} views of a picture would be equal: the '
-                f'cipher {str(self.cipher)!r} draws no randomness, and there '
-                'is no augmentation')
+                f'all {self.views} views of a picture would be equal: nothing '
+                f'is random in {str(self.cipher)!r} without augmentation')
 
     @classmethod
     def build(cls,
@@ -90,9 +88,6 @@ class Recipe:
             preprocess (Preprocess | dict, optional): None only fits sizes to
                 the patches. Defaults to None.
             **settings: The other fields of a recipe.
-
-        Returns:
-            Recipe: The recipe.
         """
         if not isinstance(preprocess, Preprocess):
             preprocess = Preprocess.from_dict(preprocess or {})
@@ -105,9 +100,6 @@ class Recipe:
 
     def check(self, key: Optional[Key]) -> None:
         """Refuse a run that lacks its key, or was given one too many.
-
-        Args:
-            key (Key, optional): The owner's key.
 
         Raises:
             EncryptionError: If randomness is needed and there is neither a
@@ -133,14 +125,8 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, state: Mapping) -> 'Recipe':
-        """The recipe of a manifest's head.
-
-        Args:
-            state (dict): With the keys of :meth:`to_dict`, and ``mode``.
-
-        Returns:
-            Recipe: The recipe.
-        """
+        """The recipe of a manifest's head, with the keys of :meth:`to_dict`
+        and ``mode``."""
         image_format = state['image_format']
         return cls.build(
             state['cipher'],

@@ -8,6 +8,8 @@ import numpy as np
 
 from hime_mm.errors import PictureError
 
+from .codec import opencv_errors
+
 #: Names of ``mmcv.imresize``.
 INTERPOLATIONS = {
     'nearest': cv2.INTER_NEAREST,
@@ -22,27 +24,15 @@ FITS = ('resize', 'pad', 'error')
 def resize_image(img: np.ndarray,
                  shape: Tuple[int, int],
                  interpolation: str = 'bilinear') -> np.ndarray:
-    """Resize as ``mmcv.imresize`` with OpenCV does.
-
-    Args:
-        img (np.ndarray): Shape (H, W) or (H, W, C).
-        shape (tuple[int, int]): New height and width.
-        interpolation (str): One of :data:`INTERPOLATIONS`. Defaults to
-            'bilinear'.
-
-    Returns:
-        np.ndarray: Of the new size, same dtype and channels.
+    """Resize to a height and width as ``mmcv.imresize`` with OpenCV does.
 
     Raises:
         PictureError: If OpenCV cannot resize it.
     """
-    try:
+    with opencv_errors(f'resize an image of shape {img.shape} to '
+                       f'{shape[0]}x{shape[1]} (height x width)'):
         resized = cv2.resize(
             img, shape[::-1], interpolation=INTERPOLATIONS[interpolation])
-    except cv2.error as error:
-        raise PictureError(
-            f'OpenCV cannot resize an image of shape {img.shape} to '
-            f'{shape[0]}x{shape[1]} (height x width): {error.err}') from None
     # OpenCV drops a channel axis of length one.
     return resized.reshape(*shape, *img.shape[2:])
 

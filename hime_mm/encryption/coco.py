@@ -31,29 +31,16 @@ class _File(NamedTuple):
 class CocoSource:
     """Pictures with COCO annotation files.
 
-    Args:
-        src (str): Folder that holds images and annotations.
-        names (str): See :class:`~hime_mm.images.Recipe`.
-        annotations (Sequence[str], optional): See
-            :func:`~hime_mm.encryption.run.encrypt_coco`, as all others.
-        images (Sequence[str], optional): The folders of their images.
-        licenses (bool): Hand over the licences.
-        segmentation (bool): Hand over segmentations.
-
-    Raises:
-        CocoError: If an annotation file is not valid.
-        EncryptionError: If a file or folder is missing.
+    Its arguments are those of :func:`~hime_mm.encryption.run.encrypt_coco`,
+    and the ``names`` of its recipe.
     """
 
     kind = 'coco'
 
-    def __init__(self,
-                 src: str,
-                 names: str,
-                 annotations: Optional[Sequence[str]] = None,
-                 images: Optional[Sequence[str]] = None,
-                 licenses: bool = True,
-                 segmentation: bool = False) -> None:
+    def __init__(self, src: str, names: str,
+                 annotations: Optional[Sequence[str]],
+                 images: Optional[Sequence[str]], licenses: bool,
+                 segmentation: bool) -> None:
         self.options = dict(licenses=licenses, segmentation=segmentation)
         self.files: List[_File] = []
         self.items: List[Item] = []
@@ -74,8 +61,8 @@ class CocoSource:
             self._digests.append(
                 hashlib.sha256(Path(path).read_bytes()).hexdigest())
         if not self.items:
-            raise EncryptionError('the annotation files of '
-                                  f'{src} list no image')
+            raise EncryptionError(
+                f'the annotation files of {src} list no image')
 
     def _place(self, path: str, folder: str, image: dict,
                groups: Dict[int, List[dict]], names: str) -> Tuple[int, int]:
@@ -201,24 +188,17 @@ def _pairs(src: str, annotations: Optional[Sequence[str]],
                 'annotation files')
         annotations = [f'annotations/{path.name}' for path in found]
     if images is None:
-        images = []
-        for ann_file in annotations:
-            stem = Path(ann_file).stem
-            folder = stem.split('_', 1)[-1]
-            if not Path(src, folder).is_dir():
-                raise EncryptionError(
-                    f'{ann_file} would belong to the folder {folder}, '
-                    f'which {src} does not have: name the image folders')
-            images.append(folder)
+        images = [Path(path).stem.split('_', 1)[-1] for path in annotations]
     if len(images) != len(annotations):
         raise EncryptionError(
             f'{len(annotations)} annotation files, but {len(images)} '
             'image folders: give one folder for each file')
-    annotations = [path_inside(src, path) for path in annotations]
-    images = [path_inside(src, path) for path in images]
-    for folder in images:
+    pairs = [(path_inside(src, path), path_inside(src, folder))
+             for path, folder in zip(annotations, images)]
+    for path, folder in pairs:
         if not Path(src, folder).is_dir():
-            raise EncryptionError(f'{src} has no folder {folder}')
-    if len(set(annotations)) != len(annotations):
+            raise EncryptionError(f'{src} has no folder {folder} for {path}: '
+                                  'name the image folders')
+    if len({path for path, _ in pairs}) != len(pairs):
         raise EncryptionError('an annotation file is named twice')
-    return list(zip(annotations, images))
+    return pairs

@@ -2,7 +2,9 @@
 """Undo the encryption of a data set, where its cipher allows."""
 
 import os
-from typing import List, NamedTuple, Optional
+from itertools import takewhile
+from operator import attrgetter
+from typing import NamedTuple, Optional
 
 from hime_mm.ciphers import Key
 from hime_mm.datasets.entries import FileEntry
@@ -77,11 +79,8 @@ def decrypt_dataset(path: str,
     """
     manifest = Manifest.load(path)
     cipher = manifest.cipher
-    undone: List[str] = []
-    for step in reversed(cipher.steps):
-        if not step.invertible:
-            break
-        undone.append(str(step))
+    undone = [str(step) for step in takewhile(attrgetter('invertible'),
+                                              reversed(cipher.steps))]
     if not undone or (not cipher.invertible and not partial):
         lost = ', '.join(str(s) for s in cipher.steps if not s.invertible)
         raise EncryptionError(
@@ -90,11 +89,10 @@ def decrypt_dataset(path: str,
             (f'; what comes after it ({", ".join(undone)}) can be undone: ask '
              'for a partial decryption' if undone else ''))
     if key is None:
-        manifest_key = manifest.key_id
         raise EncryptionError(
             f'{path} was encrypted one-way: nobody can undo it'
-            if manifest_key is None else
-            f'{path} needs the key {manifest_key}')
+            if manifest.key_id is None else
+            f'{path} needs the key {manifest.key_id}')
     manifest.check_key(key)
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise EncryptionError(f'{out} is not empty: choose a new folder')
@@ -102,12 +100,8 @@ def decrypt_dataset(path: str,
             os.path.realpath(manifest.root) + os.sep):
         raise EncryptionError(f'{out} lies in {path}: the plain pictures must '
                               'not be handed over with the encrypted ones')
-    report = Report(files=len(manifest.files))
     entries = list(manifest.files.values())
     manifest.files = {}  # no worker needs a copy of them
-    report.problems += for_all(_decrypt_entry,
-                               _Decryption(manifest, out, partial), key,
-                               entries, workers,
-                               'decrypt' if progress else None)
-    report.problems.sort()
-    return report
+    problems = for_all(_decrypt_entry, _Decryption(manifest, out, partial),
+                       key, entries, workers, 'decrypt' if progress else None)
+    return Report(files=len(entries), problems=sorted(problems))

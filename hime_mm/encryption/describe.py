@@ -5,30 +5,24 @@ from hime_mm.datasets.manifest import Manifest
 
 
 def describe_dataset(manifest: Manifest) -> str:
-    """What an owner or an engineer wants to know of a data set.
-
-    Args:
-        manifest (Manifest): Its manifest.
-
-    Returns:
-        str: Some lines for people to read.
-    """
+    """What an owner or an engineer wants to know of a data set, in lines for
+    people to read."""
     state, cipher = manifest.state, manifest.cipher
     counts = state['counts']
     sizes = {entry.shape for entry in manifest.files.values()}
     heights = sorted(h for h, _ in sizes) or [0]
     widths = sorted(w for _, w in sizes) or [0]
     side = cipher.encrypted_patch_size
-    modes = dict(
-        keyed=f'with the key {manifest.key_id}',
-        keyless='without a key: the cipher draws no randomness'
-        if manifest.key_id is None else f'with the key {manifest.key_id}')
+    how = f'with the key {manifest.key_id}'
+    if manifest.key_id is None:
+        how = ('without a key: the cipher draws no randomness'
+               if state['mode'] == 'keyless' else
+               'one-way: nothing was kept that could undo it')
     lines = [
         f'data set     {manifest.root}, id {manifest.dataset_id}, '
         f'{state["kind"]}, by hime_mm {state["tool_version"]}',
         f'cipher       {cipher}, patches of {cipher.patch_size} pixels',
-        'encrypted    ' + modes.get(
-            state['mode'], 'one-way: nothing was kept that could undo it'),
+        f'encrypted    {how}',
         f'images       {counts["images"]} pictures, {counts["files"]} files '
         f'({state["views"]} per picture), {counts["bytes"] / 1e6:.1f} MB, '
         f'{state["image_format"]["format"]}',

@@ -20,15 +20,8 @@ from .source import path_inside, relative_files
 class FolderSource:
     """A tree of pictures; folders keep their names, the classes' names.
 
-    Args:
-        src (str): Folder that holds the pictures, at any depth.
-        names (str): See :class:`~hime_mm.images.Recipe`.
-        lists (Sequence[str]): Text files of names and labels, relative to
-            ``src``.
-
-    Raises:
-        EncryptionError: If there are no pictures.
-        ListError: If a list cannot be followed.
+    Its arguments are those of :func:`~hime_mm.encryption.run.encrypt_folder`,
+    and the ``names`` of its recipe.
     """
 
     kind = 'folder'
@@ -53,11 +46,8 @@ class FolderSource:
             raise EncryptionError(
                 f'no pictures in {src}: looked for '
                 f'{", ".join(EXTENSIONS)} in it and its folders')
-        self.lists: List[Tuple[str, str, List[Tuple[int, str]]]] = []
-        if lists:
-            index = {item.source: i for i, item in enumerate(self.items)}
-            for path in lists:
-                self.lists.append((path, *read_list(src, path, index)))
+        index = {item.source: i for i, item in enumerate(self.items)}
+        self.lists = [(path, *read_list(src, path, index)) for path in lists]
 
     @property
     def texts(self) -> List[Tuple[str, str]]:

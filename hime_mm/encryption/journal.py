@@ -4,7 +4,7 @@
 import json
 import os
 from array import array
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Callable, Iterator, Optional
 
 from hime_mm.errors import EncryptionError
@@ -17,7 +17,8 @@ WORK_NAME = '.hime-work'
 class Journal:
     """What is finished, one line per picture, on disk.
 
-    Only where a line starts is held in memory.
+    Only where a line starts is held in memory. Its length is the number of
+    pictures that it tells of.
     """
 
     def __init__(self, path: str, num: int) -> None:
@@ -25,15 +26,10 @@ class Journal:
         self._start = array('q', [-1] * num)
 
     def open(self, header: dict, check: Callable[[dict], None]) -> dict:
-        """Start a journal, or go on with the one that is there.
+        """Start a journal, or go on with the one that is there; its header.
 
-        Args:
-            header (dict): Of a new journal.
-            check (Callable): Gets the header, and raises where it is of
-                another run; nothing is changed then.
-
-        Returns:
-            dict: The header, the old one where there is one.
+        ``check`` raises where the header is of another run; nothing is
+        changed then.
         """
         if not os.path.exists(self.path):
             write_atomic(self.path, json.dumps(header) + '\n')
@@ -67,6 +63,9 @@ class Journal:
                 self._file.truncate()
                 return
 
+    def __len__(self) -> int:
+        return sum(start >= 0 for start in self._start)
+
     def __getitem__(self, i: int) -> Optional[dict]:
         if self._start[i] < 0:
             return None
@@ -81,10 +80,8 @@ class Journal:
         self._start[i] = start
 
     def close(self) -> None:
-        try:
+        with suppress(OSError):  # a full disk: the lost line is done again
             self._file.close()
-        except OSError:
-            pass  # a full disk: the lost line is done again
 
 
 @contextmanager

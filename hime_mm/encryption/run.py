@@ -9,7 +9,7 @@ import shutil
 import time
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Generator, Optional, Sequence
 
 from tqdm import tqdm
 
@@ -25,7 +25,7 @@ from hime_mm.version import __version__
 from .coco import CocoSource
 from .engines import run_tasks
 from .folder import FolderSource
-from .job import Job, Summary, add_counts
+from .job import Item, Job, Summary, add_counts
 from .journal import WORK_NAME, Journal, locked
 from .resume import check_same, finished_summary
 from .source import Source, check_targets
@@ -147,25 +147,20 @@ def _job(src: str, out: str, recipe: Recipe, key: Optional[Key],
         raise InvalidKey('a key was given as the id of the data set, which '
                          'is handed over: make a new key if others may have '
                          'seen this one')
-    _check_folders(src, out)
-    return Job(src, out, recipe, dataset_id or '')
-
-
-def _check_folders(src: str, out: str) -> None:
     if not os.path.isdir(src):
         raise EncryptionError(f'there is no folder {src}')
-    one, other = os.path.realpath(src), os.path.realpath(out)
-    if one == other or other.startswith(one + os.sep) or one.startswith(
-            other + os.sep):
+    one, other = (os.path.join(os.path.realpath(p), '') for p in (src, out))
+    if one.startswith(other) or other.startswith(one):
         raise EncryptionError(
             f'{out} and {src} lie in each other: the plain pictures must not '
             'be handed over with the encrypted ones')
+    return Job(src, out, recipe, dataset_id or '')
 
 
 def _run(source: Source, job: Job, key: Optional[Key], workers: int,
          progress: bool) -> Summary:
     start = time.monotonic()
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+    if not isinstance(workers, int) or workers < 1:
         raise EncryptionError('`workers` must be a positive whole number, got '
                               f'{workers!r}')
     mode = 'keyed'
@@ -189,121 +184,99 @@ def _run(source: Source, job: Job, key: Optional[Key], workers: int,
             try:
                 summary = finished_summary(job, head, source, journal.path)
                 if summary is None:
-                    run = _Run(source, job, key, journal, head)
-                    summary = run.go_on(workers, progress)
+                    summary = _go_on(source, job, key, journal, head, workers,
+                                     progress)
                     # What is missing can be repaired, and then it goes on.
                     if summary.complete:
                         os.unlink(journal.path)
             finally:
                 if not os.path.exists(journal.path):
                     shutil.rmtree(work, ignore_errors=True)
-    elif os.path.exists(work):  # killed while it deleted this
+    else:  # killed while it deleted this
         shutil.rmtree(work, ignore_errors=True)
     summary.seconds = time.monotonic() - start
     return summary
 
 
-class _Run:
-    """One run, from its journal to its manifest."""
+def _go_on(source: Source, job: Job, key: Optional[Key], journal: Journal,
+           head: dict, workers: int, progress: bool) -> Summary:
+    """Begin a data set, or go on where the last run was."""
+    digest = hashlib.sha256()
+    for text in source.digest():
+        # Names of files need not be UTF-8.
+        digest.update(text.encode(errors='surrogateescape') + b'\0')
+    # Which pictures these are is not said in what is handed over.
+    header = dict(head, sources=digest.hexdigest())
+    old = journal.open(
+        dict(header, dataset_id=job.dataset_id or secrets.token_hex(8)),
+        lambda old: check_same(job, old, header))
+    job = replace(job, dataset_id=old['dataset_id'])
+    summary = Summary(job.out, job.dataset_id, len(source.items))
+    source.report(summary)
+    try:
+        remove_leftovers(job.out)
+        tasks = ((item, journal[i]) for i, item in enumerate(source.items))
+        outcomes = run_tasks(encrypt_item, job, key, tasks, workers)
+        _encrypt(source.items, outcomes, journal, summary, progress)
+        _finish(source, job, key, journal, head, summary)
+    except WorkerDied:
+        raise
+    except OSError as error:
+        where = f': {error.filename}' if error.filename else ''
+        raise OSError(
+            error.errno or errno.EIO,
+            f'{error.strerror or error}{where} in {job.out}; {len(journal)} '
+            f'of {summary.images} pictures are finished and stay: mend it and '
+            'start again') from None
+    finally:
+        journal.close()
+    return summary
 
-    def __init__(self, source: Source, job: Job, key: Optional[Key],
-                 journal: Journal, head: dict) -> None:
-        self.source, self.job, self.key = source, job, key
-        self.journal, self.head = journal, head
 
-    def go_on(self, workers: int, progress: bool) -> Summary:
-        """Begin a data set, or go on where the last run was."""
-        digest = hashlib.sha256()
-        for text in self.source.digest():
-            # Names of files need not be UTF-8.
-            digest.update(text.encode(errors='surrogateescape') + b'\0')
-        # Which pictures these are is not said in what is handed over.
-        header = dict(self.head, sources=digest.hexdigest())
-        asked = self.job.dataset_id
-        old = self.journal.open(
-            dict(header, dataset_id=asked or secrets.token_hex(8)),
-            lambda old: check_same(self.job.out, old, header, asked))
-        try:
-            remove_leftovers(self.job.out)
-            self.job = replace(self.job, dataset_id=old['dataset_id'])
-            summary = Summary(self.job.out, self.job.dataset_id,
-                              len(self.source.items))
-            self.source.report(summary)
-            self._encrypt(summary, workers, progress)
-            try:
-                self._finish(summary)
-            except OSError as error:
-                raise OSError(
-                    error.errno, f'{error.strerror} in {self.job.out}, with '
-                    'all pictures finished: mend it and start again'
-                ) from None
-        finally:
-            self.journal.close()
-        return summary
-
-    def _encrypt(self, summary: Summary, workers: int,
-                 progress: bool) -> None:
-        """Encrypt what the journal does not hold yet."""
-        items, done = self.source.items, 0
-        tasks = ((item, self.journal[i]) for i, item in enumerate(items))
-        outcomes = run_tasks(encrypt_item, self.job, self.key, tasks, workers)
-        bar = tqdm(
-            total=len(items), desc='encrypt', unit='image',
-            disable=not progress, smoothing=0.1)
-        try:
-            with bar, closing(outcomes):
-                for i, outcome in outcomes:
-                    if outcome.pop('reused', False):
-                        summary.reused += 1
-                    else:
-                        self.journal.append(i, outcome)
-                    if 'error' in outcome:
-                        summary.skipped.append(
-                            (items[i].source, outcome['error']))
-                        bar.set_postfix(skipped=len(summary.skipped))
-                    bar.update()
-                    done += 1
-        except WorkerDied:
-            raise
-        except OSError as error:
-            where = f': {error.filename}' if error.filename else ''
-            raise OSError(
-                error.errno or errno.EIO,
-                f'{error.strerror or error}{where} in {self.job.out}; {done} '
-                f'of {len(items)} pictures are finished and stay: mend it and '
-                'start again') from None
-
-    def _finish(self, summary: Summary) -> None:
-        """Write the texts, then the manifest: it is there when all else is."""
-        job, journal = self.job, self.journal
-        size, missing = 0, []
-        for i, item in enumerate(self.source.items):
-            outcome = journal[i]
-            assert outcome is not None  # all are done
+def _encrypt(items: Sequence[Item], outcomes: Generator, journal: Journal,
+             summary: Summary, progress: bool) -> None:
+    """Write down what comes of each picture."""
+    with tqdm(total=len(items), desc='encrypt', unit='image',
+              disable=not progress, smoothing=0.1) as bar, closing(outcomes):
+        for i, outcome in outcomes:
+            if outcome.pop('reused', False):
+                summary.reused += 1
+            else:
+                journal.append(i, outcome)
             if 'error' in outcome:
-                missing.append(
-                    dict(path=job.target(item, 0), reason=outcome['error']))
-                continue
-            summary.files += len(outcome['rows'])
-            size += sum(row['size'] for row in outcome['rows'])
-            add_counts(summary.clipped, outcome.get('clipped', {}))
-        summary.skipped.sort()
-        head = dict(
-            self.head,
-            dataset_id=job.dataset_id,
-            counts=dict(
-                images=summary.images,
-                files=summary.files,
-                bytes=size,
-                skipped=len(missing)),
-            clipped={k: list(v) for k, v in summary.clipped.items()},
-            skipped=missing,
-            annotations=self.source.write(job, journal.__getitem__, summary))
-        if hasattr(os, 'sync'):
-            os.sync()  # images were not waited for one by one
+                summary.skipped.append((items[i].source, outcome['error']))
+                bar.set_postfix(skipped=len(summary.skipped))
+            bar.update()
+    summary.skipped.sort()
 
-        def rows() -> Iterator[dict]:
-            for i in range(len(self.source.items)):
-                yield from (journal[i] or {}).get('rows', ())
 
-        write_manifest(job.out, head, rows(), self.key)
+def _finish(source: Source, job: Job, key: Optional[Key], journal: Journal,
+            head: dict, summary: Summary) -> None:
+    """Write the texts, then the manifest: it is there when all else is."""
+    size, missing = 0, []
+    for i, item in enumerate(source.items):
+        outcome = journal[i]
+        assert outcome is not None  # all are done
+        if 'error' in outcome:
+            missing.append(
+                dict(path=job.target(item, 0), reason=outcome['error']))
+            continue
+        summary.files += len(outcome['rows'])
+        size += sum(row['size'] for row in outcome['rows'])
+        add_counts(summary.clipped, outcome.get('clipped', {}))
+    head = dict(
+        head,
+        dataset_id=job.dataset_id,
+        counts=dict(
+            images=summary.images,
+            files=summary.files,
+            bytes=size,
+            skipped=len(missing)),
+        clipped={k: list(v) for k, v in summary.clipped.items()},
+        skipped=missing,
+        annotations=source.write(job, journal.__getitem__, summary))
+    if hasattr(os, 'sync'):
+        os.sync()  # images were not waited for one by one
+    rows = (row for i in range(summary.images)
+            for row in (journal[i] or {}).get('rows', ()))
+    write_manifest(job.out, head, rows, key)

@@ -56,21 +56,12 @@ class Source(Protocol):
 
 
 def relative_files(src: str,
-                    inside: str = '',
-                    above: Tuple[str, ...] = ()) -> Iterator[str]:
-    """All files below a folder, sorted, hidden ones left out.
+                   inside: str = '',
+                   above: Tuple[str, ...] = ()) -> Iterator[str]:
+    """All files below a folder, relative to it, sorted, without hidden ones.
 
-    Args:
-        src (str): The folder.
-        inside (str): Begin with this folder in it. Defaults to '', all.
-        above (tuple[str]): Real paths of the folders above, so that links
-            which lead back are left out. Defaults to ().
-
-    Yields:
-        str: A path relative to ``src``.
-
-    Raises:
-        EncryptionError: If a folder cannot be listed.
+    ``inside`` is where in it to begin, ``above`` the real paths of the
+    folders above, so that links which lead back are left out.
     """
     here = os.path.join(src, inside)
     real = os.path.realpath(here)
@@ -98,18 +89,8 @@ def relative_files(src: str,
 
 
 def path_inside(src: str, path: str) -> str:
-    """A path relative to the source, with forward slashes.
-
-    Args:
-        src (str): The source folder.
-        path (str): The path as it was given.
-
-    Returns:
-        str: The same path.
-
-    Raises:
-        EncryptionError: If it leads out of the source.
-    """
+    """A path relative to the source, with forward slashes; refuses one that
+    leads out of it."""
     if os.path.isabs(path) or '..' in Path(path).parts:
         raise EncryptionError(f'{path} is not inside {src}: give paths '
                               'relative to it')
@@ -117,15 +98,7 @@ def path_inside(src: str, path: str) -> str:
 
 
 def check_targets(job: Job, source: Source) -> None:
-    """Refuse two things that would be written to one place.
-
-    Args:
-        job (Job): The run.
-        source (Source): The data set.
-
-    Raises:
-        EncryptionError: Names both.
-    """
+    """Refuse two things that would be written to one place, naming both."""
     seen: Dict[str, str] = {}
     folders: Set[str] = set()
 

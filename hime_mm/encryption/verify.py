@@ -22,34 +22,27 @@ from hime_mm.images.files import file_sha256
 from .engines import run_tasks
 from .journal import WORK_NAME
 
+_CHANGED = 'it was changed: its SHA-256 is not the one in the manifest'
+
 
 def read_entry(root: str, entry: FileEntry) -> np.ndarray:
-    """Read an encrypted file and compare it with the manifest.
-
-    Args:
-        root (str): Folder of the data set.
-        entry (FileEntry): What the manifest says of the file.
-
-    Returns:
-        np.ndarray: Its pixels, shape (H, W) or (H, W, C).
+    """Pixels of an encrypted file, shape (H, W) or (H, W, C).
 
     Raises:
-        UnreadableImage: If the file is missing or not what was written.
+        UnreadableImage: If the file is missing or not what the manifest says.
     """
     data = read_bytes(os.path.join(root, entry.path))
     if len(data) != entry.size:
         raise UnreadableImage(f'it has {len(data)} bytes, {entry.size} were '
                               'written: it is truncated or was changed')
     if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise UnreadableImage('it was changed: its SHA-256 is not the one in '
-                              'the manifest')
+        raise UnreadableImage(_CHANGED)
     img = decode_image(data, 'unchanged')
     channels = 1 if img.ndim == 2 else img.shape[2]
     if img.shape[:2] != entry.shape or channels != entry.channels:
         raise UnreadableImage(
-            f'it is {img.shape[0]}x{img.shape[1]} with {channels} channels, '
-            f'the manifest says {entry.shape[0]}x{entry.shape[1]} with '
-            f'{entry.channels}')
+            'it is {}x{} with {} channels, the manifest says {}x{} with {}'
+            .format(*img.shape[:2], channels, *entry.shape, entry.channels))
     return img
 
 
@@ -88,24 +81,14 @@ def _verify_entry(root: str, key: Optional[Key],
 def for_all(function: Callable, context: Any, key: Optional[Key],
             entries: Sequence[FileEntry], workers: int,
             title: Optional[str]) -> Iterator[Tuple[str, str]]:
-    """Call a function with each entry of a manifest, behind a progress bar.
-
-    Args:
-        function (Callable): Gives what is wrong with an entry, None for
-            nothing; see :func:`~hime_mm.encryption.engines.run_tasks`, as of
-            the others.
-        title (str, optional): Of the progress bar; None shows none.
-
-    Yields:
-        tuple[str, str]: Path of an entry, and what is wrong with it.
-    """
-    with tqdm(
-            total=len(entries), desc=title, unit='image',
-            disable=title is None) as bar:
-        for i, problem in run_tasks(function, context, key, entries, workers):
-            if problem is not None:
-                yield entries[i].path, problem
-            bar.update()
+    """Have `run_tasks` call a function with each entry, behind a progress bar
+    if that has a title; the path of each with which something is wrong, and
+    what the function said of it."""
+    for i, problem in tqdm(
+            run_tasks(function, context, key, entries, workers), title,
+            len(entries), unit='image', disable=title is None):
+        if problem is not None:
+            yield entries[i].path, problem
 
 
 def verify_dataset(path: str,
@@ -163,7 +146,7 @@ def _verify_annotations(manifest: Manifest, row: dict) -> Optional[str]:
     except OSError as error:
         return error.strerror
     if digest != row['sha256']:
-        return ('it was changed: its SHA-256 is not the one in the manifest')
+        return _CHANGED
     if row['kind'] != 'coco':
         return None
     coco = coco_format.load_coco(str(path))

@@ -33,9 +33,6 @@ def encrypt_item(job: Job, key: Optional[Key],
         dict: What the journal is to hold: ``rows`` of the manifest,
         ``boxes``, ``clipped`` and the ``source``'s stamp; or why it is left
         out, as ``error``.
-
-    Raises:
-        OSError: If a file cannot be written; going on is of no use then.
     """
     item, done = task
     stamp = _stamp(job, item)
@@ -48,7 +45,12 @@ def encrypt_item(job: Job, key: Optional[Key],
         img = read_image(
             os.path.join(job.src, item.source),
             job.recipe.preprocess.color_type)
-        _check_shape(img, item)
+        if item.shape not in (None, img.shape[:2]):
+            raise PictureError(
+                f'it is {img.shape[0]}x{img.shape[1]} (height x width), but '
+                'the annotations say {}x{}; if the sides are swapped, an EXIF '
+                'orientation may be the reason: try the color type '
+                "'color_ignore_orientation'".format(*item.shape))
         views = [
             _encrypt_view(job, key, item, img, path)
             for path in job.targets(item)
@@ -71,24 +73,14 @@ def encrypt_item(job: Job, key: Optional[Key],
     return outcome
 
 
-def _check_shape(img: np.ndarray, item: Item) -> None:
-    if item.shape is not None and img.shape[:2] != item.shape:
-        raise PictureError(
-            f'it is {img.shape[0]}x{img.shape[1]} (height x width), but '
-            f'the annotations say {item.shape[0]}x{item.shape[1]}; if the '
-            'sides are swapped, an EXIF orientation may be the reason: '
-            "try the color type 'color_ignore_orientation'")
-
-
 def _encrypt_view(job: Job, key: Optional[Key], item: Item, img: np.ndarray,
                   path: str) -> Tuple[dict, dict, dict]:
     """Encrypt and write one view: its row, its boxes and what was clipped."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise PictureError(
-            'its name is not UTF-8: rename it, or replace the names by ids '
-            "(names='ids')") from None
+        raise PictureError('its name is not UTF-8: rename it, or replace the '
+                           "names by ids (names='ids')") from None
     source = None if key is None else key.source(job.dataset_id, path)
     sealed = seal(img, job.recipe, source, item.boxes)
     data = encode_image(sealed.img, job.recipe.fmt, job.recipe.compression)

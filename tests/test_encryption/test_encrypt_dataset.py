@@ -1107,6 +1107,18 @@ class TestUnreadable:
         assert tree(out) == tree(tmp_path / 'new')
         assert not (out / '.hime-work').exists()
 
+    @pytest.mark.parametrize('names', ['keep', 'ids'])
+    @pytest.mark.parametrize('name', ['a\0b.jpg', 'a\ud800b.jpg'])
+    def test_name_that_no_file_can_have(self, own_src, tmp_path, name, names):
+        edit_json(own_src / 'annotations/instances_val2017.json',
+                  lambda c: c['images'][1].update(file_name=name))
+        for reused in (0, 3):
+            summary = coco(own_src, tmp_path / 'out', names=names)
+            (path, reason), = summary.skipped
+            assert path == f'val2017/{name}' and summary.files == 3
+            assert summary.reused == reused
+            assert 'its name is impossible' in reason
+
     def test_all(self, own_src, tmp_path):
         for path in (own_src / 'val2017').iterdir():
             path.write_bytes(b'')
@@ -1441,6 +1453,18 @@ class TestWorkers:
         for workers in (1, 2):
             with pytest.raises(TypeError, match='pow'):
                 list(run_tasks(pow, 1, None, [1, 2], workers))
+
+    @pytest.mark.parametrize('bug', [ZeroDivisionError, ValueError])
+    def test_bug_is_no_reason_to_leave_a_picture_out(self, coco_src, tmp_path,
+                                                     monkeypatch, bug):
+        def broken(*args):
+            raise bug('not the picture')
+
+        monkeypatch.setattr(worker, 'seal', broken)
+        with pytest.raises(bug, match='^not the picture$') as error:
+            coco(coco_src, tmp_path / 'out', workers=1)
+        assert type(error.value) is bug
+        assert not (tmp_path / 'out' / 'hime.json').exists()
 
     def test_every_task_once_in_any_order(self):
         for workers in (1, 2):

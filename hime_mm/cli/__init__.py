@@ -17,7 +17,7 @@ _PLACES = {
     'decrypt': 'hime_mm.cli.datasets:decrypt',
     'verify': 'hime_mm.cli.datasets:verify',
     'info': 'hime_mm.cli.datasets:info',
-    'boxes': 'hime_mm.cli.boxes:boxes',
+    'boxes': 'hime_mm.cli.datasets:boxes',
     'doctor': 'hime_mm.cli.doctor:doctor',
 }
 

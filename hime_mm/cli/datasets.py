@@ -1,9 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""What is done with an encrypted data set: decrypt, verify, info."""
+"""What is done with an encrypted data set: decrypt, verify, info, boxes."""
 
 import json
 import sys
-from typing import Any, Optional
+from typing import Any
 
 import click
 
@@ -11,10 +11,11 @@ from hime_mm.datasets.manifest import Manifest
 from hime_mm.encryption.decrypt import decrypt_dataset
 from hime_mm.encryption.describe import describe_dataset
 from hime_mm.encryption.verify import verify_dataset
+from hime_mm.mapping.results import map_coco_results
 
 from .group import FAILED
-from .keys import key_options, read_key
-from .options import available_cpus, show_problems, work_options
+from .keys import KeyPlace, key_options
+from .options import show_problems, work_options
 
 
 @click.command()
@@ -24,12 +25,9 @@ from .options import available_cpus, show_problems, work_options
 @click.option('--partial', is_flag=True,
               help='Where a step deletes data, undo those after it.')
 @work_options
-def decrypt(data: str, out: str, key_file: Any, key_env: Any, key_fd: Any,
-            partial: bool, workers: Optional[int], quiet: bool) -> None:
+def decrypt(data: str, out: str, key: KeyPlace, **options: Any) -> None:
     """Undo the encryption of DATA into OUT, where its cipher allows."""
-    report = decrypt_dataset(
-        data, out, read_key(key_file, key_env, key_fd, required=False),
-        partial, workers or available_cpus(), not quiet)
+    report = decrypt_dataset(data, out, key.read(), **options)
     click.echo(f'{report.files - len(report.problems)} of {report.files} '
                f'files decrypted to {out}')
     show_problems(report.problems, 'missing')
@@ -41,19 +39,16 @@ def decrypt(data: str, out: str, key_file: Any, key_env: Any, key_fd: Any,
 @click.argument('data', type=click.Path(exists=True))
 @key_options
 @work_options
-def verify(data: str, key_file: Any, key_env: Any, key_fd: Any,
-           workers: Optional[int], quiet: bool) -> None:
+def verify(data: str, key: KeyPlace, **options: Any) -> None:
     """Compare all files of DATA with its manifest.
 
     With the key the manifest itself is authenticated; without it, only
     changes by accident are found there.
     """
-    key = read_key(key_file, key_env, key_fd, required=False)
-    if (key_file, key_env, key_fd) == (None, None, None):
-        if Manifest.load(data).key_id is None:
-            key = None  # that of the environment belongs to other data
-    report = verify_dataset(data, key, workers or available_cpus(),
-                            not quiet)
+    found = key.read()
+    if not key.named and Manifest.load(data).key_id is None:
+        found = None  # that of the environment belongs to other data
+    report = verify_dataset(data, found, **options)
     for note in report.notes:
         click.echo(note)
     show_problems(report.problems, 'wrong')
@@ -76,3 +71,46 @@ def info(data: str, as_json: bool) -> None:
     click.echo(
         json.dumps(manifest.state, indent=2) if as_json else
         describe_dataset(manifest))
+
+
+@click.command()
+@click.argument('results', type=click.Path(exists=True, dir_okay=False))
+@click.argument('out', type=click.Path(dir_okay=False))
+@click.option('--data', required=True, metavar='FOLDER',
+              type=click.Path(exists=True),
+              help='The encrypted data set that the results are of.')
+@click.option('--annotations', metavar='FILE',
+              help='Annotation file that the results were made with.  '
+              '[default: all those of the data set]')
+@key_options
+@click.option('--nms', type=click.FloatRange(0, 1), metavar='IOU',
+              help='Of two boxes of one class that overlap more than this, '
+              'leave out the one with the lower score; 1 keeps all.  '
+              '[default: 0.6 where patches were moved, else 1]')
+@click.option('--clip/--no-clip', default=True,
+              help='Cut boxes to the original picture.  [default: clip]')
+@click.option('--force', is_flag=True, help='Replace OUT if it is there.')
+@click.option('-q', '--quiet', is_flag=True, help='No progress bar.')
+def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool,
+          **options: Any) -> None:
+    """Map detections on encrypted pictures to the originals.
+
+    RESULTS is a COCO results file in pixels of the encrypted pictures, as
+    MMDetection's CocoMetric writes it; OUT gets the same in pixels of the
+    originals, for evaluation with the original annotations. The key is needed
+    where patches were moved.
+    """
+    manifest = Manifest.load(data)
+    # Another data set's key in the environment is no error where none counts.
+    asked = manifest.cipher.shuffles or key.named
+    summary = map_coco_results(
+        results, out, manifest, progress=not quiet, **options,
+        key=key.read(manifest.key_id is not None) if asked else None)
+    click.echo(f'{summary.results} boxes of {summary.images} images mapped to '
+               f'{out}' + (f', {summary.kept} of them kept by non-maximum '
+                           f'suppression at IoU {summary.nms:g}'
+                           if summary.nms is not None else ''))
+    if summary.masks:
+        click.echo(f'{summary.masks} segmentations left out: the cipher '
+                   f'{str(manifest.cipher)!r} moves pixels, and masks cannot '
+                   'follow', err=True)

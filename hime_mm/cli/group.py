@@ -25,21 +25,22 @@ class LazyGroup(click.Group):
     It shows errors that name a remedy as one line instead of a traceback.
 
     Args:
-        places (dict[str, str]): Where each command is, ``module:name``.
+        places (dict[str, str]): Where commands are that it has not been given,
+            ``module:name``.
     """
 
-    def __init__(self, *args: Any, places: Mapping[str, str],
+    def __init__(self, *args: Any, places: Optional[Mapping[str, str]] = None,
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.places = places
+        self.places = places or {}
 
     def list_commands(self, ctx: click.Context) -> List[str]:
-        return list(self.places)
+        return [*self.places, *self.commands]
 
     def get_command(self, ctx: click.Context,
                     cmd_name: str) -> Optional[click.Command]:
         if cmd_name not in self.places:
-            return None
+            return super().get_command(ctx, cmd_name)
         place, _, name = self.places[cmd_name].partition(':')
         return getattr(importlib.import_module(place), name)
 

@@ -2,52 +2,63 @@
 """Keys on the command line."""
 
 import os
-from typing import Callable, Optional
+from functools import wraps
+from typing import Any, Callable, NamedTuple, Optional
 
 import click
 
 from hime_mm.ciphers import KEY_ENV, Key
 
 
+class KeyPlace(NamedTuple):
+    """Where the options say that the key is."""
+
+    file: Optional[str]
+    env: Optional[str]
+    fd: Optional[int]
+
+    @property
+    def named(self) -> bool:
+        """bool: Whether the options say so, and not only the environment."""
+        return self != (None, None, None)
+
+    def read(self, required: bool = False) -> Optional[Key]:
+        """The key, a usage error where several are named, or none that is
+        required."""
+        if sum(place is not None for place in self) > 1:
+            raise click.UsageError('give one of --key, --key-env and --key-fd')
+        if self.file is not None:
+            return Key.from_file(self.file)
+        if self.env is not None:
+            return Key.from_env(self.env)
+        if self.fd is not None:
+            return Key.from_fd(self.fd)
+        if KEY_ENV in os.environ:
+            return Key.from_env()
+        if required:
+            raise click.UsageError(
+                'a key is needed: --key FILE, --key-env NAME or --key-fd N, or '
+                f'the environment variable {KEY_ENV}; `hime keygen` makes one')
+        return None
+
+
 def key_options(command: Callable) -> Callable:
-    """Options that name a key; `read_key` takes them."""
-    for option in reversed((
-        click.option('--key', 'key_file', metavar='FILE',
-                     help='Key file, as `hime keygen` writes it.'),
-        click.option('--key-env', metavar='NAME',
-                     help='Environment variable that holds the key.  '
-                     '[default: HIME_KEY where that is set]'),
-        click.option('--key-fd', type=int, metavar='N',
-                     help='Open file descriptor to read the key from.'))):
-        command = option(command)
-    return command
+    """Options that name a key; the command gets them as a :class:`KeyPlace`,
+    ``key``."""
 
+    @click.option('--key', 'key_file', metavar='FILE',
+                  help='Key file, as `hime keygen` writes it.')
+    @click.option('--key-env', metavar='NAME',
+                  help='Environment variable that holds the key.  '
+                  '[default: HIME_KEY where that is set]')
+    @click.option('--key-fd', type=int, metavar='N',
+                  help='Open file descriptor to read the key from.')
+    @wraps(command)
+    def with_key(key_file: Optional[str], key_env: Optional[str],
+                 key_fd: Optional[int], **options: Any) -> Any:
+        return command(key=KeyPlace(key_file, key_env, key_fd), **options)
 
-def read_key(key_file: Optional[str],
-             key_env: Optional[str],
-             key_fd: Optional[int],
-             required: bool = True) -> Optional[Key]:
-    """The key that the options name.
-
-    Raises:
-        click.UsageError: If they name several, or none where one is required.
-    """
-    given = [value is not None for value in (key_file, key_env, key_fd)]
-    if sum(given) > 1:
-        raise click.UsageError('give one of --key, --key-env and --key-fd')
-    if key_file is not None:
-        return Key.from_file(key_file)
-    if key_env is not None:
-        return Key.from_env(key_env)
-    if key_fd is not None:
-        return Key.from_fd(key_fd)
-    if KEY_ENV in os.environ:
-        return Key.from_env()
-    if required:
-        raise click.UsageError(
-            'a key is needed: --key FILE, --key-env NAME or --key-fd N, or '
-            f'the environment variable {KEY_ENV}; `hime keygen` makes one')
-    return None
+    return with_key
 
 
 @click.command()

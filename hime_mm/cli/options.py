@@ -3,7 +3,8 @@
 
 import os
 from dataclasses import Field, fields
-from typing import Any, Callable, Iterator, Optional, Tuple
+from functools import wraps
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import click
 
@@ -11,24 +12,28 @@ from hime_mm.images import Recipe
 from hime_mm.images.augment import Augment
 from hime_mm.images.preprocess import Preprocess
 
-from .keys import key_options, read_key
-
-
-def available_cpus() -> int:
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+from .keys import key_options
 
 
 def work_options(command: Callable) -> Callable:
-    """Options of commands that work through a data set."""
-    for option in reversed((
-        click.option('-j', '--workers', type=click.IntRange(1), metavar='N',
-                     help='Processes.  [default: one per core]'),
-        click.option('-q', '--quiet', is_flag=True,
-                     help='No progress bar.'))):
-        command = option(command)
-    return command
+    """Options of commands that work through a data set; the command gets the
+    number of ``workers``, and whether to show the ``progress``."""
+
+    @click.option('-j', '--workers', type=click.IntRange(1), metavar='N',
+                  help='Processes.  [default: one per core]')
+    @click.option('-q', '--quiet', is_flag=True, help='No progress bar.')
+    @wraps(command)
+    def with_work(workers: Optional[int], quiet: bool, **options: Any) -> Any:
+        return command(workers=workers or _available_cpus(),
+                       progress=not quiet, **options)
+
+    return with_work
+
+
+def _available_cpus() -> int:
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _Size(click.ParamType):
@@ -75,23 +80,20 @@ def _settings() -> Iterator[Tuple[type, Field]]:
                 yield owner, item
 
 
+_TYPES = dict(size=_Size(), range=_Numbers(float, 2), ints=_Numbers(int),
+              floats=_Numbers(float))
+
+
 def _type(item: Field) -> Any:
     facts, kind = item.metadata, item.metadata['kind']
+    low, high, below = (facts[name] for name in ('low', 'high', 'below'))
     if facts['choices']:
         return click.Choice(facts['choices'])
-    if kind == 'size':
-        return _Size()
-    if kind == 'range':
-        return _Numbers(float, 2)
-    if kind in ('ints', 'floats'):
-        return _Numbers(int if kind == 'ints' else float)
-    if facts['low'] is None:
-        return kind
+    if low is None:
+        return _TYPES.get(kind, kind)
     if kind is int:
-        return click.IntRange(facts['low'], facts['high'])
-    below = facts['below']
-    return click.FloatRange(facts['low'], facts['high'] or below,
-                            max_open=below is not None)
+        return click.IntRange(low, high)
+    return click.FloatRange(low, high or below, max_open=below is not None)
 
 
 def _option(item: Field) -> Callable:
@@ -107,16 +109,18 @@ def _option(item: Field) -> Callable:
 
 
 def recipe_options(*without: str) -> Callable:
-    """Options of a recipe, of its key, and of the work.
+    """Options of a recipe, of its key and of the work, without some fields.
 
-    Args:
-        *without (str): Fields that this kind of data set has not.
-
-    Returns:
-        Callable: A decorator; :func:`recipe_arguments` takes the options.
+    The command gets them, and all of its own, as arguments of
+    :func:`~hime_mm.encryption.run.encrypt_folder` and its kind.
     """
 
     def decorate(command: Callable) -> Callable:
+
+        @wraps(command)
+        def with_recipe(**options: Any) -> Any:
+            return command(**_arguments(options))
+
         decorators: Tuple[Callable, ...] = (
             click.option('-c', '--cipher', required=True, metavar='CIPHER',
                          help='Steps in order of application, such as '
@@ -131,56 +135,33 @@ def recipe_options(*without: str) -> Callable:
                          'randomness; never use one twice for different '
                          'pictures.  [default: drawn]'),
             *(_option(item) for _, item in _settings()
-              if item.name not in without), work_options)
-        for option in reversed(decorators):
-            command = option(command)
-        return command
+              if item.name not in without),
+            work_options)
+        for decorator in reversed(decorators):
+            with_recipe = decorator(with_recipe)
+        return with_recipe
 
     return decorate
 
 
-def recipe_arguments(options: dict) -> dict:
-    """Arguments of :func:`~hime_mm.encryption.run.encrypt_folder` and its kind
-    from the options of the command line.
-
-    Args:
-        options (dict): Of :func:`recipe_options`; emptied of what is taken.
-
-    Returns:
-        dict: Keyword arguments.
-    """
-    given = {
-        owner: {
-            item.name: options.pop(item.name)
-            for kind, item in _settings()
-            if kind is owner and item.name in options
-        } for owner in (Preprocess, Augment)
-    }
-    preprocess = dict(given[Preprocess], augment=given[Augment])
-    pad_val = preprocess['pad_val']
-    if isinstance(pad_val, tuple) and len(pad_val) == 1:
-        preprocess['pad_val'] = pad_val[0]
-    key = None
-    named = {n: options.pop(n) for n in ('key_file', 'key_env', 'key_fd')}
+def _arguments(options: dict) -> dict:
+    given: Dict[type, dict] = {Preprocess: {}, Augment: {}, Recipe: {}}
+    for owner, item in _settings():
+        if item.name in options:
+            given[owner][item.name] = options.pop(item.name)
+    preprocess, recipe = given[Preprocess], given[Recipe]
+    if preprocess['pad_val'] and len(preprocess['pad_val']) == 1:
+        preprocess['pad_val'], = preprocess['pad_val']
     # The environment's key is no contradiction to --one-way.
-    if not options['one_way'] or any(n is not None for n in named.values()):
-        key = read_key(**named, required=False)
-    return dict(
-        options,
-        key=key,
-        preprocess=preprocess,
-        workers=options.pop('workers') or available_cpus(),
-        progress=not options.pop('quiet'))
+    place, key = options.pop('key'), None
+    if place.named or not recipe['one_way']:
+        key = place.read()
+    return dict(options, **recipe, key=key,
+                preprocess=dict(preprocess, augment=given[Augment]))
 
 
 def show_problems(problems: Any, what: str, most: int = 20) -> None:
-    """Print what is wrong with which file, the first of them.
-
-    Args:
-        problems (list[tuple[str, str]]): Paths and reasons.
-        what (str): Stands before each.
-        most (int): How many are shown. Defaults to 20.
-    """
+    """Print what is wrong with which file, of the first of them."""
     for path, reason in problems[:most]:
         click.echo(f'{what}: {path}: {reason}', err=True)
     if len(problems) > most:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hime_mm.ciphers import PatchLayout
+from hime_mm.datasets.coco import is_number
 from hime_mm.errors import BoxError
 
 #: IoU above which, of two boxes of one class, the one with the lower score is
@@ -17,21 +18,12 @@ SHUFFLED_NMS = 0.6
 def nms_threshold(nms: Optional[float], shuffled: bool) -> Optional[float]:
     """The IoU to suppress by, None for not at all.
 
-    Args:
-        nms (float, optional): What was asked for, from 0 to 1; None is
-            :data:`SHUFFLED_NMS` where patches were moved.
-        shuffled (bool): Whether they were.
-
-    Returns:
-        float | None: The threshold.
-
-    Raises:
-        BoxError: If it is no such number.
+    What was asked for is from 0 to 1; None is :data:`SHUFFLED_NMS` where
+    patches were moved.
     """
     if nms is None:
         return SHUFFLED_NMS if shuffled else None
-    if isinstance(nms, bool) or not isinstance(
-            nms, (int, float)) or not 0 <= nms <= 1:
+    if not is_number(nms) or not 0 <= nms <= 1:
         raise BoxError('the IoU of a non-maximum suppression is a number from '
                        f'0 to 1, 1 to keep all boxes, got {nms!r}')
     return float(nms) if nms < 1 else None
@@ -72,18 +64,8 @@ def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike,
 def unmap_boxes(layout: PatchLayout,
                 boxes: ArrayLike,
                 clip: bool = True) -> np.ndarray:
-    """Boxes of an encrypted image in original coordinates.
-
-    Args:
-        layout (PatchLayout): Of the image, with its permutation where patches
-            were moved.
-        boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of the
-            encrypted image.
-        clip (bool): Cut them to the original. Defaults to True.
-
-    Returns:
-        np.ndarray: float64, shape (n, 4), in pixels of the original.
-    """
+    """Boxes of an encrypted image, shape (n, 4), (x1, y1, x2, y2), as float64
+    in pixels of the original, cut to it if asked for."""
     boxes = layout.unmap_boxes(boxes)
     if clip:
         h, w = layout.ori_shape

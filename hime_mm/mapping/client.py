@@ -1,10 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""The client's side of inference.
-
-Encrypt a picture, have any model of MMDetection or MMPretrain look at it, and
-map what it found back to the picture.  Needs NumPy, OpenCV and cryptography;
-torch and the model's packages are only imported once a model is called.
-"""
+"""The client's side of inference: encrypt a picture, have any model of
+MMDetection or MMPretrain look at it, and map back what it found."""
 
 import os
 import secrets
@@ -13,7 +9,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from hime_mm.ciphers import Cipher, ImageSource, Key, PatchLayout
+from hime_mm.ciphers import Cipher, Key, PatchLayout
 from hime_mm.ciphers.cipher import CipherLike
 from hime_mm.datasets.manifest import Manifest, find_manifest
 from hime_mm.errors import ClientError, ManifestError, UnreadableImage
@@ -22,7 +18,6 @@ from hime_mm.images.codec import as_loaded, encode_image, read_image
 from hime_mm.images.files import write_atomic
 from hime_mm.images.preprocess import Preprocess
 
-from .boxes import nms_threshold
 from .models import run_model, unwrapped
 from .restore import Mapper
 
@@ -56,14 +51,10 @@ class EncryptedPicture:
              overwrite: bool = False) -> None:
         """Write the encrypted picture as PNG, without loss or metadata.
 
-        Args:
-            path (str | PathLike): Where to; ends with ``.png``.
-            overwrite (bool): Replace what is there. Defaults to False.
-
         Raises:
-            ClientError: If the name has another ending, since other formats
-                lose pixels.
-            OSError: If the file is there or cannot be written.
+            ClientError: If the name does not end with ``.png``.
+            OSError: If the file is there, without ``overwrite``, or cannot be
+                written.
         """
         path = os.fspath(path)
         if not path.lower().endswith('.png'):
@@ -79,7 +70,9 @@ class EncryptedPicture:
                 f'ori_shape={tuple(self.layout.ori_shape)})')
 
 
-def _shown(img: np.ndarray) -> str:
+def _shown(img: Any) -> str:
+    if not isinstance(img, np.ndarray):
+        return type(img).__name__
     return f'{"x".join(map(str, img.shape))} {img.dtype}'
 
 
@@ -134,7 +127,7 @@ class Client:
                 'of a data set: give its key and `dataset_id`, or use '
                 '`Client.from_manifest(path, key=...)`')
         self._key = key if shared else None
-        self._dataset_id = dataset_id
+        self._dataset_id = dataset_id or ''
 
     @classmethod
     def from_manifest(cls, path: Union[str, os.PathLike],
@@ -149,22 +142,15 @@ class Client:
             key (Key, optional): The owner's key. Only a cipher that draws
                 something once per data set needs it. Defaults to None.
 
-        Returns:
-            Client: The client.
-
         Raises:
             ManifestError: If there is no manifest, or it was changed.
             InvalidKey: If the key is another one.
-            ClientError: If the cipher needs the key.
         """
         manifest = Manifest.load(path)
         if key is not None:
             manifest.check_key(key)
-        return cls(
-            manifest.cipher,
-            manifest.recipe.preprocess,
-            key=key,
-            dataset_id=manifest.dataset_id)
+        return cls(manifest.cipher, manifest.recipe.preprocess, key=key,
+                   dataset_id=manifest.dataset_id)
 
     @property
     def cipher(self) -> Cipher:
@@ -184,8 +170,7 @@ class Client:
                 shape (H, W, C) in BGR or (H, W), uint8 or uint16.
 
         Returns:
-            EncryptedPicture: The encrypted picture, and what maps results
-            back.
+            EncryptedPicture: Its pixels, and what maps results back.
 
         Raises:
             ClientError: If it is encrypted already.
@@ -193,14 +178,11 @@ class Client:
             PictureError: If it cannot be read, or its size does not fit the
                 cipher.
         """
-        img = self._read(picture)
-        source: Optional[ImageSource] = None
-        if self._key is not None and self._dataset_id is not None:
-            # A new name for each picture: what is drawn for it alone is new,
-            # what is drawn for the data set is the data set's.
-            source = self._key.source(self._dataset_id,
-                                      f'client/{secrets.token_hex(16)}')
-        sealed = seal(img, self.recipe, source)
+        # A new name for each picture: what is drawn for it alone is new, what
+        # is drawn for the data set is the data set's.
+        source = None if self._key is None else self._key.source(
+            self._dataset_id, f'client/{secrets.token_hex(16)}')
+        sealed = seal(self._read(picture), self.recipe, source)
         return EncryptedPicture(
             sealed.img, sealed.layout, in_place=not self.cipher.moves_pixels)
 
@@ -219,14 +201,10 @@ class Client:
                     f'cannot read the picture {path}: {error}') from None
         if not isinstance(picture, np.ndarray) or picture.dtype not in (
                 np.uint8, np.uint16) or picture.ndim not in (2, 3):
-            got = (f'an array of {_shown(picture)}' if isinstance(
-                picture, np.ndarray) else type(picture).__name__)
-            raise TypeError('a picture is a file name or an array of shape '
-                            '(H, W) or (H, W, C), uint8 or uint16, got '
-                            f'{got}')
-        if not self._convert:
-            return picture
-        return as_loaded(picture, color_type)
+            raise TypeError(
+                'a picture is a file name or an array of shape (H, W) or '
+                f'(H, W, C), uint8 or uint16, got {_shown(picture)}')
+        return as_loaded(picture, color_type) if self._convert else picture
 
     def predict(self,
                 picture: Union[Picture, EncryptedPicture],
@@ -277,12 +255,11 @@ class Client:
                 cannot be mapped back.
         """
         model = unwrapped(model)
-        encrypted = picture
-        if not isinstance(encrypted, EncryptedPicture):
-            encrypted = self.encrypt(encrypted)
-        nms_threshold(nms, encrypted.layout.shuffled)
-        sample = run_model(model, encrypted.img, color_type, metainfo or {})
-        return self.restore(sample, encrypted, nms, clip)
+        encrypted = (picture if isinstance(picture, EncryptedPicture) else
+                     self.encrypt(picture))
+        mapper = Mapper(encrypted.layout, encrypted.in_place, nms, clip)
+        return mapper(
+            run_model(model, encrypted.img, color_type, metainfo or {}))
 
     def restore(self,
                 predictions: Any,
@@ -318,8 +295,8 @@ class Client:
         if not isinstance(encrypted, EncryptedPicture):
             raise TypeError('`encrypted` is what `Client.encrypt` gave, got '
                             f'{type(encrypted).__name__}')
-        mapper = Mapper(encrypted.layout, encrypted.in_place, nms, clip)
-        return mapper(predictions)
+        return Mapper(encrypted.layout, encrypted.in_place, nms,
+                      clip)(predictions)
 
 
 def _check_plain(path: str) -> None:
@@ -328,6 +305,5 @@ def _check_plain(path: str) -> None:
         manifest = find_manifest(path)
     except ManifestError:
         return
-    raise ClientError(
-        f'{path} lies in an encrypted data set ({manifest}), so it is '
-        'encrypted already. If it is not, give it as an array')
+    raise ClientError(f'{path} lies in an encrypted data set ({manifest}), so '
+                      'it is encrypted already. If not, give it as an array')

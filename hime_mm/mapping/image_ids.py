@@ -11,30 +11,21 @@ from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError
 from hime_mm.images.files import file_sha256
 
+_HANDED_OVER = ('name the annotation file that was handed over with this data '
+                'set')
+
 
 def image_entries(manifest: Manifest,
                   annotations: Optional[str] = None
                   ) -> Dict[int, Union[FileEntry, List[str]]]:
     """Which encrypted file each image id stands for.
 
-    Args:
-        manifest (Manifest): Of the data set.
-        annotations (str, optional): The annotation file, relative to the data
-            set or not. None takes all those that the manifest lists. Defaults
-            to None.
-
-    Returns:
-        dict: The entry of each id, or the annotation files that do not agree
-        about it.
-
-    Raises:
-        BoxError: If there is no such file, one was changed, or it lists an
-            image that is not part of the data set.
+    The entry of each id, or the annotation files that do not agree about it.
+    The one that is named counts, relative to the data set or not, or all
+    those that the manifest lists.
     """
-    rows = [
-        row for row in manifest.annotations
-        if row.get('kind', 'coco') == 'coco'
-    ]
+    rows = [row for row in manifest.annotations
+            if row.get('kind', 'coco') == 'coco']
     if annotations is not None:
         rows = [_named_row(manifest, rows, annotations)]
     elif not rows:
@@ -55,10 +46,8 @@ def image_entries(manifest: Manifest,
             else:
                 entry = _by_name(manifest, by_name, path, name)
             if entry is None:
-                raise BoxError(
-                    f'{path} lists {name}, which is not part of '
-                    f'{manifest.root}: name the annotation file that was '
-                    'handed over with this data set')
+                raise BoxError(f'{path} lists {name}, which is not part of '
+                               f'{manifest.root}: {_HANDED_OVER}')
             places.setdefault(image['id'], []).append(row['path'])
             if found.setdefault(image['id'], entry) != entry:
                 found[image['id']] = places[image['id']]
@@ -85,9 +74,8 @@ def _check_unchanged(path: str, row: dict) -> None:
                        f'{error.strerror}') from None
     if digest != row['sha256']:
         raise BoxError(f'{path} was changed since the data set was encrypted: '
-                       'its SHA-256 is not the one in the manifest. Get it '
-                       'again, or name a copy elsewhere if the change is '
-                       'meant')
+                       'get it again, or name a copy elsewhere if the change '
+                       'is meant')
 
 
 def _by_name(manifest: Manifest, by_name: Dict[str, List[FileEntry]],
@@ -104,6 +92,6 @@ def _by_name(manifest: Manifest, by_name: Dict[str, List[FileEntry]],
     if len(found) > 1:
         raise BoxError(
             f'{path} lists {name}, which may be '
-            f'{" or ".join(entry.path for entry in found[:3])}: name the '
-            'annotation file that was handed over with this data set')
+            f'{" or ".join(entry.path for entry in found[:3])}: '
+            f'{_HANDED_OVER}')
     return found[0] if found else None

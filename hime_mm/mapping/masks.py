@@ -13,19 +13,8 @@ from hime_mm.errors import BoxError
 
 
 def unmap_masks(layout: PatchLayout, masks: np.ndarray) -> np.ndarray:
-    """Masks of an encrypted image as masks of its original.
-
-    Args:
-        layout (PatchLayout): Of an image whose pixels stayed in place.
-        masks (np.ndarray): bool or uint8, shape (n, H, W) of the encrypted
-            image.
-
-    Returns:
-        np.ndarray: bool, shape (n, H, W) of the original.
-
-    Raises:
-        BoxError: If they have another shape.
-    """
+    """Masks of an encrypted image whose pixels stayed in place, bool or uint8
+    of shape (n, H, W), as bool masks of its original."""
     if masks.ndim != 3 or masks.shape[1:] != layout.shape:
         raise BoxError(f'masks of the shape {masks.shape} are not those of an '
                        f'encrypted image of {layout.shape[0]}x'
@@ -46,17 +35,8 @@ def unmap_masks(layout: PatchLayout, masks: np.ndarray) -> np.ndarray:
 def unmap_rle(layout: PatchLayout, rle: dict) -> dict:
     """:func:`unmap_masks` for a mask in COCO's run-length encoding.
 
-    Args:
-        layout (PatchLayout): As :func:`unmap_masks`.
-        rle (dict): The keys ``size`` and ``counts``, compressed or not.
-
-    Returns:
-        dict: The same keys; ``counts`` as a compressed string, the only form
-        that is read in results.
-
-    Raises:
-        BoxError: If it is a mask of another size.
-        CocoError: If it is damaged.
+    Its ``counts``, compressed or not, come back as a compressed string, the
+    only form that is read in results.
     """
     counts, size = rle['counts'], tuple(rle['size'])
     if isinstance(counts, bytes):
@@ -67,15 +47,7 @@ def unmap_rle(layout: PatchLayout, rle: dict) -> dict:
 
 
 def unmap_segmentation(layout: PatchLayout, segmentation: Any) -> Any:
-    """Run lengths or polygons of COCO in pixels of the original.
-
-    Args:
-        layout (PatchLayout): As :func:`unmap_masks`.
-        segmentation (dict | list): In pixels of the encrypted image.
-
-    Returns:
-        dict | list: Of the same kind.
-    """
+    """Run lengths or polygons of COCO in pixels of the original."""
     if isinstance(segmentation, dict):
         return unmap_rle(layout, segmentation)
     back = (1 / layout.scale[0], 1 / layout.scale[1])

@@ -14,18 +14,8 @@ from hime_mm.images.codec import as_loaded
 
 
 def unwrapped(model: Any) -> Any:
-    """The model of an inferencer, or the model itself.
-
-    Args:
-        model: As :meth:`Client.predict` takes it.
-
-    Returns:
-        The model.
-
-    Raises:
-        TypeError: If it cannot be called.
-        ClientError: If it would change or encrypt the picture.
-    """
+    """The model of an inferencer, or the model itself; refuses one that would
+    change or encrypt the picture."""
     if not hasattr(model, 'test_step'):
         model = getattr(model, 'model', model)
     if not hasattr(model, 'test_step'):
@@ -80,20 +70,8 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 def run_model(model: Any, img: np.ndarray, color_type: str,
               metainfo: dict) -> Any:
-    """What a model says of a picture as it is.
-
-    Args:
-        model: From :func:`unwrapped`.
-        img (np.ndarray): Shape (H, W) or (H, W, C), BGR, uint8 or uint16.
-        color_type (str): As the model's pictures are loaded.
-        metainfo (dict): Further meta information of the data sample.
-
-    Returns:
-        The model's data sample, in pixels of the picture.
-
-    Raises:
-        ClientError: If it gives anything else.
-    """
+    """What a model says of a picture as it is: its data sample, in pixels of
+    the picture, of shape (H, W) or (H, W, C), BGR, uint8 or uint16."""
     import torch
     inner = model
     if isinstance(model, torch.nn.Module):
@@ -121,9 +99,8 @@ def run_model(model: Any, img: np.ndarray, color_type: str,
     with _evaluating(model):
         results = model.test_step(dict(inputs=[inputs], data_samples=[sample]))
     if not isinstance(results, (list, tuple)) or len(results) != 1:
-        got = type(results).__name__
-        if isinstance(results, (list, tuple)):
-            got = f'{len(results)} results'
+        got = (f'{len(results)} results' if isinstance(results, (list, tuple))
+               else type(results).__name__)
         raise ClientError(f'{type(inner).__name__} gave {got} for one '
                           'picture, not a list of one')
     return results[0]

@@ -43,23 +43,18 @@ def _like(value: np.ndarray, old: Any) -> Any:
 class Mapper:
     """Maps results of one picture, whatever their form.
 
-    Args:
-        layout (PatchLayout): Of the picture, with its permutation.
-        in_place (bool): Whether masks can follow.
-        nms (float, optional): As :meth:`Client.predict`.
-        clip (bool): Cut boxes to the original.
+    With its secret layout, whether masks can follow (``in_place``), and
+    ``nms`` and ``clip`` as of :meth:`Client.predict`.
     """
 
     def __init__(self, layout: PatchLayout, in_place: bool,
                  nms: Optional[float], clip: bool) -> None:
         self.layout = layout
         self.masks_follow = in_place and not layout.cropped
-        self.asked = nms
+        self.asked, self.clip = nms, clip
         self.nms = nms_threshold(nms, layout.shuffled)
-        self.clip = clip
 
     def __call__(self, predictions: Any) -> Any:
-        """Map predictions back, see :meth:`Client.restore`."""
         if isinstance(predictions, dict):
             return self.dict(predictions)
         if hasattr(predictions, 'metainfo'):
@@ -142,21 +137,17 @@ class Mapper:
         shape = sample.metainfo.get('ori_shape')
         if shape is not None and tuple(shape[:2]) != self.layout.shape:
             raise ClientError(
-                f'these results are in pixels of a picture of {shape[0]}x'
-                f'{shape[1]} (height x width), not of the encrypted one of '
-                f'{self.layout.shape[0]}x{self.layout.shape[1]}: leave '
-                'resizing, encryption and the original\'s coordinates out of '
-                "the model's pipeline, or use `predict`")
+                'these results are in pixels of a picture of {}x{} (height x '
+                'width), not of the encrypted one of {}x{}: leave resizing, '
+                "encryption and the original's coordinates out of the model's "
+                'pipeline, or use `predict`'.format(
+                    *shape[:2], *self.layout.shape))
         h, w = self.layout.ori_shape
-        new = type(sample)(metainfo={
-            **{
-                k: v
-                for k, v in sample.metainfo.items() if k not in _GEOMETRY
-            },
-            'ori_shape': (h, w),
-            'img_shape': (h, w),
-            'scale_factor': (1., 1.),
-        })
+        metainfo = {k: v for k, v in sample.metainfo.items()
+                    if k not in _GEOMETRY}
+        new = type(sample)(metainfo=dict(
+            metainfo, ori_shape=(h, w), img_shape=(h, w),
+            scale_factor=(1., 1.)))
         dropped: List[str] = []
         if instances is not None:
             new.pred_instances = self._instances(instances, dropped)
@@ -183,12 +174,11 @@ class Mapper:
             else:
                 dropped.append(name)
         new = type(instances)(**found)
+        kept = None
         if 'bboxes' in found:
             kept = self.kept(boxes, instances.get('scores'),
                              instances.get('labels'))
-            if kept is not None:
-                new = new[kept]
-        return new
+        return new if kept is None else new[kept]
 
     def _masks(self, masks: Any) -> Any:
         found = unmap_masks(self.layout, _numpy(masks))
@@ -204,13 +194,11 @@ class Mapper:
             raise ClientError(
                 f'a segmentation of {tuple(sem_seg.shape[-2:])} is not that '
                 f'of an encrypted picture of {self.layout.shape}')
-        at = []
-        for side, scale, end in zip(self.layout.ori_shape,
-                                    self.layout.scale[::-1],
-                                    self.layout.shape):
-            centre = np.floor((np.arange(side) + 0.5) * scale)
-            at.append(centre.astype(np.int64).clip(0, end - 1))
-        return type(data)(sem_seg=sem_seg[..., at[0][:, None], at[1]])
+        y, x = (((np.arange(side) + 0.5) * scale).astype(np.int64).clip(
+            0, end - 1) for side, scale, end in zip(
+                self.layout.ori_shape, self.layout.scale[::-1],
+                self.layout.shape))
+        return type(data)(sem_seg=sem_seg[..., y[:, None], x])
 
 
 def _is_geometry(value: Any) -> bool:

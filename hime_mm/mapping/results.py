@@ -9,11 +9,12 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key, PatchLayout
-from hime_mm.datasets.coco import from_corners, is_number, to_corners
+from hime_mm.datasets.coco import (from_corners, is_id, is_number,
+                                   to_corners)
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError
-from hime_mm.images.files import write_atomic
+from hime_mm.images.files import read_json, write_atomic
 
 from .boxes import nms_threshold, suppress, unmap_boxes
 from .image_ids import image_entries
@@ -43,16 +44,7 @@ class BoxSummary:
 
 
 def check_mappable(manifest: Manifest, key: Optional[Key]) -> None:
-    """Refuse a data set whose boxes nobody here can map.
-
-    Args:
-        manifest (Manifest): Of the data set.
-        key (Key, optional): The owner's key, needed where patches were moved.
-
-    Raises:
-        BoxError: Names the reason and the remedy.
-        InvalidKey: If the key is another one.
-    """
+    """Refuse a data set whose boxes nobody here can map, with this key."""
     root, layout = manifest.root, manifest.overview
     moved = (f'{root} was encrypted with {str(manifest.cipher)!r}, which '
              'moves patches')
@@ -90,19 +82,9 @@ def map_results(results: Any,
             place, and is left out where they do not.
         manifest (Manifest): Of the data set.
         images (dict): From :func:`image_entries`.
-        key (Key, optional): The owner's key, needed where patches were moved.
-            Defaults to None.
-        nms (float, optional): See :func:`nms_threshold`. Defaults to None.
-        clip (bool): Cut boxes to the originals. Defaults to True.
-        progress (bool): Show a progress bar. Defaults to False.
 
-    Returns:
-        tuple[list[dict], BoxSummary]: New results in the order of the old
-        ones, and what was done.
-
-    Raises:
-        BoxError: If the data set or a result cannot be mapped; names it.
-        InvalidKey: If the key is another one.
+    The others are those of :func:`map_coco_results`. Gives new results in the
+    order of the old ones, and what was done.
     """
     check_mappable(manifest, key)
     shuffles = manifest.cipher.shuffles
@@ -121,8 +103,7 @@ def map_results(results: Any,
                 if shuffles and key is not None else manifest.layout(entry))
             rows = [results[i] for i in indices]
             boxes = unmap_boxes(
-                layout, to_corners([row['bbox'] for row in rows]),
-                clip)
+                layout, to_corners([row['bbox'] for row in rows]), clip)
             stay: Any = range(len(rows))
             if threshold is not None:
                 stay = suppress(boxes, [row['score'] for row in rows],
@@ -143,58 +124,57 @@ def map_results(results: Any,
                 new[indices[j]] = row
             kept += len(stay)
             bar.update(len(rows))
-    summary = BoxSummary(
+    return [row for row in new if row is not None], BoxSummary(
         len(results), kept, len(groups), masks, threshold)
-    return [row for row in new if row is not None], summary
 
 
 def _grouped(results: Any, images: Dict[int, Any]) -> Dict[int, List[int]]:
     """Indices of the results of each image; refuses what is malformed."""
     if not isinstance(results, list):
-        raise BoxError('COCO results are a list of detections, got '
-                       f'{_kind(results)}' + (
-                           ': an annotation file is no results file'
-                           if isinstance(results, dict) else ''))
+        got = 'a string' if isinstance(results, str) else repr(results)[:99]
+        if isinstance(results, dict):
+            got = 'an object: an annotation file is no results file'
+        raise BoxError(f'COCO results are a list of detections, got {got}')
     groups: Dict[int, List[int]] = {}
     for i, row in enumerate(results):
-        place = f'`results[{i}]`'
-        if not isinstance(row, dict):
-            raise BoxError(f'{place} is {_kind(row)}, not an object with '
-                           '`image_id`, `category_id`, `bbox` and `score`')
-        box = row.get('bbox')
-        if not (isinstance(box, list) and len(box) == 4
-                and all(is_number(v) for v in box)
-                and box[2] >= 0 and box[3] >= 0):
-            raise BoxError(f'the `bbox` of {place} is not [x, y, width, '
-                           'height] in numbers')
-        for name in ('image_id', 'category_id'):
-            value = row.get(name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise BoxError(f'the `{name}` of {place} is no whole number: '
-                               f'{value!r}')
-        if not is_number(row.get('score')):
-            raise BoxError(f'the `score` of {place} is no number: '
-                           f'{row.get("score")!r}')
-        if 'area' in row and not is_number(row['area']):
-            raise BoxError(f'the `area` of {place} is no number: '
-                           f'{row["area"]!r}')
-        for name in _UNSUPPORTED:
-            if name in row:
-                raise BoxError(f'{place} has `{name}`, which cannot be '
-                               'mapped: leave it out')
-        entry = images.get(row['image_id'])
-        if entry is None:
-            raise BoxError(
-                f'the image id {row["image_id"]} of {place} is in no '
-                'annotation file that was looked at: name the one the results '
-                'were made with')
-        if not isinstance(entry, FileEntry):
-            raise BoxError(
-                f'the image id {row["image_id"]} of {place} stands for '
-                f'different images in {" and ".join(entry)}: name the '
-                'annotation file the results were made with')
+        fault = _fault(row, f'`results[{i}]`', images)
+        if fault:
+            raise BoxError(fault)
         groups.setdefault(row['image_id'], []).append(i)
     return groups
+
+
+def _fault(row: Any, place: str, images: Dict[int, Any]) -> Optional[str]:
+    """What is wrong with a result, None for nothing."""
+    if not isinstance(row, dict):
+        return (f'{place} is no object with `image_id`, `category_id`, `bbox` '
+                'and `score`')
+    box = row.get('bbox')
+    if not (isinstance(box, list) and len(box) == 4
+            and all(is_number(v) for v in box) and min(box[2:]) >= 0):
+        return (f'the `bbox` of {place} is not [x, y, width, height] in '
+                'numbers')
+    for name in ('image_id', 'category_id'):
+        if not is_id(row.get(name)):
+            return (f'the `{name}` of {place} is no whole number: '
+                    f'{row.get(name)!r}')
+    for name, value in (('score', row.get('score')),
+                        ('area', row.get('area', 0))):
+        if not is_number(value):
+            return f'the `{name}` of {place} is no number: {value!r}'
+    for name in _UNSUPPORTED:
+        if name in row:
+            return f'{place} has `{name}`, which cannot be mapped: leave it out'
+    entry = images.get(row['image_id'])
+    if entry is None:
+        return (f'the image id {row["image_id"]} of {place} is in no '
+                'annotation file that was looked at: name the one the results '
+                'were made with')
+    if not isinstance(entry, FileEntry):
+        return (f'the image id {row["image_id"]} of {place} stands for '
+                f'different images in {" and ".join(entry)}: name the '
+                'annotation file the results were made with')
+    return None
 
 
 def _segmentation(segmentation: Any, layout: PatchLayout, i: int) -> Any:
@@ -206,18 +186,13 @@ def _segmentation(segmentation: Any, layout: PatchLayout, i: int) -> Any:
                        f'{error}') from None
 
 
-def _kind(value: Any) -> str:
-    names: Dict[Any, str] = {
-        dict: 'an object', list: 'a list', str: 'a string'}
-    return names.get(type(value), type(value).__name__)
-
-
 def map_coco_results(results: str,
                      out: str,
                      data: Union[str, Manifest],
                      annotations: Optional[str] = None,
                      key: Optional[Key] = None,
                      nms: Optional[float] = None,
+                     *,
                      clip: bool = True,
                      force: bool = False,
                      progress: bool = True) -> BoxSummary:
@@ -229,11 +204,17 @@ def map_coco_results(results: str,
         out (str): File to write the results to, with the same image ids and
             boxes in pixels of the originals.
         data (str | Manifest): Folder of the encrypted data set.
-        annotations (str, optional): See :func:`image_entries`. Defaults to
-            None.
-        key (Key, optional): As :func:`map_results`, like ``nms``, ``clip``
-            and ``progress``.
+        annotations (str, optional): The annotation file that the results were
+            made with, relative to the data set or not. None takes all those
+            that the manifest lists. Defaults to None.
+        key (Key, optional): The owner's key, needed where patches were moved.
+            Defaults to None.
+        nms (float, optional): IoU of the non-maximum suppression in the
+            original, from 0 to 1; 1 keeps all boxes. None is 0.6 where
+            patches were moved, else 1. Defaults to None.
+        clip (bool): Cut boxes to the originals. Defaults to True.
         force (bool): Replace ``out`` if it is there. Defaults to False.
+        progress (bool): Show a progress bar. Defaults to True.
 
     Returns:
         BoxSummary: What was done.
@@ -249,14 +230,7 @@ def map_coco_results(results: str,
     check_mappable(data, key)
     nms_threshold(nms, True)
     _check_out(results, out, data, force)
-    try:
-        with open(results, 'rb') as file:
-            content = json.load(file)
-    except OSError as error:
-        raise BoxError(f'cannot read the results file {results}: '
-                       f'{error.strerror}') from None
-    except (ValueError, RecursionError) as error:
-        raise BoxError(f'{results} is no JSON file: {error}') from None
+    content = read_json(results, 'results file', BoxError)
     images = image_entries(data, annotations)
     try:
         mapped, summary = map_results(content, data, images, key, nms, clip,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from owner_data import SECRET
 
 from hime_mm.ciphers import Cipher, Key
-from hime_mm.cli.encrypt_kinds import coco, folder
+from hime_mm.cli.encrypt import coco, folder
 from hime_mm.errors import CipherError, EncryptionError, HimeError
 from hime_mm.images import Recipe
 from hime_mm.images.augment import Augment

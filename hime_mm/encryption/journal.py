@@ -52,10 +52,10 @@ class Journal:
         while True:
             start = self._file.tell()
             line = self._file.readline()
+            # A line without its end is torn, whatever it holds.
+            whole = line if line.endswith(b'\n') else b''
             try:
-                if not line.endswith(b'\n'):
-                    raise ValueError
-                self._start[json.loads(line)['i']] = start
+                self._start[json.loads(whole)['i']] = start
             except (ValueError, LookupError, TypeError):
                 # What was being written when the run was killed, or what a
                 # power cut left of it.

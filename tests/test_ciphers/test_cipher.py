@@ -386,6 +386,20 @@ def test_layouts_hold_plain_numbers():
         Cipher('shuffle', 17).plan((51., 34.))
 
 
+def test_draws_are_in_no_message(make_image):
+    # Numbers that would be recognised.
+    cipher, img = Cipher('orient+shuffle'), make_image((32, 48, 3))
+    codes, perm = np.full(6, 4321), np.array([0, 1, 2, 3, 4, 4321])
+    for drawn in ([perm], [codes, perm, perm], [codes, perm],
+                  [np.zeros(6, np.uint8), perm]):
+        for call in (cipher.apply, cipher.decrypt,
+                     lambda _, drawn: cipher.secret_layout((32, 48), drawn)):
+            with pytest.raises(ValueError) as error:
+                call(img, drawn)
+            assert '4321' not in str(error.value)
+            assert error.value.__context__ is None
+
+
 def test_no_secret_in_print(make_image):
     cipher = Cipher('mix2+shuffle')
     _, layout, _ = cipher.encrypt(make_image((320, 320, 3)))

@@ -1510,6 +1510,17 @@ class TestSecrets:
         assert found(forms_of_permutation(permutation),
                      [b'x' + np.argsort(permutation).astype('<u2').tobytes()])
 
+    @pytest.mark.parametrize('text', [
+        SECRET.hex(), f'hime-key-v1:{SECRET.hex()}', SECRET.hex()[:50]])
+    def test_a_key_is_no_id(self, coco_src, tmp_path, text):
+        """The id is handed over."""
+        for function, src in ((coco, coco_src),
+                              (folder, coco_src / 'val2017')):
+            with pytest.raises(InvalidKey, match='as the id of the') as error:
+                function(src, tmp_path / 'out', dataset_id=text)
+            assert text not in str(error.value)
+        assert not (tmp_path / 'out').exists()
+
 
 class TestEveryCipher:
 

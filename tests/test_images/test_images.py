@@ -121,6 +121,15 @@ class TestDecode:
         with pytest.raises(UnreadableImage, match='directory'):
             read_image(tmp_path)
 
+    def test_reason_names_no_file(self, tmp_path):
+        """It is handed over, where ids may replace the names."""
+        (tmp_path / 'Alice').mkdir()
+        (tmp_path / 'Alice.txt').write_text('x')
+        for name in ('Alice', 'Alice.txt', 'Alice.png', 'Alice.txt/x.png'):
+            with pytest.raises(UnreadableImage) as error:
+                read_image(str(tmp_path / name))
+            assert 'Alice' not in str(error.value)
+
 
 class TestEncode:
 

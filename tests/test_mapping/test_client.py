@@ -253,6 +253,15 @@ def test_nothing_secret_is_shown(picture):
         pickle.dumps(keyed)
 
 
+def test_a_key_that_is_not_needed_is_not_kept(picture):
+    for cipher in ('shuffle', 'mix2', 'noise9+shuffle'):
+        client = Client(cipher, key=KEY, dataset_id='a')
+        assert not any(isinstance(v, Key) for v in vars(client).values())
+        again = pickle.loads(pickle.dumps(client))
+        assert again.encrypt(picture).img.shape == client.encrypt(
+            picture).img.shape
+
+
 def test_save(picture, tmp_path):
     found = Client('shuffle').encrypt(picture)
     path = tmp_path / 'encrypted.png'
@@ -826,6 +835,27 @@ def test_geometry_that_nobody_knows_is_left_out(picture):
     assert set(got.keys()) == {'bboxes', 'scores', 'labels', 'ids'}
 
 
+def test_geometry_in_dicts_is_left_out(picture):
+    client = Client('mix2')
+    result = dict(bboxes=[[0, 0, 8, 8]], scores=[1.], labels=[0], ids=[5],
+                  keypoints=[[[1, 2, 2]]], polygons=np.zeros((1, 4, 2)))
+    with pytest.warns(UserWarning, match='`keypoints`, `polygons`'):
+        new = client.restore(result, client.encrypt(picture))
+    assert set(new) == {'bboxes', 'scores', 'labels', 'ids'}
+
+
+def test_geometry_of_the_encrypted_picture_stays_behind(picture):
+    """It would be taken for the original's."""
+    told = dict(bboxes=torch.zeros(1, 4), scores=torch.ones(1),
+                labels=torch.zeros(1))
+    got = Client('mix2', dict(fit='pad')).predict(
+        picture, Stub(**told), metainfo=dict(text='a cat'))
+    assert got.ori_shape == got.img_shape == picture.shape[:2]
+    assert got.scale_factor == (1., 1.) and got.text == 'a cat'
+    assert not {'pad_shape', 'batch_input_shape', 'homography_matrix'} & set(
+        got.metainfo_keys())
+
+
 @pytest.mark.parametrize('name', ['pred_sem_seg', 'pred_panoptic_seg'])
 def test_maps_of_classes(picture, name):
     client = Client('mix2', dict(fit='pad'))
@@ -841,6 +871,18 @@ def test_maps_of_classes(picture, name):
     sample.set_metainfo(dict(ori_shape=moved.img.shape[:2]))
     with pytest.warns(UserWarning, match=name):
         assert name not in client.restore(sample, moved)
+
+
+def test_maps_of_another_size(picture):
+    client = Client('mix2')
+    found = client.encrypt(picture)
+    h, w = found.img.shape[:2]
+    for shape in ((h, w - 8), picture.shape[:2]):
+        sample = DetDataSample(metainfo=dict(ori_shape=(h, w)))
+        sample.pred_sem_seg = PixelData(
+            sem_seg=torch.zeros(1, *shape, dtype=torch.long))
+        with pytest.raises(ClientError, match='is not that of an encrypted'):
+            client.restore(sample, found)
 
 
 def test_masks_of_a_real_model(picture):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from scripts import load_script
+
+from hime_mm.transforms import Encrypt
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +146,93 @@ def test_clear_errors(coco, tmp_path):
                '--out', 'pred.txt', ok=False)
     assert 'predictions go to a .pkl file' in log
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('name, args', [
+    ('train', ['configs/hime_vit_coco.py']),
+    ('test', ['configs/hime_vit_coco.py', 'none.pth']), ('demo', [])
+])
+def test_nothing_runs_before_the_checks(name, args, monkeypatch, tmp_path):
+    """No checkpoint is read that could run code, no config unchecked."""
+    tool = load_script(f'tools/{name}.py')
+
+    class Checked(Exception):
+        pass
+
+    def check(cfg):
+        assert os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD') == '1'
+        raise Checked
+
+    def build(cfg):
+        raise AssertionError('a runner was built')
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
+    monkeypatch.setattr(tool, 'check_config', check)
+    monkeypatch.setattr(tool.Runner, 'from_cfg', build)
+    if name == 'demo':
+        monkeypatch.setattr(tool, 'make_demo_coco', lambda folder: folder)
+    args = [str(ROOT / arg) if '/' in arg else arg for arg in args]
+    monkeypatch.setattr(sys, 'argv', [f'{name}.py', *args])
+    with pytest.raises(Checked):
+        tool.main()
+
+
+class OneImage:
+    """A data set as the tools look into it."""
+
+    metainfo = {}
+
+    def __init__(self, *transforms):
+        self.pipeline = SimpleNamespace(transforms=list(transforms))
+
+    def __len__(self):
+        return 1
+
+    def full_init(self):
+        pass
+
+    def get_data_info(self, index):
+        rng = np.random.default_rng(0)
+        return dict(img=rng.integers(0, 256, (64, 96, 3), np.uint8))
+
+
+def test_browse_leaves_the_pipeline_without_permutations():
+    transform = Encrypt('shuffle')
+    before, after = load_script('tools/browse_dataset.py').views(OneImage(transform), 0)
+    assert (before['img'] != after['img']).any()
+    assert transform.keep_permutation is False
+    assert transform(OneImage().get_data_info(0))[
+        'patch_layout'].permutation is None
+
+
+def test_browse_without_originals(monkeypatch, tmp_path):
+    browse = load_script('tools/browse_dataset.py')
+    data = OneImage(Encrypt('drop99'))
+    cfg = Config(dict(train_dataloader=dict(dataset={}), model={}))
+    monkeypatch.setattr(browse.Config, 'fromfile', lambda path: cfg)
+    monkeypatch.setattr(browse.DATASETS, 'build', lambda cfg: data)
+    sizes = {}
+    for args in ([], ['--no-original']):
+        out = tmp_path / str(len(args))
+        monkeypatch.setattr(sys, 'argv', [
+            'browse_dataset.py', 'config.py', '-o', str(out), *args])
+        browse.main()
+        path, = out.iterdir()
+        sizes[len(args)] = cv2.imread(str(path))[22:]
+    assert sizes[0].shape[1] > 2 * 96
+    # Of 24 patches one is not grey.
+    assert (sizes[1][:64, :96] == 128).mean() > .9
+
+
+def test_demo_shows_only_what_was_encrypted():
+    """Nothing plain under the heading of what the engineer sees."""
+    demo = load_script('tools/demo.py')
+    encrypted = demo.encrypted(OneImage(Encrypt('mix2')), 0)
+    assert encrypted.shape == (32, 48, 3)
+    with pytest.raises(ValueError, match='does not encrypt'):
+        demo.encrypted(OneImage(lambda results: results), 0)
 
 
 @pytest.mark.parametrize('phase, cipher', [('train', 'mix2'),

@@ -300,6 +300,14 @@ def test_oriented_patches_keep_their_boxes(make_image):
                 np.sort(img[patch], axis=None))
 
 
+@pytest.mark.parametrize('cipher', ['center', 'mix2+center+shuffle'])
+def test_padding_would_show_the_means(cipher):
+    with pytest.raises(ValueError, match="hime_mm.Encrypt: fit='pad' does not"):
+        Encrypt(cipher, fit='pad')
+    for fit in ('resize', 'error'):
+        Encrypt(cipher, fit=fit)
+
+
 @pytest.mark.parametrize('randomness', ['os', 'numpy'])
 def test_what_all_images_share_is_refused(randomness):
     with pytest.raises(

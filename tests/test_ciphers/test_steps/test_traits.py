@@ -15,7 +15,7 @@ from hime_mm.ciphers import (STEPS, Center, Cipher, Drop, Erode, Mix, Negate,
                              Shuffle)
 from hime_mm.ciphers.steps import (center_patches, drop_patches,
                                    erode_patches, negate_patches,
-                                   orient_patches)
+                                   orient_patches, permute_patch_channels)
 
 
 @pytest.mark.parametrize('step, invertible, scope, moves_pixels', [
@@ -233,6 +233,18 @@ def test_one_value_for_each_patch(make_image, call, shape):
         call(img[0], np.zeros((3, 6), np.uint8))
     for fitting in ((6, ), (3, 6)):
         call(img, np.zeros(fitting, np.uint8))
+
+
+@pytest.mark.parametrize('call', [
+    *PER_PATCH,
+    lambda img, values: permute_patch_channels(img, values, 4)])
+@pytest.mark.parametrize('shape', [(5, ), (2, 6), (5, 3), (6, 2), (2, 6, 3)])
+def test_values_of_patches_are_in_no_message(make_image, call, shape):
+    # A number that would be recognised.
+    with pytest.raises(ValueError) as error:
+        call(make_image((3, 8, 12, 3)), np.full(shape, 4321))
+    assert '4321' not in str(error.value)
+    assert error.value.__context__ is None
 
 
 @pytest.mark.parametrize('name', sorted(STEPS))

@@ -250,6 +250,16 @@ def test_refused():
         BatchCipher('permute_channels').draw((2, 1, 32, 32))
 
 
+def test_draws_are_in_no_message():
+    # Numbers that would be recognised.
+    cipher, batch = BatchCipher('shuffle'), to_batch(images(np.uint8))
+    perms = torch.full_like(cipher.draw(batch.shape)[0], 4321)
+    for drawn in ([perms, perms], [perms[:-1]]):
+        with pytest.raises(ValueError) as error:
+            cipher.apply(batch, drawn)
+        assert '4321' not in str(error.value)
+
+
 def test_repr_shows_no_secret():
     cipher = BatchCipher('shuffle')
     cipher(to_batch(images(np.uint8)))

@@ -283,6 +283,20 @@ def test_refused(kwargs, message):
         assert 'hime_mm.EncryptClsDataPreprocessor' in str(error.value)
 
 
+def test_nothing_of_a_draw_is_kept():
+    """Neither for a checkpoint nor for a log."""
+    mine = EncryptClsDataPreprocessor('noise9+shuffle', **NORM)
+
+    def shown():
+        return (set(vars(mine)), dict(vars(mine.batch_cipher)), repr(mine),
+                list(mine.state_dict()), [n for n, _ in mine.named_buffers()])
+
+    before = shown()
+    for training in (True, False):
+        mine(batch_of(pictures()), training)
+    assert shown() == before
+
+
 def test_classifier_from_a_config_trains_and_hides_no_state():
     init_default_scope('mmpretrain')
     cfg = dict(

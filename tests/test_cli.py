@@ -394,6 +394,37 @@ class TestOptions:
             assert word not in output.lower()
 
 
+class TestBrokenInstallation:
+
+    @pytest.fixture
+    def call(self, tmp_path):
+        (tmp_path / 'cv2.py').write_text('raise ImportError("no libGL.so.1")')
+        root = Path(__file__).parents[1]
+
+        def call(*args):
+            return subprocess.run(
+                [sys.executable, '-m', 'hime_mm.cli', *args],
+                capture_output=True, text=True, env={
+                    **os.environ, 'PYTHONPATH': f'{tmp_path}:{root}'})
+
+        return call
+
+    def test_help_is_shown(self, call):
+        done = call('--help')
+        assert done.returncode == 0
+        for name in ('keygen', 'encrypt', 'boxes', 'doctor'):
+            assert f'\n  {name} ' in done.stdout
+
+    @pytest.mark.parametrize('args', [
+        ('encrypt', 'coco', 'a', 'b', '-c', 'mix2'), ('info', 'data', '--json')])
+    def test_commands_say_what_is_wrong(self, call, args):
+        done = call(*args)
+        assert done.returncode == 1
+        assert f'{args[0]} does not work here (no libGL.so.1)' in done.stderr
+        assert 'hime doctor' in done.stderr
+        assert 'Traceback' not in done.stderr
+
+
 class TestProblems:
 
     def test_pictures_that_cannot_be_read(self, keys, tmp_path):

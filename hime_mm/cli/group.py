@@ -42,7 +42,10 @@ class LazyGroup(click.Group):
         if cmd_name not in self.places:
             return super().get_command(ctx, cmd_name)
         place, _, name = self.places[cmd_name].partition(':')
-        return getattr(importlib.import_module(place), name)
+        try:
+            return getattr(importlib.import_module(place), name)
+        except ImportError as error:
+            return _broken(cmd_name, error)
 
     def main(  # type: ignore[override]
             self, args: Any = None, **extra: Any) -> Any:
@@ -75,3 +78,16 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo('hime: interrupted', err=True)
             sys.exit(INTERRUPTED)
+
+
+def _broken(name: str, error: ImportError) -> click.Command:
+    """A command that cannot be imported here, so that others can be."""
+    text = f'does not work here ({error}): `hime doctor` says more'
+
+    def refuse() -> None:
+        raise click.ClickException(f'{name} {text}')
+
+    return click.Command(
+        name, callback=refuse, short_help=text, add_help_option=False,
+        context_settings=dict(
+            ignore_unknown_options=True, allow_extra_args=True))

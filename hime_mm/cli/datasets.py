@@ -102,7 +102,7 @@ def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool,
     """
     manifest = Manifest.load(data)
     # Another data set's key in the environment is no error where none counts.
-    asked = manifest.cipher.shuffles or key.named
+    asked = manifest.overview.needs_key or key.named
     summary = map_coco_results(
         results, out, manifest, progress=not quiet, **options,
         key=key.read(manifest.key_id is not None) if asked else None)

@@ -87,8 +87,8 @@ def map_results(results: Any,
     order of the old ones, and what was done.
     """
     check_mappable(manifest, key)
-    shuffles = manifest.cipher.shuffles
-    threshold = nms_threshold(nms, shuffles)
+    moved = manifest.overview.needs_key
+    threshold = nms_threshold(nms, moved)
     groups = _grouped(results, images)
     new: List[Optional[dict]] = [None] * len(results)
     kept = masks = 0
@@ -100,7 +100,7 @@ def map_results(results: Any,
             assert isinstance(entry, FileEntry)
             layout = (
                 manifest.secret_layout(entry, key)
-                if shuffles and key is not None else manifest.layout(entry))
+                if moved and key is not None else manifest.layout(entry))
             rows = [results[i] for i in indices]
             boxes = unmap_boxes(
                 layout, to_corners([row['bbox'] for row in rows]), clip)

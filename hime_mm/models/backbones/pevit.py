@@ -11,8 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
-from ..layers import (MixedPatchEmbed, ReferencePositionEncoding, image_shapes,
-                      key_mask, masked_attention, positions_on_grids)
+from ..layers import MixedPatchEmbed, ReferencePositionEncoding
+from ..layers.padding import (image_shapes, key_mask, masked_attention,
+                              positions_on_grids)
 from ..weights.hooks import load_backbone, load_foreign
 
 POS_ENCODINGS = ('rpe', 'none', 'learned')
@@ -109,12 +110,10 @@ class PEViT(VisionTransformer):
             raise ConfigError('the patches of a cipher are square: '
                               '`patch_size` must be a whole number, got '
                               f'{patch_size!r}')
-        if not isinstance(num_det_tokens, int) or num_det_tokens < 0:
-            raise ConfigError('`num_det_tokens` must be a whole number of at '
-                              f'least 0, got {num_det_tokens!r}')
-        if out_type == 'det_tokens' and num_det_tokens < 1:
-            raise ConfigError("`out_type='det_tokens'` needs `num_det_tokens` "
-                              f'of at least 1, got {num_det_tokens}')
+        least = int(out_type == 'det_tokens')
+        if num_det_tokens < least:
+            raise ConfigError(f'`out_type={out_type!r}` needs `num_det_tokens`'
+                              f' of at least {least}, got {num_det_tokens}')
         if mid_positions and pos_encoding != 'learned':
             raise ConfigError(
                 "`mid_positions` are learned positions: set `pos_encoding="
@@ -141,32 +140,31 @@ class PEViT(VisionTransformer):
                 input_form=input_form, input_size=img_size)
             self.patch_resolution = self.patch_embed.init_out_size
 
-        learned = pos_encoding == 'learned'
+        learned, grid = pos_encoding == 'learned', None
         if learned:
-            self._init_pos_embed(pos_init)
-            # Says in a checkpoint which grid the flat table is of.
-            self.register_buffer('pos_grid',
-                                 torch.tensor(self.patch_resolution))
+            trunc_normal_(self.pos_embed, std=0.02)
+            if pos_init == 'sincos':
+                self.pos_embed.data[:, self.num_extra_tokens:] = (
+                    build_2d_sincos_position_embedding(
+                        self.patch_resolution, self.embed_dims))
+            grid = torch.tensor(self.patch_resolution)
         else:
-            self.pos_embed = self.pos_grid = None
+            self.pos_embed = None
+        # Says in a checkpoint which grid the flat table is of.
+        self.register_buffer('pos_grid', grid)
         self.rpe = (
             ReferencePositionEncoding(self.embed_dims)
             if pos_encoding == 'rpe' else nn.Identity())
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)
-        self.det_token = self.det_pos_embed = None
-        if num_det_tokens:
-            self.det_token = self._new_tokens(num_det_tokens)
-            if learned:
-                self.det_pos_embed = self._new_tokens(num_det_tokens)
+        self.det_token = self._new_tokens(num_det_tokens)
+        self.det_pos_embed = self._new_tokens(num_det_tokens if learned else 0)
         self.mid_pos_embed = self.mid_det_pos_embed = None
         if mid_positions:
             between = self.num_layers - 1
             self.mid_pos_embed = self._new_tokens(self.pos_embed.shape[1],
                                                   between)
-            if num_det_tokens:
-                self.mid_det_pos_embed = self._new_tokens(
-                    num_det_tokens, between)
+            self.mid_det_pos_embed = self._new_tokens(num_det_tokens, between)
 
         if frozen_stages > self.num_layers:
             raise ConfigError(f'`frozen_stages` is {frozen_stages}, but there '
@@ -175,15 +173,9 @@ class PEViT(VisionTransformer):
         if frozen_stages > 0:
             self._freeze_stages()
 
-    def _init_pos_embed(self, pos_init: str) -> None:
-        trunc_normal_(self.pos_embed, std=0.02)
-        if pos_init == 'sincos':
-            table = build_2d_sincos_position_embedding(
-                self.patch_resolution, self.embed_dims)
-            with torch.no_grad():
-                self.pos_embed[:, self.num_extra_tokens:] = table
-
-    def _new_tokens(self, num: int, tables: int = 1) -> nn.Parameter:
+    def _new_tokens(self, num: int, tables: int = 1) -> Optional[nn.Parameter]:
+        if not num:
+            return None
         tokens = nn.Parameter(torch.empty(tables, num, self.embed_dims))
         return trunc_normal_(tokens, std=0.02)
 
@@ -208,19 +200,15 @@ class PEViT(VisionTransformer):
 
     def _freeze_stages(self) -> None:
         super()._freeze_stages()
-        self.rpe.eval()
-        for param in self.rpe.parameters():
-            param.requires_grad = False
+        self.rpe.eval().requires_grad_(False)
 
     def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs) -> None:
         """Fit a checkpoint to this model; the host registers it as a hook."""
         load_backbone(self, state_dict, prefix)
 
     def _checkpoint_filter(self, state_dict, prefix, *args, **kwargs) -> None:
-        """Translate a whole foreign checkpoint, head included.
-
-        MMPretrain's classifiers call it before they load one.
-        """
+        """Translate a whole foreign checkpoint, head included, which
+        MMPretrain's classifiers are about to load."""
         load_foreign(self, state_dict, prefix, 'pass')
 
     def token_grids(
@@ -228,16 +216,8 @@ class PEViT(VisionTransformer):
             img_shapes: Sequence[Tuple[int, int]]) -> List[Tuple[int, int]]:
         """Rows and columns of tokens that show something of each image.
 
-        Args:
-            batch_shape (tuple[int, int]): Height and width of the batch.
-            img_shapes (Sequence[tuple[int, int]]): Height and width of each
-                image in it, top left, in pixels.
-
-        Returns:
-            list[tuple[int, int]]: (rows, cols) of each image.
-
-        Raises:
-            ConfigError: If an image is larger than the batch.
+        Sizes are heights and widths in pixels; an image is at the top left of
+        the batch, and one that is larger is a :class:`ConfigError`.
         """
         stride = self.patch_stride
         for shape in img_shapes:
@@ -285,16 +265,13 @@ class PEViT(VisionTransformer):
         if data_samples is not None:
             token_grids = self.token_grids(x.shape[-2:],
                                            image_shapes(data_samples, len(x)))
-        extra = {}
-        if input_form is not None:
-            if not isinstance(self.patch_embed, MixedPatchEmbed):
-                raise ConfigError('`input_form` is for the mixed patch '
-                                  "embedding: set `patch_embed='mixed'`")
-            extra = dict(input_form=input_form)
-        batch = len(x)
-        x, grid = self.patch_embed(x, **extra)
+        form = {} if input_form is None else dict(input_form=input_form)
+        if form and not isinstance(self.patch_embed, MixedPatchEmbed):
+            raise ConfigError('`input_form` is for the mixed patch embedding: '
+                              "set `patch_embed='mixed'`")
+        batch, mask = len(x), None
+        x, grid = self.patch_embed(x, **form)
         x = self.rpe(x)
-        mask = None
         if token_grids is not None:
             mask = key_mask(grid, token_grids, x.device)
             if mask is None:
@@ -350,30 +327,20 @@ class PEViT(VisionTransformer):
             return x[:, -self.num_det_tokens:]
         if self.out_type in ('raw', 'cls_token'):
             return super()._format_output(x, hw)
+        patches = x[:, self.num_extra_tokens:][:, :hw[0] * hw[1]]
         if mask is not None:
             weight = mask.unsqueeze(-1).to(x.dtype)
-        start = self.num_extra_tokens
-        patches = x[:, start:start + hw[0] * hw[1]]
-        if self.out_type == 'avg_featmap':
-            if mask is None:
-                return self.ln2(patches.mean(dim=1))
-            return self.ln2((patches * weight).sum(dim=1) / weight.sum(dim=1))
-        if mask is not None:
             patches = patches * weight
+        if self.out_type == 'avg_featmap':
+            return self.ln2(
+                patches.mean(dim=1) if mask is None else
+                patches.sum(dim=1) / weight.sum(dim=1))
         return patches.transpose(1, 2).reshape(len(x), -1, *hw)
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
-        """Get the layer-wise depth of a parameter.
-
-        Args:
-            param_name (str): The name of the parameter.
-            prefix (str): The prefix for the parameter.
-                Defaults to an empty string.
-
-        Returns:
-            tuple[int, int]: The layer-wise depth and the number of layers.
-            Everything that makes the first layer's input has depth 0.
-        """
+        """Get the layer-wise depth of a parameter, as
+        :class:`VisionTransformer` does it; all that makes the first layer's
+        input has depth 0."""
         stem = ('rpe.', 'det_token', 'det_pos_embed', 'mid_pos_embed',
                 'mid_det_pos_embed')
         if param_name.startswith(tuple(prefix + name for name in stem)):

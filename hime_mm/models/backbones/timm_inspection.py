@@ -66,16 +66,10 @@ def _order_signs(model: nn.Module) -> Iterator[Tuple[str, str]]:
 
 
 def order_dependence(model: nn.Module) -> List[str]:
-    """Why a timm model cannot be made permutation-equivariant.
+    """Why a timm model cannot be made permutation-equivariant, if it cannot.
 
     Decided by what the model consists of, not by its name: every module that
     the tokens pass has to be known to treat them alike.
-
-    Args:
-        model (nn.Module): A timm model, on any device, 'meta' among them.
-
-    Returns:
-        list[str]: The reasons; empty for a model that can be made so.
     """
     reasons = []
     if not _trusted(model, _VITS):
@@ -135,15 +129,11 @@ def check_name(model_name: str) -> None:
             f'timm has no model {arch!r}: ' +
             (f'did you mean {" or ".join(map(repr, close))}?' if close else
              'see `timm.list_models()`'))
-    if tag:
-        tags = [
-            name for name in timm.list_pretrained(f'{arch}.*')
-            if name.partition('.')[0] == arch
-        ]
-        # Deprecated names have no list, and timm resolves them.
-        if tags and model_name not in tags:
-            raise ConfigError(f'timm has no weights {tag!r} of {arch!r}: '
-                              f'choose from {tags}')
+    # Deprecated names have no list, and timm resolves them.
+    tags = timm.list_pretrained(f'{arch}.*') if tag else []
+    if tags and model_name not in tags:
+        raise ConfigError(f'timm has no weights {tag!r} of {arch!r}: choose '
+                          f'from {tags}')
 
 
 def outline(model_name: str, **kwargs) -> nn.Module:
@@ -179,21 +169,10 @@ def timm_patch_size(model_name: str) -> Optional[int]:
 
 def build_vit(model_name: str, pretrained: bool, checkpoint_path: str,
               **kwargs) -> nn.Module:
-    """Build a model of timm, after a look at what it consists of.
+    """Build a model of timm without a head, for images of any size, after a
+    look at what it consists of.
 
-    Args:
-        model_name (str): As :class:`TIMMPEViT` takes it.
-        pretrained (bool): Download timm's weights.
-        checkpoint_path (str): A file of weights, or ''.
-        **kwargs: Passed to ``timm.create_model``; those that are None are
-            timm's.
-
-    Returns:
-        nn.Module: Without a head, for images of any size.
-
-    Raises:
-        ConfigError: If timm does not know the name, or the model depends on
-            the patch order by more than its positions.
+    Arguments are as :class:`TIMMPEViT`'s, and those that are None are timm's.
     """
     import timm
     from timm.models import load_checkpoint
@@ -224,11 +203,8 @@ def build_vit(model_name: str, pretrained: bool, checkpoint_path: str,
     if checkpoint_path:
         # `create_model` would refuse a checkpoint that has a head.
         found = load_checkpoint(
-            model,
-            checkpoint_path,
-            strict=False,
-            filter_fn=partial(checkpoint_filter_fn, adapt_layer_scale=True),
-            weights_only=True)
+            model, checkpoint_path, strict=False, weights_only=True,
+            filter_fn=partial(checkpoint_filter_fn, adapt_layer_scale=True))
         allow_command_lines()
         if found is not None:
             log_gaps(checkpoint_path, found.missing_keys,

@@ -15,8 +15,8 @@ from .pevit import POS_ENCODINGS
 from .timm_inspection import PREFIX_TOKENS, build_vit
 
 OUT_TYPES = ('cls_token', 'featmap', 'avg_featmap', 'raw')
-_SET_HERE = ('num_classes', 'in_chans', 'features_only', 'dynamic_img_size',
-             'dynamic_img_pad')
+_SET_HERE = {'num_classes', 'in_chans', 'features_only', 'dynamic_img_size',
+             'dynamic_img_pad'}
 
 
 @MODELS.register_module()
@@ -113,21 +113,18 @@ class TIMMPEViT(BaseBackbone):
         if pos_encoding not in POS_ENCODINGS:
             raise ConfigError(f'unknown `pos_encoding` {pos_encoding!r}: '
                               f'choose from {POS_ENCODINGS}')
-        if out_type == 'det_tokens':
-            raise ConfigError("`out_type='det_tokens'`: models of timm have "
-                              'no detection tokens, use hime_mm.PEViT')
         if out_type not in OUT_TYPES:
             raise ConfigError(f'unknown `out_type` {out_type!r}: choose from '
-                              f'{OUT_TYPES}')
+                              f'{OUT_TYPES}; only hime_mm.PEViT has detection '
+                              'tokens')
         if patch_size is not None and not isinstance(patch_size, int):
             raise ConfigError('the patches of a cipher are square: '
                               '`patch_size` must be a whole number, got '
                               f'{patch_size!r}')
-        for name in _SET_HERE:
-            if name in kwargs:
-                raise ConfigError(
-                    f'`{name}` is set by TIMMPEViT: leave it out' +
-                    (', and use `in_channels`' if name == 'in_chans' else ''))
+        taken = sorted(_SET_HERE.intersection(kwargs))
+        if taken:
+            raise ConfigError(f'`{taken[0]}` is set by TIMMPEViT: leave it out'
+                              ' (channels are `in_channels`)')
         if out_type == 'featmap' and kwargs.get('patch_drop_rate'):
             raise ConfigError("`out_type='featmap'` needs every patch: leave "
                               'out `patch_drop_rate`')
@@ -171,8 +168,11 @@ class TIMMPEViT(BaseBackbone):
             ReferencePositionEncoding(self.embed_dims)
             if pos_encoding == 'rpe' else nn.Identity())
         self.out_indices = self._positive(out_indices, len(vit.blocks))
-        self._trim(vit, max(self.out_indices) + 1)
-        self.num_layers = len(vit.blocks)
+        self.num_layers = max(self.out_indices) + 1
+        if self.num_layers < len(vit.blocks):
+            vit.blocks = vit.blocks[:self.num_layers]
+            # They belong to the last block.
+            vit.norm, vit.fc_norm = nn.Identity(), nn.Identity()
         # timm has initialised it, and may have loaded weights into it:
         # `init_weights` must not do that again.
         vit.is_init = True
@@ -205,13 +205,6 @@ class TIMMPEViT(BaseBackbone):
                               f'blocks: choose from {-depth} to {depth - 1}')
         return tuple(i % depth for i in indices)
 
-    def _trim(self, vit: nn.Module, depth: int) -> None:
-        """Leave out the blocks that no output needs."""
-        if depth < len(vit.blocks):
-            vit.blocks = vit.blocks[:depth]
-            # They belong to the last block.
-            vit.norm, vit.fc_norm = nn.Identity(), nn.Identity()
-
     @property
     def patch_stride(self) -> int:
         """int: Side of a patch in pixels of the images that come in."""
@@ -233,8 +226,7 @@ class TIMMPEViT(BaseBackbone):
         if self.frozen_stages == self.num_layers:
             frozen += [vit.norm, vit.fc_norm]
         for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+            module.eval().requires_grad_(False)
         for name in (*self.prefix_tokens, 'pos_embed'):
             if getattr(vit, name) is not None:
                 getattr(vit, name).requires_grad_(False)
@@ -304,28 +296,17 @@ class TIMMPEViT(BaseBackbone):
     def get_layer_depth(self,
                         param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
-        """Get the layer-wise depth of a parameter.
-
-        Args:
-            param_name (str): The name of the parameter.
-            prefix (str): The prefix for the parameter.
-                Defaults to an empty string.
-
-        Returns:
-            tuple[int, int]: The layer-wise depth and the number of layers.
-            Everything that makes the first block's input has depth 0.
-        """
+        """Get the layer-wise depth of a parameter, as MMPretrain's
+        :class:`VisionTransformer` does it; all that makes the first block's
+        input has depth 0."""
         num_layers = self.num_layers + 2
-        if not param_name.startswith(prefix):
-            # For subsequent module like head
-            return num_layers - 1, num_layers
-        name = param_name[len(prefix):]
-        if name.startswith('rpe.'):
-            return 0, num_layers
-        name = name.removeprefix('timm_model.')
-        if name.startswith('blocks.'):
-            return int(name.split('.')[1]) + 1, num_layers
-        if name.startswith((*PREFIX_TOKENS, 'pos_embed', 'patch_embed',
-                            'norm_pre')):
-            return 0, num_layers
-        return num_layers - 1, num_layers
+        # All else is behind the blocks, as a head is.
+        depth = num_layers - 1
+        if param_name.startswith(prefix):
+            name = param_name[len(prefix):].removeprefix('timm_model.')
+            if name.startswith('blocks.'):
+                depth = int(name.split('.')[1]) + 1
+            elif name.startswith(('rpe.', *PREFIX_TOKENS, 'pos_embed',
+                                  'patch_embed', 'norm_pre')):
+                depth = 0
+        return depth, num_layers

@@ -105,13 +105,5 @@ class PEYOLOS(SingleStageDetector):
         return self.bbox_head.forward(tokens)
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
-        """Get the layer-wise depth of a parameter, for layer-wise decay.
-
-        Args:
-            param_name (str): The name of the parameter.
-            prefix (str): The prefix for the parameter. Defaults to ''.
-
-        Returns:
-            tuple[int, int]: The layer-wise depth and the number of layers.
-        """
+        """Get the layer-wise depth of a parameter, see :class:`PEViT`'s."""
         return self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')

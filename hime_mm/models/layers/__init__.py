@@ -1,10 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from .attention import masked_attention
-from .embedding import MixedPatchEmbed
-from .padding import image_shapes, key_mask, positions_on_grids
-from .position import ReferencePositionEncoding
+from .embedding import MixedPatchEmbed, ReferencePositionEncoding
 
-__all__ = [
-    'MixedPatchEmbed', 'ReferencePositionEncoding', 'image_shapes',
-    'key_mask', 'masked_attention', 'positions_on_grids'
-]
+__all__ = ['MixedPatchEmbed', 'ReferencePositionEncoding']

@@ -1,8 +1,11 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Patches to tokens, and what tokens get in place of positions."""
 from typing import Optional, Tuple, Union
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from mmengine.model.weight_init import trunc_normal_
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
@@ -55,10 +58,10 @@ class MixedPatchEmbed(BaseModule):
                 f'patches of side {patch_size} cannot be cut into '
                 f'{num_splits}x{num_splits} sub-patches: choose a '
                 '`num_splits` that divides `patch_size`')
-        self._check_form(input_form)
         self.patch_size = patch_size
         self.num_splits = num_splits
         self.input_form = input_form
+        self._side(input_form)
         sub = patch_size // num_splits
         self.projection = nn.Conv2d(in_channels, embed_dims, sub, stride=sub)
         self.act = nn.GELU()
@@ -66,19 +69,17 @@ class MixedPatchEmbed(BaseModule):
         h, w = to_2tuple(input_size)
         self.init_out_size = (-(-h // patch_size), -(-w // patch_size))
 
-    @staticmethod
-    def _check_form(form: str) -> None:
+    def _side(self, form: str) -> int:
         if form not in INPUT_FORMS:
             raise ConfigError(f'unknown `input_form` {form!r}: choose from '
                               f'{INPUT_FORMS}')
+        return self.patch_size // (self.num_splits if form == 'compact' else 1)
 
     @property
     def stride(self) -> int:
         """int: Side of a patch in pixels of the images :meth:`forward` gets
         unless told otherwise."""
-        if self.input_form == 'compact':
-            return self.patch_size // self.num_splits
-        return self.patch_size
+        return self._side(self.input_form)
 
     def forward(self,
                 x: Tensor,
@@ -97,10 +98,7 @@ class MixedPatchEmbed(BaseModule):
             cols).
         """
         form = input_form or self.input_form
-        self._check_form(form)
-        stride = self.patch_size
-        if form == 'compact':
-            stride //= self.num_splits
+        stride = self._side(form)
         pad_h, pad_w = -x.shape[-2] % stride, -x.shape[-1] % stride
         if pad_h or pad_w:
             x = F.pad(x, (0, pad_w, 0, pad_h))
@@ -109,3 +107,46 @@ class MixedPatchEmbed(BaseModule):
             x = F.avg_pool2d(x, self.num_splits)
         x = self.mapping(self.act(x))
         return x.flatten(2).transpose(1, 2), tuple(x.shape[-2:])
+
+
+class ReferencePositionEncoding(BaseModule):
+    r"""Reference-based positional encoding (RPE).
+
+    A content-based stand-in for position: with a learnable reference
+    :math:`r`,
+
+    .. math::
+        z_i \leftarrow z_i + \sigma(W_2\,\mathrm{relu}(W_1 (z_i - r) + b_1)
+        + b_2).
+
+    Each token is treated alone, so permuting the tokens permutes the output.
+
+    Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    IJCAI 2025, RPE.
+
+    Args:
+        embed_dims (int): Width D of the tokens.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+    """
+
+    def __init__(self, embed_dims: int, init_cfg=None) -> None:
+        super().__init__(init_cfg)
+        self.reference = nn.Parameter(torch.empty(1, 1, embed_dims))
+        self.ref_encoding = nn.Sequential(
+            nn.Linear(embed_dims, embed_dims), nn.ReLU(inplace=True),
+            nn.Linear(embed_dims, embed_dims), nn.Sigmoid())
+        trunc_normal_(self.reference, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the encoding to patch tokens.
+
+        Args:
+            x (Tensor): Patch tokens without class token, shape (B, N, D).
+
+        Returns:
+            Tensor: Shape (B, N, D).
+        """
+        first, act, second, gate = self.ref_encoding
+        # W1 (z - r) + b1 = W1 z + (b1 - W1 r): no second copy of the tokens.
+        bias = F.linear(-self.reference.flatten(), first.weight, first.bias)
+        return x + gate(second(act(F.linear(x, first.weight, bias))))

@@ -4,7 +4,7 @@ from typing import List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.models.utils import resize_pos_embed
+from mmpretrain.models.utils import MultiheadAttention, resize_pos_embed
 from torch import Tensor
 
 from hime_mm.errors import ConfigError
@@ -27,16 +27,10 @@ def image_shapes(data_samples: Sequence, batch_size: int) -> List[Grid]:
 
 def key_mask(grid: Grid, token_grids: Sequence[Grid],
              device: torch.device) -> Optional[Tensor]:
-    """Which tokens of a padded batch belong to their image.
+    """Which tokens of a padded batch hold a pixel of their image.
 
-    Args:
-        grid (tuple[int, int]): Rows and columns of the batch.
-        token_grids (Sequence[tuple[int, int]]): Those of each image.
-        device (torch.device): Where the mask goes.
-
-    Returns:
-        Tensor | None: bool, shape (B, N), row-major, True for tokens
-        that hold at least one pixel of the image. None where all do.
+    Of the rows and columns of the batch and of each image; bool, shape (B,
+    N), row-major. None where all do.
     """
     if all(size == tuple(grid) for size in token_grids):
         return None
@@ -46,25 +40,35 @@ def key_mask(grid: Grid, token_grids: Sequence[Grid],
     return (rows[:, :, None] & cols[:, None, :]).flatten(1)
 
 
+def masked_attention(attn: MultiheadAttention, x: Tensor,
+                     key_mask: Tensor) -> Tensor:
+    """Run MMPretrain's attention on tokens (B, L, D) with some keys left out.
+
+    `key_mask`, bool (B, L), is True where a token may be attended to, at
+    least once in a row. MMPretrain's module takes no mask. This one is
+    broadcast over heads and queries by the fused kernels: no map of tokens x
+    tokens is made for it.
+    """
+    b, length, _ = x.shape
+    q, k, v = attn.qkv(x).reshape(b, length, 3, attn.num_heads,
+                                  attn.head_dims).permute(2, 0, 3, 1, 4)
+    out = attn.scaled_dot_product_attention(
+        q, k, v, attn_mask=key_mask[:, None, None, :],
+        dropout_p=attn.attn_drop if attn.training else 0.)
+    out = attn.proj(out.transpose(1, 2).reshape(b, length, attn.embed_dims))
+    out = attn.out_drop(attn.gamma1(attn.proj_drop(out)))
+    return v.squeeze(1) + out if attn.v_shortcut else out
+
+
 def positions_on_grids(learned: Tensor, own: Grid, grid: Grid,
                        token_grids: Optional[Sequence[Grid]], mode: str,
                        num_extra_tokens: int) -> Tensor:
     """Learned positions, interpolated to each image's own grid.
 
-    An image in a padded batch thus has the positions it has alone.
-
-    Args:
-        learned (Tensor): The table, shape (1, num_extra_tokens + N, D).
-        own (tuple[int, int]): Rows and columns that it is of.
-        grid (tuple[int, int]): Those of the batch.
-        token_grids (Sequence[tuple[int, int]], optional): Those of each
-            image; None takes the whole batch for image.
-        mode (str): How the table is interpolated.
-        num_extra_tokens (int): Its rows before those of patches.
-
-    Returns:
-        Tensor: Shape (B or 1, num_extra_tokens + rows * cols, D), zero where
-        there is padding.
+    An image in a padded batch thus has the positions it has alone. The table
+    (1, num_extra_tokens + N, D) is of the grid `own`; `grid` is the batch's,
+    all of it image without `token_grids`. The result, of shape (B or 1,
+    num_extra_tokens + rows * cols, D), is zero where there is padding.
     """
 
     def resized(size: Grid) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmpretrain.models.utils import MultiheadAttention
 
-from hime_mm.models.layers import (MixedPatchEmbed, ReferencePositionEncoding,
-                                   masked_attention)
+from hime_mm.models.layers import MixedPatchEmbed, ReferencePositionEncoding
+from hime_mm.models.layers.padding import masked_attention
 
 
 def gelu(x):

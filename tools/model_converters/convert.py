@@ -13,6 +13,13 @@ from hime_mm.models.weights import FORMATS
 from hime_mm.models.weights.infer import format_parts
 
 
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is below 1')
+    return number
+
+
 def parse_args():
     known = '\n'.join(f'  {name:17} {what}' for name, what in FORMATS.items())
     parser = argparse.ArgumentParser(
@@ -27,16 +34,16 @@ def parse_args():
     add('--cfg-options', nargs='+', action=DictAction,
         help='override settings of the config: key=value pairs such as '
         'model.backbone.mid_positions=True')
-    add('--num-classes', type=int, help='without --config: classes of the '
+    add('--num-classes', type=positive, help='without --config: classes of the '
         "model (default: SRC's; of the COCO ids in YOLOS the 80 classes)")
-    add('--img-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+    add('--img-size', type=positive, nargs=2, metavar=('HEIGHT', 'WIDTH'),
         help='of the images SRC was trained with, where neither SRC nor a '
         'config.json beside it says so and the patches are no square')
     add('--pos-encoding', choices=('rpe', 'none', 'learned'),
         help="without --config: positions of the model (default: SRC's)")
-    add('--num-heads', type=int, help='without --config: attention heads '
+    add('--num-heads', type=positive, help='without --config: attention heads '
         '(default: one per 64 channels)')
-    add('--num-splits', type=int, default=2,
+    add('--num-splits', type=positive, default=2,
         help='g, if SRC embeds mixed patches (default: 2)')
     add('--ema', action='store_true',
         help='take the smoothed weights that SRC holds beside the others')
@@ -47,14 +54,7 @@ def parse_args():
         help="weights of SRC that may be left out, such as 'dist_token' "
         "'head_dist.*'")
     add('--overwrite', action='store_true', help='replace DST')
-    args = parser.parse_args()
-    for name in ('num_classes', 'num_heads', 'num_splits'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f'--{name.replace("_", "-")} {value} is below 1')
-    if args.img_size and min(args.img_size) < 1:
-        parser.error('--img-size must be positive')
-    return args
+    return parser.parse_args()
 
 
 def with_options(message, args):

@@ -7,14 +7,12 @@ A file is read (``reader``), its names are recognised and translated
 load a file themselves (``hooks``).
 """
 from .fit import fit
-from .formats import COCO_CATEGORY_IDS, FORMATS, NATIVE, detect_format
+from .formats import COCO_CATEGORY_IDS, FORMATS, detect_format
 from .positions import find_grid
 from .reader import SourceInfo, read_checkpoint, unwrap
-from .report import ConversionReport, Entry
-from .translate import Source, translate
+from .translate import translate
 
 __all__ = [
-    'COCO_CATEGORY_IDS', 'FORMATS', 'NATIVE', 'ConversionReport', 'Entry',
-    'Source', 'SourceInfo', 'detect_format', 'find_grid', 'fit',
-    'read_checkpoint', 'translate', 'unwrap'
+    'COCO_CATEGORY_IDS', 'FORMATS', 'SourceInfo', 'detect_format',
+    'find_grid', 'fit', 'read_checkpoint', 'translate', 'unwrap'
 ]

@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from torch import Tensor, nn
+from torch import nn
 
 from hime_mm.images.files import atomic_file
 from hime_mm.errors import ConversionError
@@ -81,26 +81,27 @@ def convert_checkpoint(src: str,
     if cfg_options and config is None:
         raise ConversionError('`cfg_options` override settings of a config: '
                               'name it (`config`)')
-    inferring = dict(num_classes=num_classes, pos_encoding=pos_encoding,
-                     num_heads=num_heads)
-    given = [name for name, value in inferring.items() if value is not None]
-    if config is not None and given:
-        raise ConversionError(f'`{given[0]}` is for a model without a config: '
-                              'change the config instead')
+    for name, value in (('num_classes', num_classes), ('num_heads', num_heads),
+                        ('pos_encoding', pos_encoding)):
+        if config is not None and value is not None:
+            raise ConversionError(f'`{name}` is for a model without a config: '
+                                  'change the config instead')
     state, info = read_checkpoint(src, ema)
-    if img_size is not None:
-        info.image_size = tuple(img_size)
-        # The file cannot know better.
-        info.mid_image_size = info.mid_image_size or tuple(img_size)
-    if num_heads is not None:
-        info.num_heads = num_heads
+    info.image_size = img_size or info.image_size
+    # The file cannot know better.
+    info.mid_image_size = info.mid_image_size or img_size
+    info.num_heads = num_heads or info.num_heads
     source = translate(
         state, info=info, allow_drop=allow_drop, num_splits=num_splits)
+    meta = dict(
+        hime_mm_version=__version__,
+        converted_from=dict(file=os.path.basename(os.path.abspath(src)),
+                            format=source.format))
     parts = {}
     if config is not None:
         model = _build_config(config, cfg_options)
     else:
-        parts = infer_model(source, num_classes, pos_encoding)
+        parts = meta['model'] = infer_model(source, num_classes, pos_encoding)
         model = build_parts(parts)
     converted, report = fit(
         source,
@@ -108,13 +109,10 @@ def convert_checkpoint(src: str,
         allow_missing=allow_missing,
         interpolate_mode=model.backbone.interpolate_mode)
     _check_settings(model.backbone, info, report)
-    _check_loads(model, converted, report)
-    meta = dict(
-        hime_mm_version=__version__,
-        converted_from=dict(file=os.path.basename(os.path.abspath(src)),
-                            format=source.format))
-    if parts:
-        meta['model'] = parts
+    found = model.load_state_dict(converted, strict=False)
+    if found.unexpected_keys or set(found.missing_keys) != {
+            entry.target for entry in report.initial}:
+        raise RuntimeError(f'converted weights do not fit the model: {found}')
     # Views would be saved with all that they are a part of.
     saved = OrderedDict((name, tensor.detach().clone(
         memory_format=torch.contiguous_format))
@@ -136,14 +134,11 @@ def build_parts(parts: Mapping[str, dict]) -> nn.Module:
 
 def _build_config(path: str, options: Optional[dict]) -> nn.Module:
     cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(options)
-    if 'model' not in cfg:
-        raise ConversionError(f'{path} has no `model`')
+    cfg.merge_from_dict(options or {})
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        model = MODELS.build(cfg.model)
+        model = MODELS.build(cfg.model) if 'model' in cfg else None
     if not isinstance(getattr(model, 'backbone', None), PEViT):
-        raise ConversionError(f'the backbone of the model in {path} is no '
+        raise ConversionError(f'{path} has no model, or its backbone is no '
                               'hime_mm.PEViT')
     return model
 
@@ -162,13 +157,3 @@ def _check_settings(backbone: PEViT, info: SourceInfo,
             f'layer norms of the checkpoint add {info.norm_eps:g} to the '
             f'variance, those of the model {eps:g}: for the very same numbers '
             f'set `norm_cfg=dict(type="LN", eps={info.norm_eps:g})`')
-
-
-def _check_loads(model: nn.Module, state_dict: Mapping[str, Tensor],
-                 report: ConversionReport) -> None:
-    """The model loads what will be written, and the report is true."""
-    found = model.load_state_dict(state_dict, strict=False)
-    missing = {entry.target for entry in report.initial}
-    if found.unexpected_keys or set(found.missing_keys) != missing:
-        raise RuntimeError('converted weights do not fit the model: '
-                           f'{found}')

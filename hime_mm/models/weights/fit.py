@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from hime_mm.errors import ConversionError
-from .formats import (CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, FORMATS,
-                      NATIVE, matches)
+from .formats import (CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, NATIVE,
+                      described, matches)
 from .positions import find_grid, interpolate
-from .report import ConversionReport, Entry, Shape
+from .report import ConversionReport, Entry
 from .translate import PATCH, Item, Source
 
 _DETECTION = r'backbone\.(det_token|(mid_)?det_pos_embed)'
@@ -32,44 +32,29 @@ def fit(source: Source,
         target: Mapping[str, Tensor],
         *,
         allow_missing: Sequence[str] = (),
-        interpolate_mode: str = 'bicubic',
-        outside: str = 'check') -> Tuple[Dict[str, Tensor], ConversionReport]:
-    """Fit a translated checkpoint to a model.
+        interpolate_mode: str = 'bicubic'
+        ) -> Tuple[Dict[str, Tensor], ConversionReport]:
+    """Fit a translated checkpoint, which is used up, to a model.
 
     Every tensor of the checkpoint is mapped, or dropped for a reason; every
-    one of the model is filled, or left at its initial values for a reason.
+    one of the model is filled, or left at its initial values for a reason or
+    because it matches a pattern of `allow_missing`. Of what remains, a
+    :class:`ConversionError` names all.
 
-    Args:
-        source (Source): The checkpoint, see :func:`translate`. It is used up.
-        target (dict): Names and tensors of the model, whose backbone, a
-            :class:`PEViT`, has the prefix ``backbone.``. Only shapes are
-            read, and the grid of its positions.
-        allow_missing (Sequence[str]): Patterns of names of the model, as in a
-            shell, that may stay at their initial values. Defaults to ().
-        interpolate_mode (str): How positions are resized. Defaults to
-            'bicubic'.
-        outside (str): What becomes of tensors outside the backbone:
-            ``'check'``, they are part of `target`; ``'pass'``, they are given
-            back without a look at `target`; or ``'drop'``. Defaults to
-            'check'.
-
-    Returns:
-        tuple: The weights by their name in the model, views of those given
-        where nothing was changed, and a :class:`ConversionReport`.
-
-    Raises:
-        ConversionError: If something remains that is not accounted for. All
-            of it is named.
+    Of `target`, the model's tensors, only shapes are read, and the grid of
+    its positions; its backbone, a :class:`PEViT`, has the prefix
+    ``backbone.``. The weights that are returned are views of those given
+    where nothing was changed.
     """
-    run = _Fit(source, target, allow_missing, interpolate_mode, outside)
+    run = _Fit(source, target, allow_missing, interpolate_mode)
     run.place()
     run.fill()
-    lines, most, fmt = source.problems, 12, source.format
+    lines, most = source.problems, 12
     if lines:
         more = [f'and {len(lines) - most} more'] if len(lines) > most else []
-        raise ConversionError(
-            f'{FORMATS[fmt]} ({fmt}) cannot be taken over completely:\n  ' +
-            '\n  '.join(lines[:most] + more))
+        raise ConversionError('\n  '.join(
+            [f'{described(source.format)} cannot be taken over completely:',
+             *lines[:most], *more]))
     return run.out, run.report
 
 
@@ -77,19 +62,18 @@ class _Fit:
     """What :func:`fit` knows on its way."""
 
     def __init__(self, source: Source, target: Mapping[str, Tensor],
-                 allow_missing: Sequence[str], mode: str,
-                 outside: str) -> None:
+                 allow_missing: Sequence[str], mode: str) -> None:
         self.source, self.target = source, target
         self.items, self.problems = source.items, source.problems
         self.allow_missing, self.mode = allow_missing, mode
-        self.outside = outside
         self.report = ConversionReport(source.format, dropped=source.dropped)
         self.out: Dict[str, Tensor] = {}
         self.detector = any(
             re.fullmatch(rf'{_DETECTION}|bbox_head\.cls_branch\..*', name)
             for name in self.items)
-        self.mixed = source.mixed
-        self.to_mixed = f'{PATCH}mapping.weight' in target
+        mixed, to_mixed = source.mixed, f'{PATCH}mapping.weight' in target
+        self.other_embedding = mixed != to_mixed
+        self.new_embedding = to_mixed and not mixed
         # The patch embedding tells some of it, and may be left out.
         self.grids = {
             'backbone.pos_embed': source.grid(),
@@ -102,12 +86,7 @@ class _Fit:
         for name, item in self.items.items():
             if name == 'backbone.pos_grid':
                 continue
-            if not self._is_ours(name):
-                if self.outside == 'pass':
-                    self._take(name, item)
-                else:
-                    self._drop(item, 'only the backbone is loaded')
-            elif name in self.target:
+            if name in self.target:
                 self._fit(name, item)
             else:
                 self._without_place(name, item)
@@ -117,34 +96,23 @@ class _Fit:
         for name, value in self.target.items():
             if name == 'backbone.pos_grid':
                 self.out[name] = value
-            if name in self.out or not self._is_ours(name):
+            if name in self.out:
                 continue
             shape = tuple(value.shape)
             why = self._initial(name)
             if why is None and matches(name, self.allow_missing):
                 why = 'allowed on demand'
             if why is not None:
-                self.report.initial.append(Entry(None, None, name, shape, why))
+                self.report.initial.append(
+                    Entry(target=name, target_shape=shape, why=why))
             elif name not in self.items:
                 self.problems.append(
                     f'{name} {shape} of the model is not in the checkpoint; '
                     f'`allow_missing` {name!r} leaves it at its initial '
                     'values')
 
-    def _is_ours(self, name: str) -> bool:
-        return self.outside == 'check' or name.startswith('backbone.')
-
-    def _take(self, name: str, item: Item) -> None:
-        group = self.report.resized if item.resized else self.report.mapped
-        self.out[name] = item.tensor
-        group += [Entry(source, shape, name, item.shape, item.why)
-                  for source, shape in item.sources]
-
     def _drop(self, item: Item, why: str) -> None:
-        if item.why and not item.resized:
-            why = f'{item.why}: {why}'
-        self.report.dropped += [Entry(source, shape, None, None, why)
-                                for source, shape in item.sources]
+        self.report.dropped += item.dropped(why)
 
     def _refuse(self, item: Item, why: str) -> None:
         names = ', '.join(f'{n} {s}' for n, s in item.sources)
@@ -156,28 +124,35 @@ class _Fit:
         A bias without its weight means nothing.
         """
         found = [n for n in self.items if n.startswith(PATCH)]
-        if self.mixed == self.to_mixed and all(
-                n in self.target
-                and self.items[n].tensor.shape == self.target[n].shape
-                for n in found):
-            return
-        if self.to_mixed and not self.mixed:
+        other = self.other_embedding or any(
+            n not in self.target
+            or self.items[n].tensor.shape != self.target[n].shape
+            for n in found)
+        if self.new_embedding:
             why = 'the mixed embedding of the model starts anew'
-        elif matches(f'{PATCH}projection.weight', self.allow_missing):
+        elif other and matches(f'{PATCH}projection.weight',
+                               self.allow_missing):
             why = 'another embedding than that of the model'
         else:
-            # Named one by one.
+            # What does not fit is named one by one.
             return
         for name in found:
             self._drop(self.items.pop(name), why)
 
     def _fit(self, name: str, item: Item) -> None:
-        want = tuple(self.target[name].shape)
         if name in self.grids and not self._resize(name, item):
             return
-        self._select_classes(name, item, want)
+        want = tuple(self.target[name].shape)
+        if (self.source.format in DETECTORS
+                and name.startswith('bbox_head.cls_branch.')
+                and item.shape[:1] == (92, ) and want[:1] == (81, )):
+            item.change(
+                item.tensor[[*COCO_CATEGORY_IDS, 91]],
+                'the rows of the 80 category ids of COCO, and no object')
         if item.shape == want:
-            self._take(name, item)
+            self.out[name] = item.tensor
+            group = self.report.resized if item.resized else self.report.mapped
+            group += item.placed(name)
         elif matches(name, self.allow_missing):
             self._drop(item, f'{name} of the model has the shape {want}')
         else:
@@ -228,15 +203,6 @@ class _Fit:
                 f'{grid[0]}x{grid[1]} resized to {target[0]}x{target[1]}')
         return True
 
-    def _select_classes(self, name: str, item: Item, want: Shape) -> None:
-        """Rows of COCO's classes from rows of its category ids."""
-        if (self.source.format in DETECTORS
-                and name.startswith('bbox_head.cls_branch.')
-                and item.shape[:1] == (92, ) and want[:1] == (81, )):
-            item.change(
-                item.tensor[[*COCO_CATEGORY_IDS, 91]],
-                'the rows of the 80 category ids of COCO, and no object')
-
     def _without_place(self, name: str, item: Item) -> None:
         """Drop what the model has no use for, or refuse."""
         for pattern, part, why in _UNUSED:
@@ -268,7 +234,7 @@ class _Fit:
             if not any(n.startswith('backbone.rpe.') for n in self.items):
                 return 'the checkpoint has no reference encoding'
         elif name.startswith(PATCH):
-            if self.to_mixed and not self.mixed:
+            if self.new_embedding:
                 return 'the checkpoint embeds whole patches'
         elif not self.detector:
             plain = re.compile(r'(backbone|head)\.').match

@@ -63,7 +63,8 @@ for _place in ('', 'patch_embed.'):
         f'{_place}reference': 'rpe.reference',
         f'{_place}ref_encoding.#.*': 'rpe.ref_encoding.#.*',
     })
-_HF_ATTENTION = 'encoder.layer.#.attention'
+#: What Hugging Face keeps apart, in the order in which it is one here.
+QKV = ('query', 'key', 'value')
 _HF = {
     'embeddings.cls_token': 'cls_token',
     'embeddings.detection_tokens': 'det_token',
@@ -73,10 +74,9 @@ _HF = {
     'encoder.layer.#.layernorm_before.*': 'layers.#.ln1.*',
     'encoder.layer.#.layernorm_after.*': 'layers.#.ln2.*',
     # Three in one.
-    f'{_HF_ATTENTION}.attention.query.*': 'layers.#.attn.qkv.*',
-    f'{_HF_ATTENTION}.attention.key.*': 'layers.#.attn.qkv.*',
-    f'{_HF_ATTENTION}.attention.value.*': 'layers.#.attn.qkv.*',
-    f'{_HF_ATTENTION}.output.dense.*': 'layers.#.attn.proj.*',
+    **{f'encoder.layer.#.attention.attention.{part}.*': 'layers.#.attn.qkv.*'
+       for part in QKV},
+    'encoder.layer.#.attention.output.dense.*': 'layers.#.attn.proj.*',
     'encoder.layer.#.intermediate.dense.*': 'layers.#.ffn.layers.0.0.*',
     'encoder.layer.#.output.dense.*': 'layers.#.ffn.layers.1.*',
     'layernorm.*': 'ln1.*',
@@ -106,19 +106,15 @@ def bare(name: str) -> str:
     return name.removeprefix('backbone.')
 
 
+def described(fmt: str) -> str:
+    """A format and its key, for people."""
+    return f'{FORMATS[fmt]} ({fmt})'
+
+
 def detect_format(state_dict: Mapping[str, Any]) -> str:
-    """Recognise whose names these are.
-
-    Args:
-        state_dict (dict): Names and tensors, see :func:`unwrap`.
-
-    Returns:
-        str: A key of :data:`FORMATS`.
-
-    Raises:
-        ConversionError: If they are nobody's that is known here.
-    """
-    names = [bare(name) for name in state_dict if isinstance(name, str)]
+    """Recognise whose names these are: a key of :data:`FORMATS`, or a
+    :class:`ConversionError`."""
+    names = [bare(name) for name in state_dict]
 
     def any_name(pattern: str) -> bool:
         return any(re.match(pattern, name) for name in names)
@@ -136,10 +132,9 @@ def detect_format(state_dict: Mapping[str, Any]) -> str:
     if any_name(r'(vit\.)?encoder\.layer\.\d+\.') and any_name(
             r'(vit\.)?embeddings\.detection_tokens$'):
         return 'hf-yolos'
-    known = '; '.join(f'{k} ({v})' for k, v in FORMATS.items())
     raise ConversionError(
         f'the names of the checkpoint, such as {", ".join(names[:4])}, are of '
-        f'no known format. Known are: {known}')
+        f'no known format. Known are: {"; ".join(map(described, FORMATS))}')
 
 
 def rename(name: str, fmt: str) -> Optional[str]:
@@ -149,15 +144,14 @@ def rename(name: str, fmt: str) -> Optional[str]:
             return None
         return f'backbone.{name}' if _OWN.match(name) else name
     name = name[4:] if name.startswith('vit.') else bare(name)
-    signs = {'weight': '*', 'bias': '*'}
-    parts = [(signs.get(part, '#' if part.isdigit() else part), part)
-             for part in name.split('.')]
     rules = _HF if fmt == 'hf-yolos' else _TIMM
-    target = rules.get('.'.join(sign for sign, _ in parts))
+    varies = r'\b(\d+|weight|bias)\b'
+    sign = re.sub(varies, lambda part: '#' if part[0].isdigit() else '*', name)
+    target = rules.get(sign)
     if target is None:
         return None
-    values = iter(part for sign, part in parts if sign in '#*')
-    target = re.sub('[#*]', lambda _: next(values), target)
+    values = re.finditer(varies, name)
+    target = re.sub('[#*]', lambda _: next(values)[0], target)
     head = target.startswith(('head.', 'bbox_head.'))
     return target if head else f'backbone.{target}'
 

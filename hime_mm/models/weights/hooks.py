@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hime_mm.errors import ConversionError
 from .fit import fit
 from .formats import NATIVE, bare, detect_format
-from .positions import Grid, find_grid, grid_of, interpolate, resize_logged
+from .positions import Grid, find_grid, grid_of, interpolate
 from .reader import unwrap
 from .report import log_gaps
 from .translate import translate
@@ -29,21 +29,14 @@ def load_foreign(model: nn.Module,
     """Convert in place what a model is about to load, if it is foreign.
 
     Weights under the names of MMPretrain or of this package, and those of no
-    known format, stay as they are. What becomes of the others is logged.
+    known format, stay as they are. What becomes of the others is logged;
+    those not complete or not for this model are a :class:`ConversionError`.
 
-    Args:
-        model (nn.Module): A :class:`PEViT`, or a whole model with one.
-        state_dict (dict): What a load hook of the module gets.
-        prefix (str): The module's prefix in it.
-        outside (str): ``'check'`` for a whole model. For a backbone
-            ``'drop'``, or ``'pass'`` if `state_dict` is for the whole model
-            around it. Defaults to 'check'.
-
-    Raises:
-        ConversionError: If the weights are of a known format but not complete
-            or not for this model.
+    The model is a whole one, or a :class:`PEViT` with another `outside`: what
+    is not of the backbone is left out (``'drop'``), or passed on (``'pass'``)
+    for the model around it.
     """
-    names = [name for name in state_dict if str(name).startswith(prefix)]
+    names = [name for name in state_dict if name.startswith(prefix)]
     try:
         state, info = unwrap({n[len(prefix):]: state_dict[n] for n in names})
         fmt = detect_format(state)
@@ -52,15 +45,21 @@ def load_foreign(model: nn.Module,
         return
     if fmt in NATIVE:
         return
-    target = model.state_dict()
+    source, target = translate(state, fmt, info=info), model.state_dict()
+    beside = {}
     if outside != 'check':
         target = {f'backbone.{name}': v for name, v in target.items()}
+        beside = {name: source.items.pop(name) for name in list(source.items)
+                  if not name.startswith('backbone.')}
     converted, report = fit(
-        translate(state, fmt, info=info),
-        target,
-        allow_missing=_MAY_MISS,
-        interpolate_mode=getattr(model, 'backbone', model).interpolate_mode,
-        outside=outside)
+        source, target, allow_missing=_MAY_MISS,
+        interpolate_mode=getattr(model, 'backbone', model).interpolate_mode)
+    for name, item in beside.items():
+        if outside == 'pass':
+            converted[name] = item.tensor
+            report.mapped += item.placed(name)
+        else:
+            report.dropped += item.dropped('only the backbone is loaded')
     for name in names:
         del state_dict[name]
     for name, tensor in converted.items():
@@ -78,22 +77,15 @@ def load_backbone(vit: nn.Module, state_dict: Dict[str, Any],
     and stays as initialised. All of it is logged.
     """
     load_foreign(vit, state_dict, prefix, 'drop')
-    logger = MMLogger.get_current_instance()
     source = _swap_grid(vit, state_dict, prefix)
     extra, target = vit.num_extra_tokens, tuple(vit.patch_resolution)
     for name in (f'{prefix}pos_embed', f'{prefix}mid_pos_embed'):
-        table = state_dict.pop(name, None)
-        if table is None:
-            continue
-        if vit.pos_embed is None:
-            logger.info(f'Dropped {name} {tuple(table.shape)}: '
-                        f'pos_encoding={vit.pos_encoding!r} has no learned '
-                        'positions.')
-            continue
-        table, grid = find_grid(name, table, extra, source, target)
-        state_dict[name] = resize_logged(
-            name, table, grid, target, lambda: interpolate(
-                table, grid, target, extra, vit.interpolate_mode))
+        table = _pop_positions(vit, state_dict, name)
+        if table is not None and vit.pos_embed is not None:
+            table, grid = find_grid(name, table, extra, source, target)
+            state_dict[name] = interpolate(table, grid, target, extra,
+                                           vit.interpolate_mode)
+            _log_resized(name, table, grid, state_dict[name], target)
     own = {prefix + n: tuple(v.shape) for n, v in vit.state_dict().items()}
     found = {n: tuple(v.shape) for n, v in state_dict.items()
              if n.startswith(f'{prefix}patch_embed.')}
@@ -101,9 +93,9 @@ def load_backbone(vit: nn.Module, state_dict: Dict[str, Any],
         # All of it: a bias without its weight means nothing.
         for name, shape in found.items():
             del state_dict[name]
-            logger.info(f'Dropped {name} {shape}: this model has '
-                        f'{own.get(name, "none")}; the patch embedding stays '
-                        'as initialised.')
+            _log(f'Dropped {name} {shape}: this model has '
+                 f'{own.get(name, "none")}; the patch embedding stays as '
+                 'initialised.')
 
 
 def _swap_grid(model: nn.Module, state_dict: Dict[str, Any],
@@ -116,6 +108,28 @@ def _swap_grid(model: nn.Module, state_dict: Dict[str, Any],
     return None if source is None else tuple(source.tolist())
 
 
+def _pop_positions(model: nn.Module, state_dict: Dict[str, Any],
+                   name: str) -> Optional[Tensor]:
+    """Take a table out; that a model has none for it is logged."""
+    table = state_dict.pop(name, None)
+    if table is not None and model.pos_grid is None:
+        _log(f'Dropped {name} {tuple(table.shape)}: pos_encoding='
+             f'{model.pos_encoding!r} has no learned positions.')
+    return table
+
+
+def _log_resized(name: str, table: Tensor, grid: Grid, resized: Tensor,
+                 target: Grid) -> None:
+    if grid != target:
+        _log(f'Resized {name} from {tuple(table.shape)}, a grid of '
+             f'{grid[0]}x{grid[1]}, to {tuple(resized.shape)}, '
+             f'{target[0]}x{target[1]}.')
+
+
+def _log(message: str) -> None:
+    MMLogger.get_current_instance().info(message)
+
+
 def load_timm(model: nn.Module, state_dict: Dict[str, Any],
               prefix: str) -> None:
     """Fit in place what a :class:`TIMMPEViT` is about to load.
@@ -124,6 +138,7 @@ def load_timm(model: nn.Module, state_dict: Dict[str, Any],
     needs them, and resizes positions and patch embedding. All of it is
     logged.
     """
+    from timm.layers import resample_patch_embed
     inner = f'{prefix}timm_model.'
     names = [name for name in state_dict if name.startswith(prefix)]
     if not any(name.startswith(inner) for name in names):
@@ -131,7 +146,13 @@ def load_timm(model: nn.Module, state_dict: Dict[str, Any],
             if not name.startswith((f'{prefix}rpe.', f'{prefix}pos_grid')):
                 state_dict[inner + name[len(prefix):]] = state_dict.pop(name)
     _fit_positions(model, state_dict, prefix, inner)
-    _fit_embedding(model, state_dict, inner)
+    name = f'{inner}patch_embed.proj.weight'
+    weight = state_dict.get(name)
+    size = list(model.timm_model.patch_embed.proj.kernel_size)
+    if weight is not None and list(weight.shape[2:]) != size:
+        state_dict[name] = resample_patch_embed(weight, size)
+        _log(f'Resampled {name} from {tuple(weight.shape)} to '
+             f'{tuple(state_dict[name].shape)}.')
     own = {prefix + name for name in model.state_dict()}
     unused = tuple(f'{inner}{name}.'
                    for name in (*HEADS, 'norm', 'fc_norm', 'blocks'))
@@ -145,6 +166,32 @@ def load_timm(model: nn.Module, state_dict: Dict[str, Any],
     log_gaps('the state dict', missing, dropped)
 
 
+def _fit_positions(model: nn.Module, state_dict: Dict[str, Any], prefix: str,
+                   inner: str) -> None:
+    from timm.layers import resample_abs_pos_embed
+    vit, name = model.timm_model, f'{inner}pos_embed'
+    source = _swap_grid(model, state_dict, prefix)
+    table = _pop_positions(model, state_dict, name)
+    if table is None:
+        return
+    extra = 0 if vit.no_embed_class else model.num_extra_tokens
+    if vit.pos_embed is not None:
+        target = tuple(vit.patch_embed.grid_size)
+        grid = grid_of(name, table.shape[1] - extra, source, target)
+        state_dict[name] = resample_abs_pos_embed(
+            table, target, old_size=grid, num_prefix_tokens=extra)
+        _log_resized(name, table, grid, state_dict[name], target)
+        return
+    tokens = {token: state_dict.get(inner + token)
+              for token in model.prefix_tokens}
+    # A square table is one of a model that gives those tokens none.
+    side = math.isqrt(table.shape[1])
+    if extra and None not in tokens.values() and side**2 != table.shape[1]:
+        for token, value in fold_positions(tokens, table).items():
+            state_dict[inner + token] = value
+        _log(f'Added its first {extra} entries to {", ".join(tokens)}.')
+
+
 def fold_positions(tokens: Dict[str, Tensor],
                    table: Tensor) -> Dict[str, Tensor]:
     """Tokens before the patches with their positions, which come first in the
@@ -153,48 +200,3 @@ def fold_positions(tokens: Dict[str, Tensor],
     parts = table[:, :sum(counts)].split(counts, dim=1)
     return {name: token + part
             for (name, token), part in zip(tokens.items(), parts)}
-
-
-def _fit_positions(model: nn.Module, state_dict: Dict[str, Any], prefix: str,
-                   inner: str) -> None:
-    from timm.layers import resample_abs_pos_embed
-    vit, name = model.timm_model, f'{inner}pos_embed'
-    source = _swap_grid(model, state_dict, prefix)
-    table = state_dict.pop(name, None)
-    if table is None:
-        return
-    extra = 0 if vit.no_embed_class else model.num_extra_tokens
-    if vit.pos_embed is not None:
-        target = tuple(vit.patch_embed.grid_size)
-        grid = grid_of(name, table.shape[1] - extra, source, target)
-        state_dict[name] = resize_logged(
-            name, table, grid, target, lambda: resample_abs_pos_embed(
-                table, target, old_size=grid, num_prefix_tokens=extra))
-        return
-    logger = MMLogger.get_current_instance()
-    logger.info(f'Dropped {name} {tuple(table.shape)}: pos_encoding='
-                f'{model.pos_encoding!r} has no learned positions.')
-    tokens = {token: state_dict.get(inner + token)
-              for token in model.prefix_tokens}
-    # A square table is one of a model that gives those tokens none.
-    side = math.isqrt(table.shape[1])
-    if extra and None not in tokens.values() and side**2 != table.shape[1]:
-        for token, value in fold_positions(tokens, table).items():
-            state_dict[inner + token] = value
-        logger.info(f'Added its first {extra} entries to '
-                    f'{", ".join(tokens)}.')
-
-
-def _fit_embedding(model: nn.Module, state_dict: Dict[str, Any],
-                   inner: str) -> None:
-    """Resample the patch embedding of another patch size."""
-    from timm.layers import resample_patch_embed
-    name = f'{inner}patch_embed.proj.weight'
-    weight = state_dict.get(name)
-    size = list(model.timm_model.patch_embed.proj.kernel_size)
-    if weight is None or list(weight.shape[2:]) == size:
-        return
-    state_dict[name] = resample_patch_embed(weight, size)
-    MMLogger.get_current_instance().info(
-        f'Resampled {name} from {tuple(weight.shape)} to '
-        f'{tuple(state_dict[name].shape)}.')

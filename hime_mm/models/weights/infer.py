@@ -20,19 +20,9 @@ def infer_model(source: Source,
                 pos_encoding: Optional[str] = None) -> dict:
     """Work out the model of a checkpoint from its shapes.
 
-    Args:
-        source (Source): The checkpoint, see :func:`translate`.
-        num_classes (int, optional): Classes of the model to be; None keeps
-            the checkpoint's, but those of COCO are 80. Defaults to None.
-        pos_encoding (str, optional): As :class:`PEViT`'s; None is what the
-            checkpoint has. Defaults to None.
-
-    Returns:
-        dict: ``backbone`` and, where the checkpoint has a head, ``head`` or
-        ``bbox_head``, as for a config.
-
-    Raises:
-        ConversionError: If something is missing for it.
+    Gives ``backbone`` and, where the checkpoint has a head, ``head`` or
+    ``bbox_head``, as for a config. `num_classes` and `pos_encoding` of None
+    are what the checkpoint has, but the classes of COCO are 80.
     """
     items = source.items
     if pos_encoding is None:
@@ -51,14 +41,12 @@ def infer_model(source: Source,
             r'bbox_head\.cls_branch\.layers\.\d+\.weight', name)]
         foreign = source.format not in NATIVE
         if rows or foreign:
-            if num_classes is None:
-                # Those of a detector without its head do not matter: it is
-                # missed later.
-                coco = not rows or foreign and rows[-1] == 92
-                num_classes = 80 if coco else rows[-1] - 1
+            # Those of a detector without its head do not matter: it is missed
+            # later.
+            coco = not rows or foreign and rows[-1] == 92
             model['bbox_head'] = dict(
                 type='hime_mm.DetTokenHead',
-                num_classes=num_classes,
+                num_classes=num_classes or (80 if coco else rows[-1] - 1),
                 embed_dims=width)
             if len(rows) not in (0, 3):
                 model['bbox_head']['num_mlp_layers'] = len(rows)

@@ -1,10 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Tables of positions: of which grid they are, and on another one."""
 import math
-from typing import Callable, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
-from mmengine.logging import MMLogger
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
@@ -24,15 +23,14 @@ def grid_of(name: str, count: int, source: Optional[Grid],
     grid = source or ((side, side) if side * side == count else target)
     if grid is not None and count > 0 and grid[0] * grid[1] == count:
         return tuple(grid)
-    holds = f'{name} of the checkpoint holds {count} patch positions, which is'
-    if source is not None:
-        raise ConversionError(
-            f'{holds} no grid of {source[0]}x{source[1]}: give the height and '
-            'width of the images it was trained with (`img_size`)')
+    why = (f'grid of {source[0]}x{source[1]}: give' if source else
+           'square, and does not say of which grid: load it into a model for '
+           'images of the size it was trained with, and save that, or, for '
+           'PEViT, convert it and give')
     raise ConversionError(
-        f'{holds} no square, and does not say of which grid: load it into a '
-        'model for images of the size it was trained with, and save that, '
-        'or, for PEViT, convert it with that size (`img_size`)')
+        f'{name} of the checkpoint holds {count} patch positions, which is no '
+        f'{why} the height and width of the images it was trained with '
+        '(`img_size`)')
 
 
 def find_grid(name: str,
@@ -40,24 +38,10 @@ def find_grid(name: str,
               num_extra_tokens: int,
               source: Optional[Grid] = None,
               target: Optional[Grid] = None) -> Tuple[Tensor, Grid]:
-    """Find out of which grid of patches a table of positions is.
+    """Find out of which grid of patches a table (tables, L, D) is.
 
-    Args:
-        name (str): Its name, for messages.
-        table (Tensor): Positions, shape (tables, L, D).
-        num_extra_tokens (int): 1 if the model has a class token, else 0. A
-            table with one row more than patches loses it then.
-        source (tuple[int, int], optional): Rows and columns, where known.
-            Defaults to None.
-        target (tuple[int, int], optional): The model's grid, which is taken
-            for the table's where nothing is known and the table belongs to no
-            square. Defaults to None.
-
-    Returns:
-        tuple: The table and (rows, cols).
-
-    Raises:
-        ConversionError: If the table fits none.
+    For a model without class token, `num_extra_tokens` of 0, the row of one
+    is taken out of the table. For the grids see :func:`grid_of`.
     """
     count = table.shape[1] - num_extra_tokens
     if count < 1:
@@ -74,16 +58,3 @@ def interpolate(table: Tensor, grid: Grid, target: Grid, extra: int,
     """Resize as MMPretrain's ViT does it, each table by itself."""
     return torch.cat([resize_pos_embed(one, grid, target, mode, extra)
                       for one in table.split(1)])
-
-
-def resize_logged(name: str, table: Tensor, grid: Grid, target: Grid,
-                  resize: Callable[[], Tensor]) -> Tensor:
-    """Positions on a model's grid; it is logged if that is another one."""
-    if grid == target:
-        return table
-    resized = resize()
-    MMLogger.get_current_instance().info(
-        f'Resized {name} from {tuple(table.shape)}, a grid of '
-        f'{grid[0]}x{grid[1]}, to {tuple(resized.shape)}, '
-        f'{target[0]}x{target[1]}.')
-    return resized

@@ -52,19 +52,10 @@ def read_checkpoint(path: str,
                     ema: bool = False) -> Tuple[Dict[str, Tensor], SourceInfo]:
     """Read the weights of a file without running anything in it.
 
-    Args:
-        path (str): A ``.safetensors`` file, a file of ``torch.save``, or a
-            folder of Hugging Face with one of them.
-        ema (bool): Take the smoothed weights, see :func:`unwrap`. Defaults to
-            False.
-
-    Returns:
-        tuple: Names and tensors, and a :class:`SourceInfo`.
-
-    Raises:
-        ConversionError: If it is missing, cut off or no checkpoint, or a
-            pickle that asks for more than plain data; the class or function
-            it asks for is named.
+    The path is a ``.safetensors`` file, a file of ``torch.save``, or a folder
+    of Hugging Face with one of them; for `ema` see :func:`unwrap`. One that is
+    missing, cut off or no checkpoint is a :class:`ConversionError`, and so is
+    a pickle that asks for more than plain data: what it asks for is named.
     """
     file = path
     if os.path.isdir(path):
@@ -78,12 +69,10 @@ def read_checkpoint(path: str,
         file = os.path.join(path, found[0])
     elif not os.path.isfile(path):
         raise ConversionError(f'{path} does not exist')
-    config = {}
+    state, info = unwrap(_load(file), ema)
     beside = os.path.join(os.path.dirname(file), 'config.json')
     if os.path.basename(file) in _IN_FOLDER and os.path.isfile(beside):
-        config = _read_config(beside)
-    state, info = unwrap(_load(file), ema)
-    _add_config(config, info)
+        _add_config(beside, info)
     return state, info
 
 
@@ -126,19 +115,11 @@ def unwrap(checkpoint: Mapping,
            ema: bool = False) -> Tuple[Dict[str, Tensor], SourceInfo]:
     """Find the weights in what a file holds.
 
-    Args:
-        checkpoint (dict): A state dict, or a dict with one under ``model``,
-            ``state_dict`` or ``module``, and perhaps the command line of the
-            training under ``args``.
-        ema (bool): Take the smoothed weights, ``model_ema``,
-            ``state_dict_ema`` or ``ema_state_dict``. Defaults to False.
-
-    Returns:
-        tuple: Names and tensors, without the ``module.`` of distributed
-        training, and a :class:`SourceInfo`.
-
-    Raises:
-        ConversionError: If there are none, or something else among them.
+    That is a state dict, or a dict with one under one of ``_HOLDERS``, of
+    smoothed weights (`ema`) under one of ``_EMA_HOLDERS``, and perhaps the
+    command line of the training under ``args``. The names come without the
+    ``module.`` of distributed training. No weights, or anything else among
+    them, is a :class:`ConversionError`.
     """
     holders = _EMA_HOLDERS if ema else _HOLDERS
     state = next((checkpoint[name] for name in holders
@@ -155,8 +136,6 @@ def unwrap(checkpoint: Mapping,
         info.image_size = (
             _size(args.get('init_pe_size')) or _size(args.get('input_size')))
         info.mid_image_size = _size(args.get('mid_pe_size'))
-    if not state:
-        raise ConversionError('the checkpoint holds no weights')
     found = {}
     for name, value in state.items():
         if ema and name == 'steps':
@@ -168,6 +147,8 @@ def unwrap(checkpoint: Mapping,
                 'tensor: give a state dict, or a dict that has one under '
                 f'one of {", ".join(_HOLDERS)}')
         found[name] = value
+    if not found:
+        raise ConversionError('the checkpoint holds no weights')
     while all(name.startswith('module.') for name in found):
         found = {name[7:]: value for name, value in found.items()}
     return found, info
@@ -183,7 +164,8 @@ def _size(value: Any) -> Optional[Tuple[int, int]]:
     return None
 
 
-def _read_config(path: str) -> dict:
+def _add_config(path: str, info: SourceInfo) -> None:
+    """What Hugging Face's ``config.json`` tells."""
     try:
         with open(path, encoding='utf-8') as stream:
             config = json.load(stream)
@@ -191,28 +173,21 @@ def _read_config(path: str) -> dict:
         raise ConversionError(f'{path} is no JSON: {error}')
     if not isinstance(config, dict):
         raise ConversionError(f'{path} holds no settings')
-    return config
-
-
-def _add_config(config: Mapping[str, Any], info: SourceInfo) -> None:
-    """What Hugging Face's ``config.json`` tells."""
-
-    def positive(name: str, kind: type) -> Any:
-        value = config.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(
-                value, kind) or value <= 0):
-            raise ConversionError(f'`{name}` of config.json is {value!r}')
-        return value
-
     act = config.get('hidden_act', 'gelu')
     if act != 'gelu':
         raise ConversionError(f'config.json says `hidden_act` {act!r}: the '
                               'models here use gelu')
+
+    def positive(name: str, kind: type) -> Any:
+        value = config.get(name)
+        if value is not None and not (isinstance(value, kind) and value > 0):
+            raise ConversionError(f'`{name}` of config.json is {value!r}')
+        return value
+
     size = config.get('image_size')
-    if size is not None:
-        info.image_size = _size(size)
-        if info.image_size is None:
-            raise ConversionError(f'`image_size` of config.json is {size!r}')
+    info.image_size = _size(size) or info.image_size
+    if size is not None and _size(size) is None:
+        raise ConversionError(f'`image_size` of config.json is {size!r}')
     info.num_heads = positive('num_attention_heads', int)
     info.num_layers = positive('num_hidden_layers', int)
     info.norm_eps = positive('layer_norm_eps', float)

@@ -5,7 +5,7 @@ from typing import List, Optional, Sequence, Tuple
 
 from mmengine.logging import MMLogger
 
-from .formats import FORMATS
+from .formats import described
 
 Shape = Tuple[int, ...]
 
@@ -18,10 +18,10 @@ class Entry:
     the tensor was dropped.
     """
 
-    source: Optional[str]
-    source_shape: Optional[Shape]
-    target: Optional[str]
-    target_shape: Optional[Shape]
+    source: Optional[str] = None
+    source_shape: Optional[Shape] = None
+    target: Optional[str] = None
+    target_shape: Optional[Shape] = None
     why: str = ''
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class ConversionReport:
     notes: List[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f'{FORMATS[self.format]} ({self.format})']
+        lines = [described(self.format)]
         for title, entries in (('mapped', self.mapped),
                                ('resized or selected', self.resized),
                                ('dropped', self.dropped),
@@ -65,7 +65,7 @@ class ConversionReport:
     def log(self) -> None:
         """Log all but what was simply taken over."""
         logger = MMLogger.get_current_instance()
-        logger.info(f'Weights of {FORMATS[self.format]} ({self.format}): '
+        logger.info(f'Weights of {described(self.format)}: '
                     f'{len(self.mapped)} tensors taken over.')
         for verb, entries in (('Resized', self.resized),
                               ('Dropped', self.dropped),

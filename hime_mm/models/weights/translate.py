@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from hime_mm.errors import ConversionError
-from .formats import (DETECTORS, FORMATS, NATIVE, bare, detect_format, matches,
-                      refusal, rename)
+from .formats import (DETECTORS, FORMATS, NATIVE, QKV, bare, described,
+                      detect_format, matches, refusal, rename)
 from .reader import SourceInfo
 from .report import Entry, Shape
 
 PATCH = 'backbone.patch_embed.'
-_QKV = ('query', 'key', 'value')
 
 
 @dataclass
@@ -35,20 +34,21 @@ class Item:
         self.tensor, self.resized = tensor, True
         self.why = f'{self.why}; {why}' if self.why else why
 
+    def placed(self, target: str) -> List[Entry]:
+        return [Entry(*source, target, self.shape, self.why)
+                for source in self.sources]
+
+    def dropped(self, why: str) -> List[Entry]:
+        if self.why and not self.resized:
+            why = f'{self.why}: {why}'
+        return [Entry(*source, why=why) for source in self.sources]
+
 
 @dataclass
 class Source:
-    """A checkpoint under the names of a whole model here.
-
-    Attributes:
-        format (str): A key of :data:`FORMATS`.
-        info (SourceInfo): What else is known of it.
-        num_splits (int): g of its patch embedding, if that is a mixed one.
-        items (dict[str, Item]): The tensors by their name here
-            (``backbone.``, ``head.``, ``bbox_head.``).
-        dropped (list[Entry]): What was left out.
-        problems (list[str]): What has no place here, and why.
-    """
+    """A checkpoint under the names of a whole model here (``backbone.``,
+    ``head.``, ``bbox_head.``): its tensors, what was left out, and what has no
+    place here and why."""
 
     format: str
     info: SourceInfo
@@ -92,24 +92,13 @@ def translate(state_dict: Mapping[str, Tensor],
               info: Optional[SourceInfo] = None,
               allow_drop: Sequence[str] = (),
               num_splits: int = 2) -> Source:
-    """Give every tensor the name it has here.
+    """Give every tensor the name it has here; `state_dict` is not changed.
 
-    Args:
-        state_dict (dict): Names and tensors, see :func:`unwrap`; they are not
-            changed.
-        fmt (str, optional): A key of :data:`FORMATS`. None recognises it.
-            Defaults to None.
-        info (SourceInfo, optional): What else is known. Defaults to None.
-        allow_drop (Sequence[str]): Patterns of names, as in a shell, that may
-            be left out. Defaults to ().
-        num_splits (int): g of a mixed patch embedding. Defaults to 2.
-
-    Returns:
-        Source: The tensors, what was left out and what has no place.
-
-    Raises:
-        ConversionError: If two tensors claim one place, a detector has no
-            detection tokens, or a table has no possible shape.
+    `fmt` is a key of :data:`FORMATS`, None recognises it. `allow_drop` are
+    patterns of names that may be left out. What has no place is among the
+    problems of the result; two tensors for one place, a detector without
+    detection tokens or a table of an impossible shape are a
+    :class:`ConversionError`.
     """
     fmt = fmt or detect_format(state_dict)
     if fmt not in FORMATS:
@@ -118,10 +107,11 @@ def translate(state_dict: Mapping[str, Tensor],
     source = Source(fmt, info or SourceInfo(), num_splits)
     items = source.items
     refused: Dict[str, str] = {}
-    parts: Dict[str, Dict[str, str]] = {}
+    parts: Dict[str, Dict[str, Item]] = {}
     mixed = any('proj_siat.' in name for name in state_dict)
     for name, tensor in state_dict.items():
         target = rename(name, fmt)
+        item = Item(tensor, [(name, tuple(tensor.shape))])
         why = None
         if matches(name, allow_drop):
             why = 'dropped on demand'
@@ -130,33 +120,32 @@ def translate(state_dict: Mapping[str, Tensor],
         elif fmt == 'hf-yolos' and re.match(r'(vit\.)?pooler\.', name):
             why = "detection does not use the class token's pooler"
         if why is not None:
-            source.dropped.append(
-                Entry(name, tuple(tensor.shape), None, None, why))
+            source.dropped += item.dropped(why)
         elif target is None:
             refused[name] = refusal(name, fmt)
         elif fmt == 'hf-yolos' and '.qkv.' in target:
-            kind = next(k for k in _QKV if f'.{k}.' in name)
-            parts.setdefault(target, {})[kind] = name
+            kind = next(k for k in QKV if f'.{k}.' in name)
+            parts.setdefault(target, {})[kind] = item
         elif target in items:
             raise ConversionError(
                 f'{items[target].sources[0][0]} and {name} of the checkpoint '
                 f'are both {target} of the model: take one out')
         else:
-            items[target] = Item(tensor, [(name, tuple(tensor.shape))])
-    for target, names in parts.items():
-        found = [state_dict[names[k]] for k in _QKV if k in names]
-        missing = [k for k in _QKV if k not in names]
+            items[target] = item
+    for target, three in parts.items():
+        missing = [kind for kind in QKV if kind not in three]
+        found = [three[kind] for kind in QKV if kind in three]
+        sources = [source for item in found for source in item.sources]
         if missing:
             why = f'comes without its {" and ".join(missing)}'
-        elif len({part.shape for part in found}) > 1:
+        elif len({item.shape for item in found}) > 1:
             why = 'has not the shape of the other two of query, key and value'
         else:
             items[target] = Item(
-                torch.cat(found),
-                [(names[k], tuple(state_dict[names[k]].shape)) for k in _QKV],
+                torch.cat([item.tensor for item in found]), sources,
                 'query, key and value in one')
             continue
-        refused.update(dict.fromkeys(names.values(), why))
+        refused.update((name, why) for name, _ in sources)
     source.problems += [
         f'{name} {tuple(state_dict[name].shape)} {why}; `allow_drop` '
         f'{name!r} leaves it out' for name, why in refused.items()
@@ -186,7 +175,7 @@ def _check_tokens(source: Source) -> None:
                 f'{item.sources[0][1]}, not {shape}')
     fmt = source.format
     if fmt in DETECTORS and 'backbone.det_token' not in source.items:
-        raise ConversionError(f'the checkpoint is of {FORMATS[fmt]} ({fmt}), '
+        raise ConversionError(f'the checkpoint is of {described(fmt)}, '
                               'but has no detection tokens')
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hime_mm.ciphers import Cipher, PatchLayout, shuffle_patches
+from hime_mm.errors import BoxError
 
 
 def random_layout(rng, rows, cols, patch_size, scale) -> PatchLayout:
@@ -214,6 +215,14 @@ def test_dict():
     layout = PatchLayout.from_dict(state)
     assert layout.erosion == 0 and layout.shuffled
     assert layout.scale == (.75, .75)
+
+
+def test_cropped_is_written_and_read():
+    layout = PatchLayout((64, 32), 16, (4, 2), cropped=True)
+    assert layout.to_dict()['cropped'] is True
+    for one in (layout, PatchLayout.from_dict(layout.to_dict())):
+        with pytest.raises(BoxError, match='cropped'):
+            one.unmap_boxes([[0, 0, 8, 8]])
 
 
 @pytest.mark.parametrize('text, p, moved', [

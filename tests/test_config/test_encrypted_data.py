@@ -173,6 +173,7 @@ def test_ciphers_of_training_and_evaluation(phase, online, tmp_path):
 @pytest.mark.parametrize('head, words', [
     (dict(cipher='paper-rs'), 'key holder.*hime boxes'),
     (dict(preprocess=dict(augment=dict(flip=.5))), 'cropped, flipped'),
+    (dict(preprocess=dict(center_crop=[64, 48])), 'cropped.*center_crop'),
 ])
 def test_original_coordinates_that_nobody_knows(head, words, tmp_path):
     (make_manifest(tmp_path, **head) / 'images').mkdir()

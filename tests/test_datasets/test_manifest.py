@@ -156,9 +156,16 @@ class TestReading:
         assert FileEntry.from_dict(
             json.loads(json.dumps(entry.to_dict()))) == entry
 
-    def test_augmented(self, tmp_path):
-        write(tmp_path, preprocess=dict(augment=dict(flip=.5)))
-        assert Manifest.load(tmp_path).cropped
+    @pytest.mark.parametrize('preprocess', [
+        dict(augment=dict(flip=.5)), dict(center_crop=[64, 48])])
+    def test_cropped(self, preprocess, tmp_path):
+        write(tmp_path, preprocess=preprocess)
+        manifest = Manifest.load(tmp_path)
+        assert manifest.cropped
+        entry = next(iter(manifest.files.values()))
+        for layout in (manifest.layout(entry),
+                       manifest.secret_layout(entry, KEY), manifest.overview):
+            assert layout.cropped
 
     @pytest.mark.parametrize('change, reason', [
         (lambda s: s.update(format_version=2),

@@ -304,15 +304,20 @@ def test_an_error_changes_nothing(encrypted, name, change, args, error, words):
     assert all(results[key] is before[key] for key in before)
 
 
-def test_original_coordinates_that_nobody_knows(encrypted, tmp_path):
+def test_original_coordinates_that_nobody_knows(encrypted, plain, tmp_path):
     transform = LoadEncryptedMeta(coordinates='original')
     with pytest.raises(ValueError, match="'shuffle'.*key holder.*hime boxes"):
         transform(loaded(encrypted('paper-rs') / 'some/001.png'))
     augmented = encrypted('paper-mi', preprocess=dict(augment=dict(flip=1.)))
     with pytest.raises(ValueError, match='cropped, flipped or recoloured before'):
         transform(loaded(augmented / 'some/001.png'))
-    # In its own coordinates both work.
-    for root in (encrypted('paper-rs'), augmented):
+    middle = tmp_path / 'middle'
+    encrypt_folder(str(plain), str(middle), 'paper-mi', progress=False,
+                   preprocess=dict(resize=(96, 96), center_crop=(64, 48)))
+    with pytest.raises(ValueError, match='cropped.*center_crop'):
+        transform(loaded(middle / 'some/001.png'))
+    # In its own coordinates all work.
+    for root in (encrypted('paper-rs'), augmented, middle):
         assert LoadEncryptedMeta()(loaded(root / 'some/001.png'))
 
 

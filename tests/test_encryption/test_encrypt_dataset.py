@@ -1623,7 +1623,14 @@ class TestNothingIsLost:
         out = tmp_path / 'out'
         assert not coco(coco_src, out).finished_before
         assert coco(coco_src, out).finished_before
-        (out / 'annotations' / 'instances_val2017.json').unlink()
+        path = out / 'annotations' / 'instances_val2017.json'
+        text = path.read_text()
+        path.write_text(text.replace('"bbox": [', '"bbox": [9', 1))
+        with pytest.raises(EncryptionError, match='instances_val2017.*change'):
+            coco(coco_src, out)
+        path.write_text(text)
+        assert coco(coco_src, out).finished_before
+        path.unlink()
         with pytest.raises(EncryptionError, match='instances_val2017.*miss'):
             coco(coco_src, out)
 

@@ -826,6 +826,18 @@ def test_masks_that_cannot_follow(picture, cipher):
     assert set(new) == {'bboxes', 'scores', 'labels'}
 
 
+def test_masks_of_cropped_pictures(picture):
+    found = Client('mix2', dict(center_crop=(96, 96))).encrypt(picture)
+    shape = found.img.shape[:2]
+    sample = DetDataSample(metainfo=dict(ori_shape=shape))
+    sample.pred_sem_seg = PixelData(sem_seg=torch.zeros(1, *shape).long())
+    sample.pred_instances = InstanceData(
+        masks=torch.zeros(2, *shape).bool(), scores=torch.ones(2))
+    with pytest.warns(UserWarning, match='`masks`, `pred_sem_seg`.*left out'):
+        new = Client('mix2').restore(sample, found)
+    assert 'pred_sem_seg' not in new and 'masks' not in new.pred_instances
+
+
 def test_geometry_that_nobody_knows_is_left_out(picture):
     told = dict(bboxes=torch.zeros(2, 4), scores=torch.ones(2),
                 labels=torch.arange(2), keypoints=torch.zeros(2, 17, 2),

@@ -90,6 +90,7 @@ class PEViT(VisionTransformer):
                  out_indices: Union[int, Sequence[int]] = -1,
                  out_type: str = 'cls_token',
                  frozen_stages: int = -1,
+                 *,
                  pos_encoding: str = 'rpe',
                  patch_embed: str = 'linear',
                  num_splits: int = 2,

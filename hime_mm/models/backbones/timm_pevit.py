@@ -98,6 +98,7 @@ class TIMMPEViT(BaseBackbone):
                  pos_encoding: str = 'rpe',
                  out_type: str = 'cls_token',
                  out_indices: Union[int, Sequence[int]] = -1,
+                 *,
                  img_size: Union[int, Tuple[int, int], None] = None,
                  patch_size: Optional[int] = None,
                  in_channels: int = 3,

@@ -55,6 +55,7 @@ class DetTokenHead(DETRHead):
                  num_classes: int,
                  embed_dims: int = 384,
                  num_mlp_layers: int = 3,
+                 *,
                  sync_cls_avg_factor: bool = False,
                  loss_cls: ConfigType = dict(
                      type='mmdet.CrossEntropyLoss',

@@ -1,7 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Convert weights of other implementations for models of hime_mm."""
 import argparse
-import re
 import sys
 
 from mmengine.config import DictAction
@@ -59,12 +58,9 @@ def parse_args():
 
 def with_options(message, args):
     """A message that names parameters, with the options that set them."""
-
-    def option(found):
-        name = found.group(1)
-        return f'--{name.replace("_", "-")}' if name in args else found.group()
-
-    return re.sub(r'`(\w+)`', option, message)
+    for name in vars(args):
+        message = message.replace(f'`{name}`', f'--{name.replace("_", "-")}')
+    return message
 
 
 def main():

@@ -145,8 +145,7 @@ class TIMMPEViT(BaseBackbone):
             raise ConfigError(f'{model_name!r} has no class token: use '
                               "`out_type='avg_featmap'`")
         for name in HEADS:
-            if getattr(vit, name, None) is not None:
-                setattr(vit, name, None)
+            setattr(vit, name, None)
 
         grid = None
         if pos_encoding == 'learned':
@@ -156,12 +155,11 @@ class TIMMPEViT(BaseBackbone):
             grid = torch.tensor(vit.patch_embed.grid_size)
         elif vit.pos_embed is not None:
             if not vit.no_embed_class:
-                tokens = {name: getattr(vit, name)
-                          for name in self.prefix_tokens}
-                folded = fold_positions(tokens, vit.pos_embed)
-                with torch.no_grad():
-                    for name, value in folded.items():
-                        tokens[name].copy_(value)
+                state = vit.state_dict()
+                tokens = {name: state[name] for name in self.prefix_tokens}
+                folded = fold_positions(tokens, state['pos_embed'])
+                for name, value in folded.items():
+                    tokens[name].copy_(value)
             vit.pos_embed = None
         # Says in a checkpoint which grid the flat table is of.
         self.register_buffer('pos_grid', grid)

@@ -146,12 +146,13 @@ def rename(name: str, fmt: str) -> Optional[str]:
     name = name[4:] if name.startswith('vit.') else bare(name)
     rules = _HF if fmt == 'hf-yolos' else _TIMM
     varies = r'\b(\d+|weight|bias)\b'
-    sign = re.sub(varies, lambda part: '#' if part[0].isdigit() else '*', name)
-    target = rules.get(sign)
+    values = re.findall(varies, name)
+    target = rules.get(re.sub(
+        varies, lambda part: '#' if part[0].isdigit() else '*', name))
     if target is None:
         return None
-    values = re.finditer(varies, name)
-    target = re.sub('[#*]', lambda _: next(values)[0], target)
+    for value in values:
+        target = re.sub('[#*]', value, target, count=1)
     head = target.startswith(('head.', 'bbox_head.'))
     return target if head else f'backbone.{target}'
 

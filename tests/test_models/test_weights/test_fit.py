@@ -98,6 +98,8 @@ def test_unwrap():
     smooth = dict(
         ema_state_dict={'steps': torch.tensor(3), 'module.a': state['a']})
     assert unwrap(smooth, ema=True)[0] == state
+    with pytest.raises(ConversionError, match='no weights'):
+        unwrap(dict(ema_state_dict={'steps': torch.tensor(3)}), ema=True)
     args = argparse.Namespace(init_pe_size=[512, 864], mid_pe_size=[800, 1333])
     info = unwrap(dict(model=state, args=args))[1]
     assert info.image_size == (512, 864)

@@ -337,6 +337,7 @@ class TestOptions:
     @pytest.mark.parametrize('args, reason', [
         (('--resize', '64x'), 'no size'), (('--resize', '1x2x3'), 'no size'),
         (('--resize', '0'), 'no size'), (('--resize', 'big'), 'no size'),
+        (('--resize', '\N{SUPERSCRIPT TWO}'), 'no size'),
         (('--short-side', 'a,b'), 'no list'), (('--crop', '.5'), '--crop'),
         (('--crop', '1,2,3'), '--crop'), (('--flip', '2'), '--flip'),
         (('--jitter', '1'), '--jitter'), (('--views', '0'), '--views'),

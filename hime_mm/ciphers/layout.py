@@ -181,9 +181,11 @@ class PatchLayout:
         """
         boxes = self._check_boxes(boxes)
         boxes *= np.tile(self.scale, 2)
-        if self.shuffled:
-            if self.permutation is None:
-                raise BoxError(str(replace(self, cropped=False).obstacle))
+        # What was cropped before does not matter in this direction.
+        obstacle = replace(self, cropped=False).obstacle
+        if obstacle:
+            raise BoxError(obstacle)
+        if self.permutation is not None:
             boxes += self._moves(boxes, invert_permutation(self.permutation))
         return boxes
 

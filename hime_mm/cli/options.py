@@ -45,7 +45,7 @@ class _Size(click.ParamType):
         if not isinstance(value, str):
             return value
         parts = value.lower().split('x')
-        if len(parts) > 2 or not all(p.isdigit() and int(p) for p in parts):
+        if len(parts) > 2 or not all(p.isdecimal() and int(p) for p in parts):
             self.fail(f'{value!r} is no size such as 640x480 or 224', param,
                       ctx)
         return int(parts[0]), int(parts[-1])

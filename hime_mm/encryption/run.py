@@ -147,6 +147,11 @@ def _job(src: str, out: str, recipe: Recipe, key: Optional[Key],
         raise InvalidKey('a key was given as the id of the data set, which '
                          'is handed over: make a new key if others may have '
                          'seen this one')
+    try:
+        (dataset_id or '').encode()
+    except UnicodeEncodeError:
+        raise EncryptionError('the id of the data set is not UTF-8: choose '
+                              'another one') from None
     if not os.path.isdir(src):
         raise EncryptionError(f'there is no folder {src}')
     one, other = (os.path.join(os.path.realpath(p), '') for p in (src, out))

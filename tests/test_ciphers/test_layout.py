@@ -188,6 +188,16 @@ def test_public_layout():
     assert perm.tobytes() not in pickle.dumps(public)
 
 
+@pytest.mark.parametrize('shuffled', [True, False])
+def test_reshuffled(shuffled):
+    """In neither direction, whatever was known before."""
+    layout = PatchLayout((320, 320), 16, (20, 20), shuffled=shuffled,
+                         reshuffled=True)
+    for call in (layout.map_boxes, layout.unmap_boxes):
+        with pytest.raises(BoxError, match='shuffled once more'):
+            call([[0, 0, 1, 1]])
+
+
 def test_dict_round_trip():
     secret = PatchLayout((427, 640), 8, (26, 40), (.5, 416 / 427 / 2),
                          np.random.default_rng(0).permutation(1040))

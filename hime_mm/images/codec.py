@@ -105,7 +105,9 @@ def read_bytes(path: str) -> bytes:
     except MemoryError:
         raise UnreadableImage('it does not fit into the memory') from None
     except ValueError as error:  # such as a NUL in the name
-        raise UnreadableImage(f'its name is impossible: {error}') from None
+        # A reason that quotes a part of the name has one that does not.
+        reason = getattr(error, 'reason', error)
+        raise UnreadableImage(f'its name is impossible: {reason}') from None
 
 
 def read_image(path: str, color_type: str = 'color') -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any, Dict, Tuple, Union
 import numpy as np
 
 from hime_mm.ciphers import ImageSource, PatchLayout
+from hime_mm.ciphers.grid import check_image
 from hime_mm.ciphers.randomness import RandomSource
 
 from .recipe import Recipe
@@ -60,7 +61,8 @@ def seal(img: np.ndarray,
         Sealed: The encrypted picture and its geometry.
 
     Raises:
-        PictureError: If the picture does not fit the recipe.
+        TypeError: If the pixels are of another type.
+        PictureError: If the picture is empty or does not fit the recipe.
     """
     cipher, preprocess = recipe.cipher, recipe.preprocess
     stream: Any = randomness
@@ -68,7 +70,8 @@ def seal(img: np.ndarray,
         # Drawn from only where there is something to draw.
         stream = (randomness.augmentation(cipher.canonical)
                   if preprocess.random else None)
-    ready = preprocess.prepare(img, cipher.patch_size, boxes, stream)
+    ready = preprocess.prepare(
+        check_image(img), cipher.patch_size, boxes, stream)
     drawn = cipher.draw(ready.img.shape, randomness)
     clipped: Dict[str, Tuple[int, int]] = {}
     encrypted = cipher.apply(ready.img, drawn, clipped)

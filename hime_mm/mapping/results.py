@@ -180,7 +180,7 @@ def _fault(row: Any, place: str, images: Dict[int, Any]) -> Optional[str]:
 def _segmentation(segmentation: Any, layout: PatchLayout, i: int) -> Any:
     try:
         return unmap_segmentation(layout, segmentation)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise BoxError(f'the `segmentation` of `results[{i}]` is neither '
                        'polygons nor run lengths of the encrypted image: '
                        f'{error}') from None

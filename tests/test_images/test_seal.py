@@ -102,3 +102,12 @@ def test_boxes_of_cropped_pictures_do_not_come_back():
     layout = seal(photo(64, 64), recipe).layout
     with pytest.raises(BoxError, match='cropped'):
         layout.unmap_boxes(BOXES)
+
+
+@pytest.mark.parametrize('shape', [(0, 5, 3), (5, 0), (32, 32, 0)])
+@pytest.mark.parametrize('preprocess', [dict(), dict(resize=(32, 32)),
+                                        dict(augment=dict(crop=(.5, 1)))])
+def test_empty_picture(shape, preprocess):
+    recipe = Recipe.build('mix2', preprocess=preprocess)
+    with pytest.raises(PictureError, match='not be empty'):
+        seal(np.zeros(shape, np.uint8), recipe)

@@ -430,6 +430,7 @@ def test_changed_annotations(plain, tmp_path):
     (dict(keypoints=[1, 2, 2]), 'keypoints'),
     (dict(segmentation='abc'), 'segmentation'),
     (dict(segmentation=dict(size=[48, 48])), 'segmentation'),
+    (dict(segmentation=dict(size=[48], counts='0')), 'segmentation'),
 ])
 def test_malformed_results(plain, tmp_path, change, match):
     data = encrypted(plain, tmp_path, 'negate')

@@ -43,6 +43,11 @@ class EncryptedPicture:
     in_place: bool = True
 
     @property
+    def cropped(self) -> bool:
+        """bool: Whether only the middle of the original is in it."""
+        return self.layout.cropped
+
+    @property
     def public(self) -> PatchLayout:
         """PatchLayout: The layout without what undoes it."""
         return self.layout.public()

@@ -765,7 +765,7 @@ def test_results_that_are_not_known(picture):
 def test_boxes_of_cropped_pictures(picture):
     client = Client('mix2', dict(center_crop=(96, 96)))
     found = client.encrypt(picture)
-    assert found.layout.cropped
+    assert found.cropped and found.layout.cropped
     with pytest.raises(ClientError, match='center_crop'):
         client.restore(np.zeros((1, 4)), found)
     sample = DataSample()

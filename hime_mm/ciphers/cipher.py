@@ -168,6 +168,18 @@ class Cipher:
                     f'padding takes part in {step.name!r} and shows the mean. '
                     "Use fit='resize', or fit='error' with sizes that fit")
 
+    def check_unshared(self) -> None:
+        """Refuse a draw that all images share, where each process draws.
+
+        Raises:
+            CipherError: Names the step and what to do instead.
+        """
+        for step in self.shared:
+            raise CipherError(
+                f'{step.name!r} draws once for all images of a data set, which '
+                'the processes of a run cannot share: use `hime encrypt`, and '
+                'load what it made with `hime_mm.LoadEncryptedMeta`')
+
     def layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
         """The public layouts before each step, and after the last.
 

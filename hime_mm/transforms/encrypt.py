@@ -109,11 +109,7 @@ class Encrypt(NamedTransform):
         sizing = dict(fit=fit, interpolation=interpolation, pad_val=pad_val)
         with self._named():
             self.recipe = Recipe.build(cipher, patch_size, sizing)
-        if self.cipher.shared:
-            raise HimeError(
-                f'{self._name}: {self.cipher.shared[0].name!r} draws once for '
-                'all images of a data set: encrypt it with `hime encrypt` and '
-                'load it with `hime_mm.LoadEncryptedMeta`')
+            self.cipher.check_unshared()
         self.box_mode = box_mode
         self.randomness = randomness
         self.keep_permutation = keep_permutation

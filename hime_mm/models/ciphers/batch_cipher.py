@@ -32,12 +32,8 @@ class BatchCipher:
     def __init__(self, cipher: Union[str, dict, Sequence, Cipher],
                  patch_size: Optional[int] = None) -> None:
         self.cipher = Cipher.build(cipher, patch_size)
+        self.cipher.check_unshared()
         for step in self.cipher.steps:
-            if step.shared:
-                raise CipherError(
-                    f'{step.name!r} draws once for all images of a data set, '
-                    'which processes cannot share: use `hime encrypt`, and '
-                    'load what it made with `hime_mm.LoadEncryptedMeta`')
             if step.name not in FORMS:
                 raise CipherError(
                     f'{step.name!r} has no form for batches on a device: use '

@@ -41,7 +41,8 @@ def check_resources():
     if missing:
         raise FileNotFoundError(
             f'hime_mm/.mim cannot be built: {", ".join(missing)} missing in {ROOT}; '
-            'build from a complete checkout or source distribution')
+            'build from a complete checkout or source distribution'
+        )
 
 
 class BuildPy(build_py):

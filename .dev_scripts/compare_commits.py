@@ -37,12 +37,16 @@ VERSIONED = ('tool_version', 'checksum', 'mac')
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('before', help='commit, or folder')
     parser.add_argument('after', help='commit, or folder')
-    parser.add_argument('--losses', action=argparse.BooleanOptionalAction,
-                        default=importlib.util.find_spec('torch') is not None,
-                        help='compare the first losses of the demo (default: if torch is there)')
+    parser.add_argument(
+        '--losses',
+        action=argparse.BooleanOptionalAction,
+        default=importlib.util.find_spec('torch') is not None,
+        help='compare the first losses of the demo (default: if torch is there)',
+    )
     parser.add_argument('--iterations', type=int, default=6, help='of the demo')
     parser.add_argument('--benchmarks', action='store_true', help='compare the speed, too')
     parser.add_argument('--rounds', type=int, default=3, help='of the benchmarks, in turns')
@@ -67,8 +71,9 @@ def python(tree, folder, *args, **kwargs):
     """Run a script with one commit's package."""
     env = {k: v for k, v in os.environ.items() if k != 'HIME_KEY'}
     env.update(PYTHONPATH=str(tree), OMP_NUM_THREADS='1')
-    done = subprocess.run([sys.executable, *map(str, args)], cwd=folder, env=env, text=True,
-                          **kwargs)
+    done = subprocess.run(
+        [sys.executable, *map(str, args)], cwd=folder, env=env, text=True, **kwargs
+    )
     if done.returncode:
         print(f'{args[0]} failed with the package of {tree}', file=sys.stderr)
         sys.exit(2)
@@ -76,8 +81,11 @@ def python(tree, folder, *args, **kwargs):
 
 
 def files_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
 
 
 def comparable(name, pair):
@@ -91,17 +99,22 @@ def comparable(name, pair):
         return [json.dumps(state) for state in states]
     if name.endswith(('/journal', '/info.txt')):
         # Two workers finish in any order.
-        return [sorted(re.sub(rb'(tool_version": "|by hime_mm )[^"\n]*', rb'\1', data).splitlines())
-                for data in pair]
+        return [
+            sorted(re.sub(rb'(tool_version": "|by hime_mm )[^"\n]*', rb'\1', data).splitlines())
+            for data in pair
+        ]
     return pair
 
 
 def compare_files(before, after):
     """Return a line for every file that differs."""
     one, other = files_of(before), files_of(after)
-    lines = [f'only {side}: {name}' for side, mine, theirs in (('before', one, other),
-                                                               ('after', other, one))
-             for name in mine if name not in theirs]
+    lines = [
+        f'only {side}: {name}'
+        for side, mine, theirs in (('before', one, other), ('after', other, one))
+        for name in mine
+        if name not in theirs
+    ]
     for name in one.keys() & other.keys():
         mine, theirs = comparable(name, (one[name], other[name]))
         if mine != theirs:
@@ -112,38 +125,63 @@ def compare_files(before, after):
 
 def compare_losses(trees, folders, root, iterations):
     """Return a line for every loss that differs."""
-    scripts = [tree / place for tree in reversed(trees)
-               for place in ('tools/demo_scenes.py', 'hime_mm/datasets/demo_coco.py')]
+    scripts = [
+        tree / place
+        for tree in reversed(trees)
+        for place in ('tools/demo_scenes.py', 'hime_mm/datasets/demo_coco.py')
+    ]
     script = next(path for path in scripts if path.is_file())
-    paint = (f'import sys; sys.path.insert(0, {str(script.parent)!r}); '
-             f'from {script.stem} import make_demo_coco; make_demo_coco("scenes", 40, 4)')
+    paint = (
+        f'import sys; sys.path.insert(0, {str(script.parent)!r}); '
+        f'from {script.stem} import make_demo_coco; make_demo_coco("scenes", 40, 4)'
+    )
     python(trees[1], root, '-c', paint, stderr=subprocess.DEVNULL)
     losses = []
     for tree, folder in zip(trees, folders):
         with open(folder / 'train.log', 'w') as log:
-            python(tree, folder, CASES, 'train', '--tree', tree, '--data', root / 'scenes',
-                   '--iterations', iterations, stdout=log, stderr=log)
+            python(
+                tree,
+                folder,
+                CASES,
+                'train',
+                '--tree',
+                tree,
+                '--data',
+                root / 'scenes',
+                '--iterations',
+                iterations,
+                stdout=log,
+                stderr=log,
+            )
         losses.append(json.loads((folder / 'losses.json').read_text()))
-    lines, largest = [], 0.
+    lines, largest = [], 0.0
     for n, (one, other) in enumerate(zip(*losses, strict=True)):
         for name in one.keys() | other.keys():
             gap = abs(one.get(name, float('inf')) - other.get(name, float('inf')))
             if not gap <= TOLERANCE:
-                lines.append(f'differs: {name} of iteration {n}: {one.get(name)} before, '
-                             f'{other.get(name)} after')
+                lines.append(
+                    f'differs: {name} of iteration {n}: {one.get(name)} before, '
+                    f'{other.get(name)} after'
+                )
             else:
                 largest = max(largest, gap)
-    print(f'{len(losses[0])} iterations of the demo, loss {losses[0][0]["loss"]:.4f} to '
-          f'{losses[0][-1]["loss"]:.4f}: {len(lines)} differences, otherwise at most {largest:.1g}')
+    print(
+        f'{len(losses[0])} iterations of the demo, loss {losses[0][0]["loss"]:.4f} to '
+        f'{losses[0][-1]["loss"]:.4f}: {len(lines)} differences, otherwise at most {largest:.1g}'
+    )
     return lines
 
 
 def time_rows(tree, folder, name, args):
     """Return what a benchmark's table gives as milliseconds, by the name of its row."""
-    script = next(path for path in (tree / 'tools' / 'benchmarks' / name, tree / 'tools' / name)
-                  if path.is_file())
-    table = python(tree, folder, script, *args, stdout=subprocess.PIPE,
-                   stderr=subprocess.DEVNULL).stdout
+    script = next(
+        path
+        for path in (tree / 'tools' / 'benchmarks' / name, tree / 'tools' / name)
+        if path.is_file()
+    )
+    table = python(
+        tree, folder, script, *args, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ).stdout
     rows = re.findall(r'^((?:\S+ )*\S+) {2,}(\d+\.\d+) ', table, re.M)
     return {row: float(value) for row, value in rows}
 
@@ -186,8 +224,9 @@ def compare(args, root):
     if args.benchmarks:
         compare_speed(trees, folders, args.rounds, 'benchmark_ciphers.py')
         if args.pictures:
-            compare_speed(trees, folders, args.rounds, 'benchmark_encrypt.py',
-                          os.path.abspath(args.pictures))
+            compare_speed(
+                trees, folders, args.rounds, 'benchmark_encrypt.py', os.path.abspath(args.pictures)
+            )
     for line in differences:
         print(line)
     print('different' if differences else 'equal')

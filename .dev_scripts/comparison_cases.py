@@ -17,12 +17,14 @@ import numpy as np
 
 SECRET = bytes(range(200, 232))
 DATASET_ID = 'the-same-at-both-commits'
-BOXES = np.array([[3., 5.5, 40, 61.25], [20, 20, 21, 21], [0, 0, 90, 70], [50.5, 2, 93, 30]])
-MANY = dict(resize=(96, 80), keep_ratio=True, augment=dict(flip=.5, crop=(.3, 1), jitter=.2))
+BOXES = np.array([[3.0, 5.5, 40, 61.25], [20, 20, 21, 21], [0, 0, 90, 70], [50.5, 2, 93, 30]])
+MANY = dict(resize=(96, 80), keep_ratio=True, augment=dict(flip=0.5, crop=(0.3, 1), jitter=0.2))
 #: Calls of ``encrypt_coco``: the cipher, and what differs from the defaults.
 COCO = [
-    ('paper-rs', {}), ('paper-mi', {}), ('paper-mi', dict(segmentation=True, licenses=False)),
-    ('mix2:tiled', dict(segmentation=True, preprocess=dict(fit='pad', pad_val=(10., 20., 30.)))),
+    ('paper-rs', {}),
+    ('paper-mi', {}),
+    ('paper-mi', dict(segmentation=True, licenses=False)),
+    ('mix2:tiled', dict(segmentation=True, preprocess=dict(fit='pad', pad_val=(10.0, 20.0, 30.0)))),
     ('mix2+shuffle', dict(views=2, names='ids', preprocess=MANY, workers=2)),
     ('center+erode2+shuffle', dict(preprocess=dict(resize=(133, 80), keep_ratio=True))),
     ('drop50+shuffle', dict(names='ids', preprocess=dict(fit='pad'))),
@@ -30,28 +32,51 @@ COCO = [
     ('orient+negate+permute_channels+permute_pixels', {}),
     ('orient+negate+permute_pixels+shuffle', dict(preprocess=dict(color_type='grayscale'))),
     ('shuffle', dict(patch_size=8, preprocess=dict(color_type='unchanged'), compression=3)),
-    ('erode1:filled+shuffle', dict(views=3, preprocess=dict(short_side=(48, 64, 80), max_side=100),
-                                   workers=2)),
+    (
+        'erode1:filled+shuffle',
+        dict(views=3, preprocess=dict(short_side=(48, 64, 80), max_side=100), workers=2),
+    ),
     ('erode2', dict(segmentation=True, preprocess=dict(color_type='color_ignore_orientation'))),
 ]
 #: Calls of ``encrypt_folder``.
 FOLDER = [
-    ('paper-rs', dict(lists=('meta/val.txt', ))), ('paper-mi', dict(lists=('meta/val.txt', ))),
-    ('mix4+shuffle', dict(views=2, names='ids', lists=('meta/val.txt', ), workers=2)),
+    ('paper-rs', dict(lists=('meta/val.txt',))),
+    ('paper-mi', dict(lists=('meta/val.txt',))),
+    ('mix4+shuffle', dict(views=2, names='ids', lists=('meta/val.txt',), workers=2)),
     ('center+erode2+shuffle', dict(preprocess=dict(short_side=64, center_crop=(64, 64)))),
-    ('noise25+shuffle', dict(compression=9,
-                             preprocess=dict(interpolation='area', resize=(64, 48)))),
+    (
+        'noise25+shuffle',
+        dict(compression=9, preprocess=dict(interpolation='area', resize=(64, 48))),
+    ),
     ('orient+negate+permute_channels+permute_pixels+shuffle', dict(workers=2)),
     ('shuffle', dict(preprocess=dict(color_type='unchanged'), names='ids')),
-    ('drop50+shuffle', dict(preprocess=dict(color_type='grayscale', fit='pad', pad_val=128.))),
+    ('drop50+shuffle', dict(preprocess=dict(color_type='grayscale', fit='pad', pad_val=128.0))),
     ('center+drop20', {}),
     ('shuffle', dict(fmt='webp', preprocess=dict(fit='error'))),
-    ('permute_pixels', dict(views=2, preprocess=dict(
-        short_side=(40, 56), interpolation='bicubic', augment=dict(flip=.5, crop=(.5, .9))))),
+    (
+        'permute_pixels',
+        dict(
+            views=2,
+            preprocess=dict(
+                short_side=(40, 56),
+                interpolation='bicubic',
+                augment=dict(flip=0.5, crop=(0.5, 0.9)),
+            ),
+        ),
+    ),
 ]
 #: Ciphers that are applied to arrays of every type.
-CIPHERS = ('shuffle', 'mix2', 'mix2:tiled+shuffle', 'erode2:filled', 'center+erode2+shuffle',
-           'drop30', 'noise25', 'orient+negate+permute_pixels+shuffle', 'permute_channels')
+CIPHERS = (
+    'shuffle',
+    'mix2',
+    'mix2:tiled+shuffle',
+    'erode2:filled',
+    'center+erode2+shuffle',
+    'drop30',
+    'noise25',
+    'orient+negate+permute_pixels+shuffle',
+    'permute_channels',
+)
 
 
 # The source
@@ -62,7 +87,7 @@ def picture(height, width, channels=3, dtype=np.uint8, seed=0):
     rng = np.random.default_rng([seed, height, width])
     y, x = np.mgrid[:height, :width].astype(np.float64)
     waves = [np.sin(x / rng.uniform(5, 30) + y / rng.uniform(5, 30)) for _ in range(channels)]
-    img = np.stack(waves, -1) * .3 + .5 + rng.uniform(-.2, .2, (height, width, channels))
+    img = np.stack(waves, -1) * 0.3 + 0.5 + rng.uniform(-0.2, 0.2, (height, width, channels))
     return np.round(np.squeeze(img.clip(0, 1)) * np.iinfo(dtype).max).astype(dtype)
 
 
@@ -70,8 +95,11 @@ def write(path, img, exif=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     data = cv2.imencode(path.suffix, img)[1].tobytes()
     if exif is not None:  # the orientation, as a camera writes it
-        tiff = (b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0' + bytes([exif])
-                + b'\0\0\0\0\0\0')
+        tiff = (
+            b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0'
+            + bytes([exif])
+            + b'\0\0\0\0\0\0'
+        )
         data = data[:2] + b'\xff\xe1' + (len(tiff) + 2).to_bytes(2, 'big') + tiff + data[2:]
     path.write_bytes(data)
 
@@ -88,9 +116,18 @@ def pictures(folder, seed):
     write(folder / '08.png', picture(9, 13, seed=seed))
     write(folder / '09.bmp', picture(48, 160, seed=seed))
     (folder / '10.jpg').write_bytes((folder / '01.jpg').read_bytes()[:900])
-    return {'01.jpg': (96, 128), '02.png': (70, 101), '03.png': (64, 80), '04.png': (65, 97),
-            '05 ü.png': (80, 64), '06.jpg': (100, 72), '07.webp': (75, 51), '08.png': (9, 13),
-            '09.bmp': (48, 160), '10.jpg': (96, 128)}
+    return {
+        '01.jpg': (96, 128),
+        '02.png': (70, 101),
+        '03.png': (64, 80),
+        '04.png': (65, 97),
+        '05 ü.png': (80, 64),
+        '06.jpg': (100, 72),
+        '07.webp': (75, 51),
+        '08.png': (9, 13),
+        '09.bmp': (48, 160),
+        '10.jpg': (96, 128),
+    }
 
 
 def make_source(root):
@@ -105,29 +142,62 @@ def make_source(root):
         annotations = []
         for image_id, (height, width) in enumerate(sizes.values(), 7):
             for n in range(image_id % 4):
-                x, y = rng.uniform(0, [.6 * width, .6 * height]).round(2).tolist()
-                w, h = rng.uniform(.02, .4, 2) * (width, height)
+                x, y = rng.uniform(0, [0.6 * width, 0.6 * height]).round(2).tolist()
+                w, h = rng.uniform(0.02, 0.4, 2) * (width, height)
                 w, h = round(float(w), 2), round(float(h), 2)
-                annotations.append(dict(
-                    id=len(annotations) + 1, image_id=image_id, category_id=(3, 90)[n % 2],
-                    bbox=[x, y, w, h], area=w * h / 2, iscrowd=0, caption='left out',
-                    segmentation=[[x, y, x + w, y, x + w, y + h]]))
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=image_id,
+                        category_id=(3, 90)[n % 2],
+                        bbox=[x, y, w, h],
+                        area=w * h / 2,
+                        iscrowd=0,
+                        caption='left out',
+                        segmentation=[[x, y, x + w, y, x + w, y + h]],
+                    )
+                )
             if image_id % 3 == 1:
-                annotations.append(dict(
-                    id=len(annotations) + 1, image_id=image_id, category_id=3, iscrowd=1,
-                    bbox=[0, 0, width, height], area=height * width - height,
-                    segmentation=dict(counts=[height, height * width - height],
-                                      size=[height, width])))
-        images = [dict(id=image_id, file_name=name, height=size[0], width=size[1], license=2,
-                       coco_url=f'http://plain/{name}')
-                  for image_id, (name, size) in enumerate(sizes.items(), 7)]
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=image_id,
+                        category_id=3,
+                        iscrowd=1,
+                        bbox=[0, 0, width, height],
+                        area=height * width - height,
+                        segmentation=dict(
+                            counts=[height, height * width - height], size=[height, width]
+                        ),
+                    )
+                )
+        images = [
+            dict(
+                id=image_id,
+                file_name=name,
+                height=size[0],
+                width=size[1],
+                license=2,
+                coco_url=f'http://plain/{name}',
+            )
+            for image_id, (name, size) in enumerate(sizes.items(), 7)
+        ]
         path = root / 'coco' / 'annotations' / f'instances_{split}.json'
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(dict(
-            info=dict(description='plain'), licenses=[dict(id=2, name='Free', url='http://free')],
-            images=images, annotations=annotations,
-            categories=[dict(id=3, name='cat', supercategory='animal'),
-                        dict(id=90, name='cup', supercategory='thing')])))
+        path.write_text(
+            json.dumps(
+                dict(
+                    info=dict(description='plain'),
+                    licenses=[dict(id=2, name='Free', url='http://free')],
+                    images=images,
+                    annotations=annotations,
+                    categories=[
+                        dict(id=3, name='cat', supercategory='animal'),
+                        dict(id=90, name='cup', supercategory='thing'),
+                    ],
+                )
+            )
+        )
     names = []
     for label, group in enumerate(('cats', 'cups/blue')):
         sizes = pictures(root / 'folder' / group, 9 + label)
@@ -151,24 +221,38 @@ def encrypt_all():
     from hime_mm.apis import decrypt_dataset, encrypt_coco, encrypt_folder
     from hime_mm.ciphers import Key
     from hime_mm.cli import main
+
     key = Key(SECRET)
     jobs = [('coco', encrypt_coco, *case) for case in COCO]
     jobs += [('folder', encrypt_folder, *case) for case in FOLDER]
     for number, (kind, encrypt, cipher, settings) in enumerate(jobs):
         out = Path('out', f'{number:02d}_{kind}_{cipher}'.replace(':', '-'))
         needs_key = cipher not in ('paper-mi', 'mix2:tiled', 'erode2')
-        summary = asdict(encrypt(
-            str(Path('source', kind)), str(out / 'encrypted'), cipher, progress=False,
-            dataset_id=DATASET_ID, key=key if needs_key else None, **settings))
+        summary = asdict(
+            encrypt(
+                str(Path('source', kind)),
+                str(out / 'encrypted'),
+                cipher,
+                progress=False,
+                dataset_id=DATASET_ID,
+                key=key if needs_key else None,
+                **settings,
+            )
+        )
         summary.pop('seconds')
         record(out / 'summary.json', summary)
-        for command in (('info', ), ('verify', '-q')):
+        for command in (('info',), ('verify', '-q')):
             result = CliRunner().invoke(main, [*command, str(out / 'encrypted')])
             record(out / f'{command[0]}.txt', f'{result.exit_code}\n{result.output}')
         for partial in (False, True):
             try:
-                report = decrypt_dataset(str(out / 'encrypted'), str(out / f'decrypted{partial:d}'),
-                                         key, partial, progress=False)
+                report = decrypt_dataset(
+                    str(out / 'encrypted'),
+                    str(out / f'decrypted{partial:d}'),
+                    key,
+                    partial,
+                    progress=False,
+                )
                 record(out / f'decrypted{partial:d}.json', asdict(report))
             except ValueError as error:
                 record(out / f'decrypted{partial:d}.json', type(error).__name__)
@@ -179,27 +263,40 @@ def encrypt_all():
 def map_back(out, key):
     """Boxes of a perfect detector, with and without suppression."""
     from hime_mm.apis import map_coco_results
+
     results = []
     for path in sorted((out / 'encrypted' / 'annotations').glob('*.json')):
-        results = [dict(image_id=ann['image_id'], category_id=ann['category_id'],
-                        bbox=ann['bbox'], score=1 / (2 + n))
-                   for n, ann in enumerate(json.loads(path.read_text())['annotations'])]
+        results = [
+            dict(
+                image_id=ann['image_id'],
+                category_id=ann['category_id'],
+                bbox=ann['bbox'],
+                score=1 / (2 + n),
+            )
+            for n, ann in enumerate(json.loads(path.read_text())['annotations'])
+        ]
         record(out / 'results.json', results)
-        for nms in (None, .3):
+        for nms in (None, 0.3):
             try:
                 summary = map_coco_results(
-                    str(out / 'results.json'), str(out / f'mapped_{path.stem}_{nms}.json'),
-                    str(out / 'encrypted'), str(path), key, nms, progress=False)
+                    str(out / 'results.json'),
+                    str(out / f'mapped_{path.stem}_{nms}.json'),
+                    str(out / 'encrypted'),
+                    str(path),
+                    key,
+                    nms,
+                    progress=False,
+                )
                 record(out / f'mapped_{path.stem}_{nms}_summary.json', asdict(summary))
             except ValueError as error:
-                record(out / f'mapped_{path.stem}_{nms}_summary.json',
-                       type(error).__name__)
+                record(out / f'mapped_{path.stem}_{nms}_summary.json', type(error).__name__)
 
 
 def encrypt_arrays():
     """Ciphers and the client, without files."""
     from hime_mm.apis import Client
     from hime_mm.ciphers import Cipher, Key
+
     key, out = Key(SECRET), Path('out', 'arrays')
     out.mkdir(parents=True)
     for cipher in CIPHERS:
@@ -210,24 +307,35 @@ def encrypt_arrays():
             img = img.astype(dtype)
             name = f'{cipher}_{channels}_{dtype}'.replace(':', '-')
             encrypted, layout, drawn = Cipher(cipher).encrypt(
-                img, key.source(DATASET_ID, 'a picture'))
+                img, key.source(DATASET_ID, 'a picture')
+            )
             np.save(out / f'{name}.npy', encrypted)
-            record(out / f'{name}.json', dict(
-                layout.to_dict(), drawn=[None if d is None else np.asarray(d).tolist()
-                                         for d in drawn],
-                boxes=layout.map_boxes(BOXES).tolist(),
-                back=layout.unmap_boxes(layout.map_boxes(BOXES)).tolist()))
+            record(
+                out / f'{name}.json',
+                dict(
+                    layout.to_dict(),
+                    drawn=[None if d is None else np.asarray(d).tolist() for d in drawn],
+                    boxes=layout.map_boxes(BOXES).tolist(),
+                    back=layout.unmap_boxes(layout.map_boxes(BOXES)).tolist(),
+                ),
+            )
     for cipher in ('paper-mi', 'mix2:tiled', 'erode2', 'center'):
-        for number, preprocess in enumerate((None, dict(resize=(90, 70), keep_ratio=True),
-                                             dict(fit='pad'))):
+        for number, preprocess in enumerate(
+            (None, dict(resize=(90, 70), keep_ratio=True), dict(fit='pad'))
+        ):
             if cipher == 'center' and number == 2:
                 continue  # the padding would show the means
             sealed = Client(cipher, preprocess).encrypt(picture(77, 103))
             name = f'client_{cipher}_{number}'.replace(':', '-')
             np.save(out / f'{name}.npy', sealed.img)
-            record(out / f'{name}.json', dict(
-                sealed.layout.to_dict(), boxes=sealed.layout.map_boxes(BOXES).tolist(),
-                back=Client(cipher, preprocess).restore(BOXES / 3, sealed).tolist()))
+            record(
+                out / f'{name}.json',
+                dict(
+                    sealed.layout.to_dict(),
+                    boxes=sealed.layout.map_boxes(BOXES).tolist(),
+                    back=Client(cipher, preprocess).restore(BOXES / 3, sealed).tolist(),
+                ),
+            )
 
 
 def train(config, data, iterations):
@@ -238,10 +346,10 @@ def train(config, data, iterations):
     from mmengine.runner import Runner
 
     from hime_mm.apis import check_config
+
     losses = []
 
     class Recorder(Hook):
-
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             losses.append({name: value.item() for name, value in outputs.items()})
 
@@ -269,11 +377,13 @@ if __name__ == '__main__':
     parser.add_argument('--iterations', type=int, default=6)
     args = parser.parse_args()
     import hime_mm
+
     if not Path(hime_mm.__file__).is_relative_to(args.tree):
         raise SystemExit(f'{hime_mm.__file__} is not of {args.tree}')
     if args.what == 'encrypt':
         encrypt_all()
         encrypt_arrays()
     else:
-        train(os.path.join(args.tree, 'configs/demo/peyolos_mi2_demo.py'), args.data,
-              args.iterations)
+        train(
+            os.path.join(args.tree, 'configs/demo/peyolos_mi2_demo.py'), args.data, args.iterations
+        )

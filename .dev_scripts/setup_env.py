@@ -127,6 +127,7 @@ def python_version(python):
 def locked(file, waiting):
     """Hold a lock on an open file until the process ends or the block is left."""
     import fcntl  # not on Windows
+
     started = said = time.time()
     while True:
         try:
@@ -152,9 +153,14 @@ def hashes():
         ('build', [requirement_file('build'), requirement_file('constraints')]),
         ('mmcv', [requirement_file('mmcv')]),
         ('pinned', [requirement_file('pinned')]),
-        ('package', [requirement_file(name) for name in ('core', 'mminstall', 'tests')] +
-         [os.path.join(ROOT, *parts)
-          for parts in (('setup.py', ), ('pyproject.toml', ), ('hime_mm', 'version.py'))]),
+        (
+            'package',
+            [requirement_file(name) for name in ('core', 'mminstall', 'tests')]
+            + [
+                os.path.join(ROOT, *parts)
+                for parts in (('setup.py',), ('pyproject.toml',), ('hime_mm', 'version.py'))
+            ],
+        ),
         ('check', []),
     ]
     digest = hashlib.sha256()
@@ -195,7 +201,7 @@ def pending(state):
     if not todo:
         return []
     names = [step for step, _ in steps]
-    return names[names.index(todo[0]):]
+    return names[names.index(todo[0]) :]
 
 
 def venv_is_moved():
@@ -223,7 +229,7 @@ def choose_python():
     """Return if this Python will do, else go on with one that does, else say what to install."""
     if sys.version_info[:2] in SUPPORTED:
         return
-    here = 'Python %d.%d (%s)' % (sys.version_info[:2] + (sys.executable, ))
+    here = 'Python %d.%d (%s)' % (sys.version_info[:2] + (sys.executable,))
     for version in SUPPORTED:
         # Run it: a version manager's python3.X may be on PATH and yet start nothing.
         python = 'python%d.%d' % version
@@ -232,7 +238,8 @@ def choose_python():
             os.execvp(python, [python, SCRIPT] + sys.argv[1:])
     raise SetupError(
         '%s is not supported and no python3.12, python3.11 or python3.10 runs from PATH: install '
-        'one of them, or name one with `make env PYTHON=/path/to/python3.11`.' % here)
+        'one of them, or name one with `make env PYTHON=/path/to/python3.11`.' % here
+    )
 
 
 def find_compiler():
@@ -262,18 +269,24 @@ def missing_tools(python, venv, build):
     version = '%d.%d' % python_version(python)
     sentences = []
     if venv and output_of([python, '-c', 'import venv, ensurepip']) is None:
-        sentences.append('%s has no venv and ensurepip modules: install them (Debian, Ubuntu: '
-                         'apt install python%s-venv).' % (python, version))
+        sentences.append(
+            '%s has no venv and ensurepip modules: install them (Debian, Ubuntu: '
+            'apt install python%s-venv).' % (python, version)
+        )
     if build and find_compiler() is None:
-        sentences.append('No working C++ compiler (%s) for mmcv: install one (Debian, Ubuntu: '
-                         'apt install g++).' % (os.environ.get('CXX') or 'c++ or g++'))
+        sentences.append(
+            'No working C++ compiler (%s) for mmcv: install one (Debian, Ubuntu: '
+            'apt install g++).' % (os.environ.get('CXX') or 'c++ or g++')
+        )
     if build:
         folder = output_of(
-            [python, '-c', 'import sysconfig; print(sysconfig.get_paths()["include"])'])
+            [python, '-c', 'import sysconfig; print(sysconfig.get_paths()["include"])']
+        )
         if not os.path.isfile(os.path.join(folder or '', 'Python.h')):
-            sentences.append('No Python.h for mmcv in %s: install the headers of Python %s '
-                             '(Debian, Ubuntu: apt install python%s-dev).' %
-                             (folder, version, version))
+            sentences.append(
+                'No Python.h for mmcv in %s: install the headers of Python %s '
+                '(Debian, Ubuntu: apt install python%s-dev).' % (folder, version, version)
+            )
     return sentences
 
 
@@ -291,10 +304,15 @@ def wheels_folder():
 
 def wheel_key(python, torch, flavour):
     """Return the cache folder's name: everything that makes a compiled wheel fit."""
-    return '-'.join([
-        'cp%d%d' % python, 'torch' + torch, 'mmcv' + pin('mmcv', 'onedl-mmcv'),
-        sysconfig.get_platform().replace('-', '_'), flavour
-    ])
+    return '-'.join(
+        [
+            'cp%d%d' % python,
+            'torch' + torch,
+            'mmcv' + pin('mmcv', 'onedl-mmcv'),
+            sysconfig.get_platform().replace('-', '_'),
+            flavour,
+        ]
+    )
 
 
 def cached_wheels(key):
@@ -324,11 +342,22 @@ def build_wheel(folder, lock_file, compiler, hide_gpu):
         env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')
     # pip's own cache would hand out a wheel compiled for another torch.
     command = [
-        VENV_PYTHON, '-m', 'pip', 'wheel', '-v', '--no-cache-dir', '--no-build-isolation',
-        '--no-deps', '--no-binary', 'onedl-mmcv', '-w', os.path.join(work, 'out'),
-        '-r', requirement_file('mmcv')
+        VENV_PYTHON,
+        '-m',
+        'pip',
+        'wheel',
+        '-v',
+        '--no-cache-dir',
+        '--no-build-isolation',
+        '--no-deps',
+        '--no-binary',
+        'onedl-mmcv',
+        '-w',
+        os.path.join(work, 'out'),
+        '-r',
+        requirement_file('mmcv'),
     ]
-    say('compiling mmcv\'s ops, once for this machine: 8 to 10 minutes on two cores')
+    say("compiling mmcv's ops, once for this machine: 8 to 10 minutes on two cores")
     process = None
     try:
         started = said = time.time()
@@ -336,19 +365,27 @@ def build_wheel(folder, lock_file, compiler, hide_gpu):
             # A session of its own, so that the compilers it starts can be ended with it; and the
             # lock's file, so that they keep the lock should this script be killed outright.
             process = subprocess.Popen(
-                command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, pass_fds=[lock_file.fileno()])
+                command,
+                cwd=ROOT,
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[lock_file.fileno()],
+            )
             while process.poll() is None:
                 time.sleep(0.2)
                 if time.time() - said > HEARTBEAT_SECONDS:
                     said = time.time()
-                    say('  mmcv\'s ops: %s%s' % (minutes(said - started), objects_done(log_path)))
+                    say("  mmcv's ops: %s%s" % (minutes(said - started), objects_done(log_path)))
         wheels = glob.glob(os.path.join(work, 'out', '*.whl'))
         if process.returncode or len(wheels) != 1:
-            raise SetupError('Compiling mmcv\'s ops failed (exit status %d): the reason is near '
-                             'the end of %s.' % (process.returncode, log_path))
+            raise SetupError(
+                "Compiling mmcv's ops failed (exit status %d): the reason is near "
+                'the end of %s.' % (process.returncode, log_path)
+            )
         os.rename(wheels[0], os.path.join(folder, os.path.basename(wheels[0])))
-        say('mmcv\'s ops compiled in %s' % minutes(time.time() - started))
+        say("mmcv's ops compiled in %s" % minutes(time.time() - started))
     finally:
         if process is not None and process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -361,7 +398,7 @@ def objects_done(log_path):
     with open(log_path, 'rb') as log:
         log.seek(0, os.SEEK_END)
         log.seek(max(0, log.tell() - 65536))
-        counts = re.findall(br'^\s*\[(\d+)/(\d+)\]', log.read(), re.MULTILINE)
+        counts = re.findall(rb'^\s*\[(\d+)/(\d+)\]', log.read(), re.MULTILINE)
     return ', %d of %d files' % tuple(int(n) for n in counts[-1]) if counts else ''
 
 
@@ -373,9 +410,11 @@ def mmcv_wheel():
     probe = json.loads(probe.splitlines()[-1])
     flavour, hide_gpu = flavour_of(probe)
     if hide_gpu:
-        say('mmcv\'s ops will be for the CPU only, as there is no nvcc of CUDA %s, which torch is '
-            'built for; to have them on the GPU install it, delete .venv and run again' %
-            probe['cuda'])
+        say(
+            "mmcv's ops will be for the CPU only, as there is no nvcc of CUDA %s, which torch is "
+            'built for; to have them on the GPU install it, delete .venv and run again'
+            % probe['cuda']
+        )
     key = wheel_key(python_version(VENV_PYTHON), probe['torch'], flavour)
     if not cached_wheels(key):
         compiler = find_compiler()
@@ -387,9 +426,11 @@ def mmcv_wheel():
                 os.makedirs(folder)
             lock_file = open(os.path.join(folder, 'lock'), 'a')
         except (IOError, OSError) as error:
-            raise SetupError('The cache %s cannot be written (%s): name another folder in '
-                             'HIME_MM_CACHE.' % (folder, error.strerror))
-        with contextlib.closing(lock_file), locked(lock_file, 'another run compiles mmcv\'s ops'):
+            raise SetupError(
+                'The cache %s cannot be written (%s): name another folder in '
+                'HIME_MM_CACHE.' % (folder, error.strerror)
+            )
+        with contextlib.closing(lock_file), locked(lock_file, "another run compiles mmcv's ops"):
             if not cached_wheels(key):
                 build_wheel(folder, lock_file, compiler, hide_gpu)
     return cached_wheels(key)[-1]
@@ -422,8 +463,12 @@ def install_pinned():
     pip('install', '-r', requirement_file('pinned'), '-c', constraints)
     # opencv-python and opencv-python-headless share the folder cv2. The headless files have to be
     # the last: the others need libGL, which servers and containers do not have.
-    pip('install', '--no-deps', '--force-reinstall',
-        'opencv-python-headless==' + pin('constraints', 'opencv-python-headless'))
+    pip(
+        'install',
+        '--no-deps',
+        '--force-reinstall',
+        'opencv-python-headless==' + pin('constraints', 'opencv-python-headless'),
+    )
 
 
 def install_package():
@@ -453,8 +498,10 @@ def make_environment():
     usable = version in SUPPORTED and output_of([VENV_PYTHON, '-m', 'pip', '--version']) is not None
     python = VENV_PYTHON if usable else sys.executable
     if usable and version != sys.version_info[:2]:
-        say('.venv stays with its Python %d.%d; delete it to change to %d.%d' %
-            (version + sys.version_info[:2]))
+        say(
+            '.venv stays with its Python %d.%d; delete it to change to %d.%d'
+            % (version + sys.version_info[:2])
+        )
     if not usable or '%d.%d' % version != state['python']:
         state['done'] = {}
     todo = pending(state)

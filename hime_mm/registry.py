@@ -23,29 +23,20 @@ except (ImportError, AssertionError):
     MMPRETRAIN_BATCH_AUGMENTS = None
 
 #: Backbones, heads, detectors and their layers.
-MODELS = Registry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope='hime_mm',
-    locations=['hime_mm.models'])
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='hime_mm', locations=['hime_mm.models'])
 #: Augmentations of batches, in MMPretrain's data preprocessor.
 BATCH_AUGMENTS = Registry(
     'batch augment',
     parent=MMPRETRAIN_BATCH_AUGMENTS,
     scope='hime_mm',
-    locations=['hime_mm.models.batch_augments'])
+    locations=['hime_mm.models.batch_augments'],
+)
 #: Pipeline transforms: the registered wrappers of the ciphers.
 TRANSFORMS = Registry(
-    'transform',
-    parent=MMENGINE_TRANSFORMS,
-    scope='hime_mm',
-    locations=['hime_mm.transforms'])
+    'transform', parent=MMENGINE_TRANSFORMS, scope='hime_mm', locations=['hime_mm.transforms']
+)
 #: Runner hooks.
-HOOKS = Registry(
-    'hook',
-    parent=MMENGINE_HOOKS,
-    scope='hime_mm',
-    locations=['hime_mm.engine'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='hime_mm', locations=['hime_mm.engine'])
 
 __all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'own_types']
 

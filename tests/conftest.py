@@ -37,11 +37,13 @@ def coco_tiny(data_root) -> Path:
 def coco_like(tmp_path_factory) -> Path:
     """COCO images, or the demo data set laid out in the same way."""
     name = os.environ.get('HIME_MM_TEST_DATA') or (
-        Path(__file__).resolve().parents[2] / 'shared' / 'data')
+        Path(__file__).resolve().parents[2] / 'shared' / 'data'
+    )
     real = Path(name) / 'coco_tiny'
     if (real / 'annotations' / 'instances_val2017.json').is_file():
         return real
     from mmdet.datasets import CocoDataset
+
     names = CocoDataset.METAINFO['classes']
     folder = tmp_path_factory.mktemp('coco_like')
     scenes = load_script('tools/demo_scenes.py')
@@ -57,9 +59,7 @@ def coco_like(tmp_path_factory) -> Path:
         }
         for ann in coco['annotations']:
             ann['category_id'] = ids[ann['category_id']]
-        coco['categories'] = [
-            dict(id=i + 1, name=name) for i, name in enumerate(names)
-        ]
+        coco['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
         (folder / f'{path}2017.json').write_text(json.dumps(coco))
     return folder
 
@@ -72,8 +72,7 @@ def make_image():
         rng = np.random.default_rng(seed)
         dtype = np.dtype(dtype)
         if dtype.kind == 'u':
-            return rng.integers(
-                0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+            return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
         return rng.normal(0, 100, shape).astype(dtype)
 
     return make

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What the tests of the converter share."""
+
 import timm
 import torch
 from foreign_models import shake
@@ -33,8 +34,7 @@ def detect(model, x):
 
 
 def sources(report):
-    return [e.source for group in (report.mapped, report.resized,
-                                   report.dropped) for e in group]
+    return [e.source for group in (report.mapped, report.resized, report.dropped) for e in group]
 
 
 def assert_accounts(report, state):
@@ -56,8 +56,8 @@ def tiny(seed=0, **kwargs):
     """timm's ViT, small."""
     torch.manual_seed(seed)
     kwargs = dict(
-        img_size=64, embed_dim=128, depth=3, num_heads=2, num_classes=7,
-        mlp_ratio=2., **kwargs)
+        img_size=64, embed_dim=128, depth=3, num_heads=2, num_classes=7, mlp_ratio=2.0, **kwargs
+    )
     return shake(timm.models.VisionTransformer(**kwargs), seed)
 
 

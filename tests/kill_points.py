@@ -4,6 +4,7 @@
 A process of its own, which never uses OpenCV itself, so that it can be forked.
 Prints a JSON list: for each such call its name and what was wrong.
 """
+
 import json
 import os
 import shutil
@@ -18,8 +19,15 @@ from hime_mm.apis import encrypt_coco
 from hime_mm.ciphers import Key
 from hime_mm.encryption.journal import Journal
 
-CALLS = ((os, 'replace'), (os, 'fsync'), (os, 'sync'), (os, 'chmod'),
-         (os, 'unlink'), (os, 'rmdir'), (tempfile, 'mkstemp'))
+CALLS = (
+    (os, 'replace'),
+    (os, 'fsync'),
+    (os, 'sync'),
+    (os, 'chmod'),
+    (os, 'unlink'),
+    (os, 'rmdir'),
+    (tempfile, 'mkstemp'),
+)
 
 
 def kill_before(number, told):
@@ -68,8 +76,8 @@ def run(src, out, number=0):
         try:
             kill_before(number, write)
             summary = encrypt_coco(
-                src, out, 'shuffle', key=Key(bytes(32)), dataset_id='d',
-                views=2, progress=False)
+                src, out, 'shuffle', key=Key(bytes(32)), dataset_id='d', views=2, progress=False
+            )
             status = not summary.complete
         finally:
             os._exit(status)
@@ -94,14 +102,18 @@ def main(src, out):
             break
         there = tree(out)
         wrong = [
-            name for name, data in there.items()
+            name
+            for name, data in there.items()
             if not name.startswith('.hime-work/')
-            and not name.endswith('.part') and reference.get(name) != data
+            and not name.endswith('.part')
+            and reference.get(name) != data
         ]
         journal = there.get('.hime-work/journal', b'')
         done = [
-            row['path'] for line in journal.splitlines(True)[1:]
-            if line.endswith(b'\n') for row in json.loads(line)['rows']
+            row['path']
+            for line in journal.splitlines(True)[1:]
+            if line.endswith(b'\n')
+            for row in json.loads(line)['rows']
         ]
         if 'hime.json' in there:
             done = [n for n in there if n.endswith('.png')]

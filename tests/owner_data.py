@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Small data sets of a data owner, and what is looked for in the result."""
+
 import base64
 import json
 import os
@@ -20,8 +21,7 @@ def photo(height, width, seed=0, channels=3, dtype=np.uint8):
     shape = (height, width) if channels == 1 else (height, width, channels)
     most = np.iinfo(dtype).max
     slope = np.linspace(0, most / 2, width)
-    img = rng.integers(0, most // 2, shape) + (
-        slope if channels == 1 else slope[:, None])
+    img = rng.integers(0, most // 2, shape) + (slope if channels == 1 else slope[:, None])
     return img.astype(dtype)
 
 
@@ -36,17 +36,22 @@ def write(path, img, *params):
 
 
 def read(path):
-    return cv2.imdecode(
-        np.frombuffer(Path(path).read_bytes(), np.uint8),
-        cv2.IMREAD_UNCHANGED)
+    return cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def coco_file(images, annotations=(), **extra):
     """A COCO file of ``{name: (height, width)}`` or image dicts."""
     if isinstance(images, dict):
         images = [
-            dict(id=7 + i, file_name=name, height=h, width=w, license=2,
-                 coco_url=f'http://plain/{name}', date_captured='today')
+            dict(
+                id=7 + i,
+                file_name=name,
+                height=h,
+                width=w,
+                license=2,
+                coco_url=f'http://plain/{name}',
+                date_captured='today',
+            )
             for i, (name, (h, w)) in enumerate(images.items())
         ]
     coco = dict(
@@ -56,8 +61,9 @@ def coco_file(images, annotations=(), **extra):
         annotations=list(annotations),
         categories=[
             dict(id=3, name='cat', supercategory='animal'),
-            dict(id=90, name='cup', supercategory='thing')
-        ])
+            dict(id=90, name='cup', supercategory='thing'),
+        ],
+    )
     coco.update(extra)
     return coco
 
@@ -70,11 +76,13 @@ def annotation(number, image_id, bbox, **extra):
             category_id=3,
             bbox=bbox,
             area=bbox[2] * bbox[3] / 2,
-            iscrowd=0), **extra)
+            iscrowd=0,
+        ),
+        **extra,
+    )
 
 
-def make_coco(folder, sizes=((96, 128), (80, 112), (64, 64), (70, 101)),
-              split='val2017'):
+def make_coco(folder, sizes=((96, 128), (80, 112), (64, 64), (70, 101)), split='val2017'):
     """Pictures with objects, one crowd, and the last one without any."""
     names = {f'{i:06d}.jpg': size for i, size in enumerate(sizes, 1)}
     annotations = []
@@ -85,13 +93,21 @@ def make_coco(folder, sizes=((96, 128), (80, 112), (64, 64), (70, 101)),
         x, y = 3 + i % 20, 5.5
         annotations += [
             annotation(
-                10 * i + 1, 7 + i, [x, y, 20, 30.25],
+                10 * i + 1,
+                7 + i,
+                [x, y, 20, 30.25],
                 segmentation=[[x, y, x + 20, y, x + 20, y + 30.25]],
-                keypoints=[1, 2, 2], caption='a cat'),
+                keypoints=[1, 2, 2],
+                caption='a cat',
+            ),
             annotation(
-                10 * i + 2, 7 + i, [0, 0, w, h], category_id=90, iscrowd=1,
-                segmentation=dict(
-                    counts=[h, h * w - h], size=[h, w])),
+                10 * i + 2,
+                7 + i,
+                [0, 0, w, h],
+                category_id=90,
+                iscrowd=1,
+                segmentation=dict(counts=[h, h * w - h], size=[h, w]),
+            ),
         ]
     path = Path(folder, 'annotations', f'instances_{split}.json')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +125,8 @@ def tree(folder):
     """``{path: content}`` of all files, hidden ones too."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in Path(folder).rglob('*') if path.is_file()
+        for path in Path(folder).rglob('*')
+        if path.is_file()
     }
 
 
@@ -118,8 +135,8 @@ def png_chunks(data):
     assert data[:8] == b'\x89PNG\r\n\x1a\n'
     at, names = 8, []
     while at < len(data):
-        names.append(data[at + 4:at + 8].decode())
-        at += 12 + int.from_bytes(data[at:at + 4], 'big')
+        names.append(data[at + 4 : at + 8].decode())
+        at += 12 + int.from_bytes(data[at : at + 4], 'big')
     assert at == len(data)
     return names
 
@@ -138,22 +155,35 @@ def hime_command(*args):
 def hime_env(**env):
     return dict(
         {k: v for k, v in os.environ.items() if k != 'HIME_KEY'},
-        PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **env)
+        PYTHONPATH=str(ROOT),
+        OMP_NUM_THREADS='1',
+        **env,
+    )
 
 
 def hime(*args, env=None, **kwargs):
     """Run the command as a person does: status, output and errors."""
     done = subprocess.run(
-        hime_command(*args), capture_output=True, text=True, timeout=100,
-        env=env or hime_env(), **kwargs)
+        hime_command(*args),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=env or hime_env(),
+        **kwargs,
+    )
     assert 'Traceback' not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr
 
 
 def forms_of_key(secret):
     """What a key could be found as."""
-    forms = {secret, secret.hex().encode(), secret.hex().upper().encode(),
-             repr(secret)[2:-1].encode(), str(list(secret))[1:-1].encode()}
+    forms = {
+        secret,
+        secret.hex().encode(),
+        secret.hex().upper().encode(),
+        repr(secret)[2:-1].encode(),
+        str(list(secret))[1:-1].encode(),
+    }
     for shift in range(3):
         # In the middle of something longer, the outer characters differ.
         for encode in (base64.b64encode, base64.urlsafe_b64encode):

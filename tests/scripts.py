@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Scripts of the checkout, which belong to no package, as modules."""
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -17,8 +18,7 @@ def load_script(path: str) -> ModuleType:
     Returns:
         ModuleType: A module of its own for every call.
     """
-    spec = importlib.util.spec_from_file_location(
-        Path(path).stem, ROOT / path)
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str((ROOT / path).parent))
     try:

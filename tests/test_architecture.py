@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What docs/architecture.md says, against the code."""
+
 import ast
 import re
 from functools import lru_cache
@@ -15,10 +16,12 @@ def checks():
     """Rows of the tables of checks, each a list of its four cells."""
     text = (ROOT / 'docs' / 'architecture.md').read_text()
     section = text.split(CHECKS)[1].split('\n## ')[0]
-    rows = [[cell.strip() for cell in line.strip('|').split('|')]
-            for line in section.splitlines() if line.startswith('|')]
-    return [row for row in rows
-            if row[0] != 'what must not get out' and set(row[0]) != {'-'}]
+    rows = [
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for line in section.splitlines()
+        if line.startswith('|')
+    ]
+    return [row for row in rows if row[0] != 'what must not get out' and set(row[0]) != {'-'}]
 
 
 @lru_cache(maxsize=None)
@@ -65,9 +68,13 @@ def test_checks_that_keep_things_in():
             wrong.append(f'no place: {row[2]}')
         if not tests or len(tests) != row[3].count('`') // 2:
             wrong.append(f'no test: {row[3]}')
-        wrong += [f'{module}:{name} is not there'
-                  for module, name in places if not has_place(module, name)]
-        wrong += [f'{path}::{name} is not there'
-                  for path, name in tests if not has_test(path, name)]
+        wrong += [
+            f'{module}:{name} is not there'
+            for module, name in places
+            if not has_place(module, name)
+        ]
+        wrong += [
+            f'{path}::{name} is not there' for path, name in tests if not has_test(path, name)
+        ]
     assert not wrong, '\n'.join(wrong)
     assert len(rows) >= LEAST_CHECKS

@@ -3,6 +3,7 @@
 
 Commands of `hime` that need no more than a small data set are run as they are written.
 """
+
 import ast
 import functools
 import importlib
@@ -23,8 +24,11 @@ from scripts import load_script
 from hime_mm.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ['README.md', 'configs/README.md',
-         *sorted(f'docs/{path.name}' for path in ROOT.glob('docs/*.md'))]
+PAGES = [
+    'README.md',
+    'configs/README.md',
+    *sorted(f'docs/{path.name}' for path in ROOT.glob('docs/*.md')),
+]
 #: Looks like a path of the checkout.
 PATH = re.compile(r'(?:\.dev_scripts|configs|docs|hime_mm|requirements|tests|tools)/[\w./-]*')
 #: Not in the checkout: what an editable install adds, and a prefix of the key derivation.
@@ -53,8 +57,7 @@ def spans(page):
 
 def split_lines(block):
     """Return the command lines of a block as lists of words, without comments."""
-    lines = [shlex.split(line, comments=True)
-             for line in block.replace('\\\n', ' ').splitlines()]
+    lines = [shlex.split(line, comments=True) for line in block.replace('\\\n', ' ').splitlines()]
     return [words for words in lines if words]
 
 
@@ -74,9 +77,14 @@ def commands(page):
 
 def everywhere(find):
     """Make a test for each thing that is found on a page."""
-    return pytest.mark.parametrize('found', [
-        pytest.param(found, id=f'{page}:{number}')
-        for page in PAGES for number, found in enumerate(find(page), 1)])
+    return pytest.mark.parametrize(
+        'found',
+        [
+            pytest.param(found, id=f'{page}:{number}')
+            for page in PAGES
+            for number, found in enumerate(find(page), 1)
+        ],
+    )
 
 
 # Whether it is there
@@ -104,6 +112,7 @@ def check_script(path, words, monkeypatch, capsys):
     config, options = getattr(args, 'config', None), getattr(args, 'cfg_options', None)
     if options and config and (ROOT / config).is_file():
         from mmengine.config import Config
+
         for name in options:
             node = Config.fromfile(str(ROOT / config))
             for key in name.split('.'):
@@ -123,8 +132,11 @@ def check_hime(words):
         if found is None:
             raise Wrong(f'{command.name} has no command {words[0]!r}')
         command, words = found, words[1:]
-    known = {option for param in command.get_params(click.Context(command))
-             for option in (*param.opts, *param.secondary_opts)}
+    known = {
+        option
+        for param in command.get_params(click.Context(command))
+        for option in (*param.opts, *param.secondary_opts)
+    }
     for word in words:
         if re.match(r'-{1,2}[a-zA-Z]', word) and word.split('=')[0] not in known:
             raise Wrong(f'hime {command.name} has no option {word}')
@@ -145,7 +157,7 @@ def check_command(words, monkeypatch, capsys):
         number = 2 if tool.endswith('train.py') else 3
         if not words[number].isdigit():
             raise Wrong(f'{words[number]!r} is no number of GPUs')
-        check_script(tool, words[1:number] + words[number + 1:], monkeypatch, capsys)
+        check_script(tool, words[1:number] + words[number + 1 :], monkeypatch, capsys)
     elif words[0] == 'hime':
         check_hime(words[1:])
     elif words[0] == 'make':
@@ -162,6 +174,7 @@ def check_command(words, monkeypatch, capsys):
 def check_type(name):
     """Return a type of a config, such as ``hime_mm.PEViT``."""
     from hime_mm.registry import own_types
+
     scope, _, short = name.rpartition('.')
     if scope != 'hime_mm' or short not in own_types():
         raise Wrong(f'no registry knows {name}')
@@ -247,14 +260,16 @@ def test_links(page):
             assert target.exists(), link
             if anchor:
                 titles = re.findall(r'^#+ (.*)', target.read_text(), re.M)
-                assert anchor in [re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-')
-                                  for title in titles], link
+                assert anchor in [
+                    re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles
+                ], link
 
 
 def test_moves():
     """What the changelog says to have moved is where it says."""
-    rows = re.findall(r'^\| `(tools/[\w./]+)` \| `(tools/[\w./]+)` \|$',
-                      (ROOT / 'CHANGELOG.md').read_text(), re.M)
+    rows = re.findall(
+        r'^\| `(tools/[\w./]+)` \| `(tools/[\w./]+)` \|$', (ROOT / 'CHANGELOG.md').read_text(), re.M
+    )
     assert len(rows) >= 6
     for before, now in rows:
         assert not (ROOT / before).exists() and (ROOT / now).is_file()
@@ -293,8 +308,9 @@ def test_hime_as_written(page, tmp_path, monkeypatch):
         path = tmp_path / f'data/imagenet/meta/{split}.txt'
         path.parent.mkdir(exist_ok=True)
         path.write_text(''.join(f'{name} {label // 2}\n' for label, name in enumerate(names)))
-    Path('results.bbox.json').write_text(json.dumps(
-        [dict(image_id=7, category_id=3, bbox=[10, 20, 30, 40], score=.5)]))
+    Path('results.bbox.json').write_text(
+        json.dumps([dict(image_id=7, category_id=3, bbox=[10, 20, 30, 40], score=0.5)])
+    )
     for words in owner_commands(page):
         result = CliRunner(env=dict(HIME_KEY=None)).invoke(main, words, catch_exceptions=False)
         assert result.exit_code == 0, (words, result.output)
@@ -302,22 +318,40 @@ def test_hime_as_written(page, tmp_path, monkeypatch):
     assert Path('original.bbox.json').is_file()
 
 
-@pytest.mark.parametrize('line', [
-    'python tools/none.py', 'python tools/train.py configs/none.py',
-    'python tools/train.py configs/hime_vit_coco.py --none',
-    'python tools/train.py configs/hime_vit_coco.py --cfg-options model.backbone.none=1',
-    'python tools/misc/make_pictures.py --columns many', 'tools/dist_none.sh configs 8',
-    'tools/dist_train.sh configs/hime_vit_coco.py --amp', 'hime none', 'hime encrypt none a b',
-    'hime encrypt coco a b --none', 'hime info a --key k', 'make none', "pip install '.[none]'",
-    'mim install -e .[none]', 'none'])
+@pytest.mark.parametrize(
+    'line',
+    [
+        'python tools/none.py',
+        'python tools/train.py configs/none.py',
+        'python tools/train.py configs/hime_vit_coco.py --none',
+        'python tools/train.py configs/hime_vit_coco.py --cfg-options model.backbone.none=1',
+        'python tools/misc/make_pictures.py --columns many',
+        'tools/dist_none.sh configs 8',
+        'tools/dist_train.sh configs/hime_vit_coco.py --amp',
+        'hime none',
+        'hime encrypt none a b',
+        'hime encrypt coco a b --none',
+        'hime info a --key k',
+        'make none',
+        "pip install '.[none]'",
+        'mim install -e .[none]',
+        'none',
+    ],
+)
 def test_a_wrong_command_is_found(line, monkeypatch, capsys):
     with pytest.raises(Wrong):
         check_command(shlex.split(line), monkeypatch, capsys)
 
 
-@pytest.mark.parametrize('block', [
-    'from hime_mm.apis import Nobody', 'from hime_mm.ciphers import Cipher\nCipher.none()',
-    "dict(type='hime_mm.Nobody'),", "model = dict(\n    head=dict(type='hime_mm.Nobody'))"])
+@pytest.mark.parametrize(
+    'block',
+    [
+        'from hime_mm.apis import Nobody',
+        'from hime_mm.ciphers import Cipher\nCipher.none()',
+        "dict(type='hime_mm.Nobody'),",
+        "model = dict(\n    head=dict(type='hime_mm.Nobody'))",
+    ],
+)
 def test_a_wrong_block_is_found(block):
     with pytest.raises(Wrong):
         check_block(block)

@@ -8,11 +8,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_import_alone_is_light():
-    code = ('import sys, hime_mm, hime_mm.ciphers, hime_mm.datasets\n'
-            'bad = [m for m in sys.modules if m.split(".")[0] in '
-            '("torch", "mmengine", "mmcv", "mmdet", "mmpretrain")]\n'
-            'assert not bad, bad')
-    subprocess.run([sys.executable, '-c', code],
-                   check=True,
-                   cwd=ROOT,
-                   env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    code = (
+        'import sys, hime_mm, hime_mm.ciphers, hime_mm.datasets\n'
+        'bad = [m for m in sys.modules if m.split(".")[0] in '
+        '("torch", "mmengine", "mmcv", "mmdet", "mmpretrain")]\n'
+        'assert not bad, bad'
+    )
+    subprocess.run(
+        [sys.executable, '-c', code],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )

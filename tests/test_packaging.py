@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What `pip install` and `make env` promise, without a network."""
+
 import importlib.metadata
 import importlib.util
 import json
@@ -23,25 +24,53 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path('.dev_scripts', 'setup_env.py')
-SOURCES = ('CHANGELOG.md', 'LICENSE', 'MANIFEST.in', 'Makefile', 'README.md', 'configs', 'hime_mm',
-           'model-index.yml', 'pyproject.toml', 'pytest.ini', 'requirements', 'setup.py', 'tools')
+SOURCES = (
+    'CHANGELOG.md',
+    'LICENSE',
+    'MANIFEST.in',
+    'Makefile',
+    'README.md',
+    'configs',
+    'hime_mm',
+    'model-index.yml',
+    'pyproject.toml',
+    'pytest.ini',
+    'requirements',
+    'setup.py',
+    'tools',
+)
 RESOURCES = ('configs', 'tools', 'model-index.yml')
 PIP_ENV = dict(os.environ, PIP_NO_INDEX='1', PIP_DISABLE_PIP_VERSION_CHECK='1')
 
 
 def run(*command, **kwargs):
     """Run a command; its output is in the error if it fails."""
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, **kwargs)
+    done = subprocess.run(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
 def pip_wheel(source, target):
     """Build the wheel of a source tree and return it."""
-    run(sys.executable, '-m', 'pip', 'wheel', '--no-build-isolation', '--no-deps', '-w', target,
-        source, env=PIP_ENV)
-    wheel, = target.glob('*.whl')
+    run(
+        sys.executable,
+        '-m',
+        'pip',
+        'wheel',
+        '--no-build-isolation',
+        '--no-deps',
+        '-w',
+        target,
+        source,
+        env=PIP_ENV,
+    )
+    (wheel,) = target.glob('*.whl')
     return wheel
 
 
@@ -50,8 +79,9 @@ def copy_sources(target):
     target.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target / name,
-                            ignore=shutil.ignore_patterns('__pycache__', '.mim'))
+            shutil.copytree(
+                ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__', '.mim')
+            )
         else:
             shutil.copy(ROOT / name, target / name)
     return target
@@ -62,22 +92,30 @@ def resources_of(tree):
     files = {}
     for name in RESOURCES:
         paths = [tree / name] if (tree / name).is_file() else (tree / name).rglob('*')
-        files.update({path.relative_to(tree).as_posix(): path.read_bytes()
-                      for path in paths if path.is_file() and '__pycache__' not in path.parts})
+        files.update(
+            {
+                path.relative_to(tree).as_posix(): path.read_bytes()
+                for path in paths
+                if path.is_file() and '__pycache__' not in path.parts
+            }
+        )
     return files
 
 
 def mim_of(wheel):
     """Return ``{path: content}`` below ``hime_mm/.mim`` of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        return {name[len('hime_mm/.mim/'):]: archive.read(name)
-                for name in archive.namelist() if name.startswith('hime_mm/.mim/')}
+        return {
+            name[len('hime_mm/.mim/') :]: archive.read(name)
+            for name in archive.namelist()
+            if name.startswith('hime_mm/.mim/')
+        }
 
 
 def metadata_of(wheel):
     """Return the METADATA of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        name, = (n for n in archive.namelist() if n.endswith('.dist-info/METADATA'))
+        (name,) = (n for n in archive.namelist() if n.endswith('.dist-info/METADATA'))
         return Parser().parsestr(archive.read(name).decode())
 
 
@@ -103,7 +141,6 @@ def wheel(source, tmp_path_factory):
 
 
 class TestWheel:
-
     def test_mim_holds_the_resources(self, source, wheel):
         expected = resources_of(source)
         assert {'model-index.yml', 'tools/train.py'} < set(expected)
@@ -116,8 +153,9 @@ class TestWheel:
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
         assert 'hime_mm/py.typed' in names
-        modules = {path.relative_to(source).as_posix()
-                   for path in (source / 'hime_mm').rglob('*.py')}
+        modules = {
+            path.relative_to(source).as_posix() for path in (source / 'hime_mm').rglob('*.py')
+        }
         assert {name for name in names if name.endswith('.py') and '/.mim/' not in name} == modules
         assert {name.split('/')[0].split('-')[0] for name in names} == {'hime_mm'}
 
@@ -135,10 +173,17 @@ class TestWheel:
         core = [r for r in requirements if 'extra ==' not in r]
         assert core and not [r for r in core if re.match(r'(onedl-)?(mm|torch|openmim)', r)]
         for extra in ('mim', 'mminstall'):
-            names = {re.match(r'[\w-]+', r).group() for r in requirements
-                     if re.search(f'extra == .{extra}.$', r)}
-            assert names == {'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine',
-                             'onedl-mmpretrain'}
+            names = {
+                re.match(r'[\w-]+', r).group()
+                for r in requirements
+                if re.search(f'extra == .{extra}.$', r)
+            }
+            assert names == {
+                'onedl-mmcv',
+                'onedl-mmdetection',
+                'onedl-mmengine',
+                'onedl-mmpretrain',
+            }
 
     def test_second_build_drops_what_was_deleted(self, tmp_path):
         # `pip install .` builds in the tree and leaves build/ there.
@@ -149,8 +194,9 @@ class TestWheel:
         for name in ('configs/gone.py', 'hime_mm/gone.py'):
             (source / name).unlink()
         second = pip_wheel(source, tmp_path / 'second')
-        assert [sum('gone' in name for name in zipfile.ZipFile(w).namelist())
-                for w in (first, second)] == [2, 0]
+        assert [
+            sum('gone' in name for name in zipfile.ZipFile(w).namelist()) for w in (first, second)
+        ] == [2, 0]
 
     def test_missing_resource_is_named(self, tmp_path):
         source = copy_sources(tmp_path / 'source')
@@ -173,13 +219,23 @@ def python(tree, tmp_path_factory):
     paths = sysconfig.get_paths(vars={'base': str(venv), 'platbase': str(venv)})
     Path(paths['purelib'], 'outer.pth').write_text(sysconfig.get_paths()['purelib'] + '\n')
     for _ in range(2):
-        run(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps',
-            '--no-build-isolation', '-e', tree, env=PIP_ENV)
+        run(
+            sys.executable,
+            '-m',
+            'pip',
+            '--python',
+            python,
+            'install',
+            '--no-deps',
+            '--no-build-isolation',
+            '-e',
+            tree,
+            env=PIP_ENV,
+        )
     return python
 
 
 class TestEditableInstall:
-
     def test_mim_follows_the_source_tree(self, python, tree):
         assert resources_of(tree / 'hime_mm' / '.mim') == resources_of(tree)
         (tree / 'configs' / 'new.py').write_text('')
@@ -187,16 +243,18 @@ class TestEditableInstall:
         (tree / 'configs' / 'new.py').unlink()
 
     def test_import_is_light(self, python, tree, tmp_path):
-        code = ('import sys, hime_mm; print(hime_mm.__file__); '
-                'print({m.split(".")[0] for m in sys.modules} & '
-                '{"torch", "mmengine", "mmcv", "mmdet", "mmpretrain"})')
+        code = (
+            'import sys, hime_mm; print(hime_mm.__file__); '
+            'print({m.split(".")[0] for m in sys.modules} & '
+            '{"torch", "mmengine", "mmcv", "mmdet", "mmpretrain"})'
+        )
         lines = run(python, '-c', code, cwd=tmp_path).split('\n')
         assert Path(lines[0]) == tree / 'hime_mm' / '__init__.py'
         assert lines[1] == 'set()'
 
     def test_openmmlab_finds_the_configs(self, python, tree, tmp_path):
         config = 'peyolos/' + sorted((ROOT / 'configs' / 'peyolos').glob('*.py'))[0].name
-        code = textwrap.dedent(f'''
+        code = textwrap.dedent(f"""
             from mmengine.config import Config
             from mmengine.utils import get_installed_path
             from mim.commands.search import load_metadata_from_local
@@ -204,36 +262,59 @@ class TestEditableInstall:
             print(folder)
             print(bool(Config.fromfile(folder + '/.mim/configs/{config}').model))
             print([model.name for model in load_metadata_from_local('hime-mm').models])
-        ''')
-        folder, model, names = run(python, '-W', 'ignore', '-c', code,
-                                   cwd=tmp_path).splitlines()[-3:]
+        """)
+        folder, model, names = run(python, '-W', 'ignore', '-c', code, cwd=tmp_path).splitlines()[
+            -3:
+        ]
         assert Path(folder) == tree / 'hime_mm' and model == 'True'
         assert Path(config).stem in names
 
     def test_source_distribution_makes_the_same_wheel(self, python, tree, wheel, tmp_path):
-        run(sys.executable, '-m', 'build', '--sdist', '--no-isolation', '-o', tmp_path, tree,
-            env=PIP_ENV)
-        archive, = tmp_path.glob('*.tar.gz')
+        run(
+            sys.executable,
+            '-m',
+            'build',
+            '--sdist',
+            '--no-isolation',
+            '-o',
+            tmp_path,
+            tree,
+            env=PIP_ENV,
+        )
+        (archive,) = tmp_path.glob('*.tar.gz')
         with tarfile.open(archive) as sdist:
             assert not [name for name in sdist.getnames() if '/.mim' in name]
         shutil.unpack_archive(archive, tmp_path)
-        unpacked, = (path for path in tmp_path.iterdir() if path.is_dir())
+        (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
         again = pip_wheel(unpacked, tmp_path / 'wheel')
         assert mim_of(again) == mim_of(wheel)
         assert set(zipfile.ZipFile(again).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
     def test_strict_mode(self, tmp_path):
         source = copy_sources(tmp_path / 'source')
-        run(sys.executable, '-c', 'from setuptools import build_meta; '
+        run(
+            sys.executable,
+            '-c',
+            'from setuptools import build_meta; '
             f'build_meta.build_editable({str(tmp_path)!r}, dict(editable_mode="strict"))',
-            cwd=source)
-        folder, = source.glob('build/__editable__*/hime_mm')
+            cwd=source,
+        )
+        (folder,) = source.glob('build/__editable__*/hime_mm')
         assert resources_of(folder / '.mim') == resources_of(source)
 
 
 # Import names that only the engineer's side needs.
-MODEL_CODE = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'pycocotools',
-              'scipy', 'PIL')
+MODEL_CODE = (
+    'torch',
+    'torchvision',
+    'mmengine',
+    'mmcv',
+    'mmdet',
+    'mmpretrain',
+    'pycocotools',
+    'scipy',
+    'PIL',
+)
 
 
 def link_distribution(name, target, seen):
@@ -260,21 +341,46 @@ class TestOwnersMachine:
         venv = tmp_path_factory.mktemp('owner')
         run(sys.executable, '-m', 'venv', '--without-pip', venv)
         paths = sysconfig.get_paths(vars={'base': str(venv), 'platbase': str(venv)})
-        core = {re.match(r'[\w-]+', r).group() for r in metadata_of(wheel).get_all('Requires-Dist')
-                if 'extra ==' not in r}
+        core = {
+            re.match(r'[\w-]+', r).group()
+            for r in metadata_of(wheel).get_all('Requires-Dist')
+            if 'extra ==' not in r
+        }
         assert core == {'click', 'cryptography', 'numpy', 'opencv-python', 'tqdm'}
         seen = set()
         for name in core - {'opencv-python'} | {'opencv-python-headless'}:
             link_distribution(name, Path(paths['purelib']), seen)
-        assert seen <= {'click', 'cryptography', 'numpy', 'opencv-python-headless', 'tqdm',
-                        'cffi', 'pycparser', 'typing-extensions'}
-        run(sys.executable, '-m', 'pip', '--python', venv / 'bin' / 'python', 'install',
-            '--no-deps', wheel, env=PIP_ENV)
+        assert seen <= {
+            'click',
+            'cryptography',
+            'numpy',
+            'opencv-python-headless',
+            'tqdm',
+            'cffi',
+            'pycparser',
+            'typing-extensions',
+        }
+        run(
+            sys.executable,
+            '-m',
+            'pip',
+            '--python',
+            venv / 'bin' / 'python',
+            'install',
+            '--no-deps',
+            wheel,
+            env=PIP_ENV,
+        )
         return venv / 'bin'
 
     def test_has_no_model_code(self, bin):
-        found = run(bin / 'python', '-I', '-c', 'from importlib.util import find_spec; '
-                    f'print([name for name in {MODEL_CODE} if find_spec(name)])')
+        found = run(
+            bin / 'python',
+            '-I',
+            '-c',
+            'from importlib.util import find_spec; '
+            f'print([name for name in {MODEL_CODE} if find_spec(name)])',
+        )
         assert found == '[]\n'
 
     def test_encrypts_a_coco_folder(self, bin, tmp_path):
@@ -283,6 +389,7 @@ class TestOwnersMachine:
 
         from hime_mm.images.codec import read_image
         from hime_mm.images.sizing import fit_image
+
         make_coco(tmp_path / 'coco')
         env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'HIME_KEY')}
 
@@ -291,10 +398,13 @@ class TestOwnersMachine:
 
         assert hime('keygen', 'owner.key').startswith('wrote owner.key')
         assert '4 of 4 pictures encrypted' in hime(
-            'encrypt', 'coco', 'coco', 'out', '-c', 'orient+shuffle', '--key', 'owner.key', '-j', 2)
+            'encrypt', 'coco', 'coco', 'out', '-c', 'orient+shuffle', '--key', 'owner.key', '-j', 2
+        )
         assert set(tree(tmp_path / 'out')) == {
-            'hime.json', 'annotations/instances_val2017.json',
-            *(f'val2017/00000{i}.png' for i in range(1, 5))}
+            'hime.json',
+            'annotations/instances_val2017.json',
+            *(f'val2017/00000{i}.png' for i in range(1, 5)),
+        }
         assert 'authenticated with the key' in hime('verify', 'out', '--key', 'owner.key')
         assert 'every step, with the key' in hime('info', 'out')
         hime('decrypt', 'out', 'plain', '--key', 'owner.key', '-j', 2)
@@ -304,13 +414,29 @@ class TestOwnersMachine:
             assert (read(tmp_path / f'out/val2017/{path.stem}.png') != expected).any()
         # MI needs no key, and augmentation no more than NumPy and OpenCV.
         hime('encrypt', 'folder', 'coco/val2017', 'mixed', '-c', 'paper-mi')
-        hime('encrypt', 'folder', 'coco/val2017', 'views', '-c', 'mix2+shuffle', '--one-way',
-             '--views', 2, '--crop', '.5,1', '--flip', '.5', '--jitter', '.1', '--format', 'webp')
+        hime(
+            'encrypt',
+            'folder',
+            'coco/val2017',
+            'views',
+            '-c',
+            'mix2+shuffle',
+            '--one-way',
+            '--views',
+            2,
+            '--crop',
+            '.5,1',
+            '--flip',
+            '.5',
+            '--jitter',
+            '.1',
+            '--format',
+            'webp',
+        )
         assert len(tree(tmp_path / 'views')) == 9
 
 
 class TestRequirements:
-
     def test_constraints_agree_with_the_pins(self):
         constraints = pins_of('constraints')
         for name in ('build', 'mmcv', 'pinned'):
@@ -320,13 +446,14 @@ class TestRequirements:
     def test_cv2_needs_no_display_library(self):
         # opencv-python's would need libGL, which a server does not have.
         import cv2.version
+
         assert cv2.version.headless
 
 
 # `make env`: a stand-in plays the Python that makes .venv and, as `.venv/bin/python`, pip.
 
 TORCH = ', '.join(pins_of('build')['torch']) + '+local'
-STAND_IN = r'''#!{python}
+STAND_IN = r"""#!{python}
 import json, os, pathlib, shutil, sys, time
 home, args = pathlib.Path({home!r}), sys.argv[1:]
 setting = lambda name: (home / name).exists() and ((home / name).read_text() or '1')
@@ -366,7 +493,7 @@ if '-e' in args:
 if failing:
     print('pip says why')
     sys.exit(3)
-'''
+"""
 
 
 class Project:
@@ -403,14 +530,20 @@ class Project:
 
     def start(self, version=None):
         """Start the script as the stand-in's Python, or as one of another version."""
-        code = (f'import sys, runpy; sys.executable = {str(self.python)!r}\n'
-                f'if {version!r}: sys.version_info = {version!r}\n'
-                f'runpy.run_path({str(self.folder / SCRIPT)!r}, run_name="__main__")')
+        code = (
+            f'import sys, runpy; sys.executable = {str(self.python)!r}\n'
+            f'if {version!r}: sys.version_info = {version!r}\n'
+            f'runpy.run_path({str(self.folder / SCRIPT)!r}, run_name="__main__")'
+        )
         # Jobs in the background of a shell start with Ctrl-C ignored; a person's does not.
         return subprocess.Popen(
-            [sys.executable, '-c', code], env=self.env, text=True, stdout=subprocess.PIPE,
+            [sys.executable, '-c', code],
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
     def make_env(self, version=None):
         """Run the script; return the exit status and what it printed."""
@@ -435,12 +568,20 @@ def project(tmp_path):
     return Project(tmp_path / 'a checkout')
 
 
-ALL = ['venv', 'pip install', 'pip wheel', 'pip install', 'pip install', 'pip install',
-       'pip install', 'pip check', 'smoke']
+ALL = [
+    'venv',
+    'pip install',
+    'pip wheel',
+    'pip install',
+    'pip install',
+    'pip install',
+    'pip install',
+    'pip check',
+    'smoke',
+]
 
 
 class TestMakeEnv:
-
     def test_all_steps_then_nothing(self, project):
         assert project.make_env()[0] == 0
         assert project.calls() == ALL
@@ -454,11 +595,14 @@ class TestMakeEnv:
         assert 'opencv-python-headless==' in installs[-2] and '--force-reinstall' in installs[-2]
         assert ' -e ' in installs[-1] and '--no-deps' in installs[-1]
 
-    @pytest.mark.parametrize('changed, calls', [
-        ('setup.py', ALL[6:]),
-        ('requirements/pinned.txt', ALL[4:]),
-        ('requirements/mmcv.txt', ALL[3:]),  # a comment: the wheel of this version is there
-    ])
+    @pytest.mark.parametrize(
+        'changed, calls',
+        [
+            ('setup.py', ALL[6:]),
+            ('requirements/pinned.txt', ALL[4:]),
+            ('requirements/mmcv.txt', ALL[3:]),  # a comment: the wheel of this version is there
+        ],
+    )
     def test_a_change_repeats_its_step_and_the_later_ones(self, project, changed, calls):
         project.make_env()
         project.calls()
@@ -495,10 +639,9 @@ class TestMakeEnv:
 
 
 class TestMmcvWheel:
-
     def test_is_compiled_once_for_all_checkouts(self, project, tmp_path):
         project.make_env()
-        wheel, = project.wheels()
+        (wheel,) = project.wheels()
         assert wheel.read_text() == '1'  # MMCV_WITH_OPS
         tag = 'cp%d%d' % sys.version_info[:2]
         assert wheel.parent.name.startswith(f'{tag}-torch{TORCH}-mmcv2.3.6-')
@@ -523,8 +666,10 @@ class TestMmcvWheel:
     def test_interrupted_compilation_leaves_no_wheel(self, project, how):
         project.set('compile-seconds', 3 if how == signal.SIGKILL else 30)
         process = project.start()
-        while not (project.home / 'calls').exists() or 'wheel' not in (
-                project.home / 'calls').read_text():
+        while (
+            not (project.home / 'calls').exists()
+            or 'wheel' not in (project.home / 'calls').read_text()
+        ):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(how)
@@ -548,11 +693,13 @@ class TestMmcvWheel:
         assert 'pip says why' in Path(log.group(1)).read_text()
         assert not project.wheels()
 
-    @pytest.mark.parametrize('nvcc, flavour', [('13.0', 'cu13.0_sm90'), ('12.4', 'cpu'),
-                                               (None, 'cpu')])
+    @pytest.mark.parametrize(
+        'nvcc, flavour', [('13.0', 'cu13.0_sm90'), ('12.4', 'cpu'), (None, 'cpu')]
+    )
     def test_gpu_has_a_wheel_of_its_own(self, project, nvcc, flavour):
-        project.set('probe', json.dumps(dict(torch=TORCH, cuda='13.0', gpu=True, nvcc=nvcc,
-                                             archs='90')))
+        project.set(
+            'probe', json.dumps(dict(torch=TORCH, cuda='13.0', gpu=True, nvcc=nvcc, archs='90'))
+        )
         status, output = project.make_env()
         assert status == 0
         assert project.wheels()[0].parent.name.endswith('-' + flavour)
@@ -589,8 +736,9 @@ class TestUnsuitableMachine:
 
     def test_another_python_on_path_is_taken(self, project):
         name = 'python%d.%d' % sys.version_info[:2]
-        project.executable(project.folder / 'bin' / name,
-                           f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        project.executable(
+            project.folder / 'bin' / name, f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+        )
         project.clear('calls')
         project.set('no-ensurepip')
         (project.folder / 'bin' / 'c++').unlink()

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The map of docs/architecture.md against what the code imports."""
+
 import ast
 import re
 import subprocess
@@ -11,17 +12,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'hime_mm'
 OWNER_ROOMS = ('ciphers', 'images', 'datasets', 'encryption', 'mapping', 'cli')
-HOSTS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain',
-         'timm', 'transformers', 'pycocotools')
+HOSTS = (
+    'torch',
+    'torchvision',
+    'mmengine',
+    'mmcv',
+    'mmdet',
+    'mmpretrain',
+    'timm',
+    'transformers',
+    'pycocotools',
+)
 
 
 def floors():
     """The floor of each room, as the map has it."""
     text = (ROOT / 'docs' / 'architecture.md').read_text()
-    return {
-        room: int(floor)
-        for floor, room in re.findall(r'^\| (\d) \| `(\w+)` \|', text, re.M)
-    }
+    return {room: int(floor) for floor, room in re.findall(r'^\| (\d) \| `(\w+)` \|', text, re.M)}
 
 
 def modules():
@@ -43,7 +50,7 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ''
             if node.level:
-                above = package[:len(package) - node.level + 1]
+                above = package[: len(package) - node.level + 1]
                 base = '.'.join([*above, *filter(None, [base])])
             names = [f'{base}.{alias.name}' for alias in node.names]
         for name in names:
@@ -65,19 +72,20 @@ def test_rooms_are_entered_from_above_only():
         if here == '__init__':
             continue
         for other, line in imported(path):
-            if other in floor and other != here and (floor[other] >=
-                                                     floor[here]):
-                wrong.append(f'{path.relative_to(ROOT)}:{line} imports '
-                             f'{other}')
+            if other in floor and other != here and (floor[other] >= floor[here]):
+                wrong.append(f'{path.relative_to(ROOT)}:{line} imports {other}')
     assert not wrong, '\n'.join(wrong)
 
 
 def test_rooms_are_really_looked_at():
-    seen = {(room(path), other) for path in modules()
-            for other, _ in imported(path)}
-    assert {('encryption', 'images'), ('cli', 'encryption'),
-            ('transforms', 'images'), ('config', 'transforms'),
-            ('models', 'ciphers')} <= seen
+    seen = {(room(path), other) for path in modules() for other, _ in imported(path)}
+    assert {
+        ('encryption', 'images'),
+        ('cli', 'encryption'),
+        ('transforms', 'images'),
+        ('config', 'transforms'),
+        ('models', 'ciphers'),
+    } <= seen
 
 
 def names_of(name):
@@ -93,17 +101,21 @@ def names_of(name):
 @pytest.mark.parametrize('name', ['', *OWNER_ROOMS])
 def test_owner_rooms_import_no_host(name):
     wanted = ['hime_mm', *(names_of(name) if name else ['hime_mm.apis'])]
-    code = (f'import sys\nfor name in {wanted!r}:\n    __import__(name)\n'
-            f'print([n for n in {HOSTS!r} if n in sys.modules])')
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
-                          capture_output=True, text=True)
+    code = (
+        f'import sys\nfor name in {wanted!r}:\n    __import__(name)\n'
+        f'print([n for n in {HOSTS!r} if n in sys.modules])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     assert done.stdout.strip() == '[]'
 
 
 def test_facade_defines_nothing():
     tree = ast.parse((PACKAGE / 'apis' / '__init__.py').read_text())
-    defined = {node.name for node in ast.walk(tree)
-               if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    defined = {
+        node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
     assert defined == {'__getattr__', '__dir__'}
     assert [p.name for p in (PACKAGE / 'apis').glob('*.py')] == ['__init__.py']
 
@@ -117,15 +129,19 @@ def raised(path):
 
 
 def test_errors_of_users_are_ours():
-    wrong = [f'{path.relative_to(ROOT)}:{line}' for path in modules()
-             for name, line in raised(path) if name == 'ValueError']
+    wrong = [
+        f'{path.relative_to(ROOT)}:{line}'
+        for path in modules()
+        for name, line in raised(path)
+        if name == 'ValueError'
+    ]
     assert not wrong, 'bare ValueError: ' + ', '.join(wrong)
 
 
 def test_every_error_derives_from_one():
     from hime_mm import errors
-    kinds = [kind for kind in vars(errors).values()
-             if isinstance(kind, type)]
+
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert len(kinds) > 10
     assert all(issubclass(kind, errors.HimeError) for kind in kinds)
     assert issubclass(errors.HimeError, ValueError)
@@ -135,8 +151,10 @@ def test_tools_import_no_private_name():
     wrong = []
     for path in (ROOT / 'tools').rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (
-                    node.module or '').startswith('hime_mm'):
-                wrong += [f'{path.relative_to(ROOT)}: {alias.name}'
-                          for alias in node.names if alias.name[0] == '_']
+            if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('hime_mm'):
+                wrong += [
+                    f'{path.relative_to(ROOT)}: {alias.name}'
+                    for alias in node.names
+                    if alias.name[0] == '_'
+                ]
     assert not wrong, wrong

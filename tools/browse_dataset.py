@@ -5,6 +5,7 @@ Each picture has the image as it goes into the encryption, what the engineer
 sees, and the boxes of both. It shows plain images: it is the owner's tool. Of
 a data set that is encrypted already it shows what there is.
 """
+
 import argparse
 import copy
 import os
@@ -24,33 +25,30 @@ from hime_mm.visualization import draw_boxes, side_by_side
 def parse_args():
     parser = argparse.ArgumentParser(
         description='Browse a data set: originals and encrypted images side '
-        'by side, written to files')
+        'by side, written to files'
+    )
     parser.add_argument('config', help='config file path')
     parser.add_argument(
         '--output-dir',
         '-o',
         default='work_dirs/browse',
-        help='folder for the pictures (default: %(default)s)')
+        help='folder for the pictures (default: %(default)s)',
+    )
     parser.add_argument(
         '--phase',
         choices=['train', 'val', 'test'],
         default='train',
-        help='which dataloader (default: %(default)s)')
-    parser.add_argument(
-        '--number',
-        '-n',
-        type=int,
-        help='how many images (default: all of them)')
-    parser.add_argument(
-        '--no-original',
-        action='store_true',
-        help='only what the engineer sees')
+        help='which dataloader (default: %(default)s)',
+    )
+    parser.add_argument('--number', '-n', type=int, help='how many images (default: all of them)')
+    parser.add_argument('--no-original', action='store_true', help='only what the engineer sees')
     parser.add_argument('--no-boxes', action='store_true', help='no boxes')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='override settings of the config, as in tools/train.py')
+        help='override settings of the config, as in tools/train.py',
+    )
     return parser.parse_args()
 
 
@@ -77,10 +75,11 @@ def views(dataset, index):
         the first is None where the pipeline does not encrypt.
     """
     transforms = dataset.pipeline.transforms
-    at = next((i for i, t in enumerate(transforms) if isinstance(t, Encrypt)),
-              None)
-    last = next((i for i, t in enumerate(transforms)
-                 if type(t).__name__.startswith('Pack')), len(transforms))
+    at = next((i for i, t in enumerate(transforms) if isinstance(t, Encrypt)), None)
+    last = next(
+        (i for i, t in enumerate(transforms) if type(t).__name__.startswith('Pack')),
+        len(transforms),
+    )
     stop = last if at is None else at
     before = run(transforms[:stop], dataset.get_data_info(index))
     if before is None:
@@ -92,14 +91,14 @@ def views(dataset, index):
     encrypt.keep_permutation = True
     # Transforms write to the dict they get, and to what is in it.
     after = encrypt(copy.deepcopy(before))
-    after = run(transforms[at + 1:last], after)
+    after = run(transforms[at + 1 : last], after)
     if after is None:
         return None, None
     boxes = before.get('gt_bboxes')
     labels = before.get('gt_bboxes_labels')
     if boxes is None and after.get('gt_bboxes') is not None:
         # Loaded after the encryption, in the scale of the file.
-        scale = np.broadcast_to(before.get('scale_factor', (1., 1.)), 2)
+        scale = np.broadcast_to(before.get('scale_factor', (1.0, 1.0)), 2)
         boxes = as_array(after['gt_bboxes']) * np.tile(scale, 2)
         labels = after.get('gt_bboxes_labels')
     mapped = None
@@ -117,18 +116,15 @@ def encrypt_last(dataset, cipher, fit):
         dataset = dataset.dataset
     dataset.pipeline.insert(
         len(dataset.pipeline) - 1,
-        dict(
-            type='hime_mm.Encrypt',
-            cipher=cipher.to_dict(),
-            patch_size=cipher.patch_size,
-            **fit))
+        dict(type='hime_mm.Encrypt', cipher=cipher.to_dict(), patch_size=cipher.patch_size, **fit),
+    )
 
 
 def loads_encrypted(dataset):
     """Whether a data set was encrypted before."""
     return any(
-        isinstance(transform, LoadEncryptedMeta)
-        for transform in dataset.pipeline.transforms)
+        isinstance(transform, LoadEncryptedMeta) for transform in dataset.pipeline.transforms
+    )
 
 
 def view(results, boxes, labels=None):
@@ -138,7 +134,8 @@ def view(results, boxes, labels=None):
     return dict(
         img=results['img'],
         boxes=np.zeros((0, 4)) if boxes is None else as_array(boxes),
-        labels=labels)
+        labels=labels,
+    )
 
 
 def paint(one, classes, with_boxes):
@@ -171,11 +168,15 @@ def main():
     while type(dataset).__name__ in ('RepeatDataset', 'ClassBalancedDataset'):
         # They repeat images, and leave them as they are.
         dataset = dataset.dataset
-    if not hasattr(dataset, 'pipeline') or hasattr(dataset, 'dataset') or (
-            isinstance(dataset.pipeline, (list, tuple))):
+    if (
+        not hasattr(dataset, 'pipeline')
+        or hasattr(dataset, 'dataset')
+        or (isinstance(dataset.pipeline, (list, tuple)))
+    ):
         raise SystemExit(
             f'cannot look into a {type(dataset).__name__}: name one of its '
-            'data sets with --cfg-options')
+            'data sets with --cfg-options'
+        )
     dataset.full_init()
     classes = dataset.metainfo.get('classes')
     os.makedirs(args.output_dir, exist_ok=True)
@@ -205,8 +206,10 @@ def main():
         path = osp.join(args.output_dir, f'{index:06d}_{stem}.png')
         if not mmcv.imwrite(picture[..., ::-1], path):
             raise OSError(f'could not write {path}')
-    print(f'{number - skipped} pictures in {args.output_dir}'
-          f'{f", {skipped} dropped by the pipeline" if skipped else ""}')
+    print(
+        f'{number - skipped} pictures in {args.output_dir}'
+        f'{f", {skipped} dropped by the pipeline" if skipped else ""}'
+    )
 
 
 if __name__ == '__main__':

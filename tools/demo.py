@@ -5,6 +5,7 @@ Owner: photographic scenes in COCO format. Engineer: an ordinary MMDetection
 runner whose pipeline mixes the images up (MI). Owner again: predictions, read
 in the coordinates of the originals.
 """
+
 import argparse
 import json
 import os
@@ -33,27 +34,32 @@ def parse_args():
     parser.add_argument(
         '--config',
         default=osp.join(ROOT, 'configs/demo/peyolos_mi2_demo.py'),
-        help='config (default: configs/demo/peyolos_mi2_demo.py)')
+        help='config (default: configs/demo/peyolos_mi2_demo.py)',
+    )
     parser.add_argument(
         '--work-dir',
         default='work_dirs/demo',
-        help='folder for data, logs and pictures (default: %(default)s)')
+        help='folder for data, logs and pictures (default: %(default)s)',
+    )
     parser.add_argument(
         '--fresh',
         action='store_true',
-        help='train anew in place of going on from the last checkpoint')
+        help='train anew in place of going on from the last checkpoint',
+    )
     parser.add_argument(
         '--pictures',
         type=int,
         default=6,
         choices=range(1, 101),
         metavar='N',
-        help='images in each picture (default: %(default)s)')
+        help='images in each picture (default: %(default)s)',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='override settings of the config, as in tools/train.py')
+        help='override settings of the config, as in tools/train.py',
+    )
     return parser.parse_args()
 
 
@@ -63,14 +69,12 @@ def load_config(args, data):
     cfg.train_dataloader.dataset.dataset.data_root = root
     for name in ('val', 'test'):
         cfg[f'{name}_dataloader'].dataset.data_root = root
-        cfg[f'{name}_evaluator'].ann_file = osp.join(
-            root, 'annotations/instances_val.json')
+        cfg[f'{name}_evaluator'].ann_file = osp.join(root, 'annotations/instances_val.json')
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = osp.join(args.work_dir, 'train')
     if not args.fresh and find_latest_checkpoint(cfg.work_dir):
-        print(f'Going on from the last checkpoint in {cfg.work_dir}; '
-              '--fresh starts anew.')
+        print(f'Going on from the last checkpoint in {cfg.work_dir}; --fresh starts anew.')
         cfg.resume = True
     return check_config(cfg)
 
@@ -115,35 +119,31 @@ def paint(runner, results, number, folder):
         image, small = read(info['img_path']), encrypted(dataset, index)
         truth = [i for i in info['instances'] if not i['ignore_flag']]
         seen.append(
-            side_by_side([image, small],
-                         ['owner: original', 'engineer: what is trained on'],
-                         height=288))
-        kept = [
-            r for r in results
-            if r['image_id'] == info['img_id'] and r['score'] >= 0.7
-        ]
+            side_by_side(
+                [image, small], ['owner: original', 'engineer: what is trained on'], height=288
+            )
+        )
+        kept = [r for r in results if r['image_id'] == info['img_id'] and r['score'] >= 0.7]
         boxes = np.array([r['bbox'] for r in kept]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = [dataset.cat2label[r['category_id']] for r in kept]
-        big = cv2.resize(
-            small, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        big = cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         scores = [r['score'] for r in kept]
         found.append(
-            side_by_side([
-                draw_boxes(big, boxes, labels, CLASSES, scores),
-                draw_boxes(image, boxes, labels, CLASSES, scores),
-                draw_boxes(image, [i['bbox'] for i in truth],
-                           [i['bbox_label'] for i in truth], CLASSES)
-            ], [
-                'engineer: predictions', 'owner: the same boxes',
-                'owner: annotations'
-            ],
-                         height=288))
+            side_by_side(
+                [
+                    draw_boxes(big, boxes, labels, CLASSES, scores),
+                    draw_boxes(image, boxes, labels, CLASSES, scores),
+                    draw_boxes(
+                        image, [i['bbox'] for i in truth], [i['bbox_label'] for i in truth], CLASSES
+                    ),
+                ],
+                ['engineer: predictions', 'owner: the same boxes', 'owner: annotations'],
+                height=288,
+            )
+        )
     gap = np.full((len(seen[0]), 24, 3), 255, np.uint8)
-    pairs = [
-        np.hstack([seen[i], gap, *seen[i + 1:i + 2]])
-        for i in range(0, len(seen), 2)
-    ]
+    pairs = [np.hstack([seen[i], gap, *seen[i + 1 : i + 2]]) for i in range(0, len(seen), 2)]
     write(stack_rows(pairs), folder, 'what_the_engineer_sees.png')
     write(stack_rows(found), folder, 'predictions.png')
 
@@ -165,12 +165,13 @@ def main():
     print('\nPictures:')
     paint(runner, results, args.pictures, osp.join(args.work_dir, 'pictures'))
     ap50 = metrics['coco/bbox_mAP_50']
-    print(f'\nOn {len(runner.test_dataloader.dataset)} held-out images, '
-          'encrypted with '
-          f'"{cfg.encrypt.cipher}": AP {metrics["coco/bbox_mAP"]:.3f}, AP50 '
-          f'{ap50:.3f}. {(time.time() - start) / 60:.1f} minutes.')
-    print('MI is no encryption: look at what_the_engineer_sees.png for what '
-          'it leaves.')
+    print(
+        f'\nOn {len(runner.test_dataloader.dataset)} held-out images, '
+        'encrypted with '
+        f'"{cfg.encrypt.cipher}": AP {metrics["coco/bbox_mAP"]:.3f}, AP50 '
+        f'{ap50:.3f}. {(time.time() - start) / 60:.1f} minutes.'
+    )
+    print('MI is no encryption: look at what_the_engineer_sees.png for what it leaves.')
     if ap50 < GOAL:
         print(f'AP50 is below {GOAL}: something is wrong with this run.')
         sys.exit(1)

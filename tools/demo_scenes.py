@@ -43,51 +43,52 @@ def _photo(name: str) -> np.ndarray:
     try:
         import skimage
     except ImportError as error:
-        raise ImportError('the demo data set is made from the photos that '
-                          'scikit-image ships: `pip install scikit-image`'
-                          ) from error
+        raise ImportError(
+            'the demo data set is made from the photos that '
+            'scikit-image ships: `pip install scikit-image`'
+        ) from error
     folder = Path(skimage.__file__).parent / 'data'
     for suffix in ('.png', '.jpg'):
         path = folder / f'{name}{suffix}'
         if path.is_file():
-            return cv2.cvtColor(
-                cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    raise FileNotFoundError(f'scikit-image {skimage.__version__} does not '
-                            f'ship the photo {name!r} in {folder}: install '
-                            'scikit-image 0.26')
+            return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    raise FileNotFoundError(
+        f'scikit-image {skimage.__version__} does not '
+        f'ship the photo {name!r} in {folder}: install '
+        'scikit-image 0.26'
+    )
 
 
 def _load_cutouts() -> Dict[str, List[Tuple[np.ndarray, int]]]:
     photos = {name: _photo(name) for name in {c[1] for c in _CUTOUTS}}
     cutouts = {name: [] for name in CLASSES}
     for label, photo, cx, cy, rx, ry, order in _CUTOUTS:
-        crop = photos[photo][cy - ry:cy + ry, cx - rx:cx + rx]
+        crop = photos[photo][cy - ry : cy + ry, cx - rx : cx + rx]
         cutouts[label].append((crop, order))
     return cutouts
 
 
-def _relight(img: np.ndarray, rng: np.random.Generator,
-             tint: float) -> np.ndarray:
+def _relight(img: np.ndarray, rng: np.random.Generator, tint: float) -> np.ndarray:
     """Change contrast, brightness and colour; float in and out, 0 to 255."""
     gain = rng.uniform(0.75, 1.2) * rng.uniform(1 - tint, 1 + tint, 3)
     return np.clip((img - 128) * gain + 128 + rng.uniform(-25, 25), 0, 255)
 
 
-def _background(textures: List[np.ndarray], side: int,
-                rng: np.random.Generator) -> np.ndarray:
+def _background(textures: List[np.ndarray], side: int, rng: np.random.Generator) -> np.ndarray:
     texture = textures[rng.integers(len(textures))]
     crop = int(rng.integers(side // 2, min(texture.shape[:2]) + 1))
     y = int(rng.integers(texture.shape[0] - crop + 1))
     x = int(rng.integers(texture.shape[1] - crop + 1))
-    img = np.rot90(texture[y:y + crop, x:x + crop], int(rng.integers(4)))
-    img = cv2.resize(
-        np.ascontiguousarray(img), (side, side),
-        interpolation=cv2.INTER_AREA).astype(np.float64)
+    img = np.rot90(texture[y : y + crop, x : x + crop], int(rng.integers(4)))
+    img = cv2.resize(np.ascontiguousarray(img), (side, side), interpolation=cv2.INTER_AREA).astype(
+        np.float64
+    )
     return _relight(img, rng, tint=0.25)
 
 
-def _place(cutout: np.ndarray, order: int, side: int,
-           rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+def _place(
+    cutout: np.ndarray, order: int, side: int, rng: np.random.Generator
+) -> Tuple[np.ndarray, np.ndarray]:
     """A cut-out on an empty canvas: its colours and its cover (0 to 1)."""
     h, w = cutout.shape[:2]
     long_side = side * rng.uniform(0.28, 0.55)
@@ -103,22 +104,25 @@ def _place(cutout: np.ndarray, order: int, side: int,
     cy = rng.uniform(0.8 * half_h, side - 0.8 * half_h)
     matrix[:, 2] = (cx, cy) - matrix[:, :2] @ (w / 2, h / 2)
 
-    y, x = np.mgrid[-1:1:h * 1j, -1:1:w * 1j]
-    cover = ((abs(x)**order + abs(y)**order) <= 1).astype(np.float64)
+    y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
+    cover = ((abs(x) ** order + abs(y) ** order) <= 1).astype(np.float64)
     # Averaged down before warping, which alone would alias.
     small = max(1, int(round(1 / scale)))
     if small > 1:
         cutout = cv2.blur(cutout, (small, small))
     colours = cv2.warpAffine(
-        cutout.astype(np.float64), matrix, (side, side),
-        borderMode=cv2.BORDER_REPLICATE)
+        cutout.astype(np.float64), matrix, (side, side), borderMode=cv2.BORDER_REPLICATE
+    )
     cover = cv2.warpAffine(cover, matrix, (side, side))
     return _relight(colours, rng, tint=0.08), cover
 
 
-def make_scene(cutouts: Dict[str, List[Tuple[np.ndarray, int]]],
-               textures: List[np.ndarray], size: int,
-               rng: np.random.Generator) -> Tuple[np.ndarray, List[dict]]:
+def make_scene(
+    cutouts: Dict[str, List[Tuple[np.ndarray, int]]],
+    textures: List[np.ndarray],
+    size: int,
+    rng: np.random.Generator,
+) -> Tuple[np.ndarray, List[dict]]:
     """Paint one image.
 
     Args:
@@ -153,10 +157,11 @@ def make_scene(cutouts: Dict[str, List[Tuple[np.ndarray, int]]],
         visible &= ~occupied
         occupied |= visible
         outline = max(
-            cv2.findContours(
-                visible.astype(np.uint8), cv2.RETR_EXTERNAL,
-                cv2.CHAIN_APPROX_TC89_L1)[0],
-            key=cv2.contourArea)
+            cv2.findContours(visible.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)[
+                0
+            ],
+            key=cv2.contourArea,
+        )
         polygon = (outline.reshape(-1, 2) + 0.5) / _SUPERSAMPLING
         ys, xs = np.nonzero(visible)
         x, y = xs.min() / _SUPERSAMPLING, ys.min() / _SUPERSAMPLING
@@ -165,17 +170,21 @@ def make_scene(cutouts: Dict[str, List[Tuple[np.ndarray, int]]],
                 label=label,
                 bbox=[
                     float(x),
-                    float(y), (xs.max() + 1) / _SUPERSAMPLING - float(x),
-                    (ys.max() + 1) / _SUPERSAMPLING - float(y)
+                    float(y),
+                    (xs.max() + 1) / _SUPERSAMPLING - float(x),
+                    (ys.max() + 1) / _SUPERSAMPLING - float(y),
                 ],
                 area=float(visible.sum()) / _SUPERSAMPLING**2,
-                segmentation=[[float(v) for v in polygon.ravel()]]))
+                segmentation=[[float(v) for v in polygon.ravel()]],
+            )
+        )
     img = cv2.resize(img, (size, size), interpolation=cv2.INTER_AREA)
     return np.round(img).astype(np.uint8), objects
 
 
-def _write_split(folder: Path, split: str, num: int, size: int, seed: int,
-                 cutouts: dict, textures: list) -> None:
+def _write_split(
+    folder: Path, split: str, num: int, size: int, seed: int, cutouts: dict, textures: list
+) -> None:
     (folder / split).mkdir()
     images, annotations = [], []
     for number in tqdm(range(num), desc=f'demo data, {split}', unit='img'):
@@ -183,12 +192,9 @@ def _write_split(folder: Path, split: str, num: int, size: int, seed: int,
         rng = np.random.default_rng(int.from_bytes(key[:16], 'big'))
         img, objects = make_scene(cutouts, textures, size, rng)
         name = f'{number:06d}.png'
-        if not cv2.imwrite(
-                str(folder / split / name),
-                cv2.cvtColor(img, cv2.COLOR_RGB2BGR)):
+        if not cv2.imwrite(str(folder / split / name), cv2.cvtColor(img, cv2.COLOR_RGB2BGR)):
             raise OSError(f'could not write {folder / split / name}')
-        images.append(
-            dict(id=number + 1, file_name=name, height=size, width=size))
+        images.append(dict(id=number + 1, file_name=name, height=size, width=size))
         for item in objects:
             item = dict(item)
             annotations.append(
@@ -197,26 +203,34 @@ def _write_split(folder: Path, split: str, num: int, size: int, seed: int,
                     image_id=number + 1,
                     category_id=item.pop('label') + 1,
                     iscrowd=0,
-                    **item))
+                    **item,
+                )
+            )
     (folder / 'annotations').mkdir(exist_ok=True)
     with open(folder / 'annotations' / f'instances_{split}.json', 'w') as file:
         json.dump(
             dict(
-                info=dict(description='hime_mm demo data set, made from '
-                          'photos that scikit-image ships'),
+                info=dict(
+                    description='hime_mm demo data set, made from photos that scikit-image ships'
+                ),
                 images=images,
                 annotations=annotations,
                 categories=[
                     dict(id=i + 1, name=name, supercategory='object')
                     for i, name in enumerate(CLASSES)
-                ]), file)
+                ],
+            ),
+            file,
+        )
 
 
-def make_demo_coco(folder: Union[str, os.PathLike],
-                   num_train: int = 400,
-                   num_val: int = 100,
-                   size: int = 192,
-                   seed: int = 0) -> Path:
+def make_demo_coco(
+    folder: Union[str, os.PathLike],
+    num_train: int = 400,
+    num_val: int = 100,
+    size: int = 192,
+    seed: int = 0,
+) -> Path:
     """Write the demo data set, or keep the one that is there.
 
     The same arguments give the same images and boxes. The folder appears
@@ -238,19 +252,19 @@ def make_demo_coco(folder: Union[str, os.PathLike],
         ImportError: If scikit-image is not installed.
     """
     folder = Path(folder)
-    recipe = dict(
-        version=1, num_train=num_train, num_val=num_val, size=size, seed=seed)
+    recipe = dict(version=1, num_train=num_train, num_val=num_val, size=size, seed=seed)
     stamp = folder / 'recipe.json'
     if folder.exists():
         if stamp.is_file() and json.loads(stamp.read_text()) == recipe:
             return folder
-        raise FileExistsError(f'{folder} exists and does not hold the demo '
-                              f'data set {recipe}: remove it or name another')
+        raise FileExistsError(
+            f'{folder} exists and does not hold the demo '
+            f'data set {recipe}: remove it or name another'
+        )
     cutouts = _load_cutouts()
     textures = [_photo(name) for name in _TEXTURES]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(
-        tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
     try:
         for split, num in (('train', num_train), ('val', num_val)):
             _write_split(scratch, split, num, size, seed, cutouts, textures)

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Train a detector or a classifier from a config."""
+
 import argparse
 import os
 import os.path as osp
@@ -12,31 +13,31 @@ from hime_mm.apis import check_config, force_safe_loading
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description='Train a detector or a classifier')
+    parser = argparse.ArgumentParser(description='Train a detector or a classifier')
     parser.add_argument('config', help='train config file path')
     parser.add_argument('--work-dir', help='the dir to save logs and models')
     parser.add_argument(
         '--amp',
         action='store_true',
         help='enable automatic mixed precision; for bfloat16 add '
-        '--cfg-options optim_wrapper.dtype=bfloat16')
+        '--cfg-options optim_wrapper.dtype=bfloat16',
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the actual batch size over '
-        'auto_scale_lr.base_batch_size')
+        help='scale the learning rate by the actual batch size over auto_scale_lr.base_batch_size',
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         type=str,
         const='auto',
         help='resume from this checkpoint, or, if none is given, from the '
-        'latest in the work directory')
+        'latest in the work directory',
+    )
     parser.add_argument(
-        '--no-validate',
-        action='store_true',
-        help='do not evaluate during training')
+        '--no-validate', action='store_true', help='do not evaluate during training'
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -44,12 +45,14 @@ def parse_args():
         help='override settings of the config: key=value pairs such as '
         'train_dataloader.batch_size=2; a list is written key="[a,b]" or '
         'key=a,b, nested key="[(a,b),(c,d)]", an entry of a list '
-        'key.0.name=value')
+        'key.0.name=value',
+    )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='job launcher')
+        help='job launcher',
+    )
     # torch.distributed.launch passes `--local-rank`.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
@@ -68,8 +71,7 @@ def merge_args(cfg, args):
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir', None) is None:
-        cfg.work_dir = osp.join('./work_dirs',
-                                osp.splitext(osp.basename(args.config))[0])
+        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
     if args.no_validate:
         for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
             cfg[key] = None
@@ -78,9 +80,9 @@ def merge_args(cfg, args):
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise RuntimeError('--auto-scale-lr needs '
-                               '`auto_scale_lr=dict(base_batch_size=...)` in '
-                               f'{args.config}')
+            raise RuntimeError(
+                f'--auto-scale-lr needs `auto_scale_lr=dict(base_batch_size=...)` in {args.config}'
+            )
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True

@@ -8,11 +8,14 @@ data_preprocessor = dict(
     cipher='center+erode2+shuffle',
     # The statistics of such images: the means are gone.
     mean=[128.0, 128.0, 128.0],
-    std=[37.0, 37.0, 37.0])
+    std=[37.0, 37.0, 37.0],
+)
 model = dict(
     backbone=dict(
         type='hime_mm.PEViT',
         pos_encoding='rpe',
         # 2 of 16 pixels dropped at each side.
         patch_size=12,
-        img_size=120))
+        img_size=120,
+    )
+)

@@ -2,7 +2,5 @@
 # device.
 _base_ = ['./vit-tiny_plain_1xb128-100e_caltech101-160px.py']
 
-data_preprocessor = dict(
-    type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')
-model = dict(
-    backbone=dict(type='hime_mm.PEViT', pos_encoding='none'))
+data_preprocessor = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')
+model = dict(backbone=dict(type='hime_mm.PEViT', pos_encoding='none'))

@@ -2,11 +2,7 @@
 # (MI, g = 2), encrypted on the device.
 _base_ = ['./vit-tiny_plain_1xb128-200e_cifar100.py']
 
-data_preprocessor = dict(
-    type='hime_mm.EncryptClsDataPreprocessor', cipher='mix2', patch_size=4)
+data_preprocessor = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='mix2', patch_size=4)
 model = dict(
-    backbone=dict(
-        type='hime_mm.PEViT',
-        pos_encoding='learned',
-        patch_embed='mixed',
-        num_splits=2))
+    backbone=dict(type='hime_mm.PEViT', pos_encoding='learned', patch_embed='mixed', num_splits=2)
+)

@@ -2,7 +2,5 @@
 # device.
 _base_ = ['./vit-tiny_plain_1xb128-200e_cifar10.py']
 
-data_preprocessor = dict(
-    type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle', patch_size=4)
-model = dict(
-    backbone=dict(type='hime_mm.PEViT', pos_encoding='rpe'))
+data_preprocessor = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle', patch_size=4)
+model = dict(backbone=dict(type='hime_mm.PEViT', pos_encoding='rpe'))

@@ -10,27 +10,22 @@ model = dict(
     type='ImageClassifier',
     backbone=dict(
         type='VisionTransformer',
-        arch=dict(
-            embed_dims=192,
-            num_layers=9,
-            num_heads=6,
-            feedforward_channels=384),
+        arch=dict(embed_dims=192, num_layers=9, num_heads=6, feedforward_channels=384),
         img_size=32,
-        patch_size=4),
+        patch_size=4,
+    ),
     head=dict(
         type='VisionTransformerClsHead',
         num_classes=10,
         in_channels=192,
-        loss=dict(
-            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
     init_cfg=[
-        dict(type='TruncNormal', layer='Linear', std=.02),
-        dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
+        dict(type='TruncNormal', layer='Linear', std=0.02),
+        dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
     ],
-    train_cfg=dict(augments=[
-        dict(type='Mixup', alpha=0.8),
-        dict(type='CutMix', alpha=1.0)
-    ]))
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)
 train_dataloader = dict(batch_size=128, num_workers=4)
 val_dataloader = dict(batch_size=256, num_workers=4)
 test_dataloader = val_dataloader
@@ -41,5 +36,5 @@ default_hooks = dict(
     logger=dict(interval=100),
     checkpoint=dict(interval=5, max_keep_ckpts=1),
     # MMPretrain's own hook draws the batch before it is encrypted.
-    visualization=dict(
-        _delete_=True, type='hime_mm.EncryptedVisualizationHook'))
+    visualization=dict(_delete_=True, type='hime_mm.EncryptedVisualizationHook'),
+)

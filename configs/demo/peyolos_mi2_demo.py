@@ -12,22 +12,21 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandomChoice',
-        transforms=[[
-            dict(type='Resize', scale=(size, size), keep_ratio=False)
+        transforms=[
+            [dict(type='Resize', scale=(size, size), keep_ratio=False)],
+            [
+                dict(
+                    type='RandomCrop',
+                    crop_type='relative_range',
+                    crop_size=(0.7, 0.7),
+                    allow_negative_crop=True,
+                ),
+                dict(type='Resize', scale=(size, size), keep_ratio=False),
+            ],
         ],
-                    [
-                        dict(
-                            type='RandomCrop',
-                            crop_type='relative_range',
-                            crop_size=(0.7, 0.7),
-                            allow_negative_crop=True),
-                        dict(
-                            type='Resize',
-                            scale=(size, size),
-                            keep_ratio=False)
-                    ]]),
+    ),
     {{_base_.encrypt}},
-    dict(type='PackDetInputs')
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -36,8 +35,8 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor'))
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 train_dataloader = dict(
     batch_size=16,
@@ -53,7 +52,10 @@ train_dataloader = dict(
             data_root=data_root,
             ann_file='annotations/instances_train.json',
             data_prefix=dict(img='train/'),
-            pipeline=train_pipeline)))
+            pipeline=train_pipeline,
+        ),
+    ),
+)
 val_dataloader = dict(
     batch_size=16,
     num_workers=1,
@@ -67,12 +69,13 @@ val_dataloader = dict(
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='val/'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='CocoMetric',
-    ann_file=data_root + 'annotations/instances_val.json',
-    metric='bbox')
+    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox'
+)
 test_evaluator = val_evaluator
 
 dims = 128
@@ -82,46 +85,42 @@ model = dict(
         type='DetDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True),
+        bgr_to_rgb=True,
+    ),
     backbone=dict(
         type='hime_mm.PEViT',
-        arch=dict(
-            embed_dims=dims,
-            num_layers=4,
-            num_heads=4,
-            feedforward_channels=4 * dims),
+        arch=dict(embed_dims=dims, num_layers=4, num_heads=4, feedforward_channels=4 * dims),
         img_size=size,
         patch_embed='mixed',
         pos_encoding='learned',
         # From random positions the same schedule learns hardly anything.
         pos_init='sincos',
         num_det_tokens=12,
-        out_type='det_tokens'),
-    bbox_head=dict(
-        type='hime_mm.DetTokenHead', num_classes=5, embed_dims=dims))
+        out_type='det_tokens',
+    ),
+    bbox_head=dict(type='hime_mm.DetTokenHead', num_classes=5, embed_dims=dims),
+)
 
 # An epoch is ten rounds through the 400 images, 250 iterations.
 max_epochs = 10
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=1.0))
-train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+    clip_grad=dict(max_norm=1.0),
+)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
-    dict(
-        type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(
         type='CosineAnnealingLR',
         begin=0,
         end=max_epochs,
         T_max=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    ),
 ]
-default_hooks = dict(
-    checkpoint=dict(max_keep_ckpts=1, save_best=None),
-    logger=dict(interval=50))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best=None), logger=dict(interval=50))
 randomness = dict(seed=0)

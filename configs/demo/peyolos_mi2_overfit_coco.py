@@ -14,22 +14,21 @@ dims = 128
 model = dict(
     backbone=dict(
         arch=dict(
-            _delete_=True,
-            embed_dims=dims,
-            num_layers=4,
-            num_heads=4,
-            feedforward_channels=4 * dims),
+            _delete_=True, embed_dims=dims, num_layers=4, num_heads=4, feedforward_channels=4 * dims
+        ),
         img_size=(256, 320),
         pos_init='sincos',
-        init_cfg=None),
-    bbox_head=dict(embed_dims=dims))
+        init_cfg=None,
+    ),
+    bbox_head=dict(embed_dims=dims),
+)
 
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(320, 256), keep_ratio=True),
     _base_.encrypt,
-    dict(type='PackDetInputs')
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = _base_.test_pipeline
 test_pipeline[1]['scale'] = (320, 256)
@@ -42,18 +41,17 @@ train_dataloader = dict(
         type='RepeatDataset',
         times=100,
         dataset=dict(
-            type='CocoDataset',
-            ann_file=ann_file,
-            data_prefix=dict(img=img_dir),
-            pipeline=pipeline)))
+            type='CocoDataset', ann_file=ann_file, data_prefix=dict(img=img_dir), pipeline=pipeline
+        ),
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=1,
     dataset=dict(
-        data_root='',
-        ann_file=ann_file,
-        data_prefix=dict(img=img_dir),
-        pipeline=test_pipeline))
+        data_root='', ann_file=ann_file, data_prefix=dict(img=img_dir), pipeline=test_pipeline
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=ann_file)
 test_evaluator = dict(ann_file=ann_file)
@@ -63,17 +61,18 @@ optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=1.0))
+    clip_grad=dict(max_norm=1.0),
+)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
-    dict(
-        type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR',
         begin=0,
         end=max_epochs,
         T_max=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    ),
 ]
 randomness = dict(seed=0)

@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     # Mirroring a mixed image is mixing the mirrored one.
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs')
+    dict(type='PackDetInputs'),
 ]
 # Predictions come back in pixels of the encrypted images, those of the
 # annotations that were handed over. Who has the original annotations sets
@@ -24,18 +24,18 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor'))
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 train_dataloader = dict(
     dataset=dict(
         data_root=data_root,
         # Half of COCO's 32: the images have half of the sides.
         filter_cfg=dict(min_size=16),
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    dataset=dict(data_root=data_root, pipeline=test_pipeline))
+        pipeline=train_pipeline,
+    )
+)
+val_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    ann_file=data_root + 'annotations/instances_val2017.json')
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator

@@ -3,11 +3,7 @@
 # patches and their means, so that a mosaic of the image remains.
 _base_ = ['./deit-base_plain_16xb64-300e_in1k.py']
 
-data_preprocessor = dict(
-    type='hime_mm.EncryptClsDataPreprocessor', cipher='mix2')
+data_preprocessor = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='mix2')
 model = dict(
-    backbone=dict(
-        type='hime_mm.PEViT',
-        pos_encoding='learned',
-        patch_embed='mixed',
-        num_splits=2))
+    backbone=dict(type='hime_mm.PEViT', pos_encoding='learned', patch_embed='mixed', num_splits=2)
+)

@@ -3,6 +3,5 @@
 # jigsaw solver put 97.5 % of the neighbouring patches back at 224x224.
 _base_ = ['./deit-small_plain_4xb256-300e_in1k.py']
 
-data_preprocessor = dict(
-    type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')
+data_preprocessor = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')
 model = dict(backbone=dict(type='hime_mm.PEViT', pos_encoding='rpe'))

@@ -2,6 +2,5 @@
 # device.
 _base_ = ['./deit-tiny_plain_4xb256-300e_in1k.py']
 
-data_preprocessor = dict(
-    type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')
+data_preprocessor = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')
 model = dict(backbone=dict(type='hime_mm.PEViT', pos_encoding='none'))

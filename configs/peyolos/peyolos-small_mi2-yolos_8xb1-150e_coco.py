@@ -16,4 +16,6 @@ optim_wrapper = dict(
             'backbone.patch_embed': dict(lr_mult=10.0),
             'backbone.patch_embed.projection.bias': dict(lr_mult=10.0),
             'backbone.patch_embed.mapping.bias': dict(lr_mult=10.0),
-        }))
+        }
+    ),
+)

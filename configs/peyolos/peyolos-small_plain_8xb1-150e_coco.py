@@ -6,13 +6,16 @@ model = dict(
     data_preprocessor=dict(pad_size_divisor=16),
     # Embeds whole 16-pixel patches, with one layer: nothing new to train
     # faster.
-    backbone=dict(patch_embed='linear'))
+    backbone=dict(patch_embed='linear'),
+)
 optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys={
             'backbone.patch_embed': dict(lr_mult=1.0),
             'backbone.patch_embed.projection.bias': dict(lr_mult=1.0),
-        }))
+        }
+    )
+)
 
 train_pipeline = [t for t in _base_.train_pipeline if t != _base_.encrypt]
 test_pipeline = [t for t in _base_.test_pipeline if t != _base_.encrypt]

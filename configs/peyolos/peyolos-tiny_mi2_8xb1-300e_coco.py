@@ -7,11 +7,23 @@ model = dict(
         arch='deit-tiny',
         init_cfg=dict(
             checkpoint='https://mmassets.onedl.ai/mmclassification/v0/deit/'
-            'deit-tiny_pt-4xb256_in1k_20220218-13b382a0.pth')),
-    bbox_head=dict(embed_dims=192))
+            'deit-tiny_pt-4xb256_in1k_20220218-13b382a0.pth'
+        ),
+    ),
+    bbox_head=dict(embed_dims=192),
+)
 
-_scales = [(272, 864), (304, 864), (336, 864), (368, 864), (400, 864),
-           (432, 864), (464, 864), (496, 864), (512, 864)]
+_scales = [
+    (272, 864),
+    (304, 864),
+    (336, 864),
+    (368, 864),
+    (400, 864),
+    (432, 864),
+    (464, 864),
+    (496, 864),
+    (512, 864),
+]
 train_pipeline = _base_.train_pipeline
 train_pipeline[3]['transforms'][0][0]['scales'] = _scales
 train_pipeline[3]['transforms'][1][2]['scales'] = _scales
@@ -30,5 +42,6 @@ param_scheduler = [
         end=max_epochs,
         T_max=max_epochs,
         by_epoch=True,
-        eta_min=0)
+        eta_min=0,
+    )
 ]

@@ -22,8 +22,9 @@ Source = Union[RandomSource, ImageSource]
 
 
 @lru_cache(maxsize=64)
-def _layouts(steps: Tuple[Step, ...], patch_size: int,
-             shape: Tuple[int, int]) -> Tuple[PatchLayout, ...]:
+def _layouts(
+    steps: Tuple[Step, ...], patch_size: int, shape: Tuple[int, int]
+) -> Tuple[PatchLayout, ...]:
     """See :meth:`Cipher.layouts`: asked for several times for one picture."""
     layouts = [PatchLayout(shape, patch_size, grid_shape(shape, patch_size))]
     for step in steps:
@@ -60,14 +61,14 @@ class Cipher:
         (32, 48, 3)
     """
 
-    def __init__(self, steps: Union[str, Sequence[Union[Step, str, dict]]],
-                 patch_size: Optional[int] = None) -> None:
+    def __init__(
+        self, steps: Union[str, Sequence[Union[Step, str, dict]]], patch_size: Optional[int] = None
+    ) -> None:
         self.steps, self.patch_size = build_steps(steps, patch_size)
         check_steps(self.steps, self.patch_size)
 
     @classmethod
-    def build(cls, cipher: CipherLike,
-              patch_size: Optional[int] = None) -> 'Cipher':
+    def build(cls, cipher: CipherLike, patch_size: Optional[int] = None) -> 'Cipher':
         """Make a cipher from any of its written forms.
 
         Args:
@@ -94,7 +95,8 @@ class Cipher:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cipher) and (
-            (self.steps, self.patch_size) == (other.steps, other.patch_size))
+            (self.steps, self.patch_size) == (other.steps, other.patch_size)
+        )
 
     def __hash__(self) -> int:
         return hash((self.steps, self.patch_size))
@@ -103,13 +105,11 @@ class Cipher:
         """The cipher as a config dict, such that :meth:`build` gives it back:
         ``version``, ``steps`` and ``patch_size``, no secret."""
         steps = [step.to_dict() for step in self.steps]
-        return dict(
-            version=CIPHER_VERSION, steps=steps, patch_size=self.patch_size)
+        return dict(version=CIPHER_VERSION, steps=steps, patch_size=self.patch_size)
 
     def to_json(self) -> str:
         """:meth:`to_dict` as JSON, always the same text for equal ciphers."""
-        return json.dumps(
-            self.to_dict(), sort_keys=True, separators=(',', ':'))
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(',', ':'))
 
     @property
     def canonical(self) -> str:
@@ -166,7 +166,8 @@ class Cipher:
                 raise CipherError(
                     f"fit='pad' does not go with the cipher {str(self)!r}: the "
                     f'padding takes part in {step.name!r} and shows the mean. '
-                    "Use fit='resize', or fit='error' with sizes that fit")
+                    "Use fit='resize', or fit='error' with sizes that fit"
+                )
 
     def check_unshared(self) -> None:
         """Refuse a draw that all images share, where each process draws.
@@ -178,7 +179,8 @@ class Cipher:
             raise CipherError(
                 f'{step.name!r} draws once for all images of a data set, which '
                 'the processes of a run cannot share: use `hime encrypt`, and '
-                'load what it made with `hime_mm.LoadEncryptedMeta`')
+                'load what it made with `hime_mm.LoadEncryptedMeta`'
+            )
 
     def layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
         """The public layouts before each step, and after the last.
@@ -199,8 +201,7 @@ class Cipher:
         """The public layout of an image of this size once it is encrypted."""
         return self.layouts(shape)[-1]
 
-    def secret_layout(self, shape: Tuple[int, int],
-                      drawn: Sequence) -> PatchLayout:
+    def secret_layout(self, shape: Tuple[int, int], drawn: Sequence) -> PatchLayout:
         """The layout of one encrypted image for the key holder.
 
         Args:
@@ -239,8 +240,9 @@ class Cipher:
             drawn.append(step.draw(layout, tuple(channels), stream))
         return drawn
 
-    def apply(self, img: np.ndarray, drawn: Sequence,
-              stats: Optional[ClipStats] = None) -> np.ndarray:
+    def apply(
+        self, img: np.ndarray, drawn: Sequence, stats: Optional[ClipStats] = None
+    ) -> np.ndarray:
         """Encrypt one image, or a batch with one draw, deterministically.
 
         Args:
@@ -263,8 +265,9 @@ class Cipher:
             img = step.apply(img, layout, value, stats)
         return img
 
-    def encrypt(self, img: np.ndarray, source: Source = None
-                ) -> Tuple[np.ndarray, PatchLayout, List[Any]]:
+    def encrypt(
+        self, img: np.ndarray, source: Source = None
+    ) -> Tuple[np.ndarray, PatchLayout, List[Any]]:
         """Draw and apply.
 
         Args:
@@ -276,14 +279,14 @@ class Cipher:
             holder knows, and the draw.
         """
         if check_image(img).ndim == 4:
-            raise PictureError('`encrypt` takes one image; draw for each '
-                               'image of a batch and use `apply`')
+            raise PictureError(
+                '`encrypt` takes one image; draw for each image of a batch and use `apply`'
+            )
         drawn = self.draw(img.shape, source)
         layout = self.secret_layout(spatial_shape(img), drawn)
         return self.apply(img, drawn), layout, drawn
 
-    def decrypt(self, img: np.ndarray, drawn: Sequence,
-                partial: bool = False) -> np.ndarray:
+    def decrypt(self, img: np.ndarray, drawn: Sequence, partial: bool = False) -> np.ndarray:
         """Undo :meth:`apply` with the same draw.
 
         Args:
@@ -302,8 +305,7 @@ class Cipher:
         """
         lost = [str(step) for step in self.steps if not step.invertible]
         if lost and not partial:
-            raise CipherError(f'{self!r} cannot be undone: {", ".join(lost)} '
-                              'deletes data')
+            raise CipherError(f'{self!r} cannot be undone: {", ".join(lost)} deletes data')
         rows, cols = grid_shape(spatial_shape(img), self.encrypted_patch_size)
         shape = (rows * self.patch_size, cols * self.patch_size)
         for step, layout, value in self.drawn_steps(shape, drawn)[::-1]:
@@ -312,10 +314,12 @@ class Cipher:
             img = step.undo(img, layout, value)
         return img
 
-    def drawn_steps(self, shape: Tuple[int, int],
-                    drawn: Sequence) -> List[Tuple[Step, PatchLayout, Any]]:
+    def drawn_steps(
+        self, shape: Tuple[int, int], drawn: Sequence
+    ) -> List[Tuple[Step, PatchLayout, Any]]:
         """Each step, the layout before it and what was drawn for it."""
         if len(drawn) != len(self.steps):
-            raise CipherError(f'{self!r} has {len(self.steps)} steps, but '
-                              f'{len(drawn)} draws were given')
+            raise CipherError(
+                f'{self!r} has {len(self.steps)} steps, but {len(drawn)} draws were given'
+            )
         return list(zip(self.steps, self.layouts(shape), drawn))

@@ -20,15 +20,20 @@ def check_image(img: np.ndarray) -> np.ndarray:
         PictureError: If it has another number of dimensions or is empty.
     """
     if not isinstance(img, np.ndarray):
-        raise TypeError('an image must be a numpy array of shape (H, W), '
-                        f'(H, W, C) or (B, H, W, C), got {type(img).__name__}')
+        raise TypeError(
+            'an image must be a numpy array of shape (H, W), '
+            f'(H, W, C) or (B, H, W, C), got {type(img).__name__}'
+        )
     if img.dtype not in PIXEL_DTYPES:
         names = ', '.join(np.dtype(t).name for t in PIXEL_DTYPES)
-        raise TypeError(f'cannot encrypt pixels of dtype {img.dtype}: convert '
-                        f'the image to one of {names} first')
+        raise TypeError(
+            f'cannot encrypt pixels of dtype {img.dtype}: convert the image to one of {names} first'
+        )
     if img.ndim not in (2, 3, 4) or img.size == 0:
-        raise PictureError('an image must have shape (H, W), (H, W, C) or (B, '
-                           f'H, W, C) and not be empty, got {img.shape}')
+        raise PictureError(
+            'an image must have shape (H, W), (H, W, C) or (B, '
+            f'H, W, C) and not be empty, got {img.shape}'
+        )
     return img
 
 
@@ -42,7 +47,7 @@ def spatial_shape(img: np.ndarray) -> Tuple[int, int]:
 def resized_shape(img: np.ndarray, height: int, width: int) -> tuple:
     """The shape of an image or batch with another height and width."""
     start = int(img.ndim == 4)
-    return (*img.shape[:start], height, width, *img.shape[start + 2:])
+    return (*img.shape[:start], height, width, *img.shape[start + 2 :])
 
 
 def grid_shape(shape: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
@@ -65,7 +70,8 @@ def grid_shape(shape: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
     if h < 1 or w < 1 or h % patch_size or w % patch_size:
         raise PictureError(
             f'the image is {h}x{w} (height x width), its sides are no '
-            f'multiples of the patch size {patch_size}: resize or pad it')
+            f'multiples of the patch size {patch_size}: resize or pad it'
+        )
     return h // patch_size, w // patch_size
 
 
@@ -74,20 +80,17 @@ def patch_view(img: np.ndarray, patch_size: int) -> np.ndarray:
     (B, rows, P, cols, P, C), and a view of it if it is C-contiguous."""
     rows, cols = grid_shape(spatial_shape(img), patch_size)
     batch = len(img) if img.ndim == 4 else 1
-    return np.ascontiguousarray(img).reshape(batch, rows, patch_size, cols,
-                                             patch_size, -1)
+    return np.ascontiguousarray(img).reshape(batch, rows, patch_size, cols, patch_size, -1)
 
 
-def new_patches(img: np.ndarray, patch_size: int
-                ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def new_patches(img: np.ndarray, patch_size: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A new image, and ``img`` and it as patches (B, rows, cols, P, P, C)."""
     patches = patch_view(img, patch_size).swapaxes(2, 3)
     out = np.empty(img.shape, img.dtype)
     return out, patches, patch_view(out, patch_size).swapaxes(2, 3)
 
 
-def per_patch(values: np.ndarray, patches: np.ndarray, what: str,
-              trailing: int = 0) -> np.ndarray:
+def per_patch(values: np.ndarray, patches: np.ndarray, what: str, trailing: int = 0) -> np.ndarray:
     """What was drawn for each patch, in the shape (B, rows, cols, ...) that
     selects among ``patches``, (B, rows, cols, P, P, C).
 
@@ -97,12 +100,13 @@ def per_patch(values: np.ndarray, patches: np.ndarray, what: str,
     """
     batch, rows, cols = patches.shape[:3]
     values = np.asarray(values)
-    lead = values.shape[:values.ndim - trailing]
-    if lead not in ((rows * cols, ), (batch, rows * cols)):
+    lead = values.shape[: values.ndim - trailing]
+    if lead not in ((rows * cols,), (batch, rows * cols)):
         raise CipherError(
             f'{what} must be given for each of {rows * cols} patches, with '
-            f'{trailing} further axes; got an array of shape {values.shape}')
-    tail = values.shape[values.ndim - trailing:]
+            f'{trailing} further axes; got an array of shape {values.shape}'
+        )
+    tail = values.shape[values.ndim - trailing :]
     values = values.reshape(-1, rows, cols, *tail)
     return np.broadcast_to(values, (batch, rows, cols, *tail))
 
@@ -121,8 +125,7 @@ def split_patches(img: np.ndarray, patch_size: int) -> np.ndarray:
     patches = patch_view(img, patch_size).swapaxes(2, 3).copy(order='C')
     rows, cols = patches.shape[1:3]
     p, start = patch_size, int(img.ndim == 4)
-    return patches.reshape(*img.shape[:start], rows * cols, p, p,
-                           *img.shape[start + 2:])
+    return patches.reshape(*img.shape[:start], rows * cols, p, p, *img.shape[start + 2 :])
 
 
 def join_patches(patches: np.ndarray, grid: Tuple[int, int]) -> np.ndarray:
@@ -142,13 +145,17 @@ def join_patches(patches: np.ndarray, grid: Tuple[int, int]) -> np.ndarray:
     """
     rows, cols = grid
     axis = 1 if patches.ndim == 5 else 0
-    if patches.ndim not in (3, 4, 5) or patches.shape[axis] != rows * cols or (
-            patches.shape[axis + 1] != patches.shape[axis + 2]):
+    if (
+        patches.ndim not in (3, 4, 5)
+        or patches.shape[axis] != rows * cols
+        or (patches.shape[axis + 1] != patches.shape[axis + 2])
+    ):
         raise PictureError(
             f'patches of a grid of {rows}x{cols} have shape (N, P, P), (N, P, '
-            f'P, C) or (B, N, P, P, C), got {patches.shape}')
+            f'P, C) or (B, N, P, P, C), got {patches.shape}'
+        )
     batch, p = patches.shape[:axis], patches.shape[axis + 1]
-    channels = patches.shape[axis + 3:]
+    channels = patches.shape[axis + 3 :]
     laid = patches.reshape(*batch, rows, cols, p, p, *channels)
     laid = laid.swapaxes(axis + 1, axis + 2).copy(order='C')
     return laid.reshape(*batch, rows * p, cols * p, *channels)

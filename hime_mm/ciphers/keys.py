@@ -50,8 +50,10 @@ def _check_place(place: str, what: str) -> None:
     """Refuse a key given in place of where to find it: every message about
     that place would show it."""
     if looks_like_key(os.fsdecode(place)):
-        raise InvalidKey(f'a key itself was given where {what} is expected: '
-                         'make a new key if others may have seen this one')
+        raise InvalidKey(
+            f'a key itself was given where {what} is expected: '
+            'make a new key if others may have seen this one'
+        )
 
 
 class KeyStream:
@@ -61,8 +63,7 @@ class KeyStream:
     def __init__(self, key: bytes, number: int) -> None:
         # 32 bits of block counter, then the nonce; all little-endian.
         nonce = bytes(4) + number.to_bytes(12, 'little')
-        self._encryptor = _StreamCipher(ChaCha20(key, nonce),
-                                        mode=None).encryptor()
+        self._encryptor = _StreamCipher(ChaCha20(key, nonce), mode=None).encryptor()
 
     def read(self, num: int) -> bytes:
         """The next ``num`` bytes."""
@@ -126,15 +127,13 @@ class Key:
         Key(id='...')
     """
 
-    __slots__ = ('_secret', )
+    __slots__ = ('_secret',)
 
     def __init__(self, secret: bytes) -> None:
         if not isinstance(secret, (bytes, bytearray)):
-            raise TypeError(f'a key is made of bytes, not of '
-                            f'{type(secret).__name__}')
+            raise TypeError(f'a key is made of bytes, not of {type(secret).__name__}')
         if len(secret) != _KEY_BYTES:
-            raise InvalidKey(f'a key has {_KEY_BYTES} bytes, got '
-                            f'{len(secret)}')
+            raise InvalidKey(f'a key has {_KEY_BYTES} bytes, got {len(secret)}')
         self._secret = bytes(secret)
 
     @classmethod
@@ -151,7 +150,8 @@ class Key:
             raise InvalidKey(
                 f'{place} does not hold a key: expected one line '
                 f'"{_PREFIX}" followed by {2 * _KEY_BYTES} hexadecimal '
-                'digits, as `hime keygen` writes it')
+                'digits, as `hime keygen` writes it'
+            )
         return cls(bytes.fromhex(match[1]))
 
     @classmethod
@@ -172,8 +172,7 @@ class Key:
         try:
             file = open(path, 'rb')
         except OSError as error:
-            raise InvalidKey(f'cannot read the key file {path}: '
-                            f'{error.strerror}') from None
+            raise InvalidKey(f'cannot read the key file {path}: {error.strerror}') from None
         # One open file, so that what is checked is what is read.
         with file:
             info = os.fstat(file.fileno())
@@ -184,10 +183,10 @@ class Key:
                     f'the key file {path} has the mode '
                     f'{stat.S_IMODE(info.st_mode):04o}, so others than its '
                     f'owner may use it: run `chmod 600 {path}`, and make a '
-                    'new key if somebody may have read it')
+                    'new key if somebody may have read it'
+                )
             data = file.read(_MAX_TEXT)
-        return cls._parse(data.decode('ascii', 'replace'),
-                          f'the key file {path}')
+        return cls._parse(data.decode('ascii', 'replace'), f'the key file {path}')
 
     @classmethod
     def from_env(cls, name: str = KEY_ENV) -> 'Key':
@@ -227,10 +226,8 @@ class Key:
         except (OSError, ValueError) as error:
             # A negative number is a ValueError.
             reason = getattr(error, 'strerror', error)
-            raise InvalidKey(f'cannot read a key from file descriptor {fd}: '
-                            f'{reason}') from None
-        return cls._parse(data.decode('ascii', 'replace'),
-                          f'file descriptor {fd}')
+            raise InvalidKey(f'cannot read a key from file descriptor {fd}: {reason}') from None
+        return cls._parse(data.decode('ascii', 'replace'), f'file descriptor {fd}')
 
     def save(self, path: str) -> None:
         """Write a new key file that only its owner may read.
@@ -248,8 +245,8 @@ class Key:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             raise FileExistsError(
-                f'{path} is there already, and a key is never overwritten: '
-                'choose another file') from None
+                f'{path} is there already, and a key is never overwritten: choose another file'
+            ) from None
         try:
             with os.fdopen(fd, 'w') as file:
                 file.write(f'{_PREFIX}{self._secret.hex()}\n')
@@ -303,15 +300,16 @@ class Key:
         return f'Key(id={self.id!r})'
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Key) and hmac.compare_digest(
-            self._secret, other._secret)
+        return isinstance(other, Key) and hmac.compare_digest(self._secret, other._secret)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def __reduce__(self):
-        raise TypeError('a key is not pickled, so that it does not get into '
-                        'a checkpoint or a cache: load it where it is used')
+        raise TypeError(
+            'a key is not pickled, so that it does not get into '
+            'a checkpoint or a cache: load it where it is used'
+        )
 
     def __copy__(self) -> 'Key':
         return self

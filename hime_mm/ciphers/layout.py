@@ -52,7 +52,7 @@ class PatchLayout:
     ori_shape: Tuple[int, int]
     patch_size: int
     grid: Tuple[int, int]
-    scale: Tuple[float, float] = (1., 1.)
+    scale: Tuple[float, float] = (1.0, 1.0)
     permutation: Optional[np.ndarray] = field(default=None, repr=False)
     shuffled: bool = False
     erosion: int = 0
@@ -64,10 +64,11 @@ class PatchLayout:
             if self.reshuffled:
                 raise BoxError(
                     'the patches of this image were shuffled once more after '
-                    'the encryption: its permutation does not map its boxes')
+                    'the encryption: its permutation does not map its boxes'
+                )
             object.__setattr__(
-                self, 'permutation',
-                check_permutation(self.permutation, self.num_patches))
+                self, 'permutation', check_permutation(self.permutation, self.num_patches)
+            )
             object.__setattr__(self, 'shuffled', True)
 
     @property
@@ -84,10 +85,9 @@ class PatchLayout:
         """The layout without its permutation: what may be handed over."""
         return replace(self, permutation=None)
 
-    def within(self,
-               ori_shape: Tuple[int, int],
-               scale: Tuple[float, float],
-               cropped: bool = False) -> 'PatchLayout':
+    def within(
+        self, ori_shape: Tuple[int, int], scale: Tuple[float, float], cropped: bool = False
+    ) -> 'PatchLayout':
         """The layout of a picture that was sized before it was encrypted:
         its height and width before, and pixels after per pixel before, (x, y).
         ``cropped`` says that it was not the original any more.
@@ -96,29 +96,37 @@ class PatchLayout:
             self,
             ori_shape=ori_shape,
             scale=(scale[0] * self.scale[0], scale[1] * self.scale[1]),
-            cropped=cropped)
+            cropped=cropped,
+        )
 
     @property
     def needs_key(self) -> bool:
         """bool: Whether boxes come back to the key holder only."""
-        return (self.shuffled and self.permutation is None
-                and not self.reshuffled and not self.cropped)
+        return (
+            self.shuffled and self.permutation is None and not self.reshuffled and not self.cropped
+        )
 
     @property
     def obstacle(self) -> Optional[str]:
         """str | None: Why boxes do not come back to the original with what
         is known here; None where they do."""
         if self.reshuffled:
-            return ('patches were shuffled once more after the encryption, '
-                    'with `hime_mm.PatchReshuffle`: nobody can map boxes. '
-                    'Leave that transform to training pipelines')
+            return (
+                'patches were shuffled once more after the encryption, '
+                'with `hime_mm.PatchReshuffle`: nobody can map boxes. '
+                'Leave that transform to training pipelines'
+            )
         if self.cropped:
-            return ('images were cropped, flipped or recoloured before they '
-                    'were encrypted, so boxes have no place in the originals: '
-                    'predict on images without augmentation and `center_crop`')
+            return (
+                'images were cropped, flipped or recoloured before they '
+                'were encrypted, so boxes have no place in the originals: '
+                'predict on images without augmentation and `center_crop`'
+            )
         if self.needs_key:
-            return ('patches were shuffled and the layout holds no '
-                    'permutation: only the key holder can map boxes')
+            return (
+                'patches were shuffled and the layout holds no '
+                'permutation: only the key holder can map boxes'
+            )
         return None
 
     def to_dict(self) -> dict:
@@ -135,7 +143,8 @@ class PatchLayout:
             grid=list(self.grid),
             scale=list(self.scale),
             shuffled=self.shuffled,
-            erosion=self.erosion)
+            erosion=self.erosion,
+        )
         for name in ('reshuffled', 'cropped'):
             if getattr(self, name):
                 state[name] = True
@@ -159,7 +168,8 @@ class PatchLayout:
             shuffled=state['shuffled'],
             erosion=state.get('erosion', 0),
             reshuffled=state.get('reshuffled', False),
-            cropped=state.get('cropped', False))
+            cropped=state.get('cropped', False),
+        )
 
     def map_boxes(self, boxes: ArrayLike) -> np.ndarray:
         """Boxes of the original image in encrypted coordinates.
@@ -228,8 +238,7 @@ class PatchLayout:
             BoxError: If ``boxes`` has another shape.
         """
         boxes = self._check_boxes(boxes)
-        col, row = ((boxes[:, :2] + boxes[:, 2:]) /
-                    (2 * self.patch_size)).T
+        col, row = ((boxes[:, :2] + boxes[:, 2:]) / (2 * self.patch_size)).T
         row = np.clip(np.floor(row), 0, self.grid[0] - 1).astype(np.int64)
         col = np.clip(np.floor(col), 0, self.grid[1] - 1).astype(np.int64)
         return row * self.grid[1] + col
@@ -238,8 +247,7 @@ class PatchLayout:
     def _check_boxes(boxes: ArrayLike) -> np.ndarray:
         boxes = np.array(boxes, np.float64)
         if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise BoxError('boxes must have shape (n, 4), (x1, y1, x2, y2), '
-                           f'got {boxes.shape}')
+            raise BoxError(f'boxes must have shape (n, 4), (x1, y1, x2, y2), got {boxes.shape}')
         return boxes
 
     def _moves(self, boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -23,8 +23,7 @@ class ByteStream(Protocol):
 #: None draws from the operating system, a :class:`ByteStream` from a key; a
 #: NumPy generator or legacy state makes a repeatable simulation, which
 #: protects nothing.
-RandomSource = Union[None, ByteStream, np.random.Generator,
-                     np.random.RandomState]
+RandomSource = Union[None, ByteStream, np.random.Generator, np.random.RandomState]
 
 
 def draw_bytes(num: int, source: RandomSource = None) -> bytes:
@@ -43,8 +42,7 @@ def draw_bytes(num: int, source: RandomSource = None) -> bytes:
     return getattr(source, name)(num)
 
 
-def draw_permutations(count: int, num: int,
-                      source: RandomSource = None) -> np.ndarray:
+def draw_permutations(count: int, num: int, source: RandomSource = None) -> np.ndarray:
     """Draw independent permutations of 0 … num-1: int64, (count, num).
 
     Each is uniform. The order of ``num`` uniform 64-bit words (little-endian) is the
@@ -53,9 +51,7 @@ def draw_permutations(count: int, num: int,
     keep their order.
     """
     words = np.frombuffer(draw_bytes(8 * count * num, source), '<u8')
-    return np.argsort(
-        words.reshape(count, num), axis=1, kind='stable').astype(
-            np.int64, copy=False)
+    return np.argsort(words.reshape(count, num), axis=1, kind='stable').astype(np.int64, copy=False)
 
 
 def draw_permutation(num: int, source: RandomSource = None) -> np.ndarray:
@@ -83,15 +79,13 @@ def _normal_table(std: int) -> np.ndarray:
     """The noise that each 16-bit word stands for: int16, shape (65536, )."""
     normal = NormalDist()
     half = [
-        int(std * normal.inv_cdf((2 * word + 1) / 131072) + 0.5)
-        for word in range(1 << 15, 1 << 16)
+        int(std * normal.inv_cdf((2 * word + 1) / 131072) + 0.5) for word in range(1 << 15, 1 << 16)
     ]
     # Symmetric: the word w stands for minus what 65535 - w stands for.
     return np.array([-n for n in half[::-1]] + half, np.int16)
 
 
-def draw_noise(shape: tuple, std: int,
-               source: RandomSource = None) -> np.ndarray:
+def draw_noise(shape: tuple, std: int, source: RandomSource = None) -> np.ndarray:
     """Draw Gaussian noise in whole grey levels: int16, filled row-major.
 
     A 16-bit word w (little-endian) stands for std · Φ⁻¹((2w + 1) / 2^17),

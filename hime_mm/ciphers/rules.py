@@ -23,8 +23,7 @@ class Rule(NamedTuple):
         """Refuse the steps, in this order, and say what to do."""
         if not (getattr(first, self.first) and getattr(second, self.second)):
             return
-        form, usual = (getattr(owner, 'form', None)
-                       for owner in (first, type(first)))
+        form, usual = (getattr(owner, 'form', None) for owner in (first, type(first)))
         remedies = [f'put {second.name!r} first'] if self.swap else []
         if form != usual:
             remedies.append(f'use the {usual} form of {first.name!r}')
@@ -32,28 +31,28 @@ class Rule(NamedTuple):
         raise CipherError(
             f'{second.name!r} after {first.name!r}'
             + (f' in its {form} form' if form != usual else '')
-            + f' {self.reason}. {remedy[0].upper()}{remedy[1:]}')
+            + f' {self.reason}. {remedy[0].upper()}{remedy[1:]}'
+        )
 
 
 #: Orders in which one step undoes the point of another.
 RULES = (
-    Rule('repeats', 'drops_border',
-         'drops nothing: the pixels of the border are repeated inside'),
-    Rule('paints_border', 'averages',
-         'averages the grey border into the image'),
-    Rule('paints_border', 'removes_means',
-         'takes the grey border into the mean, and writes the mean into the '
-         'border'),
-    Rule('paints_border', 'scatters',
-         'is told by where the grey pixels go', swap=False),
-    Rule('scatters', 'drops_border',
-         'drops arbitrary pixels instead of the border that a jigsaw solver '
-         'compares'),
-    Rule('scatters', 'averages',
-         'averages arbitrary pixels instead of sub-patches'),
+    Rule('repeats', 'drops_border', 'drops nothing: the pixels of the border are repeated inside'),
+    Rule('paints_border', 'averages', 'averages the grey border into the image'),
+    Rule(
+        'paints_border',
+        'removes_means',
+        'takes the grey border into the mean, and writes the mean into the border',
+    ),
+    Rule('paints_border', 'scatters', 'is told by where the grey pixels go', swap=False),
+    Rule(
+        'scatters',
+        'drops_border',
+        'drops arbitrary pixels instead of the border that a jigsaw solver compares',
+    ),
+    Rule('scatters', 'averages', 'averages arbitrary pixels instead of sub-patches'),
     Rule('repeats', 'adds_noise', 'is averaged away over the copies'),
-    Rule('drops_patches', 'adds_noise',
-         'adds noise to patches that are left out'),
+    Rule('drops_patches', 'adds_noise', 'adds noise to patches that are left out'),
 )
 
 
@@ -61,22 +60,22 @@ def check_steps(steps: Tuple[Step, ...], patch_size: int) -> None:
     """Refuse a list in which a step comes twice, does not fit the patch size
     of the plain image, or is useless where it stands."""
     if not steps:
-        raise CipherError('a cipher needs at least one step: choose from '
-                          f'{sorted(STEPS)}')
+        raise CipherError(f'a cipher needs at least one step: choose from {sorted(STEPS)}')
     name, count = Counter(step.name for step in steps).most_common(1)[0]
     if count > 1:
-        raise CipherError(f'{name!r} stands more than once in a cipher, '
-                          'which adds nothing: leave one out')
+        raise CipherError(
+            f'{name!r} stands more than once in a cipher, which adds nothing: leave one out'
+        )
     layout = PatchLayout((patch_size, patch_size), patch_size, (1, 1))
     for step in steps:
         step.check(layout.patch_size)
         for other in steps:
-            if other.removes_means and step.leaves_means_only(
-                    layout.patch_size):
+            if other.removes_means and step.leaves_means_only(layout.patch_size):
                 raise CipherError(
                     f'{str(step)!r} leaves the mean of each patch of side '
                     f'{layout.patch_size}, and {other.name!r} removes just '
-                    'that. Mix with fewer splits')
+                    'that. Mix with fewer splits'
+                )
         layout = step.next_layout(layout)
     for rule in RULES:
         for first, second in combinations(steps, 2):

@@ -33,8 +33,7 @@ class Preset:
     source: str
 
 
-_PAPER = ('Hao et al., "Human-imperceptible, Machine-recognizable Images", '
-          'IJCAI 2025')
+_PAPER = 'Hao et al., "Human-imperceptible, Machine-recognizable Images", IJCAI 2025'
 
 PRESETS: Dict[str, Preset] = {
     'paper-rs': Preset('shuffle', 16, f'{_PAPER}, random shuffling (RS)'),
@@ -45,9 +44,11 @@ PRESETS: Dict[str, Preset] = {
 def _kind(name: Any, written: Any) -> Type[Step]:
     """The step of a name that was written like this."""
     if not isinstance(name, str) or name not in STEPS:
-        raise CipherError(f'unknown cipher step {written!r}: choose from '
-                          f'{sorted(STEPS)}, as in "mix2+shuffle", or a '
-                          f'preset from {sorted(PRESETS)}')
+        raise CipherError(
+            f'unknown cipher step {written!r}: choose from '
+            f'{sorted(STEPS)}, as in "mix2+shuffle", or a '
+            f'preset from {sorted(PRESETS)}'
+        )
     return STEPS[name]
 
 
@@ -61,21 +62,22 @@ def build_step(step: Union[Step, str, dict]) -> Step:
         name, number, option = match.groups() if match else ('', '', '')
         return _kind(name, step).parse(number, option or '')
     if not isinstance(step, dict) or 'type' not in step:
-        raise TypeError('a cipher step must be a step, a string or a dict '
-                        f'with the key `type`, got {step!r}')
+        raise TypeError(
+            f'a cipher step must be a step, a string or a dict with the key `type`, got {step!r}'
+        )
     args = dict(step)
     name = args.pop('type')
     kind = _kind(name, name)
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(map(str, args)) - set(known))
     if unknown:
-        raise CipherError(f'the cipher step {name!r} takes {known}, got '
-                          f'{unknown}')
+        raise CipherError(f'the cipher step {name!r} takes {known}, got {unknown}')
     return kind(**args)
 
 
-def build_steps(steps: Union[str, Sequence[Union[Step, str, dict]]],
-                patch_size: Optional[int]) -> Tuple[Tuple[Step, ...], int]:
+def build_steps(
+    steps: Union[str, Sequence[Union[Step, str, dict]]], patch_size: Optional[int]
+) -> Tuple[Tuple[Step, ...], int]:
     """Make the steps and the patch size of a :class:`Cipher` from its
     arguments, without a look at whether they go together."""
     preset = PRESETS.get(steps) if isinstance(steps, str) else None
@@ -84,34 +86,37 @@ def build_steps(steps: Union[str, Sequence[Union[Step, str, dict]]],
     if patch_size is None:
         patch_size = 16 if preset is None else preset.patch_size
     if isinstance(patch_size, bool) or not isinstance(patch_size, int):
-        raise TypeError('`patch_size` must be an int, got '
-                        f'{type(patch_size).__name__}')
+        raise TypeError(f'`patch_size` must be an int, got {type(patch_size).__name__}')
     if patch_size < 1:
         raise CipherError(f'`patch_size` must be positive, got {patch_size}')
     if isinstance(steps, str):
         steps = steps.split('+')
     elif not isinstance(steps, Sequence):
-        raise TypeError('`steps` must be a string such as "mix2+shuffle" or a '
-                        f'sequence of steps, got {type(steps).__name__}')
+        raise TypeError(
+            '`steps` must be a string such as "mix2+shuffle" or a '
+            f'sequence of steps, got {type(steps).__name__}'
+        )
     return tuple(map(build_step, steps)), patch_size
 
 
-def read_written(cipher: Any, patch_size: Optional[int]
-                 ) -> Tuple[Any, Optional[int]]:
+def read_written(cipher: Any, patch_size: Optional[int]) -> Tuple[Any, Optional[int]]:
     """Steps, as they are written, and patch size of what
     :meth:`Cipher.build` takes, a dict among others."""
     if not isinstance(cipher, dict):
         return cipher, patch_size
     if not {'steps'} <= set(cipher) <= {'steps', 'patch_size', 'version'}:
-        raise CipherError('a cipher dict has the keys `steps`, `patch_size` '
-                          f'and `version`, got {sorted(cipher)}')
+        raise CipherError(
+            f'a cipher dict has the keys `steps`, `patch_size` and `version`, got {sorted(cipher)}'
+        )
     version = cipher.get('version', CIPHER_VERSION)
     if version != CIPHER_VERSION:
         raise CipherError(
             f'the cipher has version {version!r}, but this release of hime_mm '
-            f'knows version {CIPHER_VERSION}: use the release that wrote it')
+            f'knows version {CIPHER_VERSION}: use the release that wrote it'
+        )
     own = cipher.get('patch_size')
     if own is not None and patch_size is not None and own != patch_size:
-        raise CipherError(f'the cipher has a patch size of {own}, but '
-                          f'`patch_size` is {patch_size}: give it once')
+        raise CipherError(
+            f'the cipher has a patch size of {own}, but `patch_size` is {patch_size}: give it once'
+        )
     return cipher['steps'], patch_size if own is None else own

@@ -22,8 +22,11 @@ _PLACES = {
 }
 
 
-@click.group(cls=LazyGroup, places=_PLACES, context_settings=dict(
-    help_option_names=['-h', '--help'], max_content_width=100))
+@click.group(
+    cls=LazyGroup,
+    places=_PLACES,
+    context_settings=dict(help_option_names=['-h', '--help'], max_content_width=100),
+)
 @click.version_option(__version__, prog_name='hime')
 def main() -> None:
     """Encrypt images perceptually, so that models can still learn from them.

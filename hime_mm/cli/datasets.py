@@ -22,14 +22,12 @@ from .options import show_problems, work_options
 @click.argument('data', type=click.Path(exists=True))
 @click.argument('out', type=click.Path())
 @key_options
-@click.option('--partial', is_flag=True,
-              help='Where a step deletes data, undo those after it.')
+@click.option('--partial', is_flag=True, help='Where a step deletes data, undo those after it.')
 @work_options
 def decrypt(data: str, out: str, key: KeyPlace, **options: Any) -> None:
     """Undo the encryption of DATA into OUT, where its cipher allows."""
     report = decrypt_dataset(data, out, key.read(), **options)
-    click.echo(f'{report.files - len(report.problems)} of {report.files} '
-               f'files decrypted to {out}')
+    click.echo(f'{report.files - len(report.problems)} of {report.files} files decrypted to {out}')
     show_problems(report.problems, 'missing')
     if not report.ok:
         sys.exit(FAILED)
@@ -53,46 +51,59 @@ def verify(data: str, key: KeyPlace, **options: Any) -> None:
         click.echo(note)
     show_problems(report.problems, 'wrong')
     if not report.ok:
-        click.echo(f'hime: {len(report.problems)} problems in {data}',
-                   err=True)
+        click.echo(f'hime: {len(report.problems)} problems in {data}', err=True)
         sys.exit(FAILED)
-    click.echo(f'{report.files} files are as they were written; manifest ' +
-               ('authenticated with the key' if report.authenticated else
-                'unchanged by accident, but not authenticated: no key'))
+    click.echo(
+        f'{report.files} files are as they were written; manifest '
+        + (
+            'authenticated with the key'
+            if report.authenticated
+            else 'unchanged by accident, but not authenticated: no key'
+        )
+    )
 
 
 @click.command()
 @click.argument('data', type=click.Path(exists=True))
-@click.option('--json', 'as_json', is_flag=True,
-              help='The manifest without its list of files, as JSON.')
+@click.option(
+    '--json', 'as_json', is_flag=True, help='The manifest without its list of files, as JSON.'
+)
 def info(data: str, as_json: bool) -> None:
     """Say what DATA is, what it leaves readable and how to train on it."""
     manifest = Manifest.load(data)
-    click.echo(
-        json.dumps(manifest.state, indent=2) if as_json else
-        describe_dataset(manifest))
+    click.echo(json.dumps(manifest.state, indent=2) if as_json else describe_dataset(manifest))
 
 
 @click.command()
 @click.argument('results', type=click.Path(exists=True, dir_okay=False))
 @click.argument('out', type=click.Path(dir_okay=False))
-@click.option('--data', required=True, metavar='FOLDER',
-              type=click.Path(exists=True),
-              help='The encrypted data set that the results are of.')
-@click.option('--annotations', metavar='FILE',
-              help='Annotation file that the results were made with.  '
-              '[default: all those of the data set]')
+@click.option(
+    '--data',
+    required=True,
+    metavar='FOLDER',
+    type=click.Path(exists=True),
+    help='The encrypted data set that the results are of.',
+)
+@click.option(
+    '--annotations',
+    metavar='FILE',
+    help='Annotation file that the results were made with.  [default: all those of the data set]',
+)
 @key_options
-@click.option('--nms', type=click.FloatRange(0, 1), metavar='IOU',
-              help='Of two boxes of one class that overlap more than this, '
-              'leave out the one with the lower score; 1 keeps all.  '
-              '[default: 0.6 where patches were moved, else 1]')
-@click.option('--clip/--no-clip', default=True,
-              help='Cut boxes to the original picture.  [default: clip]')
+@click.option(
+    '--nms',
+    type=click.FloatRange(0, 1),
+    metavar='IOU',
+    help='Of two boxes of one class that overlap more than this, '
+    'leave out the one with the lower score; 1 keeps all.  '
+    '[default: 0.6 where patches were moved, else 1]',
+)
+@click.option(
+    '--clip/--no-clip', default=True, help='Cut boxes to the original picture.  [default: clip]'
+)
 @click.option('--force', is_flag=True, help='Replace OUT if it is there.')
 @click.option('-q', '--quiet', is_flag=True, help='No progress bar.')
-def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool,
-          **options: Any) -> None:
+def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool, **options: Any) -> None:
     """Map detections on encrypted pictures to the originals.
 
     RESULTS is a COCO results file in pixels of the encrypted pictures, as
@@ -104,13 +115,26 @@ def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool,
     # Another data set's key in the environment is no error where none counts.
     asked = manifest.overview.needs_key or key.named
     summary = map_coco_results(
-        results, out, manifest, progress=not quiet, **options,
-        key=key.read(manifest.key_id is not None) if asked else None)
-    click.echo(f'{summary.results} boxes of {summary.images} images mapped to '
-               f'{out}' + (f', {summary.kept} of them kept by non-maximum '
-                           f'suppression at IoU {summary.nms:g}'
-                           if summary.nms is not None else ''))
+        results,
+        out,
+        manifest,
+        progress=not quiet,
+        **options,
+        key=key.read(manifest.key_id is not None) if asked else None,
+    )
+    click.echo(
+        f'{summary.results} boxes of {summary.images} images mapped to '
+        f'{out}'
+        + (
+            f', {summary.kept} of them kept by non-maximum suppression at IoU {summary.nms:g}'
+            if summary.nms is not None
+            else ''
+        )
+    )
     if summary.masks:
-        click.echo(f'{summary.masks} segmentations left out: the cipher '
-                   f'{str(manifest.cipher)!r} moves pixels, and masks cannot '
-                   'follow', err=True)
+        click.echo(
+            f'{summary.masks} segmentations left out: the cipher '
+            f'{str(manifest.cipher)!r} moves pixels, and masks cannot '
+            'follow',
+            err=True,
+        )

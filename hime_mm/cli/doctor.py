@@ -12,8 +12,13 @@ from .group import FAILED
 
 
 @click.command()
-@click.option('--engineer', '--strict', 'engineer', is_flag=True,
-              help="Fail if the engineer's side does not work, too.")
+@click.option(
+    '--engineer',
+    '--strict',
+    'engineer',
+    is_flag=True,
+    help="Fail if the engineer's side does not work, too.",
+)
 @click.option('--json', 'as_json', is_flag=True, help='The report as JSON.')
 def doctor(engineer: bool, as_json: bool) -> None:
     """Say what is installed here, whether it works and what would break.
@@ -25,7 +30,6 @@ def doctor(engineer: bool, as_json: bool) -> None:
     if sys.stderr.isatty():
         click.echo('Trying all imports ...', err=True)
     report = check_environment(engineer)
-    click.echo(
-        json.dumps(report, indent=2) if as_json else format_report(report))
+    click.echo(json.dumps(report, indent=2) if as_json else format_report(report))
     if not report['owner'] or (engineer and not report['engineer']):
         sys.exit(FAILED)

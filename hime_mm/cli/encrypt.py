@@ -25,21 +25,31 @@ def encrypt() -> None:
 @encrypt.command()
 @click.argument('src', type=click.Path(exists=True, file_okay=False))
 @click.argument('out', type=click.Path())
-@click.option('--ann', 'annotations', multiple=True, metavar='FILE',
-              help='Annotation file relative to SRC, may be repeated.  '
-              '[default: all annotations/instances_*.json]')
-@click.option('--images', multiple=True, metavar='FOLDER',
-              help='For each --ann, the folder of its images.  [default: '
-              'train2017 for instances_train2017.json]')
-@click.option('--licenses', type=click.Choice(('keep', 'drop')),
-              default='keep', show_default=True)
-@click.option('--segmentation', type=click.Choice(('keep', 'drop')),
-              default='drop', show_default=True,
-              help='Outlines of the objects, where the cipher leaves pixels '
-              'in place.')
+@click.option(
+    '--ann',
+    'annotations',
+    multiple=True,
+    metavar='FILE',
+    help='Annotation file relative to SRC, may be repeated.  '
+    '[default: all annotations/instances_*.json]',
+)
+@click.option(
+    '--images',
+    multiple=True,
+    metavar='FOLDER',
+    help='For each --ann, the folder of its images.  [default: '
+    'train2017 for instances_train2017.json]',
+)
+@click.option('--licenses', type=click.Choice(('keep', 'drop')), default='keep', show_default=True)
+@click.option(
+    '--segmentation',
+    type=click.Choice(('keep', 'drop')),
+    default='drop',
+    show_default=True,
+    help='Outlines of the objects, where the cipher leaves pixels in place.',
+)
 @recipe_options('center_crop')
-def coco(annotations: Any, images: Any, licenses: str, segmentation: str,
-         **arguments: Any) -> None:
+def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **arguments: Any) -> None:
     """Encrypt a COCO data set: SRC has annotations/ and image folders.
 
     OUT gets the same tree, with annotations in encrypted coordinates.
@@ -50,16 +60,23 @@ def coco(annotations: Any, images: Any, licenses: str, segmentation: str,
             images=images or None,
             licenses=licenses == 'keep',
             segmentation=segmentation == 'keep',
-            **arguments))
+            **arguments,
+        )
+    )
 
 
 @encrypt.command()
 @click.argument('src', type=click.Path(exists=True, file_okay=False))
 @click.argument('out', type=click.Path())
-@click.option('--list', 'lists', multiple=True, metavar='FILE',
-              help='Text file of names and labels relative to SRC, such as '
-              'meta/val.txt, to hand over with the new names; may be '
-              'repeated.')
+@click.option(
+    '--list',
+    'lists',
+    multiple=True,
+    metavar='FILE',
+    help='Text file of names and labels relative to SRC, such as '
+    'meta/val.txt, to hand over with the new names; may be '
+    'repeated.',
+)
 @recipe_options()
 def folder(**arguments: Any) -> None:
     """Encrypt a tree of pictures, such as ImageNet's, or a flat folder.
@@ -72,29 +89,31 @@ def folder(**arguments: Any) -> None:
 def _show_summary(summary: Summary) -> None:
     done = summary.images - len(summary.skipped)
     again = f', {summary.reused} of them before' if summary.reused else ''
-    click.echo(f'{done} of {summary.images} pictures encrypted{again}: '
-               f'{summary.files} files in {summary.out} '
-               f'({summary.seconds:.1f} s), data set id '
-               f'{summary.dataset_id}')
+    click.echo(
+        f'{done} of {summary.images} pictures encrypted{again}: '
+        f'{summary.files} files in {summary.out} '
+        f'({summary.seconds:.1f} s), data set id '
+        f'{summary.dataset_id}'
+    )
     for step, (some, total) in summary.clipped.items():
-        click.echo(f'{step}: {100 * some / max(total, 1):.3f} % of the '
-                   'values were clipped')
+        click.echo(f'{step}: {100 * some / max(total, 1):.3f} % of the values were clipped')
     if summary.finished_before:
-        click.echo('an earlier run had finished: nothing was done, and the '
-                   'source was not looked at. `hime verify` compares the '
-                   'files')
+        click.echo(
+            'an earlier run had finished: nothing was done, and the '
+            'source was not looked at. `hime verify` compares the '
+            'files'
+        )
     if summary.tiny:
-        click.echo(f'{summary.tiny} objects are below 1x1 pixel now, which '
-                   'MMDetection leaves out: a larger --resize keeps them')
+        click.echo(
+            f'{summary.tiny} objects are below 1x1 pixel now, which '
+            'MMDetection leaves out: a larger --resize keeps them'
+        )
     if summary.dropped:
         click.echo(f'not handed over: {", ".join(summary.dropped)}')
     if summary.ignored:
-        click.echo(f'{summary.ignored} files were left out: they are not '
-                   + ', '.join(EXTENSIONS))
+        click.echo(f'{summary.ignored} files were left out: they are not ' + ', '.join(EXTENSIONS))
     show_problems(summary.skipped, 'missing')
     if not summary.complete:
-        click.echo('Repair the missing pictures and start again: the others '
-                   'stay.', err=True)
+        click.echo('Repair the missing pictures and start again: the others stay.', err=True)
         sys.exit(FAILED)
-    click.echo(f'`hime info {summary.out}` says what the cipher leaves '
-               'readable')
+    click.echo(f'`hime info {summary.out}` says what the cipher leaves readable')

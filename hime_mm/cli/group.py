@@ -29,16 +29,16 @@ class LazyGroup(click.Group):
             ``module:name``.
     """
 
-    def __init__(self, *args: Any, places: Optional[Mapping[str, str]] = None,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, places: Optional[Mapping[str, str]] = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.places = places or {}
 
     def list_commands(self, ctx: click.Context) -> List[str]:
         return [*self.places, *self.commands]
 
-    def get_command(self, ctx: click.Context,
-                    cmd_name: str) -> Optional[click.Command]:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
         if cmd_name not in self.places:
             return super().get_command(ctx, cmd_name)
         place, _, name = self.places[cmd_name].partition(':')
@@ -48,19 +48,27 @@ class LazyGroup(click.Group):
             return _broken(cmd_name, error)
 
     def main(  # type: ignore[override]
-            self, args: Any = None, **extra: Any) -> Any:
+        self, args: Any = None, **extra: Any
+    ) -> Any:
         given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
         # A usage error would quote it. Short ones are no keys: no import then.
-        parts = [p for arg in given for p in (arg, arg.partition('=')[2])
-                 if len(p) > 40 or p.startswith('hime-key')]
+        parts = [
+            p
+            for arg in given
+            for p in (arg, arg.partition('=')[2])
+            if len(p) > 40 or p.startswith('hime-key')
+        ]
         if parts:
             from hime_mm.ciphers.keys import looks_like_key
+
             if any(map(looks_like_key, parts)):
                 click.echo(
                     'hime: a key itself stands on the command line, where '
                     'others can see it: make a new one, and give the name of '
                     'its file, of an environment variable or the number of a '
-                    'file descriptor', err=True)
+                    'file descriptor',
+                    err=True,
+                )
                 sys.exit(FAILED)
         return super().main(args, **extra)
 
@@ -88,6 +96,9 @@ def _broken(name: str, error: ImportError) -> click.Command:
         raise click.ClickException(f'{name} {text}')
 
     return click.Command(
-        name, callback=refuse, short_help=text, add_help_option=False,
-        context_settings=dict(
-            ignore_unknown_options=True, allow_extra_args=True))
+        name,
+        callback=refuse,
+        short_help=text,
+        add_help_option=False,
+        context_settings=dict(ignore_unknown_options=True, allow_extra_args=True),
+    )

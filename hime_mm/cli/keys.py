@@ -38,7 +38,8 @@ class KeyPlace(NamedTuple):
         if required:
             raise click.UsageError(
                 'a key is needed: --key FILE, --key-env NAME or --key-fd N, or '
-                f'the environment variable {KEY_ENV}; `hime keygen` makes one')
+                f'the environment variable {KEY_ENV}; `hime keygen` makes one'
+            )
         return None
 
 
@@ -46,16 +47,19 @@ def key_options(command: Callable) -> Callable:
     """Options that name a key; the command gets them as a :class:`KeyPlace`,
     ``key``."""
 
-    @click.option('--key', 'key_file', metavar='FILE',
-                  help='Key file, as `hime keygen` writes it.')
-    @click.option('--key-env', metavar='NAME',
-                  help='Environment variable that holds the key.  '
-                  '[default: HIME_KEY where that is set]')
-    @click.option('--key-fd', type=int, metavar='N',
-                  help='Open file descriptor to read the key from.')
+    @click.option('--key', 'key_file', metavar='FILE', help='Key file, as `hime keygen` writes it.')
+    @click.option(
+        '--key-env',
+        metavar='NAME',
+        help='Environment variable that holds the key.  [default: HIME_KEY where that is set]',
+    )
+    @click.option(
+        '--key-fd', type=int, metavar='N', help='Open file descriptor to read the key from.'
+    )
     @wraps(command)
-    def with_key(key_file: Optional[str], key_env: Optional[str],
-                 key_fd: Optional[int], **options: Any) -> Any:
+    def with_key(
+        key_file: Optional[str], key_env: Optional[str], key_fd: Optional[int], **options: Any
+    ) -> Any:
         return command(key=KeyPlace(key_file, key_env, key_fd), **options)
 
     return with_key

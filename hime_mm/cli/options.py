@@ -19,13 +19,17 @@ def work_options(command: Callable) -> Callable:
     """Options of commands that work through a data set; the command gets the
     number of ``workers``, and whether to show the ``progress``."""
 
-    @click.option('-j', '--workers', type=click.IntRange(1), metavar='N',
-                  help='Processes.  [default: one per core]')
+    @click.option(
+        '-j',
+        '--workers',
+        type=click.IntRange(1),
+        metavar='N',
+        help='Processes.  [default: one per core]',
+    )
     @click.option('-q', '--quiet', is_flag=True, help='No progress bar.')
     @wraps(command)
     def with_work(workers: Optional[int], quiet: bool, **options: Any) -> Any:
-        return command(workers=workers or _available_cpus(),
-                       progress=not quiet, **options)
+        return command(workers=workers or _available_cpus(), progress=not quiet, **options)
 
     return with_work
 
@@ -46,8 +50,7 @@ class _Size(click.ParamType):
             return value
         parts = value.lower().split('x')
         if len(parts) > 2 or not all(p.isdecimal() and int(p) for p in parts):
-            self.fail(f'{value!r} is no size such as 640x480 or 224', param,
-                      ctx)
+            self.fail(f'{value!r} is no size such as 640x480 or 224', param, ctx)
         return int(parts[0]), int(parts[-1])
 
 
@@ -65,8 +68,7 @@ class _Numbers(click.ParamType):
         try:
             numbers = tuple(self.kind(part) for part in value.split(','))
         except ValueError:
-            self.fail(f'{value!r} is no list of numbers such as 480,512',
-                      param, ctx)
+            self.fail(f'{value!r} is no list of numbers such as 480,512', param, ctx)
         if self.count not in (None, len(numbers)):
             self.fail(f'{value!r} is not {self.count} numbers', param, ctx)
         return numbers
@@ -80,8 +82,7 @@ def _settings() -> Iterator[Tuple[type, Field]]:
                 yield owner, item
 
 
-_TYPES = dict(size=_Size(), range=_Numbers(float, 2), ints=_Numbers(int),
-              floats=_Numbers(float))
+_TYPES = dict(size=_Size(), range=_Numbers(float, 2), ints=_Numbers(int), floats=_Numbers(float))
 
 
 def _type(item: Field) -> Any:
@@ -98,14 +99,18 @@ def _type(item: Field) -> Any:
 
 def _option(item: Field) -> Callable:
     facts = item.metadata
-    flags = facts['flags'] or ('--' + item.name.replace('_', '-'), )
+    flags = facts['flags'] or ('--' + item.name.replace('_', '-'),)
     if facts['kind'] is bool:
-        return click.option(*flags, item.name, is_flag=True,
-                            help=facts['text'])
+        return click.option(*flags, item.name, is_flag=True, help=facts['text'])
     return click.option(
-        *flags, item.name, type=_type(item), default=item.default,
-        metavar=facts['metavar'], help=facts['text'],
-        show_default=bool(item.default))
+        *flags,
+        item.name,
+        type=_type(item),
+        default=item.default,
+        metavar=facts['metavar'],
+        help=facts['text'],
+        show_default=bool(item.default),
+    )
 
 
 def recipe_options(*without: str) -> Callable:
@@ -122,21 +127,32 @@ def recipe_options(*without: str) -> Callable:
             return command(**_arguments(options))
 
         decorators: Tuple[Callable, ...] = (
-            click.option('-c', '--cipher', required=True, metavar='CIPHER',
-                         help='Steps in order of application, such as '
-                         '"center+erode2+shuffle", or a preset: paper-rs, '
-                         'paper-mi.'),
-            click.option('--patch-size', type=click.IntRange(1), metavar='P',
-                         help="Side of a patch in pixels.  [default: the "
-                         "preset's, or 16]"),
+            click.option(
+                '-c',
+                '--cipher',
+                required=True,
+                metavar='CIPHER',
+                help='Steps in order of application, such as '
+                '"center+erode2+shuffle", or a preset: paper-rs, '
+                'paper-mi.',
+            ),
+            click.option(
+                '--patch-size',
+                type=click.IntRange(1),
+                metavar='P',
+                help="Side of a patch in pixels.  [default: the preset's, or 16]",
+            ),
             key_options,
-            click.option('--dataset-id', metavar='ID',
-                         help='Public id that goes into the derivation of all '
-                         'randomness; never use one twice for different '
-                         'pictures.  [default: drawn]'),
-            *(_option(item) for _, item in _settings()
-              if item.name not in without),
-            work_options)
+            click.option(
+                '--dataset-id',
+                metavar='ID',
+                help='Public id that goes into the derivation of all '
+                'randomness; never use one twice for different '
+                'pictures.  [default: drawn]',
+            ),
+            *(_option(item) for _, item in _settings() if item.name not in without),
+            work_options,
+        )
         for decorator in reversed(decorators):
             with_recipe = decorator(with_recipe)
         return with_recipe
@@ -151,13 +167,12 @@ def _arguments(options: dict) -> dict:
             given[owner][item.name] = options.pop(item.name)
     preprocess, recipe = given[Preprocess], given[Recipe]
     if preprocess['pad_val'] and len(preprocess['pad_val']) == 1:
-        preprocess['pad_val'], = preprocess['pad_val']
+        (preprocess['pad_val'],) = preprocess['pad_val']
     # The environment's key is no contradiction to --one-way.
     place, key = options.pop('key'), None
     if place.named or not recipe['one_way']:
         key = place.read()
-    return dict(options, **recipe, key=key,
-                preprocess=dict(preprocess, augment=given[Augment]))
+    return dict(options, **recipe, key=key, preprocess=dict(preprocess, augment=given[Augment]))
 
 
 def show_problems(problems: Any, what: str, most: int = 20) -> None:

@@ -8,6 +8,16 @@ from .plan import Node, Pipeline, Plan, Use
 from .reading import read
 
 __all__ = [
-    'Finding', 'Node', 'Pipeline', 'Plan', 'Use', 'check_config', 'cipher_on_device', 'error',
-    'read', 'validate', 'validator', 'warning'
+    'Finding',
+    'Node',
+    'Pipeline',
+    'Plan',
+    'Use',
+    'check_config',
+    'cipher_on_device',
+    'error',
+    'read',
+    'validate',
+    'validator',
+    'warning',
 ]

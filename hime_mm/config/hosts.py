@@ -3,8 +3,16 @@
 
 SAFE_HOOK = 'hime_mm.EncryptedVisualizationHook'
 #: What the hosts' visualization hooks are told that ours understands.
-HOOK_OPTIONS = ('draw', 'interval', 'score_thr', 'show', 'wait_time',
-                'test_out_dir', 'enable', 'out_dir')
+HOOK_OPTIONS = (
+    'draw',
+    'interval',
+    'score_thr',
+    'show',
+    'wait_time',
+    'test_out_dir',
+    'enable',
+    'out_dir',
+)
 LOADING = 'hime_mm.LoadEncryptedMeta'
 
 #: Wrappers that do not run their transforms on every image.
@@ -16,7 +24,7 @@ SIZES = {
     'CenterCrop': 'crop_size',
     'RandomCrop': 'crop_size',
     'RandomResizedCrop': 'scale',
-    'Resize': 'scale'
+    'Resize': 'scale',
 }
 #: How transforms begin after which the size depends on the image.
 RESIZERS = ('ResizeEdge', 'Pad')

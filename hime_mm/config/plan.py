@@ -130,7 +130,7 @@ class Plan:
     def uses(self) -> Tuple[Use, ...]:
         """tuple[Use]: The ciphers of what models see."""
         if self.device is not None:
-            return (self.device, )
+            return (self.device,)
         return tuple(use for line in self.pipelines for use in line.loads + line.encrypts)
 
     def find(self, place: str) -> Node:
@@ -139,8 +139,9 @@ class Plan:
 
     def holds(self, place: str, kind: type) -> bool:
         """Whether there is such a transform of ours at or below a place."""
-        return any(node.is_a(kind) for node in self.nodes
-                   if f'{node.place}.'.startswith(f'{place}.'))
+        return any(
+            node.is_a(kind) for node in self.nodes if f'{node.place}.'.startswith(f'{place}.')
+        )
 
     def wraps(self, line: Pipeline, kind: type) -> bool:
         """Whether a wrapper's pipeline gets what such a transform gives."""

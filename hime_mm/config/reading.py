@@ -43,8 +43,11 @@ def read(cfg: Union[Config, dict]) -> Plan:
     preprocessor = outer if owner is None else find(nodes, f'{owner.place}.data_preprocessor')
     model = inner if inner.value else model
     backbone = find(nodes, f'{model.place}.backbone')
-    mixes = (f'{preprocessor.place}.batch_augments'
-             if 'batch_augments' in preprocessor.value else f'{model.place}.train_cfg')
+    mixes = (
+        f'{preprocessor.place}.batch_augments'
+        if 'batch_augments' in preprocessor.value
+        else f'{model.place}.train_cfg'
+    )
     return Plan(
         nodes=nodes,
         pipelines=tuple(_pipelines(nodes, findings)),
@@ -56,7 +59,8 @@ def read(cfg: Union[Config, dict]) -> Plan:
         evaluators=_at(nodes, r'(val|test)_evaluator(\.\d+)?'),
         hooks=_at(nodes, r'default_hooks\..+|custom_hooks\.\d+'),
         # Of what was read above.
-        findings=tuple(findings))
+        findings=tuple(findings),
+    )
 
 
 def _walk(node: Node) -> Iterator[Node]:
@@ -86,10 +90,14 @@ def _pipelines(nodes: Tuple[Node, ...], findings: List[Finding]) -> Iterator[Pip
             line = owner.child(key, value)
             steps = tuple(line.child(i, step) for i, step in enumerate(value))
             line = Pipeline(**vars(line), steps=steps)
-            loads = tuple(_load(step, line, findings)
-                          for step in steps if step.is_a(LoadEncryptedMeta))
-            encrypts = tuple(_use(step, findings, own_types()[step.short], step.value)
-                             for step in steps if step.is_a(Encrypt))
+            loads = tuple(
+                _load(step, line, findings) for step in steps if step.is_a(LoadEncryptedMeta)
+            )
+            encrypts = tuple(
+                _use(step, findings, own_types()[step.short], step.value)
+                for step in steps
+                if step.is_a(Encrypt)
+            )
             if loads or encrypts or 'pipeline' in str(key):
                 yield replace(line, loads=loads, encrypts=encrypts)
 
@@ -107,8 +115,12 @@ def _use(node: Node, findings: List[Finding], build: Callable[..., Any], options
 def _load(step: Node, line: Pipeline, findings: List[Finding]) -> Use:
     manifest = _manifest(step, line, findings)
     cipher = None if manifest is None else manifest.cipher
-    return Use(**vars(step), cipher=cipher, manifest=manifest,
-               coordinates=step.value.get('coordinates') or 'encrypted')
+    return Use(
+        **vars(step),
+        cipher=cipher,
+        manifest=manifest,
+        coordinates=step.value.get('coordinates') or 'encrypted',
+    )
 
 
 def _manifest(step: Node, line: Pipeline, findings: List[Finding]) -> Optional[Manifest]:
@@ -120,13 +132,20 @@ def _manifest(step: Node, line: Pipeline, findings: List[Finding]) -> Optional[M
     elif (folder := line.image_folder) is None:
         return None
     if not os.path.isdir(folder):
-        findings.append(warning(line.place, f': there is no folder {folder} yet, so whether the '
-                                'config fits its cipher was not checked'))
+        findings.append(
+            warning(
+                line.place,
+                f': there is no folder {folder} yet, so whether the '
+                'config fits its cipher was not checked',
+            )
+        )
         return None
     try:
         if path is None:
-            remedy = (f'Copy {MANIFEST_NAME} to the images, or name it with `manifest=`; images '
-                      'that are not encrypted yet need `hime_mm.Encrypt` instead')
+            remedy = (
+                f'Copy {MANIFEST_NAME} to the images, or name it with `manifest=`; images '
+                'that are not encrypted yet need `hime_mm.Encrypt` instead'
+            )
             path = find_manifest(folder)
             remedy = ''
         return load_manifest(path)
@@ -138,13 +157,20 @@ def _manifest(step: Node, line: Pipeline, findings: List[Finding]) -> Optional[M
 def _device(node: Node, outer: Node, findings: List[Finding]) -> Optional[Use]:
     """The data preprocessor of a model, if it encrypts."""
     # Told to have no cipher, it leaves images as they are.
-    encrypts, outer_does = (one.is_a(EncryptClsDataPreprocessor) and one.value.get(
-        'cipher', '') is not None for one in (node, outer))
+    encrypts, outer_does = (
+        one.is_a(EncryptClsDataPreprocessor) and one.value.get('cipher', '') is not None
+        for one in (node, outer)
+    )
     if not encrypts:
         if outer_does:
-            findings.append(error(
-                outer.place, f'encrypts, but `{node.place}` takes its place, which does not: '
-                'images would pass in plain', 'put the cipher there'))
+            findings.append(
+                error(
+                    outer.place,
+                    f'encrypts, but `{node.place}` takes its place, which does not: '
+                    'images would pass in plain',
+                    'put the cipher there',
+                )
+            )
         return None
     if 'cipher' not in node.value:
         findings.append(error(node.place, 'has no `cipher`', "name one, such as 'shuffle'"))
@@ -157,13 +183,15 @@ def _patch_size(backbone: Node) -> Optional[int]:
     """Side of a patch of a ViT, None for other backbones."""
     from mmpretrain.models.backbones import VisionTransformer
     from mmpretrain.registry import MODELS as HOST_MODELS
+
     cfg = backbone.value
     if backbone.short in ('TIMMPEViT', 'TIMMBackbone'):
         size = cfg.get('patch_size') or timm_patch_size(cfg.get('model_name', ''))
     else:
         kind = HOST_MODELS.module_dict.get(backbone.short)
         if not backbone.short.endswith(('PEViT', *VITS)) and not (
-                isinstance(kind, type) and issubclass(kind, VisionTransformer)):
+            isinstance(kind, type) and issubclass(kind, VisionTransformer)
+        ):
             return None
         size = (cfg.get('patch_cfg') or {}).get('stride', cfg.get('patch_size', 16))
     return size if isinstance(size, int) else None

@@ -18,6 +18,7 @@ def replace_hooks(plan: Plan) -> List[Finding]:
     for hook, harm in harmful_hooks(plan, 'default_hooks'):
         kept = {key: hook.value[key] for key in HOOK_OPTIONS if key in hook.value}
         hook.owner[hook.key] = dict(type=SAFE_HOOK, **kept)
-        done.append(warning(hook.place, f'is {hook.name}, which {harm}',
-                            f'replaced by {SAFE_HOOK}'))
+        done.append(
+            warning(hook.place, f'is {hook.name}, which {harm}', f'replaced by {SAFE_HOOK}')
+        )
     return done

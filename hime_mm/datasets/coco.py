@@ -12,8 +12,16 @@ from hime_mm.images.files import read_json
 from .segmentation import uncompressed
 
 #: What is handed over of an annotation; anything else may show the original.
-ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area',
-                     'iscrowd', 'segmentation', 'ignore')
+ANNOTATION_FIELDS = (
+    'id',
+    'image_id',
+    'category_id',
+    'bbox',
+    'area',
+    'iscrowd',
+    'segmentation',
+    'ignore',
+)
 _LISTS = {
     'categories': ('id', 'name', 'supercategory'),
     'licenses': ('id', 'name', 'url'),
@@ -43,63 +51,78 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
     coco = read_json(path, 'annotation file', CocoError)
     _require(isinstance(coco, dict), path, 'it holds no object')
     for key in ('images', 'annotations', 'categories'):
-        _require(isinstance(coco.get(key), list), path,
-                 f'it has no list `{key}`')
+        _require(isinstance(coco.get(key), list), path, f'it has no list `{key}`')
     images: Dict[int, dict] = {}
     for i, image in enumerate(coco['images']):
         name: Any = isinstance(image, dict) and image.get('file_name')
-        _require(isinstance(name, str) and bool(name), path,
-                 f'`images[{i}]` has no `file_name`')
-        _require(is_id(image.get('id')), path,
-                 f'the `id` of `images[{i}]` ({name}) is no whole number')
-        _require(image['id'] not in images, path,
-                 f'the image id {image["id"]} occurs twice')
+        _require(isinstance(name, str) and bool(name), path, f'`images[{i}]` has no `file_name`')
+        _require(
+            is_id(image.get('id')), path, f'the `id` of `images[{i}]` ({name}) is no whole number'
+        )
+        _require(image['id'] not in images, path, f'the image id {image["id"]} occurs twice')
         parts = name.replace('\\', '/').split('/')
-        _require(not os.path.isabs(name) and '..' not in parts, path,
-                 f'the file name {name!r} points out of the image folder')
+        _require(
+            not os.path.isabs(name) and '..' not in parts,
+            path,
+            f'the file name {name!r} points out of the image folder',
+        )
         for side in ('height', 'width'):
-            _require(is_id(image.get(side, 1)) and image.get(side, 1) > 0,
-                     path, f'the `{side}` of `images[{i}]` ({name}) is no '
-                     'positive whole number')
-        _require(is_id(image.get('license', 0)), path,
-                 f'the `license` of `images[{i}]` ({name}) is no whole '
-                 'number')
+            _require(
+                is_id(image.get(side, 1)) and image.get(side, 1) > 0,
+                path,
+                f'the `{side}` of `images[{i}]` ({name}) is no positive whole number',
+            )
+        _require(
+            is_id(image.get('license', 0)),
+            path,
+            f'the `license` of `images[{i}]` ({name}) is no whole number',
+        )
         images[image['id']] = image
     for name in _LISTS:
         for i, entry in enumerate(coco.get(name) or ()):
-            _require(isinstance(entry, dict)
-                     and all(isinstance(entry.get(k, ''), (str, int, float))
-                             for k in _LISTS[name]), path,
-                     f'`{name}[{i}]` is no object of texts and numbers')
+            _require(
+                isinstance(entry, dict)
+                and all(isinstance(entry.get(k, ''), (str, int, float)) for k in _LISTS[name]),
+                path,
+                f'`{name}[{i}]` is no object of texts and numbers',
+            )
     seen = set()
-    categories = {c['id'] for c in coco['categories']
-                  if isinstance(c, dict) and is_id(c.get('id'))}
+    categories = {c['id'] for c in coco['categories'] if isinstance(c, dict) and is_id(c.get('id'))}
     for i, ann in enumerate(coco['annotations']):
         place = f'`annotations[{i}]`'
         _require(isinstance(ann, dict), path, f'{place} is no object')
-        _require(is_id(ann.get('id')) and ann['id'] not in seen, path,
-                 f'the `id` of {place} is no whole number or occurs twice')
+        _require(
+            is_id(ann.get('id')) and ann['id'] not in seen,
+            path,
+            f'the `id` of {place} is no whole number or occurs twice',
+        )
         seen.add(ann['id'])
-        _require(is_id(ann.get('image_id')) and ann['image_id'] in images,
-                 path,
-                 f'{place} is of the image {ann.get("image_id")!r}, which is '
-                 'not listed')
-        _require(is_id(ann.get('category_id'))
-                 and ann['category_id'] in categories, path,
-                 f'{place} has the category {ann.get("category_id")!r}, which '
-                 'is not listed')
+        _require(
+            is_id(ann.get('image_id')) and ann['image_id'] in images,
+            path,
+            f'{place} is of the image {ann.get("image_id")!r}, which is not listed',
+        )
+        _require(
+            is_id(ann.get('category_id')) and ann['category_id'] in categories,
+            path,
+            f'{place} has the category {ann.get("category_id")!r}, which is not listed',
+        )
         box = ann.get('bbox')
-        _require(isinstance(box, list) and len(box) == 4
-                 and all(is_number(v) for v in box), path,
-                 f'the `bbox` of {place} is not [x, y, width, height]')
+        _require(
+            isinstance(box, list) and len(box) == 4 and all(is_number(v) for v in box),
+            path,
+            f'the `bbox` of {place} is not [x, y, width, height]',
+        )
         for name in ('iscrowd', 'ignore'):
-            _require(ann.get(name, 0) in (0, 1), path,
-                     f'the `{name}` of {place} is not 0 or 1')
-        _require(not segmentation or not ann.get('segmentation')
-                 or _is_segmentation(ann['segmentation'],
-                                     images[ann['image_id']]), path,
-                 f'the `segmentation` of {place} is neither polygons nor run '
-                 'lengths of the size of its image')
+            _require(ann.get(name, 0) in (0, 1), path, f'the `{name}` of {place} is not 0 or 1')
+        _require(
+            not segmentation
+            or not ann.get('segmentation')
+            or _is_segmentation(ann['segmentation'], images[ann['image_id']]),
+            path,
+            f'the `segmentation` of {place} is neither polygons nor run '
+            'lengths of the size of its image',
+        )
     return coco
 
 
@@ -110,27 +133,40 @@ def is_id(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value may be a coordinate, an area or a score."""
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and -_LARGEST <= value <= _LARGEST)
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and -_LARGEST <= value <= _LARGEST
+    )
 
 
 def _is_segmentation(value: Any, image: dict) -> bool:
     if isinstance(value, list):
         return all(
-            isinstance(polygon, list) and len(polygon) % 2 == 0
-            and all(is_number(v) for v in polygon) for polygon in value)
+            isinstance(polygon, list)
+            and len(polygon) % 2 == 0
+            and all(is_number(v) for v in polygon)
+            for polygon in value
+        )
     if not isinstance(value, dict):
         return False
     counts, size = value.get('counts'), value.get('size')
-    if not isinstance(size, list) or len(size) != 2 or not all(
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(
             is_id(side) and side == image.get(name, side)
-            for side, name in zip(size, ('height', 'width'))):
+            for side, name in zip(size, ('height', 'width'))
+        )
+    ):
         return False
     if isinstance(counts, str):
         counts = uncompressed(counts) if counts.isascii() else None
-    return (isinstance(counts, list)
-            and all(is_id(run) and run >= 0 for run in counts)
-            and sum(counts) == size[0] * size[1] > 0)
+    return (
+        isinstance(counts, list)
+        and all(is_id(run) and run >= 0 for run in counts)
+        and sum(counts) == size[0] * size[1] > 0
+    )
 
 
 def to_corners(boxes: Sequence[Sequence[float]]) -> List[List[float]]:
@@ -151,9 +187,9 @@ def group_annotations(coco: dict) -> Dict[int, List[dict]]:
     return groups
 
 
-def encrypted_annotation(ann: dict, box: List[float],
-                         scale: Tuple[float, float], cut: bool,
-                         segmentation: Any) -> dict:
+def encrypted_annotation(
+    ann: dict, box: List[float], scale: Tuple[float, float], cut: bool, segmentation: Any
+) -> dict:
     """An annotation as it is handed over, with fields of COCO's format only.
 
     Args:
@@ -179,29 +215,28 @@ def encrypted_annotation(ann: dict, box: List[float],
 
 def dropped_fields(coco: dict, segmentation: bool) -> List[str]:
     """Names of what a COCO file holds that is not handed over."""
-    names = set(coco) - {
-        'info', 'licenses', 'images', 'annotations', 'categories'}
+    names = set(coco) - {'info', 'licenses', 'images', 'annotations', 'categories'}
     for list_name, known in _LISTS.items():
         for entry in coco.get(list_name) or ():
             names |= {f'{list_name}.{k}' for k in set(entry) - set(known)}
     for ann in coco['annotations']:
-        names |= {f'annotations.{k}' for k in set(ann) - set(
-            ANNOTATION_FIELDS)}
+        names |= {f'annotations.{k}' for k in set(ann) - set(ANNOTATION_FIELDS)}
         if 'segmentation' in ann and not segmentation:
             names.add('annotations.segmentation')
     for image in coco['images']:
-        names |= {f'images.{k}' for k in set(image) -
-                  {'id', 'file_name', 'width', 'height', 'license'}}
+        names |= {
+            f'images.{k}' for k in set(image) - {'id', 'file_name', 'width', 'height', 'license'}
+        }
     return sorted(names)
 
 
-def encrypted_coco(coco: dict, images: List[dict], annotations: List[dict],
-                   licenses: bool, description: str) -> dict:
+def encrypted_coco(
+    coco: dict, images: List[dict], annotations: List[dict], licenses: bool, description: str
+) -> dict:
     """A COCO file as it is handed over: the original's lists, images and
     annotations of the encrypted ones, and of ``info`` a description only."""
     lists = {
-        name: [{k: entry[k] for k in known if k in entry}
-               for entry in coco.get(name) or ()]
+        name: [{k: entry[k] for k in known if k in entry} for entry in coco.get(name) or ()]
         for name, known in _LISTS.items()
     }
     if not licenses:
@@ -212,4 +247,5 @@ def encrypted_coco(coco: dict, images: List[dict], annotations: List[dict],
         **(dict(licenses=lists['licenses']) if licenses else {}),
         images=images,
         annotations=annotations,
-        categories=lists['categories'])
+        categories=lists['categories'],
+    )

@@ -35,18 +35,24 @@ class FileEntry:
 
     def to_dict(self) -> dict:
         """As plain lists, strings and numbers."""
-        return {name: list(value) if isinstance(value, tuple) else value
-                for name, value in vars(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+        }
 
     @classmethod
     def from_dict(cls, state: dict) -> 'FileEntry':
         """The inverse of :meth:`to_dict`."""
-        (h, w), (ori_h, ori_w), (x, y) = (
-            state[name] for name in ('shape', 'ori_shape', 'scale'))
+        (h, w), (ori_h, ori_w), (x, y) = (state[name] for name in ('shape', 'ori_shape', 'scale'))
         return cls(
-            str(state['path']), str(state['sha256']), int(state['size']),
-            (int(h), int(w)), int(state['channels']),
-            (int(ori_h), int(ori_w)), (float(x), float(y)))
+            str(state['path']),
+            str(state['sha256']),
+            int(state['size']),
+            (int(h), int(w)),
+            int(state['channels']),
+            (int(ori_h), int(ori_w)),
+            (float(x), float(y)),
+        )
 
 
 class CompactFiles:
@@ -60,15 +66,34 @@ class CompactFiles:
         entries (Iterable[:class:`FileEntry`]): All files.
     """
 
-    _ROW = np.dtype([('name', 'S16'), ('sha256', 'V32'), ('size', '<i8'),
-                     ('shape', '<i4', 2), ('channels', '<i4'),
-                     ('ori_shape', '<i4', 2), ('scale', '<f8', 2)])
+    _ROW = np.dtype(
+        [
+            ('name', 'S16'),
+            ('sha256', 'V32'),
+            ('size', '<i8'),
+            ('shape', '<i4', 2),
+            ('channels', '<i4'),
+            ('ori_shape', '<i4', 2),
+            ('scale', '<f8', 2),
+        ]
+    )
 
     def __init__(self, entries: Iterable[FileEntry]) -> None:
         rows = np.fromiter(
-            ((self._hashed(one.path), bytes.fromhex(one.sha256), one.size,
-              one.shape, one.channels, one.ori_shape, one.scale)
-             for one in entries), self._ROW)
+            (
+                (
+                    self._hashed(one.path),
+                    bytes.fromhex(one.sha256),
+                    one.size,
+                    one.shape,
+                    one.channels,
+                    one.ori_shape,
+                    one.scale,
+                )
+                for one in entries
+            ),
+            self._ROW,
+        )
         self._rows = rows[np.argsort(rows['name'])]
         self._names = self._rows['name'].copy()
 
@@ -81,13 +106,11 @@ class CompactFiles:
         return len(self._rows)
 
     def get(self, path: str) -> Optional[FileEntry]:
-        """The entry of a path relative to the manifest, None if there is none.
-        """
+        """The entry of a path relative to the manifest, None if there is none."""
         name = np.array(self._hashed(path), 'S16')
         at = int(np.searchsorted(self._names, name))
         if at == len(self) or self._names[at] != name:
             return None
         row = self._rows[at]
         facts = {name: row[name].tolist() for name in row.dtype.names[2:]}
-        return FileEntry.from_dict(
-            dict(facts, path=path, sha256=row['sha256'].tobytes().hex()))
+        return FileEntry.from_dict(dict(facts, path=path, sha256=row['sha256'].tobytes().hex()))

@@ -8,8 +8,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 from hime_mm.errors import ListError
 
 
-def read_list(src: str, path: str, numbers: Dict[str, int]
-              ) -> Tuple[str, List[Tuple[int, str]]]:
+def read_list(src: str, path: str, numbers: Dict[str, int]) -> Tuple[str, List[Tuple[int, str]]]:
     """Read a list as MMPretrain does: a name, a blank, a label per line.
 
     Names are relative to the folder that is named like the list
@@ -29,8 +28,7 @@ def read_list(src: str, path: str, numbers: Dict[str, int]
         with open(os.path.join(src, path), encoding='utf-8') as file:
             lines = [line.strip() for line in file]
     except OSError as error:
-        raise ListError(f'cannot read the list {path}: '
-                        f'{error.strerror}') from None
+        raise ListError(f'cannot read the list {path}: {error.strerror}') from None
     except UnicodeDecodeError:
         raise ListError(f'the list {path} is no UTF-8 text') from None
     lines = [line for line in lines if line]
@@ -50,11 +48,11 @@ def read_list(src: str, path: str, numbers: Dict[str, int]
     raise ListError(
         f'the list {path} names {best[1]!r} in line {best[0] + 1}, but there '
         'is no such picture in any of the folders '
-        + ', '.join(repr(folder or '.') for folder in folders))
+        + ', '.join(repr(folder or '.') for folder in folders)
+    )
 
 
-def _find(line: str, folder: str,
-          numbers: Dict[str, int]) -> Optional[Tuple[int, str]]:
+def _find(line: str, folder: str, numbers: Dict[str, int]) -> Optional[Tuple[int, str]]:
     # A name may hold blanks, and need not have a label.
     name, _, label = line.rpartition(' ')
     for name, rest in ((line, ''), (name, f' {label}')):
@@ -64,8 +62,9 @@ def _find(line: str, folder: str,
     return None
 
 
-def write_list(folder: str, rows: Sequence[Tuple[int, str]],
-               files: Callable[[int], Sequence[str]]) -> str:
+def write_list(
+    folder: str, rows: Sequence[Tuple[int, str]], files: Callable[[int], Sequence[str]]
+) -> str:
     """The text of the same list, with a line for each encrypted file.
 
     ``folder`` and ``rows`` are :func:`read_list`'s; ``files`` gives those of
@@ -73,4 +72,6 @@ def write_list(folder: str, rows: Sequence[Tuple[int, str]],
     """
     return ''.join(
         f'{os.path.relpath(path, folder or ".")}{rest}\n'.replace(os.sep, '/')
-        for number, rest in rows for path in files(number))
+        for number, rest in rows
+        for path in files(number)
+    )

@@ -17,8 +17,7 @@ from hime_mm.images.files import read_json
 from hime_mm.images.recipe import Recipe
 
 from .entries import CompactFiles, FileEntry
-from .writing import (FORMAT_NAME, FORMAT_VERSION, MANIFEST_NAME, checksum,
-                      manifest_mac)
+from .writing import FORMAT_NAME, FORMAT_VERSION, MANIFEST_NAME, checksum, manifest_mac
 
 
 class Manifest:
@@ -43,25 +42,25 @@ class Manifest:
                 f'{place} has the format version '
                 f'{state.get("format_version")!r}, this release reads version '
                 f'{FORMAT_VERSION}: use the release of hime_mm that wrote it '
-                f'({state.get("tool_version")})')
+                f'({state.get("tool_version")})'
+            )
         if not isinstance(state.get('files'), list):
             raise ManifestError(f'{place} is damaged: it has no list of files')
         if state.get('checksum') != checksum(state):
             raise ManifestError(
                 f'{place} was changed after it was written: its checksum does '
-                'not fit. Get it from the owner again')
+                'not fit. Get it from the owner again'
+            )
         try:
             self.cipher = Cipher.build(state['cipher'])
             self.files: Dict[str, FileEntry] = {
-                row['path']: FileEntry.from_dict(row)
-                for row in state['files']
+                row['path']: FileEntry.from_dict(row) for row in state['files']
             }
             self.dataset_id: str = state['dataset_id']
             self.key_id: Optional[str] = state['key_id']
             self.preprocess: dict = state['preprocess']
         except (LookupError, TypeError, ValueError) as error:
-            raise ManifestError(f'{place} is damaged: '
-                                f'{type(error).__name__}: {error}') from None
+            raise ManifestError(f'{place} is damaged: {type(error).__name__}: {error}') from None
         self.state = {k: v for k, v in state.items() if k != 'files'}
 
     @property
@@ -103,22 +102,19 @@ class Manifest:
         try:
             return Recipe.from_dict(self.state)
         except (LookupError, TypeError, ValueError) as error:
-            raise ManifestError(f'{self.root / MANIFEST_NAME}: '
-                                f'{error}') from None
+            raise ManifestError(f'{self.root / MANIFEST_NAME}: {error}') from None
 
     @property
     def cropped(self) -> bool:
         """bool: Whether images show other views of the originals."""
-        return bool(self.preprocess.get('augment')
-                    or self.preprocess.get('center_crop'))
+        return bool(self.preprocess.get('augment') or self.preprocess.get('center_crop'))
 
     @property
     def overview(self) -> PatchLayout:
         """PatchLayout: Of an image of one patch: its ``obstacle`` and
         ``needs_key`` say whether boxes of this data set come back."""
         side = self.cipher.patch_size
-        return replace(
-            self.cipher.plan((side, side)), cropped=self.cropped)
+        return replace(self.cipher.plan((side, side)), cropped=self.cropped)
 
     def entry(self, path: str) -> FileEntry:
         """What the manifest says of a file.
@@ -139,8 +135,7 @@ class Manifest:
                 relative = os.path.relpath(full(path), full(self.root))
                 found = self.files.get(relative.replace(os.sep, '/'))
         if found is None:
-            raise ManifestError(f'{path} is not in the manifest '
-                                f'{self.root / MANIFEST_NAME}')
+            raise ManifestError(f'{path} is not in the manifest {self.root / MANIFEST_NAME}')
         return found
 
     def layout(self, entry: FileEntry) -> PatchLayout:
@@ -148,18 +143,13 @@ class Manifest:
         return self._placed(self.cipher.plan(self._plain_shape(entry)), entry)
 
     def _placed(self, layout: PatchLayout, entry: FileEntry) -> PatchLayout:
-        return replace(
-            layout,
-            ori_shape=entry.ori_shape,
-            scale=entry.scale,
-            cropped=self.cropped)
+        return replace(layout, ori_shape=entry.ori_shape, scale=entry.scale, cropped=self.cropped)
 
     def secret_layout(self, entry: FileEntry, key: Key) -> PatchLayout:
         """The layout of an image for the key holder, with the permutation
         where patches were moved; see :meth:`check_key` before."""
         drawn = self.draw(entry, key)
-        return self._placed(
-            self.cipher.secret_layout(self._plain_shape(entry), drawn), entry)
+        return self._placed(self.cipher.secret_layout(self._plain_shape(entry), drawn), entry)
 
     def draw(self, entry: FileEntry, key: Key) -> list:
         """What the image was encrypted with, derived from the key again, as
@@ -167,13 +157,14 @@ class Manifest:
         shape: Tuple[int, ...] = self._plain_shape(entry)
         if entry.channels != 1:
             shape = (*shape, entry.channels)
-        return self.cipher.draw(
-            shape, key.source(self.dataset_id, entry.path))
+        return self.cipher.draw(shape, key.source(self.dataset_id, entry.path))
 
     def _plain_shape(self, entry: FileEntry) -> Tuple[int, int]:
         side = self.cipher.encrypted_patch_size
-        return (entry.shape[0] // side * self.cipher.patch_size,
-                entry.shape[1] // side * self.cipher.patch_size)
+        return (
+            entry.shape[0] // side * self.cipher.patch_size,
+            entry.shape[1] // side * self.cipher.patch_size,
+        )
 
     def check_key(self, key: Key) -> None:
         """Refuse a key that the data set was not encrypted with.
@@ -186,18 +177,21 @@ class Manifest:
         if self.key_id is None:
             raise InvalidKey(
                 f'{self.root} was encrypted without a key: nothing was kept '
-                'that could undo it or map the boxes of moved patches')
+                'that could undo it or map the boxes of moved patches'
+            )
         if key.id != self.key_id:
             raise InvalidKey(
                 f'wrong key: {self.root} was encrypted with the key '
-                f'{self.key_id}, this is the key {key.id}')
+                f'{self.key_id}, this is the key {key.id}'
+            )
         if not hmac.compare_digest(
-                manifest_mac(key, self.dataset_id,
-                             self.state['checksum']).encode(),
-                str(self.state.get('mac')).encode()):
+            manifest_mac(key, self.dataset_id, self.state['checksum']).encode(),
+            str(self.state.get('mac')).encode(),
+        ):
             raise ManifestError(
                 f'{self.root / MANIFEST_NAME} was changed by someone without '
-                'the key: its authentication code does not fit')
+                'the key: its authentication code does not fit'
+            )
 
 
 def find_manifest(path: Any) -> Path:
@@ -212,7 +206,8 @@ def find_manifest(path: Any) -> Path:
             return folder / MANIFEST_NAME
     raise ManifestError(
         f'no {MANIFEST_NAME} in {path.parent} or above: this is no data set '
-        'that `hime encrypt` made, or its manifest was left behind')
+        'that `hime encrypt` made, or its manifest was left behind'
+    )
 
 
 @lru_cache(maxsize=16)
@@ -220,7 +215,8 @@ def _load_cached(path: str, mtime: int, size: int) -> Manifest:
     manifest = Manifest.load(path)
     # Only `get` is asked of them here, by `Manifest.entry`.
     manifest.files = CompactFiles(  # type: ignore[assignment]
-        manifest.files.values())
+        manifest.files.values()
+    )
     return manifest
 
 
@@ -242,6 +238,5 @@ def load_manifest(path: Any) -> Manifest:
     try:
         info = os.stat(path)
     except OSError as error:
-        raise ManifestError(f'cannot read the manifest {path}: '
-                            f'{error.strerror}') from None
+        raise ManifestError(f'cannot read the manifest {path}: {error.strerror}') from None
     return _load_cached(path, info.st_mtime_ns, info.st_size)

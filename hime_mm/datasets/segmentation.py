@@ -24,8 +24,10 @@ def decode_rle(counts: Any, shape: Tuple[int, int]) -> np.ndarray:
     values = np.arange(len(runs)) % 2
     flat = np.repeat(values.astype(np.uint8), runs)
     if flat.size != shape[0] * shape[1]:
-        raise CocoError(f'the run lengths of a mask sum up to {flat.size}, '
-                        f'not to {shape[0]} x {shape[1]} pixels')
+        raise CocoError(
+            f'the run lengths of a mask sum up to {flat.size}, '
+            f'not to {shape[0]} x {shape[1]} pixels'
+        )
     return np.ascontiguousarray(flat.reshape(shape[1], shape[0]).T)
 
 
@@ -78,17 +80,18 @@ def encode_rle(mask: np.ndarray) -> dict:
     return dict(counts=counts.tolist(), size=list(mask.shape))
 
 
-def scale_segmentation(segmentation: Any, scale: Tuple[float, float],
-                       shape: Tuple[int, int]) -> Any:
+def scale_segmentation(
+    segmentation: Any, scale: Tuple[float, float], shape: Tuple[int, int]
+) -> Any:
     """Polygons or run lengths in the coordinates of a scaled (and padded)
     image, of this many new pixels per old pixel, (x, y), height and width."""
     if isinstance(segmentation, dict):
         mask = decode_rle(segmentation['counts'], tuple(segmentation['size']))
-        size = (min(round(mask.shape[1] * scale[0]), shape[1]),
-                min(round(mask.shape[0] * scale[1]), shape[0]))
+        size = (
+            min(round(mask.shape[1] * scale[0]), shape[1]),
+            min(round(mask.shape[0] * scale[1]), shape[0]),
+        )
         scaled = np.zeros(shape, np.uint8)
-        scaled[:size[1], :size[0]] = cv2.resize(
-            mask, size, interpolation=cv2.INTER_NEAREST)
+        scaled[: size[1], : size[0]] = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
         return encode_rle(scaled)
-    return [[value * scale[i % 2] for i, value in enumerate(polygon)]
-            for polygon in segmentation]
+    return [[value * scale[i % 2] for i, value in enumerate(polygon)] for polygon in segmentation]

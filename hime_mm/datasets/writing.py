@@ -48,10 +48,7 @@ def checksum(state: dict) -> str:
     return digest.hexdigest()
 
 
-def write_manifest(root: Any,
-                   head: dict,
-                   rows: Iterable[dict],
-                   key: Optional[Key] = None) -> None:
+def write_manifest(root: Any, head: dict, rows: Iterable[dict], key: Optional[Key] = None) -> None:
     """Write ``hime.json``, as a whole or not at all.
 
     Args:
@@ -68,19 +65,16 @@ def write_manifest(root: Any,
 
     with atomic_file(os.path.join(root, MANIFEST_NAME)) as file:
         # A line for each file, so that people can read and compare it.
-        file.write(f'{json.dumps(head, indent=2)[:-2]},\n'
-                   '  "files": ['.encode())
+        file.write(f'{json.dumps(head, indent=2)[:-2]},\n  "files": ['.encode())
 
         def written() -> Iterator[dict]:
             for i, row in enumerate(rows):
-                file.write(f'{"," if i else ""}\n    '
-                           f'{json.dumps(row)}'.encode())
+                file.write(f'{"," if i else ""}\n    {json.dumps(row)}'.encode())
                 yield row
 
         for part in _body(head, written()):
             digest.update(part)
         seals = dict(checksum=digest.hexdigest())
         if key is not None:
-            seals['mac'] = manifest_mac(
-                key, head['dataset_id'], seals['checksum'])
+            seals['mac'] = manifest_mac(key, head['dataset_id'], seals['checksum'])
         file.write(f'\n  ],\n{json.dumps(seals, indent=2)[2:]}\n'.encode())

@@ -5,8 +5,7 @@ import hashlib
 import json
 import os
 from pathlib import Path, PurePosixPath
-from typing import (Callable, Dict, Iterable, List, NamedTuple, Optional,
-                    Sequence, Set, Tuple)
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from hime_mm.datasets import coco as coco_format
 from hime_mm.datasets.segmentation import scale_segmentation
@@ -37,10 +36,15 @@ class CocoSource:
 
     kind = 'coco'
 
-    def __init__(self, src: str, names: str,
-                 annotations: Optional[Sequence[str]],
-                 images: Optional[Sequence[str]], licenses: bool,
-                 segmentation: bool) -> None:
+    def __init__(
+        self,
+        src: str,
+        names: str,
+        annotations: Optional[Sequence[str]],
+        images: Optional[Sequence[str]],
+        licenses: bool,
+        segmentation: bool,
+    ) -> None:
         self.options = dict(licenses=licenses, segmentation=segmentation)
         self.files: List[_File] = []
         self.items: List[Item] = []
@@ -51,34 +55,28 @@ class CocoSource:
             path = os.path.join(src, ann_file)
             coco = coco_format.load_coco(path, segmentation)
             groups = coco_format.group_annotations(coco)
-            places = [
-                self._place(path, folder, image, groups, names)
-                for image in coco['images']
-            ]
+            places = [self._place(path, folder, image, groups, names) for image in coco['images']]
             self.files.append(_File(ann_file, folder, coco, groups, places))
-            self._dropped.update(
-                coco_format.dropped_fields(coco, segmentation))
-            self._digests.append(
-                hashlib.sha256(Path(path).read_bytes()).hexdigest())
+            self._dropped.update(coco_format.dropped_fields(coco, segmentation))
+            self._digests.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
         if not self.items:
-            raise EncryptionError(
-                f'the annotation files of {src} list no image')
+            raise EncryptionError(f'the annotation files of {src} list no image')
 
-    def _place(self, path: str, folder: str, image: dict,
-               groups: Dict[int, List[dict]], names: str) -> Tuple[int, int]:
+    def _place(
+        self, path: str, folder: str, image: dict, groups: Dict[int, List[dict]], names: str
+    ) -> Tuple[int, int]:
         """Number of an image's item, and where its boxes start there."""
         name = image['file_name'].replace('\\', '/')
         stem = os.path.splitext(name)[0]
         if names == 'ids':
             stem = f'{image["id"]:012d}'
-        boxes = coco_format.to_corners(
-            [ann['bbox'] for ann in groups.get(image['id'], [])])
+        boxes = coco_format.to_corners([ann['bbox'] for ann in groups.get(image['id'], [])])
         shape = None
         if 'height' in image and 'width' in image:
             shape = (image['height'], image['width'])
         item = Item(
-            str(PurePosixPath(folder, name)),
-            str(PurePosixPath(folder, stem)), boxes, shape)
+            str(PurePosixPath(folder, name)), str(PurePosixPath(folder, stem)), boxes, shape
+        )
         number = self._numbers.setdefault(item[:2], len(self.items))
         if number == len(self.items):
             self.items.append(item)
@@ -86,8 +84,9 @@ class CocoSource:
         # Listed before: encrypted once, with the boxes of both.
         known = self.items[number]
         if known.shape != shape:
-            raise CocoError(f'{path} gives {name} another size than before: '
-                            f'{shape}, not {known.shape}')
+            raise CocoError(
+                f'{path} gives {name} another size than before: {shape}, not {known.shape}'
+            )
         assert known.boxes is not None
         start = len(known.boxes)
         known.boxes.extend(boxes)
@@ -106,39 +105,44 @@ class CocoSource:
     def report(self, summary: Summary) -> None:
         summary.dropped = sorted(self._dropped)
 
-    def write(self, job: Job, outcomes: Callable[[int], Optional[dict]],
-              summary: Summary) -> List[dict]:
+    def write(
+        self, job: Job, outcomes: Callable[[int], Optional[dict]], summary: Summary
+    ) -> List[dict]:
         """Write the annotation files, in encrypted coordinates."""
         written = []
         for file in self.files:
             images: List[dict] = []
             annotations: List[dict] = []
-            for image, (number, first) in zip(file.coco['images'],
-                                              file.places):
+            for image, (number, first) in zip(file.coco['images'], file.places):
                 outcome = outcomes(number)
                 if outcome is None or 'rows' not in outcome:
                     continue
                 group = file.groups.get(image['id'], [])
                 for view in range(job.recipe.views):
                     row = outcome['rows'][view]
-                    images.append(
-                        _encrypted_image(image, file.folder, row, view,
-                                         job.recipe.views))
+                    images.append(_encrypted_image(image, file.folder, row, view, job.recipe.views))
                     # Boxes of other annotation files are there, too.
-                    ours = [(group[k - first], box) for k, box in zip(
-                        *(outcome['boxes'][view][n] for n in ('kept', 'boxes')))
-                            if 0 <= k - first < len(group)]
+                    ours = [
+                        (group[k - first], box)
+                        for k, box in zip(*(outcome['boxes'][view][n] for n in ('kept', 'boxes')))
+                        if 0 <= k - first < len(group)
+                    ]
                     annotations += [
-                        self._annotation(job, ann, box, row, images[-1]['id'],
-                                         view) for ann, box in ours
+                        self._annotation(job, ann, box, row, images[-1]['id'], view)
+                        for ann, box in ours
                     ]
                     summary.tiny += sum(
-                        min(box[2:]) < 1 <= min(ann['bbox'][2:])
-                        for ann, box in ours)
+                        min(box[2:]) < 1 <= min(ann['bbox'][2:]) for ann, box in ours
+                    )
             text = json.dumps(
                 coco_format.encrypted_coco(
-                    file.coco, images, annotations, self.options['licenses'],
-                    f'encrypted with hime_mm, cipher {job.recipe.cipher}'))
+                    file.coco,
+                    images,
+                    annotations,
+                    self.options['licenses'],
+                    f'encrypted with hime_mm, cipher {job.recipe.cipher}',
+                )
+            )
             write_atomic(os.path.join(job.out, file.path), text)
             written.append(
                 dict(
@@ -147,58 +151,71 @@ class CocoSource:
                     sha256=hashlib.sha256(text.encode()).hexdigest(),
                     images_folder=file.folder,
                     images=len(images),
-                    annotations=len(annotations)))
+                    annotations=len(annotations),
+                )
+            )
         return written
 
-    def _annotation(self, job: Job, ann: dict, box: List[float], row: dict,
-                    image_id: int, view: int) -> dict:
+    def _annotation(
+        self, job: Job, ann: dict, box: List[float], row: dict, image_id: int, view: int
+    ) -> dict:
         segmentation = None
         if self.options['segmentation'] and ann.get('segmentation'):
             segmentation = scale_segmentation(
-                ann['segmentation'], tuple(row['scale']), tuple(row['shape']))
+                ann['segmentation'], tuple(row['scale']), tuple(row['shape'])
+            )
         new = coco_format.encrypted_annotation(
-            ann, box, tuple(row['scale']),
-            job.recipe.preprocess.augment.crop is not None, segmentation)
+            ann,
+            box,
+            tuple(row['scale']),
+            job.recipe.preprocess.augment.crop is not None,
+            segmentation,
+        )
         new['id'] = ann['id'] * job.recipe.views + view
         new['image_id'] = image_id
         return new
 
 
-def _encrypted_image(image: dict, folder: str, row: dict, view: int,
-                     views: int) -> dict:
+def _encrypted_image(image: dict, folder: str, row: dict, view: int, views: int) -> dict:
     # Ids stay where there is one view of each picture.
     new = dict(
         id=image['id'] * views + view,
         file_name=os.path.relpath(row['path'], folder).replace(os.sep, '/'),
         height=row['shape'][0],
-        width=row['shape'][1])
+        width=row['shape'][1],
+    )
     if 'license' in image:
         new['license'] = image['license']
     return new
 
 
-def _pairs(src: str, annotations: Optional[Sequence[str]],
-           images: Optional[Sequence[str]]) -> List[Tuple[str, str]]:
+def _pairs(
+    src: str, annotations: Optional[Sequence[str]], images: Optional[Sequence[str]]
+) -> List[Tuple[str, str]]:
     """Annotation files and image folders, relative to the source."""
     if annotations is None:
         found = sorted(Path(src, 'annotations').glob('instances_*.json'))
         if not found:
             raise EncryptionError(
-                f'no annotations/instances_*.json in {src}: name the '
-                'annotation files')
+                f'no annotations/instances_*.json in {src}: name the annotation files'
+            )
         annotations = [f'annotations/{path.name}' for path in found]
     if images is None:
         images = [Path(path).stem.split('_', 1)[-1] for path in annotations]
     if len(images) != len(annotations):
         raise EncryptionError(
             f'{len(annotations)} annotation files, but {len(images)} '
-            'image folders: give one folder for each file')
-    pairs = [(path_inside(src, path), path_inside(src, folder))
-             for path, folder in zip(annotations, images)]
+            'image folders: give one folder for each file'
+        )
+    pairs = [
+        (path_inside(src, path), path_inside(src, folder))
+        for path, folder in zip(annotations, images)
+    ]
     for path, folder in pairs:
         if not Path(src, folder).is_dir():
-            raise EncryptionError(f'{src} has no folder {folder} for {path}: '
-                                  'name the image folders')
+            raise EncryptionError(
+                f'{src} has no folder {folder} for {path}: name the image folders'
+            )
     if len({path for path, _ in pairs}) != len(pairs):
         raise EncryptionError('an annotation file is named twice')
     return pairs

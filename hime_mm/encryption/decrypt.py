@@ -22,16 +22,14 @@ class _Decryption(NamedTuple):
     partial: bool
 
 
-def _decrypt_entry(task: _Decryption, key: Optional[Key],
-                   entry: FileEntry) -> Optional[str]:
+def _decrypt_entry(task: _Decryption, key: Optional[Key], entry: FileEntry) -> Optional[str]:
     manifest = task.manifest
     try:
         img = read_entry(str(manifest.root), entry)
     except UnreadableImage as error:
         return str(error)
     assert key is not None  # `decrypt_dataset` has seen to it
-    img = manifest.cipher.decrypt(img, manifest.draw(entry, key),
-                                  task.partial)
+    img = manifest.cipher.decrypt(img, manifest.draw(entry, key), task.partial)
     if manifest.preprocess.get('fit') == 'pad':
         # Without what was filled up below and right.
         crop, cipher = manifest.preprocess.get('center_crop'), manifest.cipher
@@ -39,21 +37,21 @@ def _decrypt_entry(task: _Decryption, key: Optional[Key],
             shrink = cipher.encrypted_patch_size / cipher.patch_size
             h, w = (round(side * shrink) for side in crop[::-1])
         else:
-            h, w = (round(side * scale) for side, scale in zip(
-                entry.ori_shape, entry.scale[::-1]))
+            h, w = (round(side * scale) for side, scale in zip(entry.ori_shape, entry.scale[::-1]))
         img = img[:h, :w]
     path = os.path.splitext(entry.path)[0] + '.png'
-    write_atomic(
-        os.path.join(task.out, path), encode_image(img), sync=False)
+    write_atomic(os.path.join(task.out, path), encode_image(img), sync=False)
     return None
 
 
-def decrypt_dataset(path: str,
-                    out: str,
-                    key: Optional[Key] = None,
-                    partial: bool = False,
-                    workers: int = 1,
-                    progress: bool = True) -> Report:
+def decrypt_dataset(
+    path: str,
+    out: str,
+    key: Optional[Key] = None,
+    partial: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+) -> Report:
     """Undo the encryption of a data set, where its cipher allows.
 
     The pictures come back as PNG in the size at which they were encrypted,
@@ -79,29 +77,41 @@ def decrypt_dataset(path: str,
     """
     manifest = Manifest.load(path)
     cipher = manifest.cipher
-    undone = [str(step) for step in takewhile(attrgetter('invertible'),
-                                              reversed(cipher.steps))]
+    undone = [str(step) for step in takewhile(attrgetter('invertible'), reversed(cipher.steps))]
     if not undone or (not cipher.invertible and not partial):
         lost = ', '.join(str(s) for s in cipher.steps if not s.invertible)
         raise EncryptionError(
             f'{path} cannot be decrypted: {lost} of its cipher '
-            f'{str(cipher)!r} deletes data' +
-            (f'; what comes after it ({", ".join(undone)}) can be undone: ask '
-             'for a partial decryption' if undone else ''))
+            f'{str(cipher)!r} deletes data'
+            + (
+                f'; what comes after it ({", ".join(undone)}) can be undone: ask '
+                'for a partial decryption'
+                if undone
+                else ''
+            )
+        )
     if key is None:
         raise EncryptionError(
             f'{path} was encrypted one-way: nobody can undo it'
-            if manifest.key_id is None else
-            f'{path} needs the key {manifest.key_id}')
+            if manifest.key_id is None
+            else f'{path} needs the key {manifest.key_id}'
+        )
     manifest.check_key(key)
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise EncryptionError(f'{out} is not empty: choose a new folder')
-    if os.path.realpath(out).startswith(
-            os.path.realpath(manifest.root) + os.sep):
-        raise EncryptionError(f'{out} lies in {path}: the plain pictures must '
-                              'not be handed over with the encrypted ones')
+    if os.path.realpath(out).startswith(os.path.realpath(manifest.root) + os.sep):
+        raise EncryptionError(
+            f'{out} lies in {path}: the plain pictures must '
+            'not be handed over with the encrypted ones'
+        )
     entries = list(manifest.files.values())
     manifest.files = {}  # no worker needs a copy of them
-    problems = for_all(_decrypt_entry, _Decryption(manifest, out, partial),
-                       key, entries, workers, 'decrypt' if progress else None)
+    problems = for_all(
+        _decrypt_entry,
+        _Decryption(manifest, out, partial),
+        key,
+        entries,
+        workers,
+        'decrypt' if progress else None,
+    )
     return Report(files=len(entries), problems=sorted(problems))

@@ -15,9 +15,11 @@ def describe_dataset(manifest: Manifest) -> str:
     side = cipher.encrypted_patch_size
     how = f'with the key {manifest.key_id}'
     if manifest.key_id is None:
-        how = ('without a key: the cipher draws no randomness'
-               if state['mode'] == 'keyless' else
-               'one-way: nothing was kept that could undo it')
+        how = (
+            'without a key: the cipher draws no randomness'
+            if state['mode'] == 'keyless'
+            else 'one-way: nothing was kept that could undo it'
+        )
     lines = [
         f'data set     {manifest.root}, id {manifest.dataset_id}, '
         f'{state["kind"]}, by hime_mm {state["tool_version"]}',
@@ -26,32 +28,34 @@ def describe_dataset(manifest: Manifest) -> str:
         f'images       {counts["images"]} pictures, {counts["files"]} files '
         f'({state["views"]} per picture), {counts["bytes"] / 1e6:.1f} MB, '
         f'{state["image_format"]["format"]}',
-        f'sizes        {heights[0]} to {heights[-1]} high, {widths[0]} to '
-        f'{widths[-1]} wide',
-        'undo         ' + ('every step, with the key' if cipher.invertible
-                           else 'not possible: ' + ', '.join(
-                               str(s) for s in cipher.steps
-                               if not s.invertible) + ' deletes data'),
+        f'sizes        {heights[0]} to {heights[-1]} high, {widths[0]} to {widths[-1]} wide',
+        'undo         '
+        + (
+            'every step, with the key'
+            if cipher.invertible
+            else 'not possible: '
+            + ', '.join(str(s) for s in cipher.steps if not s.invertible)
+            + ' deletes data'
+        ),
     ]
     if counts['skipped']:
-        lines.append(f'missing      {counts["skipped"]} pictures could not be '
-                     'encrypted')
+        lines.append(f'missing      {counts["skipped"]} pictures could not be encrypted')
     for step, (some, total) in state['clipped'].items():
-        lines.append(f'clipped      {100 * some / max(total, 1):.3f} % of the '
-                     f'values, by {step}')
+        lines.append(f'clipped      {100 * some / max(total, 1):.3f} % of the values, by {step}')
     for row in state['annotations']:
-        objects = ('' if row['kind'] != 'coco' else
-                   f', {row["annotations"]} objects')
-        lines.append(f'annotations  {row["path"]}: {row["images"]} images'
-                     f'{objects}')
+        objects = '' if row['kind'] != 'coco' else f', {row["annotations"]} objects'
+        lines.append(f'annotations  {row["path"]}: {row["images"]} images{objects}')
     if state['image_format']['format'] == 'webp' and state['kind'] == 'folder':
-        lines.append("format       MMPretrain's data sets find these files with "
-                     "extensions=('.webp', )")
+        lines.append(
+            "format       MMPretrain's data sets find these files with extensions=('.webp', )"
+        )
     lines.append('leaves readable, with that step alone:')
     for step in cipher.steps:
         lines.append(f'  {step}: {step.leaves}')
-    lines.append('to train on it: hime_mm.LoadEncryptedMeta after '
-                 'LoadImageFromFile, no resizing, cropping or '
-                 f'recolouring; a backbone with patch_size={side}' + (
-                     ' and no learned positions' if cipher.shuffles else ''))
+    lines.append(
+        'to train on it: hime_mm.LoadEncryptedMeta after '
+        'LoadImageFromFile, no resizing, cropping or '
+        f'recolouring; a backbone with patch_size={side}'
+        + (' and no learned positions' if cipher.shuffles else '')
+    )
     return '\n'.join(lines)

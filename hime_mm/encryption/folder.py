@@ -5,8 +5,7 @@ import hashlib
 import json
 import os
 from pathlib import PurePosixPath
-from typing import (Any, Callable, Dict, Iterable, List, Optional, Sequence,
-                    Tuple)
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from hime_mm.datasets.lists import read_list, write_list
 from hime_mm.errors import EncryptionError
@@ -44,8 +43,8 @@ class FolderSource:
             self.items.append(Item(path, stem))
         if not self.items:
             raise EncryptionError(
-                f'no pictures in {src}: looked for '
-                f'{", ".join(EXTENSIONS)} in it and its folders')
+                f'no pictures in {src}: looked for {", ".join(EXTENSIONS)} in it and its folders'
+            )
         index = {item.source: i for i, item in enumerate(self.items)}
         self.lists = [(path, *read_list(src, path, index)) for path in lists]
 
@@ -62,8 +61,9 @@ class FolderSource:
     def report(self, summary: Summary) -> None:
         summary.ignored = self.ignored
 
-    def write(self, job: Job, outcomes: Callable[[int], Optional[dict]],
-              summary: Summary) -> List[dict]:
+    def write(
+        self, job: Job, outcomes: Callable[[int], Optional[dict]], summary: Summary
+    ) -> List[dict]:
         """Write the lists, of the encrypted files."""
         written = []
         for path, folder, rows in self.lists:
@@ -80,5 +80,7 @@ class FolderSource:
                     path=path,
                     sha256=hashlib.sha256(text.encode()).hexdigest(),
                     images_folder=folder,
-                    images=text.count('\n')))
+                    images=text.count('\n'),
+                )
+            )
         return written

@@ -85,7 +85,7 @@ class Summary:
     dropped: List[str] = field(default_factory=list)
     tiny: int = 0
     ignored: int = 0
-    seconds: float = 0.
+    seconds: float = 0.0
     finished_before: bool = False
 
     @property
@@ -94,8 +94,7 @@ class Summary:
         return not self.skipped
 
 
-def add_counts(counts: Dict[str, Tuple[int, int]],
-               more: Dict[str, Tuple[int, int]]) -> None:
+def add_counts(counts: Dict[str, Tuple[int, int]], more: Dict[str, Tuple[int, int]]) -> None:
     """Add pairs of counts to those of the same name."""
     for name, (some, total) in more.items():
         old = counts.get(name, (0, 0))

@@ -39,8 +39,8 @@ class Journal:
                 old = json.loads(self._file.readline())
             except ValueError:
                 raise EncryptionError(
-                    f'{self.path} is damaged: delete the output folder and '
-                    'start again') from None
+                    f'{self.path} is damaged: delete the output folder and start again'
+                ) from None
             check(old)
             self._scan()
         except BaseException:
@@ -97,13 +97,14 @@ def locked(folder: str) -> Iterator[None]:
         with file:
             try:
                 import fcntl
+
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except ImportError:  # Windows: two runs would do the same work
                 pass
             except BlockingIOError:
                 raise EncryptionError(
-                    f'another process is encrypting into '
-                    f'{os.path.dirname(folder)} at the moment') from None
+                    f'another process is encrypting into {os.path.dirname(folder)} at the moment'
+                ) from None
             # The lock of a file that a run which ended has deleted is none.
             if not _is_same_file(file.fileno(), path):
                 continue

@@ -15,8 +15,7 @@ from .journal import WORK_NAME
 from .source import Source
 
 
-def finished_summary(job: Job, head: dict, source: Source,
-                     journal: str) -> Optional[Summary]:
+def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Optional[Summary]:
     """What is there where an earlier run finished it; None where there is
     something to do, as with the journal of an unfinished run.
 
@@ -32,52 +31,55 @@ def finished_summary(job: Job, head: dict, source: Source,
     if not there:
         return None
     if MANIFEST_NAME not in there:
-        raise EncryptionError(f'{out} is not empty and holds no data set that '
-                              'hime_mm began: choose a new folder')
+        raise EncryptionError(
+            f'{out} is not empty and holds no data set that hime_mm began: choose a new folder'
+        )
     manifest = Manifest.load(out)
     if not _is_same(manifest, job, head, source):
-        raise EncryptionError(
-            f'{out} holds another encrypted data set: choose a new folder')
+        raise EncryptionError(f'{out} holds another encrypted data set: choose a new folder')
     if manifest.skipped:
         raise EncryptionError(
             f'{out} was finished without {len(manifest.skipped)} pictures, '
             f'and {WORK_NAME}, which it takes to add them, was deleted: '
-            'encrypt into a new folder')
+            'encrypt into a new folder'
+        )
     sizes = {entry.path: entry.size for entry in manifest.files.values()}
     digests = {row['path']: row['sha256'] for row in manifest.annotations}
     for path in (*sizes, *digests):
         full = os.path.join(out, path)
         if not os.path.isfile(full) or (
-                os.path.getsize(full) != sizes[path] if path in sizes else
-                file_sha256(full) != digests[path]):
-            raise EncryptionError(f'{out} was finished, but {path} is missing '
-                                  'or was changed since: encrypt into a new '
-                                  'folder')
+            os.path.getsize(full) != sizes[path]
+            if path in sizes
+            else file_sha256(full) != digests[path]
+        ):
+            raise EncryptionError(
+                f'{out} was finished, but {path} is missing '
+                'or was changed since: encrypt into a new '
+                'folder'
+            )
     num = len(source.items)
-    return Summary(out, manifest.dataset_id, num, len(sizes), num,
-                   finished_before=True)
+    return Summary(out, manifest.dataset_id, num, len(sizes), num, finished_before=True)
 
 
-def _is_same(manifest: Manifest, job: Job, head: dict,
-             source: Source) -> bool:
+def _is_same(manifest: Manifest, job: Job, head: dict, source: Source) -> bool:
     """Whether a manifest is what this run would write."""
     paths = {path for item in source.items for path in job.targets(item)}
-    texts = [(row['path'], row['images_folder'])
-             for row in manifest.annotations]
+    texts = [(row['path'], row['images_folder']) for row in manifest.annotations]
     left_out = len(manifest.skipped) * job.recipe.views
-    return (not _differing(manifest.state, head)
-            and texts == list(source.texts)
-            and job.dataset_id in ('', manifest.dataset_id)
-            and paths.issuperset(manifest.files)
-            and len(paths) == len(manifest.files) + left_out)
+    return (
+        not _differing(manifest.state, head)
+        and texts == list(source.texts)
+        and job.dataset_id in ('', manifest.dataset_id)
+        and paths.issuperset(manifest.files)
+        and len(paths) == len(manifest.files) + left_out
+    )
 
 
 def _differing(old: dict, new: dict) -> List[str]:
     """Settings that are not what they were."""
     new = json.loads(json.dumps(new))
     # What a release computes has versions of its own.
-    return sorted(k for k, v in new.items()
-                  if old.get(k) != v and k != 'tool_version')
+    return sorted(k for k, v in new.items() if old.get(k) != v and k != 'tool_version')
 
 
 def check_same(job: Job, old: dict, header: dict) -> None:
@@ -91,11 +93,13 @@ def check_same(job: Job, old: dict, header: dict) -> None:
         raise InvalidKey(
             f'{job.out} holds an unfinished data set with the key '
             f'{old.get("key_id")}, this is the key {header["key_id"]}: use '
-            'the same key, or another folder')
+            'the same key, or another folder'
+        )
     asked = dict(dataset_id=job.dataset_id) if job.dataset_id else {}
     names = _differing(old, {**header, **asked})
     if names:
         raise EncryptionError(
             f'{job.out} holds an unfinished data set with other settings '
             f'({", ".join(names)}): start it again as it was, or choose '
-            'another folder')
+            'another folder'
+        )

@@ -32,19 +32,21 @@ from .source import Source, check_targets
 from .worker import encrypt_item
 
 
-def encrypt_coco(src: str,
-                 out: str,
-                 cipher: CipherLike,
-                 *,
-                 annotations: Optional[Sequence[str]] = None,
-                 images: Optional[Sequence[str]] = None,
-                 licenses: bool = True,
-                 segmentation: bool = False,
-                 key: Optional[Key] = None,
-                 dataset_id: Optional[str] = None,
-                 workers: int = 1,
-                 progress: bool = True,
-                 **settings: Any) -> Summary:
+def encrypt_coco(
+    src: str,
+    out: str,
+    cipher: CipherLike,
+    *,
+    annotations: Optional[Sequence[str]] = None,
+    images: Optional[Sequence[str]] = None,
+    licenses: bool = True,
+    segmentation: bool = False,
+    key: Optional[Key] = None,
+    dataset_id: Optional[str] = None,
+    workers: int = 1,
+    progress: bool = True,
+    **settings: Any,
+) -> Summary:
     """Encrypt a COCO data set into a folder that can be handed over.
 
     The folder has the same tree: ``annotations/instances_train2017.json`` and
@@ -95,28 +97,28 @@ def encrypt_coco(src: str,
     job = _job(src, out, Recipe.build(cipher, **settings), key, dataset_id)
     recipe = job.recipe
     if recipe.preprocess.center_crop is not None:
-        raise EncryptionError('`center_crop` is for classification: boxes '
-                              'would be cut off')
-    if segmentation and (recipe.cipher.moves_pixels
-                         or recipe.preprocess.augment):
+        raise EncryptionError('`center_crop` is for classification: boxes would be cut off')
+    if segmentation and (recipe.cipher.moves_pixels or recipe.preprocess.augment):
         raise EncryptionError(
             f'segmentations cannot follow the cipher {str(recipe.cipher)!r} '
-            'or augmentation: leave them out')
-    source = CocoSource(src, recipe.names, annotations, images, licenses,
-                        segmentation)
+            'or augmentation: leave them out'
+        )
+    source = CocoSource(src, recipe.names, annotations, images, licenses, segmentation)
     return _run(source, job, key, workers, progress)
 
 
-def encrypt_folder(src: str,
-                   out: str,
-                   cipher: CipherLike,
-                   *,
-                   lists: Sequence[str] = (),
-                   key: Optional[Key] = None,
-                   dataset_id: Optional[str] = None,
-                   workers: int = 1,
-                   progress: bool = True,
-                   **settings: Any) -> Summary:
+def encrypt_folder(
+    src: str,
+    out: str,
+    cipher: CipherLike,
+    *,
+    lists: Sequence[str] = (),
+    key: Optional[Key] = None,
+    dataset_id: Optional[str] = None,
+    workers: int = 1,
+    progress: bool = True,
+    **settings: Any,
+) -> Summary:
     """Encrypt a folder of pictures, such as ImageNet's tree or a flat one.
 
     Folders keep their names, since they are the classes' names.
@@ -139,35 +141,34 @@ def encrypt_folder(src: str,
     return _run(source, job, key, workers, progress)
 
 
-def _job(src: str, out: str, recipe: Recipe, key: Optional[Key],
-         dataset_id: Optional[str]) -> Job:
+def _job(src: str, out: str, recipe: Recipe, key: Optional[Key], dataset_id: Optional[str]) -> Job:
     """What is asked for, where nothing speaks against it."""
     recipe.check(key)
     if dataset_id is not None and looks_like_key(dataset_id):
-        raise InvalidKey('a key was given as the id of the data set, which '
-                         'is handed over: make a new key if others may have '
-                         'seen this one')
+        raise InvalidKey(
+            'a key was given as the id of the data set, which '
+            'is handed over: make a new key if others may have '
+            'seen this one'
+        )
     try:
         (dataset_id or '').encode()
     except UnicodeEncodeError:
-        raise EncryptionError('the id of the data set is not UTF-8: choose '
-                              'another one') from None
+        raise EncryptionError('the id of the data set is not UTF-8: choose another one') from None
     if not os.path.isdir(src):
         raise EncryptionError(f'there is no folder {src}')
     one, other = (os.path.join(os.path.realpath(p), '') for p in (src, out))
     if one.startswith(other) or other.startswith(one):
         raise EncryptionError(
             f'{out} and {src} lie in each other: the plain pictures must not '
-            'be handed over with the encrypted ones')
+            'be handed over with the encrypted ones'
+        )
     return Job(src, out, recipe, dataset_id or '')
 
 
-def _run(source: Source, job: Job, key: Optional[Key], workers: int,
-         progress: bool) -> Summary:
+def _run(source: Source, job: Job, key: Optional[Key], workers: int, progress: bool) -> Summary:
     start = time.monotonic()
     if not isinstance(workers, int) or workers < 1:
-        raise EncryptionError('`workers` must be a positive whole number, got '
-                              f'{workers!r}')
+        raise EncryptionError(f'`workers` must be a positive whole number, got {workers!r}')
     mode = 'keyed'
     if key is None:
         mode = 'one-way' if job.recipe.one_way else 'keyless'
@@ -177,7 +178,8 @@ def _run(source: Source, job: Job, key: Optional[Key], workers: int,
         mode=mode,
         key_id=None if key is None else key.id,
         **job.recipe.to_dict(),
-        options=source.options)
+        options=source.options,
+    )
     check_targets(job, source)
     work = os.path.join(job.out, WORK_NAME)
     journal = Journal(os.path.join(work, 'journal'), len(source.items))
@@ -189,8 +191,7 @@ def _run(source: Source, job: Job, key: Optional[Key], workers: int,
             try:
                 summary = finished_summary(job, head, source, journal.path)
                 if summary is None:
-                    summary = _go_on(source, job, key, journal, head, workers,
-                                     progress)
+                    summary = _go_on(source, job, key, journal, head, workers, progress)
                     # What is missing can be repaired, and then it goes on.
                     if summary.complete:
                         os.unlink(journal.path)
@@ -203,8 +204,15 @@ def _run(source: Source, job: Job, key: Optional[Key], workers: int,
     return summary
 
 
-def _go_on(source: Source, job: Job, key: Optional[Key], journal: Journal,
-           head: dict, workers: int, progress: bool) -> Summary:
+def _go_on(
+    source: Source,
+    job: Job,
+    key: Optional[Key],
+    journal: Journal,
+    head: dict,
+    workers: int,
+    progress: bool,
+) -> Summary:
     """Begin a data set, or go on where the last run was."""
     digest = hashlib.sha256()
     for text in source.digest():
@@ -214,7 +222,8 @@ def _go_on(source: Source, job: Job, key: Optional[Key], journal: Journal,
     header = dict(head, sources=digest.hexdigest())
     old = journal.open(
         dict(header, dataset_id=job.dataset_id or secrets.token_hex(8)),
-        lambda old: check_same(job, old, header))
+        lambda old: check_same(job, old, header),
+    )
     job = replace(job, dataset_id=old['dataset_id'])
     summary = Summary(job.out, job.dataset_id, len(source.items))
     source.report(summary)
@@ -232,17 +241,23 @@ def _go_on(source: Source, job: Job, key: Optional[Key], journal: Journal,
             error.errno or errno.EIO,
             f'{error.strerror or error}{where} in {job.out}; {len(journal)} '
             f'of {summary.images} pictures are finished and stay: mend it and '
-            'start again') from None
+            'start again',
+        ) from None
     finally:
         journal.close()
     return summary
 
 
-def _encrypt(items: Sequence[Item], outcomes: Generator, journal: Journal,
-             summary: Summary, progress: bool) -> None:
+def _encrypt(
+    items: Sequence[Item], outcomes: Generator, journal: Journal, summary: Summary, progress: bool
+) -> None:
     """Write down what comes of each picture."""
-    with tqdm(total=len(items), desc='encrypt', unit='image',
-              disable=not progress, smoothing=0.1) as bar, closing(outcomes):
+    with (
+        tqdm(
+            total=len(items), desc='encrypt', unit='image', disable=not progress, smoothing=0.1
+        ) as bar,
+        closing(outcomes),
+    ):
         for i, outcome in outcomes:
             if outcome.pop('reused', False):
                 summary.reused += 1
@@ -255,16 +270,16 @@ def _encrypt(items: Sequence[Item], outcomes: Generator, journal: Journal,
     summary.skipped.sort()
 
 
-def _finish(source: Source, job: Job, key: Optional[Key], journal: Journal,
-            head: dict, summary: Summary) -> None:
+def _finish(
+    source: Source, job: Job, key: Optional[Key], journal: Journal, head: dict, summary: Summary
+) -> None:
     """Write the texts, then the manifest: it is there when all else is."""
     size, missing = 0, []
     for i, item in enumerate(source.items):
         outcome = journal[i]
         assert outcome is not None  # all are done
         if 'error' in outcome:
-            missing.append(
-                dict(path=job.target(item, 0), reason=outcome['error']))
+            missing.append(dict(path=job.target(item, 0), reason=outcome['error']))
             continue
         summary.files += len(outcome['rows'])
         size += sum(row['size'] for row in outcome['rows'])
@@ -272,16 +287,12 @@ def _finish(source: Source, job: Job, key: Optional[Key], journal: Journal,
     head = dict(
         head,
         dataset_id=job.dataset_id,
-        counts=dict(
-            images=summary.images,
-            files=summary.files,
-            bytes=size,
-            skipped=len(missing)),
+        counts=dict(images=summary.images, files=summary.files, bytes=size, skipped=len(missing)),
         clipped={k: list(v) for k, v in summary.clipped.items()},
         skipped=missing,
-        annotations=source.write(job, journal.__getitem__, summary))
+        annotations=source.write(job, journal.__getitem__, summary),
+    )
     if hasattr(os, 'sync'):
         os.sync()  # images were not waited for one by one
-    rows = (row for i in range(summary.images)
-            for row in (journal[i] or {}).get('rows', ()))
+    rows = (row for i in range(summary.images) for row in (journal[i] or {}).get('rows', ()))
     write_manifest(job.out, head, rows, key)

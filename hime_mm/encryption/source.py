@@ -3,8 +3,19 @@
 
 import os
 from pathlib import Path
-from typing import (Any, Callable, Dict, Iterable, Iterator, List, Optional,
-                    Protocol, Sequence, Set, Tuple)
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import EncryptionError
@@ -41,8 +52,9 @@ class Source(Protocol):
     def report(self, summary: Summary) -> None:
         """Put what reading it has found on a run's summary."""
 
-    def write(self, job: Job, outcomes: Callable[[int], Optional[dict]],
-              summary: Summary) -> List[dict]:
+    def write(
+        self, job: Job, outcomes: Callable[[int], Optional[dict]], summary: Summary
+    ) -> List[dict]:
         """Write the texts of the encrypted files.
 
         Args:
@@ -55,9 +67,7 @@ class Source(Protocol):
         """
 
 
-def relative_files(src: str,
-                   inside: str = '',
-                   above: Tuple[str, ...] = ()) -> Iterator[str]:
+def relative_files(src: str, inside: str = '', above: Tuple[str, ...] = ()) -> Iterator[str]:
     """All files below a folder, relative to it, sorted, without hidden ones.
 
     ``inside`` is where in it to begin, ``above`` the real paths of the
@@ -71,16 +81,14 @@ def relative_files(src: str,
         with os.scandir(here) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        raise EncryptionError(
-            f'cannot list the folder {here}: {error.strerror}') from None
+        raise EncryptionError(f'cannot list the folder {here}: {error.strerror}') from None
     folders = []
     for entry in entries:
         path = f'{inside}/{entry.name}' if inside else entry.name
         if entry.name.startswith('.'):
             continue
         # `DirEntry.is_dir` raises for a link to itself.
-        if (os.path.isdir(entry.path)
-                if entry.is_symlink() else entry.is_dir()):
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
             folders.append(path)
         else:
             yield path
@@ -92,8 +100,7 @@ def path_inside(src: str, path: str) -> str:
     """A path relative to the source, with forward slashes; refuses one that
     leads out of it."""
     if os.path.isabs(path) or '..' in Path(path).parts:
-        raise EncryptionError(f'{path} is not inside {src}: give paths '
-                              'relative to it')
+        raise EncryptionError(f'{path} is not inside {src}: give paths relative to it')
     return Path(path).as_posix()
 
 
@@ -109,15 +116,20 @@ def check_targets(job: Job, source: Source) -> None:
         if other != what or low in folders:
             raise EncryptionError(
                 f'{other if other != what else "a folder"} and {what} would '
-                f'both become {path}: rename one of them' +
-                ("" if job.recipe.names == 'ids' else
-                 ", or replace the names by ids (names='ids')"))
+                f'both become {path}: rename one of them'
+                + (
+                    ''
+                    if job.recipe.names == 'ids'
+                    else ", or replace the names by ids (names='ids')"
+                )
+            )
         while '/' in low:
             low = low.rpartition('/')[0]
             if low in seen:
                 raise EncryptionError(
                     f'{seen[low]} would become the file {low}, but {what} '
-                    'lies in a folder of that name: rename one of them')
+                    'lies in a folder of that name: rename one of them'
+                )
             if low in folders:
                 return
             folders.add(low)

@@ -33,16 +33,19 @@ def read_entry(root: str, entry: FileEntry) -> np.ndarray:
     """
     data = read_bytes(os.path.join(root, entry.path))
     if len(data) != entry.size:
-        raise UnreadableImage(f'it has {len(data)} bytes, {entry.size} were '
-                              'written: it is truncated or was changed')
+        raise UnreadableImage(
+            f'it has {len(data)} bytes, {entry.size} were written: it is truncated or was changed'
+        )
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise UnreadableImage(_CHANGED)
     img = decode_image(data, 'unchanged')
     channels = 1 if img.ndim == 2 else img.shape[2]
     if img.shape[:2] != entry.shape or channels != entry.channels:
         raise UnreadableImage(
-            'it is {}x{} with {} channels, the manifest says {}x{} with {}'
-            .format(*img.shape[:2], channels, *entry.shape, entry.channels))
+            'it is {}x{} with {} channels, the manifest says {}x{} with {}'.format(
+                *img.shape[:2], channels, *entry.shape, entry.channels
+            )
+        )
     return img
 
 
@@ -69,8 +72,7 @@ class Report:
         return not self.problems
 
 
-def _verify_entry(root: str, key: Optional[Key],
-                  entry: FileEntry) -> Optional[str]:
+def _verify_entry(root: str, key: Optional[Key], entry: FileEntry) -> Optional[str]:
     try:
         read_entry(root, entry)
     except UnreadableImage as error:
@@ -78,23 +80,31 @@ def _verify_entry(root: str, key: Optional[Key],
     return None
 
 
-def for_all(function: Callable, context: Any, key: Optional[Key],
-            entries: Sequence[FileEntry], workers: int,
-            title: Optional[str]) -> Iterator[Tuple[str, str]]:
+def for_all(
+    function: Callable,
+    context: Any,
+    key: Optional[Key],
+    entries: Sequence[FileEntry],
+    workers: int,
+    title: Optional[str],
+) -> Iterator[Tuple[str, str]]:
     """Have `run_tasks` call a function with each entry, behind a progress bar
     if that has a title; the path of each with which something is wrong, and
     what the function said of it."""
     for i, problem in tqdm(
-            run_tasks(function, context, key, entries, workers), title,
-            len(entries), unit='image', disable=title is None):
+        run_tasks(function, context, key, entries, workers),
+        title,
+        len(entries),
+        unit='image',
+        disable=title is None,
+    ):
         if problem is not None:
             yield entries[i].path, problem
 
 
-def verify_dataset(path: str,
-                   key: Optional[Key] = None,
-                   workers: int = 1,
-                   progress: bool = True) -> Report:
+def verify_dataset(
+    path: str, key: Optional[Key] = None, workers: int = 1, progress: bool = True
+) -> Report:
     """Compare an encrypted data set with its manifest.
 
     Every file is read and decoded. With the key, the manifest itself is
@@ -122,14 +132,18 @@ def verify_dataset(path: str,
     elif key is not None:
         # Else whoever takes the key's id out would pass for the owner.
         report.problems.append(
-            (MANIFEST_NAME, 'it names no key, so the key that was given '
-             'cannot authenticate it: encrypted without a key, or changed'))
+            (
+                MANIFEST_NAME,
+                'it names no key, so the key that was given '
+                'cannot authenticate it: encrypted without a key, or changed',
+            )
+        )
     entries = list(manifest.files.values())
-    report.problems += for_all(_verify_entry, root, None, entries, workers,
-                               'verify' if progress else None)
+    report.problems += for_all(
+        _verify_entry, root, None, entries, workers, 'verify' if progress else None
+    )
     for row in manifest.skipped:
-        report.problems.append(
-            (row['path'], f'left out when encrypting: {row["reason"]}'))
+        report.problems.append((row['path'], f'left out when encrypting: {row["reason"]}'))
     for row in manifest.annotations:
         problem = _verify_annotations(manifest, row)
         if problem is not None:
@@ -156,7 +170,7 @@ def _verify_annotations(manifest: Manifest, row: dict) -> Optional[str]:
         if entry is None:
             return f'{image["file_name"]} is not in the manifest'
         if (image['height'], image['width']) != entry.shape:
-            return f'the size of {image["file_name"]} is not the manifest\'s'
+            return f"the size of {image['file_name']} is not the manifest's"
     return None
 
 
@@ -170,7 +184,8 @@ def _find_strangers(manifest: Manifest, report: Report) -> None:
             folders.remove(WORK_NAME)
             report.notes.append(
                 f'{WORK_NAME} is there: pictures are missing. Encrypt again '
-                'once they are repaired, or delete it before handing over')
+                'once they are repaired, or delete it before handing over'
+            )
         for name in names:
             full = os.path.join(folder, name)
             path = os.path.relpath(full, manifest.root).replace(os.sep, '/')
@@ -178,8 +193,8 @@ def _find_strangers(manifest: Manifest, report: Report) -> None:
                 continue
             if os.path.splitext(name)[1].lower() in EXTENSIONS:
                 report.problems.append(
-                    (path, 'a picture that the manifest does not list: it '
-                     'may not be encrypted'))
+                    (path, 'a picture that the manifest does not list: it may not be encrypted')
+                )
             else:
                 others += 1
     if others:

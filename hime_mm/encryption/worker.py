@@ -19,8 +19,7 @@ from hime_mm.images.files import file_sha256, write_atomic
 from .job import Item, Job, add_counts
 
 
-def encrypt_item(job: Job, key: Optional[Key],
-                 task: Tuple[Item, Optional[dict]]) -> dict:
+def encrypt_item(job: Job, key: Optional[Key], task: Tuple[Item, Optional[dict]]) -> dict:
     """Encrypt all views of one picture.
 
     Args:
@@ -37,24 +36,23 @@ def encrypt_item(job: Job, key: Optional[Key],
     item, done = task
     stamp = _stamp(job, item)
     # Of a source that is gone by now, what was made of it stays.
-    if done is not None and 'rows' in done and stamp in (
-            None, done['source']) and all(
-                _is_whole(job.out, row) for row in done['rows']):
+    if (
+        done is not None
+        and 'rows' in done
+        and stamp in (None, done['source'])
+        and all(_is_whole(job.out, row) for row in done['rows'])
+    ):
         return dict(done, reused=True)
     try:
-        img = read_image(
-            os.path.join(job.src, item.source),
-            job.recipe.preprocess.color_type)
+        img = read_image(os.path.join(job.src, item.source), job.recipe.preprocess.color_type)
         if item.shape not in (None, img.shape[:2]):
             raise PictureError(
                 f'it is {img.shape[0]}x{img.shape[1]} (height x width), but '
                 'the annotations say {}x{}; if the sides are swapped, an EXIF '
                 'orientation may be the reason: try the color type '
-                "'color_ignore_orientation'".format(*item.shape))
-        views = [
-            _encrypt_view(job, key, item, img, path)
-            for path in job.targets(item)
-        ]
+                "'color_ignore_orientation'".format(*item.shape)
+            )
+        views = [_encrypt_view(job, key, item, img, path) for path in job.targets(item)]
     except HimeError as error:
         # With what was made of it before.
         for path in job.targets(item):
@@ -64,8 +62,7 @@ def encrypt_item(job: Job, key: Optional[Key],
     clipped: Dict[str, Tuple[int, int]] = {}
     for _, _, counts in views:
         add_counts(clipped, counts)
-    outcome: Dict[str, Any] = dict(
-        rows=[row for row, _, _ in views], source=stamp)
+    outcome: Dict[str, Any] = dict(rows=[row for row, _, _ in views], source=stamp)
     if item.boxes is not None:
         outcome['boxes'] = [boxes for _, boxes, _ in views]
     if clipped:
@@ -73,14 +70,16 @@ def encrypt_item(job: Job, key: Optional[Key],
     return outcome
 
 
-def _encrypt_view(job: Job, key: Optional[Key], item: Item, img: np.ndarray,
-                  path: str) -> Tuple[dict, dict, dict]:
+def _encrypt_view(
+    job: Job, key: Optional[Key], item: Item, img: np.ndarray, path: str
+) -> Tuple[dict, dict, dict]:
     """Encrypt and write one view: its row, its boxes and what was clipped."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise PictureError('its name is not UTF-8: rename it, or replace the '
-                           "names by ids (names='ids')") from None
+        raise PictureError(
+            "its name is not UTF-8: rename it, or replace the names by ids (names='ids')"
+        ) from None
     source = None if key is None else key.source(job.dataset_id, path)
     sealed = seal(img, job.recipe, source, item.boxes)
     data = encode_image(sealed.img, job.recipe.fmt, job.recipe.compression)
@@ -91,10 +90,10 @@ def _encrypt_view(job: Job, key: Optional[Key], item: Item, img: np.ndarray,
         shape=sealed.img.shape[:2],
         channels=1 if sealed.img.ndim == 2 else sealed.img.shape[2],
         ori_shape=sealed.layout.ori_shape,
-        scale=sealed.layout.scale).to_dict()
+        scale=sealed.layout.scale,
+    ).to_dict()
     write_atomic(os.path.join(job.out, path), data, sync=False)
-    boxes = dict(
-        kept=sealed.kept.tolist(), boxes=from_corners(sealed.boxes))
+    boxes = dict(kept=sealed.kept.tolist(), boxes=from_corners(sealed.boxes))
     return row, boxes, sealed.clipped
 
 
@@ -111,7 +110,6 @@ def _is_whole(out: str, row: dict) -> bool:
     """Whether a file is there as it was written."""
     path = os.path.join(out, row['path'])
     try:
-        return (os.path.getsize(path) == row['size']
-                and file_sha256(path) == row['sha256'])
+        return os.path.getsize(path) == row['size'] and file_sha256(path) == row['sha256']
     except OSError:
         return False

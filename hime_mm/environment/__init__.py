@@ -6,5 +6,12 @@ from .installed import ENGINEER, OWNER, collect
 from .problems import Problem
 from .report import check_environment, format_report
 
-__all__ = ['ENGINEER', 'OWNER', 'Problem', 'check_environment', 'collect', 'diagnose',
-           'format_report']
+__all__ = [
+    'ENGINEER',
+    'OWNER',
+    'Problem',
+    'check_environment',
+    'collect',
+    'diagnose',
+    'format_report',
+]

@@ -4,8 +4,16 @@
 import re
 from typing import Dict, Iterator, List, Optional, Tuple
 
-from .installed import (ENGINEER, HOSTS, OWNER, PARTS, REQUIRED, distribution_of,
-                        engineer_installed, is_there)
+from .installed import (
+    ENGINEER,
+    HOSTS,
+    OWNER,
+    PARTS,
+    REQUIRED,
+    distribution_of,
+    engineer_installed,
+    is_there,
+)
 from .problems import MMCV_OPS, Problem, remedy_of
 
 #: Oldest versions that are tested: requirements/core.txt.
@@ -63,8 +71,13 @@ def _python_problems(python: str) -> Iterator[Problem]:
     if release < low:
         yield Problem('error', 'python', f'Python {python} is too old', 'hime_mm itself', remedy)
     if release > high:
-        yield Problem('note', 'python', f'Python {python} is not tested',
-                      "maybe packages of the engineer's side, which have no wheels for it", remedy)
+        yield Problem(
+            'note',
+            'python',
+            f'Python {python} is not tested',
+            "maybe packages of the engineer's side, which have no wheels for it",
+            remedy,
+        )
 
 
 def _owner_problems(packages: Dict[str, dict]) -> Iterator[Problem]:
@@ -77,20 +90,33 @@ def _owner_problems(packages: Dict[str, dict]) -> Iterator[Problem]:
             continue  # A broken package breaks ours too: say it once.
         if name in broken:
             error = package.get('error', 'it is not installed')
-            yield Problem('error', name, error, 'encryption, and with it every command',
-                          remedy_of(wanted, error))
+            yield Problem(
+                'error',
+                name,
+                error,
+                'encryption, and with it every command',
+                remedy_of(wanted, error),
+            )
         elif _release(package.get('version')) < _release(_OLDEST.get(name)):
             yield Problem(
-                'note', name, f'version {package["version"]} is older than {_OLDEST[name]}, the '
-                'oldest one tested', 'nothing that is known', f'`pip install -U {wanted}`')
+                'note',
+                name,
+                f'version {package["version"]} is older than {_OLDEST[name]}, the '
+                'oldest one tested',
+                'nothing that is known',
+                f'`pip install -U {wanted}`',
+            )
     found = packages.get('cv2', {}).get('distributions', ())
     if len(found) > 1:
         names = ' and '.join(f'{name} {version}' for name, version in found)
         alike = len({version for _, version in found}) == 1
-        yield Problem('note' if alike else 'warning', 'cv2',
-                      f'{names} share the folder cv2: the one installed last counts',
-                      'cv2, once one of them is upgraded or removed', 'keep them at one version, '
-                      'or uninstall all of them and install the one you need')
+        yield Problem(
+            'note' if alike else 'warning',
+            'cv2',
+            f'{names} share the folder cv2: the one installed last counts',
+            'cv2, once one of them is upgraded or removed',
+            'keep them at one version, or uninstall all of them and install the one you need',
+        )
 
 
 def _engineer_problems(facts: dict) -> Iterator[Problem]:
@@ -102,15 +128,23 @@ def _engineer_problems(facts: dict) -> Iterator[Problem]:
             yield from _broken(name, packages)
     yield from _conflicts(packages)
     for name, error in packages.get('torch', {}).get('broken', {}).items():
-        yield _warning('torch', f'{name} does not compute: {error}', 'training on this GPU',
-                       'install a torch that is built for it, and a driver that is new enough')
+        yield _warning(
+            'torch',
+            f'{name} does not compute: {error}',
+            'training on this GPU',
+            'install a torch that is built for it, and a driver that is new enough',
+        )
     yield from _version_problems(packages, facts.get('torchvision_wants'))
     yield from _gpu_ops_problems(packages)
     if _ok(packages, 'hime_mm.registry', 'mmdet'):
         gone = {'Encrypt', 'PEViT', 'PEYOLOS'} - set(packages['hime_mm.registry']['types'])
         if gone:
-            yield _warning('hime_mm.registry', f'{", ".join(sorted(gone))} cannot be found',
-                           'configs that name them', 'see the problems above')
+            yield _warning(
+                'hime_mm.registry',
+                f'{", ".join(sorted(gone))} cannot be found',
+                'configs that name them',
+                'see the problems above',
+            )
 
 
 def _missing(name: str) -> Iterator[Problem]:
@@ -118,11 +152,16 @@ def _missing(name: str) -> Iterator[Problem]:
         return
     together = '`pip install torch torchvision` in versions that belong together'
     remedy = dict(torch=together, torchvision=together, mmcv=MMCV_OPS).get(
-        name, f'`pip install {distribution_of(name)}`')
-    breaks = ('some models of MMPretrain and MMDetection' if name == 'torchvision' else
-              _BREAKS.get(name, _BREAKS_ELSE))
-    yield Problem('warning' if name in REQUIRED else 'note', name, 'it is not installed', breaks,
-                  remedy)
+        name, f'`pip install {distribution_of(name)}`'
+    )
+    breaks = (
+        'some models of MMPretrain and MMDetection'
+        if name == 'torchvision'
+        else _BREAKS.get(name, _BREAKS_ELSE)
+    )
+    yield Problem(
+        'warning' if name in REQUIRED else 'note', name, 'it is not installed', breaks, remedy
+    )
 
 
 def _broken(name: str, packages: Dict[str, dict]) -> Iterator[Problem]:
@@ -133,9 +172,13 @@ def _broken(name: str, packages: Dict[str, dict]) -> Iterator[Problem]:
         return  # Its own line says it already.
     if name in PARTS and not _ok(packages, 'torch', 'mmengine', 'mmcv', 'mmpretrain'):
         return
-    yield Problem('note' if name in _OPTIONAL else 'warning', name,
-                  f'it cannot be imported: {error}', _BREAKS.get(name, _BREAKS_ELSE),
-                  remedy_of(distributions[0][0] if distributions else name, error))
+    yield Problem(
+        'note' if name in _OPTIONAL else 'warning',
+        name,
+        f'it cannot be imported: {error}',
+        _BREAKS.get(name, _BREAKS_ELSE),
+        remedy_of(distributions[0][0] if distributions else name, error),
+    )
 
 
 def _conflicts(packages: Dict[str, dict]) -> Iterator[Problem]:
@@ -143,9 +186,12 @@ def _conflicts(packages: Dict[str, dict]) -> Iterator[Problem]:
     for name in HOSTS:
         names = [dist for dist, _ in packages.get(name, {}).get('distributions', ())]
         if len(names) > 1:
-            yield _warning(name, f'{" and ".join(names)} install the same folder',
-                           f'{name}, whose files are a mixture',
-                           f'`pip uninstall {" ".join(names)}`, then install one of them again')
+            yield _warning(
+                name,
+                f'{" and ".join(names)} install the same folder',
+                f'{name}, whose files are a mixture',
+                f'`pip uninstall {" ".join(names)}`, then install one of them again',
+            )
 
 
 def _gpu_ops_problems(packages: Dict[str, dict]) -> Iterator[Problem]:
@@ -162,13 +208,18 @@ def _gpu_ops_problems(packages: Dict[str, dict]) -> Iterator[Problem]:
         what = f"mmcv's ops are compiled with CUDA {ext['cuda']}, torch with {cuda}"
     else:
         return
-    yield _warning('mmcv._ext', what, 'on the GPU: NMS, RoIAlign and deformable attention of '
-                   'MMDetection; PEYOLOS needs none of them',
-                   f'{MMCV_OPS}, and FORCE_CUDA=1 and CUDA {cuda}')
+    yield _warning(
+        'mmcv._ext',
+        what,
+        'on the GPU: NMS, RoIAlign and deformable attention of '
+        'MMDetection; PEYOLOS needs none of them',
+        f'{MMCV_OPS}, and FORCE_CUDA=1 and CUDA {cuda}',
+    )
 
 
-def _version_problems(packages: Dict[str, dict],
-                      torchvision_wants: Optional[str]) -> Iterator[Problem]:
+def _version_problems(
+    packages: Dict[str, dict], torchvision_wants: Optional[str]
+) -> Iterator[Problem]:
     """Versions that do not go together."""
     version = {name: package.get('version') for name, package in packages.items()}
     torch = _release(version.get('torch'))
@@ -176,29 +227,45 @@ def _version_problems(packages: Dict[str, dict],
     upstream = [number for name, number in engine if not name.startswith('onedl-')]
     if upstream and torch >= (2, 6) and _release(upstream[0]) <= (0, 10, 7):
         yield _warning(
-            'mmengine', f'mmengine {upstream[0]} with torch {version["torch"]}, which loads '
+            'mmengine',
+            f'mmengine {upstream[0]} with torch {version["torch"]}, which loads '
             'checkpoints with `weights_only`',
             'resuming and testing of checkpoints (UnpicklingError); training works',
-            '`pip uninstall mmengine`, then `pip install onedl-mmengine`, or torch below 2.6')
+            '`pip uninstall mmengine`, then `pip install onedl-mmengine`, or torch below 2.6',
+        )
     if _ok(packages, 'mmpretrain') and _release(version.get('mmcv')) >= (2, 4):
         yield _warning(
-            'mmcv', f'version {version["mmcv"]} with mmpretrain {version["mmpretrain"]}, which was '
-            'tested below 2.4', 'maybe mmpretrain', '`pip install "onedl-mmcv>=2.3.6,<2.4"`')
-    if _release(version.get('transformers')) >= (5, ):
+            'mmcv',
+            f'version {version["mmcv"]} with mmpretrain {version["mmpretrain"]}, which was '
+            'tested below 2.4',
+            'maybe mmpretrain',
+            '`pip install "onedl-mmcv>=2.3.6,<2.4"`',
+        )
+    if _release(version.get('transformers')) >= (5,):
         yield _warning(
-            'transformers', f'version {version["transformers"]} is beyond 4',
+            'transformers',
+            f'version {version["transformers"]} is beyond 4',
             'the import of mmpretrain.models, and with it hime_mm.PEViT',
-            '`pip install "transformers<5"`, or uninstall it')
+            '`pip install "transformers<5"`, or uninstall it',
+        )
     if torchvision_wants and torch and _release(torchvision_wants) != torch:
         yield _warning(
-            'torchvision', f'version {version.get("torchvision")} is built for torch '
+            'torchvision',
+            f'version {version.get("torchvision")} is built for torch '
             f'{torchvision_wants}, here is {version["torch"]}',
             "torchvision's compiled ops, and the models that use it",
             f'`pip install torch=={torchvision_wants}`, or the torchvision that belongs to your '
-            'torch')
-    if (_ok(packages, 'pycocotools') and _release(version.get('numpy')) >= (2, )
-            and () < _release(version['pycocotools']) < (2, 0, 8)):
+            'torch',
+        )
+    if (
+        _ok(packages, 'pycocotools')
+        and _release(version.get('numpy')) >= (2,)
+        and () < _release(version['pycocotools']) < (2, 0, 8)
+    ):
         yield Problem(
-            'note', 'pycocotools', f'version {version["pycocotools"]} with NumPy '
-            f'{version["numpy"]}', 'maybe masks, as it is older than NumPy 2',
-            '`pip install -U pycocotools`')
+            'note',
+            'pycocotools',
+            f'version {version["pycocotools"]} with NumPy {version["numpy"]}',
+            'maybe masks, as it is older than NumPy 2',
+            '`pip install -U pycocotools`',
+        )

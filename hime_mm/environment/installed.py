@@ -13,19 +13,32 @@ from .probes import TIMEOUT, run_probes
 
 #: Import names of what each side needs, in the order of the report.
 OWNER = ('numpy', 'cv2', 'cryptography', 'click', 'tqdm', 'hime_mm')
-ENGINEER = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv._ext',
-            'mmpretrain', 'mmdet', 'pycocotools', 'timm', 'transformers',
-            'hime_mm.registry')
+ENGINEER = (
+    'torch',
+    'torchvision',
+    'mmengine',
+    'mmcv',
+    'mmcv._ext',
+    'mmpretrain',
+    'mmdet',
+    'pycocotools',
+    'timm',
+    'transformers',
+    'hime_mm.registry',
+)
 #: Without these a side is not complete; the others are for some models only.
-REQUIRED = OWNER + ('torch', 'mmengine', 'mmcv', 'mmpretrain',
-                    'hime_mm.registry')
+REQUIRED = OWNER + ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'hime_mm.registry')
 #: OpenMMLab's packages.
 HOSTS = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet')
 #: Distributions that provide an import name other than their own.
 PROVIDERS = {
-    'cv2': ('opencv-python', 'opencv-python-headless',
-            'opencv-contrib-python', 'opencv-contrib-python-headless'),
-    'hime_mm': ('hime-mm', ),
+    'cv2': (
+        'opencv-python',
+        'opencv-python-headless',
+        'opencv-contrib-python',
+        'opencv-contrib-python-headless',
+    ),
+    'hime_mm': ('hime-mm',),
     'mmengine': ('onedl-mmengine', 'mmengine', 'mmengine-lite'),
     'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
@@ -37,13 +50,13 @@ PARTS = ('mmcv._ext', 'hime_mm.registry')
 
 def distribution_of(name: str) -> str:
     """What to install for an import name."""
-    return PROVIDERS.get(name, (name, ))[0]
+    return PROVIDERS.get(name, (name,))[0]
 
 
 def _installed(name: str) -> List[Tuple[str, str]]:
     """Distributions that provide an import name, with their versions."""
     found = []
-    for candidate in PROVIDERS.get(name, (name, )):
+    for candidate in PROVIDERS.get(name, (name,)):
         with suppress(metadata.PackageNotFoundError):
             found.append((candidate, metadata.version(candidate)))
     return found
@@ -78,7 +91,8 @@ def collect(timeout: float = TIMEOUT) -> dict:
             packages[name] = dict(distributions=_installed(name))
     # What is there without metadata, as in a checkout, is found by trying.
     try_out = [
-        name for name in OWNER + ENGINEER
+        name
+        for name in OWNER + ENGINEER
         if name in OWNER + PARTS or packages[name]['distributions'] or _findable(name)
     ]
     for part, whole in (('mmcv._ext', 'mmcv'), ('hime_mm.registry', 'mmengine')):
@@ -94,7 +108,8 @@ def collect(timeout: float = TIMEOUT) -> dict:
         platform=platform.platform(),
         executable=sys.executable,
         packages={name: packages[name] for name in OWNER + ENGINEER if name in packages},
-        torchvision_wants=_requires('torchvision', 'torch'))
+        torchvision_wants=_requires('torchvision', 'torch'),
+    )
 
 
 def _findable(name: str) -> bool:

@@ -22,10 +22,12 @@ TIMEOUT = 300
 
 def _probe_cv2() -> dict:
     import cv2
+
     found = re.search(r'GUI:\s*(\w+)', cv2.getBuildInformation())
     gui = found[1] if found else ''
-    return dict(version=cv2.__version__,
-                remark='headless' if gui == 'NONE' else f'with windows {gui}')
+    return dict(
+        version=cv2.__version__, remark='headless' if gui == 'NONE' else f'with windows {gui}'
+    )
 
 
 def _probe_hime_mm() -> dict:
@@ -34,6 +36,7 @@ def _probe_hime_mm() -> dict:
 
     from hime_mm.ciphers import Cipher, Key
     from hime_mm.images.codec import decode_image, encode_image
+
     img = np.arange(32 * 48 * 3, dtype=np.uint32).astype(np.uint8)
     img = img.reshape(32, 48, 3)
     cipher = Cipher('shuffle')
@@ -47,6 +50,7 @@ def _probe_hime_mm() -> dict:
 
 def _probe_torch() -> dict:
     import torch
+
     devices, broken = [], {}
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
@@ -57,13 +61,19 @@ def _probe_torch() -> dict:
                 broken[devices[-1]] = _first_line(error)
     cuda = torch.version.cuda
     built = f'built with CUDA {cuda}' if cuda else 'built without CUDA'
-    return dict(version=torch.__version__, cuda=cuda, devices=devices, broken=broken,
-                remark=', '.join([*(devices or ['no GPU in use']), built]))
+    return dict(
+        version=torch.__version__,
+        cuda=cuda,
+        devices=devices,
+        broken=broken,
+        remark=', '.join([*(devices or ['no GPU in use']), built]),
+    )
 
 
 def _probe_torchvision() -> dict:
     import torch
     import torchvision
+
     torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     return dict(version=torchvision.__version__)
 
@@ -71,7 +81,8 @@ def _probe_torchvision() -> dict:
 def _probe_mmcv_ext() -> dict:
     import torch
     from mmcv.ops import get_compiling_cuda_version, nms
-    boxes, scores = torch.tensor([[0., 0., 2., 2.]]), torch.ones(1)
+
+    boxes, scores = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.ones(1)
     nms(boxes, scores, 0.5)
     cuda, gpu_error = get_compiling_cuda_version(), None
     if torch.cuda.is_available():
@@ -86,6 +97,7 @@ def _probe_mmcv_ext() -> dict:
 def _probe_pycocotools() -> dict:
     import numpy as np
     from pycocotools import mask
+
     mask.encode(np.ones((2, 2), np.uint8, order='F'))
     return {}
 
@@ -93,13 +105,16 @@ def _probe_pycocotools() -> dict:
 def _probe_types() -> dict:
     """Whether the types of hime_mm resolve in a config."""
     from hime_mm.registry import MODELS, TRANSFORMS
+
     found = [
-        name for registry, names in ((TRANSFORMS, ('Encrypt', )),
-                                     (MODELS, ('PEViT', 'PEYOLOS')))
-        for name in names if registry.get(name) is not None
+        name
+        for registry, names in ((TRANSFORMS, ('Encrypt',)), (MODELS, ('PEViT', 'PEYOLOS')))
+        for name in names
+        if registry.get(name) is not None
     ]
-    return dict(version=__version__, types=found,
-                remark=', '.join(f'hime_mm.{name}' for name in found))
+    return dict(
+        version=__version__, types=found, remark=', '.join(f'hime_mm.{name}' for name in found)
+    )
 
 
 _PROBES: Dict[str, Callable[[], dict]] = {
@@ -113,7 +128,7 @@ _PROBES: Dict[str, Callable[[], dict]] = {
 }
 #: What is imported of the others, beside themselves.
 _MODULES = {
-    'mmcv': ('mmcv.transforms', ),
+    'mmcv': ('mmcv.transforms',),
     'mmpretrain': ('mmpretrain.apis', 'mmpretrain.models'),
     'mmdet': ('mmdet.apis', 'mmdet.models'),
 }
@@ -136,8 +151,7 @@ def _probe(name: str) -> dict:
             for part in _MODULES.get(name, ()):
                 import_module(part)
             # `click.__version__` warns, and will be gone.
-            found = {} if name == 'click' else dict(
-                version=getattr(module, '__version__', None))
+            found = {} if name == 'click' else dict(version=getattr(module, '__version__', None))
     except BaseException as error:  # also SystemExit and Rust's panics
         return dict(ok=False, error=_first_line(error))
     return dict(found, ok=True)
@@ -154,9 +168,11 @@ def _probe_all(names: Sequence[str]) -> None:
         print(json.dumps(dict(done=name, **found)), file=out, flush=True)
 
 
-_CHILD = ('import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
-          'from hime_mm.environment import probes; '
-          'probes._probe_all(json.loads(sys.argv[2]))')
+_CHILD = (
+    'import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
+    'from hime_mm.environment import probes; '
+    'probes._probe_all(json.loads(sys.argv[2]))'
+)
 
 
 def run_probes(names: Sequence[str], timeout: float = TIMEOUT) -> Dict[str, dict]:
@@ -168,11 +184,19 @@ def run_probes(names: Sequence[str], timeout: float = TIMEOUT) -> Dict[str, dict
     found: Dict[str, dict] = {}
     todo = list(names)
     while todo:
-        command = [sys.executable, '-W', 'ignore', '-c', _CHILD,
-                   json.dumps([os.path.abspath(path) for path in sys.path]), json.dumps(todo)]
+        command = [
+            sys.executable,
+            '-W',
+            'ignore',
+            '-c',
+            _CHILD,
+            json.dumps([os.path.abspath(path) for path in sys.path]),
+            json.dumps(todo),
+        ]
         try:
-            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL,
-                                  timeout=timeout)
+            done = subprocess.run(
+                command, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout
+            )
             lines, end = done.stdout, _how_it_ended(done)
         except subprocess.TimeoutExpired as error:
             lines = error.stdout or b''

@@ -7,14 +7,12 @@ from typing import List, Optional
 from hime_mm.version import __version__
 
 from .diagnosis import diagnose
-from .installed import (ENGINEER, OWNER, PARTS, REQUIRED, collect,
-                        engineer_installed, is_there)
+from .installed import ENGINEER, OWNER, PARTS, REQUIRED, collect, engineer_installed, is_there
 from .problems import Problem
 from .probes import TIMEOUT
 
 
-def check_environment(engineer: bool = False,
-                      timeout: float = TIMEOUT) -> dict:
+def check_environment(engineer: bool = False, timeout: float = TIMEOUT) -> dict:
     """Everything at once.
 
     Args:
@@ -33,12 +31,14 @@ def check_environment(engineer: bool = False,
     works: Optional[bool] = None
     if engineer or engineer_installed(facts):
         works = 'warning' not in levels and all(
-            facts['packages'].get(name, {}).get('ok') for name in REQUIRED)
+            facts['packages'].get(name, {}).get('ok') for name in REQUIRED
+        )
     return dict(
         facts=facts,
         problems=[asdict(problem) for problem in problems],
         owner='error' not in levels,
-        engineer=works)
+        engineer=works,
+    )
 
 
 def format_report(report: dict) -> str:
@@ -54,12 +54,10 @@ def format_report(report: dict) -> str:
     lines = [
         f'hime_mm {__version__}',
         f'Python {facts["python"]} ({facts["executable"]})',
-        f'{facts["platform"]}'
+        f'{facts["platform"]}',
     ]
-    for title, names in (("Owner's side", OWNER),
-                         ("Engineer's side", ENGINEER)):
-        if names is ENGINEER and not any(
-                is_there(facts['packages'].get(name)) for name in names):
+    for title, names in (("Owner's side", OWNER), ("Engineer's side", ENGINEER)):
+        if names is ENGINEER and not any(is_there(facts['packages'].get(name)) for name in names):
             continue
         rows = [_row(name, facts['packages'].get(name)) for name in names]
         rows = [row for row in rows if row]
@@ -72,12 +70,15 @@ def format_report(report: dict) -> str:
     if problems:
         lines += ['', *map(str, problems)]
     lines += [
-        '', "The owner's side works: `hime encrypt` can be used here." if report['owner'] else
-        "The owner's side does not work here: see the errors above.", {
+        '',
+        "The owner's side works: `hime encrypt` can be used here."
+        if report['owner']
+        else "The owner's side does not work here: see the errors above.",
+        {
             None: "The engineer's side is not installed, and not needed to encrypt.",
             True: "The engineer's side works.",
             False: "Something of the engineer's side does not work: see above.",
-        }[report['engineer']]
+        }[report['engineer']],
     ]
     return '\n'.join(lines)
 
@@ -93,7 +94,8 @@ def _row(name: str, package: Optional[dict]) -> Optional[List[str]]:
     if names and names != [name]:
         remarks.insert(0, 'from ' + ' and '.join(names))
     return [
-        name, str(package.get('version') or '-'),
+        name,
+        str(package.get('version') or '-'),
         'ok' if package['ok'] else 'FAILS',
-        ', '.join(remark for remark in remarks if remark)
+        ', '.join(remark for remark in remarks if remark),
     ]

@@ -34,30 +34,39 @@ class Augment:
     """
 
     flip: float = setting(
-        0., 'Augmentation: probability of a left-right flip.', float, low=0,
-        high=1, metavar='P')
+        0.0, 'Augmentation: probability of a left-right flip.', float, low=0, high=1, metavar='P'
+    )
     crop: Optional[Tuple[float, float]] = setting(
-        None, 'Augmentation: share of the area that a random window keeps, '
-        'such as 0.08,1.', 'range', metavar='LOW,HIGH')
+        None,
+        'Augmentation: share of the area that a random window keeps, such as 0.08,1.',
+        'range',
+        metavar='LOW,HIGH',
+    )
     jitter: float = setting(
-        0., 'Augmentation: brightness, contrast and saturation times 1-J to '
-        '1+J.', float, low=0, below=1, metavar='J')
+        0.0,
+        'Augmentation: brightness, contrast and saturation times 1-J to 1+J.',
+        float,
+        low=0,
+        below=1,
+        metavar='J',
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.crop is not None:
-            if len(self.crop) != 2 or not (0 < self.crop[0] <= self.crop[1]
-                                           <= 1):
-                raise HimeError('`crop` is a range of shares of the area, '
-                                f'0 < low <= high <= 1, got {self.crop}')
+            if len(self.crop) != 2 or not (0 < self.crop[0] <= self.crop[1] <= 1):
+                raise HimeError(
+                    '`crop` is a range of shares of the area, '
+                    f'0 < low <= high <= 1, got {self.crop}'
+                )
             object.__setattr__(self, 'crop', tuple(map(float, self.crop)))
 
     def __bool__(self) -> bool:
         return bool(self.flip or self.crop or self.jitter)
 
-    def apply(self, img: np.ndarray, boxes: np.ndarray, aspect: float,
-              stream: RandomSource
-              ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def apply(
+        self, img: np.ndarray, boxes: np.ndarray, aspect: float, stream: RandomSource
+    ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Augment a picture and its boxes, float64 of shape (n, 4).
 
         A crop goes into a result of this width over height. Gives the
@@ -66,7 +75,7 @@ class Augment:
         kept = np.arange(len(boxes))
         if self.crop is not None:
             x, y, w, h = self._window(img.shape[:2], aspect, stream)
-            img = img[y:y + h, x:x + w]
+            img = img[y : y + h, x : x + w]
             boxes = np.clip(boxes - [x, y, x, y], 0, [w, h, w, h])
             inside = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
             boxes, kept = boxes[inside], kept[inside]
@@ -78,8 +87,9 @@ class Augment:
             img = self._jittered(img, stream)
         return np.ascontiguousarray(img), boxes, kept
 
-    def _window(self, shape: Tuple[int, int], aspect: float,
-                stream: RandomSource) -> Tuple[int, int, int, int]:
+    def _window(
+        self, shape: Tuple[int, int], aspect: float, stream: RandomSource
+    ) -> Tuple[int, int, int, int]:
         height, width = shape
         assert self.crop is not None
         draws = draw_uniform(22, stream)
@@ -98,10 +108,8 @@ class Augment:
         y = int(draws[21] * (height - h + 1))
         return x, y, w, h
 
-    def _jittered(self, img: np.ndarray,
-                  stream: RandomSource) -> np.ndarray:
-        bright, contrast, colour = 1 + self.jitter * (
-            2 * draw_uniform(3, stream) - 1)
+    def _jittered(self, img: np.ndarray, stream: RandomSource) -> np.ndarray:
+        bright, contrast, colour = 1 + self.jitter * (2 * draw_uniform(3, stream) - 1)
         out = img.astype(np.float32) * bright
         out = out.mean() + (out - out.mean()) * contrast
         if img.ndim == 3 and img.shape[2] >= 3:
@@ -116,4 +124,4 @@ class Augment:
 def draw_uniform(num: int, stream: RandomSource) -> np.ndarray:
     """Uniform float64 numbers from [0, 1), 53 bits of a 64-bit word each."""
     words = np.frombuffer(draw_bytes(8 * num, stream), '<u8')
-    return (words >> np.uint64(11)) * 2.**-53
+    return (words >> np.uint64(11)) * 2.0**-53

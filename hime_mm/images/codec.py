@@ -19,20 +19,17 @@ COLOR_TYPES = {
     'color': cv2.IMREAD_COLOR,
     'grayscale': cv2.IMREAD_GRAYSCALE,
     'unchanged': cv2.IMREAD_UNCHANGED,
-    'color_ignore_orientation':
-    cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR,
+    'color_ignore_orientation': cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR,
 }
 FORMATS = ('png', 'webp')
 #: File names that are taken for pictures, in lower case.
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff',
-              '.ppm', '.pgm')
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 # Coded data holds 0xff followed by zero or as one of eight restart markers.
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
 
 
 @contextmanager
-def opencv_errors(what: str,
-                  kind: Type[PictureError] = PictureError) -> Iterator[None]:
+def opencv_errors(what: str, kind: Type[PictureError] = PictureError) -> Iterator[None]:
     """What OpenCV throws for one picture, as an error about that picture."""
     try:
         yield
@@ -66,14 +63,14 @@ def decode_image(data: bytes, color_type: str = 'color') -> np.ndarray:
     if data[:4] == b'\x89PNG' and b'IEND' not in data[-1024:]:
         raise UnreadableImage('the PNG file is truncated')
     with opencv_errors('decode it', UnreadableImage):
-        img = cv2.imdecode(
-            np.frombuffer(data, np.uint8), COLOR_TYPES[color_type])
+        img = cv2.imdecode(np.frombuffer(data, np.uint8), COLOR_TYPES[color_type])
     if img is None:
         raise UnreadableImage('OpenCV cannot decode it')
     if img.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(
             f'its pixels are {img.dtype}, only 8 and 16 bits can be stored '
-            "without loss: read it with the color type 'color'")
+            "without loss: read it with the color type 'color'"
+        )
     return img
 
 
@@ -87,8 +84,7 @@ def _is_whole_jpeg(data: bytes) -> bool:
         if match[1] == b'\xd9':
             return True
         # A segment begins with its length; coded data follow some.
-        at = match.end() + int.from_bytes(
-            data[match.end():match.end() + 2], 'big')
+        at = match.end() + int.from_bytes(data[match.end() : match.end() + 2], 'big')
 
 
 def read_bytes(path: str) -> bytes:
@@ -122,17 +118,17 @@ def read_image(path: str, color_type: str = 'color') -> np.ndarray:
 def check_encoding(fmt: str, compression: Optional[int]) -> None:
     """Refuse an unknown file format or compression level."""
     if fmt not in FORMATS:
-        raise HimeError(f'unknown image format {fmt!r}, choose from '
-                        f'{FORMATS}; others would lose pixels')
-    if compression is not None and (fmt != 'png'
-                                    or not 0 <= compression <= 9):
-        raise HimeError(f'a compression level of {compression} does not fit '
-                        f'{fmt!r}: PNG takes 0 to 9, WebP none')
+        raise HimeError(
+            f'unknown image format {fmt!r}, choose from {FORMATS}; others would lose pixels'
+        )
+    if compression is not None and (fmt != 'png' or not 0 <= compression <= 9):
+        raise HimeError(
+            f'a compression level of {compression} does not fit '
+            f'{fmt!r}: PNG takes 0 to 9, WebP none'
+        )
 
 
-def encode_image(img: np.ndarray,
-                 fmt: str = 'png',
-                 compression: Optional[int] = None) -> bytes:
+def encode_image(img: np.ndarray, fmt: str = 'png', compression: Optional[int] = None) -> bytes:
     """Encode a picture without loss and without metadata.
 
     Args:
@@ -150,18 +146,19 @@ def encode_image(img: np.ndarray,
     check_encoding(fmt, compression)
     if fmt == 'png':
         # OpenCV's own setting takes half the time of level 1.
-        params = ([] if compression is None else
-                  [cv2.IMWRITE_PNG_COMPRESSION, compression])
+        params = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
         holds = img.ndim == 2 or img.shape[2] in (1, 3, 4)
     else:
         params = [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100: lossless
         # Gray files come back in colour, and alpha may change hidden pixels.
-        holds = (img.dtype == np.uint8 and img.ndim == 3 and img.shape[2] == 3
-                 and max(img.shape) < 16384)
+        holds = (
+            img.dtype == np.uint8 and img.ndim == 3 and img.shape[2] == 3 and max(img.shape) < 16384
+        )
     if not holds or img.dtype not in (np.uint8, np.uint16):
-        raise PictureError(f'{fmt!r} cannot hold {img.dtype} pixels of shape '
-                           f'{img.shape} without loss' +
-                           (": use 'png'" if fmt == 'webp' else ''))
+        raise PictureError(
+            f'{fmt!r} cannot hold {img.dtype} pixels of shape '
+            f'{img.shape} without loss' + (": use 'png'" if fmt == 'webp' else '')
+        )
     with opencv_errors(f'write {fmt!r}'):
         done, data = cv2.imencode(f'.{fmt}', img, params)
     if not done:
@@ -175,7 +172,8 @@ def as_loaded(img: np.ndarray, color_type: str) -> np.ndarray:
     The same array, uint8 or uint16, where that changes nothing.
     """
     colour = img.ndim == 3 and img.shape[2] == 3
-    if color_type == 'unchanged' or (img.dtype == np.uint8 and (
-            img.ndim == 2 if color_type == 'grayscale' else colour)):
+    if color_type == 'unchanged' or (
+        img.dtype == np.uint8 and (img.ndim == 2 if color_type == 'grayscale' else colour)
+    ):
         return img[..., 0] if img.ndim == 3 and img.shape[2] == 1 else img
     return decode_image(encode_image(img), color_type)

@@ -31,8 +31,7 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
     """
     folder = os.path.dirname(path) or '.'
     os.makedirs(folder, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(
-        prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX, dir=folder)
+    fd, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX, dir=folder)
     try:
         with os.fdopen(fd, 'wb') as file:
             yield file
@@ -49,10 +48,8 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
-def write_atomic(path: str, data: Union[bytes, str],
-                 sync: bool = True) -> None:
-    """Write all of a file at once, a string as UTF-8; see :func:`atomic_file`.
-    """
+def write_atomic(path: str, data: Union[bytes, str], sync: bool = True) -> None:
+    """Write all of a file at once, a string as UTF-8; see :func:`atomic_file`."""
     with atomic_file(path, sync) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
@@ -63,19 +60,16 @@ def read_json(path: Any, what: str, kind: Type[HimeError]) -> Any:
         with open(path, 'rb') as file:
             return json.load(file)
     except OSError as error:
-        raise kind(
-            f'cannot read the {what} {path}: {error.strerror}') from None
+        raise kind(f'cannot read the {what} {path}: {error.strerror}') from None
     except (ValueError, RecursionError) as error:
-        raise kind(f'the {what} {path} is no JSON file, or damaged: '
-                   f'{error}') from None
+        raise kind(f'the {what} {path} is no JSON file, or damaged: {error}') from None
 
 
 def remove_leftovers(folder: str) -> None:
     """Delete files below a folder that a killed run had begun."""
     for inside, _, names in os.walk(folder):
         for name in names:
-            if name.startswith(TEMPORARY_PREFIX) and name.endswith(
-                    TEMPORARY_SUFFIX):
+            if name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
                 os.unlink(os.path.join(inside, name))
 
 

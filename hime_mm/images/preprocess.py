@@ -6,8 +6,7 @@ at which a model is trained, and augmentation, are decided here.
 """
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import (Any, Mapping, NamedTuple, Optional, Sequence, Tuple,
-                    Union)
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -79,35 +78,40 @@ class Preprocess:
             another.
     """
 
-    color_type: str = setting(
-        'color', 'How files are read, as by mmcv.', choices=COLOR_TYPES)
+    color_type: str = setting('color', 'How files are read, as by mmcv.', choices=COLOR_TYPES)
     resize: Optional[Tuple[int, int]] = setting(
-        None, 'Resize pictures before encryption.', 'size', metavar='WxH')
+        None, 'Resize pictures before encryption.', 'size', metavar='WxH'
+    )
     keep_ratio: bool = setting(
-        False, "Fit into --resize with the aspect ratio kept, as MMDetection's "
-        'Resize.', bool)
+        False, "Fit into --resize with the aspect ratio kept, as MMDetection's Resize.", bool
+    )
     short_side: Union[None, int, Tuple[int, ...]] = setting(
-        None, 'Scale the shorter side to N pixels; of several, one is drawn '
-        'per view.', 'ints', metavar='N[,N...]')
+        None,
+        'Scale the shorter side to N pixels; of several, one is drawn per view.',
+        'ints',
+        metavar='N[,N...]',
+    )
     max_side: Optional[int] = setting(
-        None, 'With --short-side, bound of the longer side.', int, low=1,
-        high=_LARGEST_SIDE, metavar='N')
+        None,
+        'With --short-side, bound of the longer side.',
+        int,
+        low=1,
+        high=_LARGEST_SIDE,
+        metavar='N',
+    )
     center_crop: Optional[Tuple[int, int]] = setting(
-        None, 'Cut from the middle after resizing.', 'size', metavar='WxH')
-    fit: str = setting(
-        'resize', 'Where sides are no multiples of the patch size.',
-        choices=FITS)
-    interpolation: str = setting(
-        'bilinear', 'Of all scaling.', choices=INTERPOLATIONS)
+        None, 'Cut from the middle after resizing.', 'size', metavar='WxH'
+    )
+    fit: str = setting('resize', 'Where sides are no multiples of the patch size.', choices=FITS)
+    interpolation: str = setting('bilinear', 'Of all scaling.', choices=INTERPOLATIONS)
     pad_val: Union[float, Tuple[float, ...]] = setting(
-        0, 'Value, or one per channel, of --fit pad.  [default: 0]', 'floats',
-        metavar='V[,V...]')
+        0, 'Value, or one per channel, of --fit pad.  [default: 0]', 'floats', metavar='V[,V...]'
+    )
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
         check_settings(self)
-        for name, num in (('resize', 2), ('center_crop', 2),
-                          ('short_side', None)):
+        for name, num in (('resize', 2), ('center_crop', 2), ('short_side', None)):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _sizes(name, value, num))
@@ -132,10 +136,7 @@ class Preprocess:
         }
         if 'augment' in state:
             state['augment'] = asdict(self.augment)
-        return {
-            k: list(v) if isinstance(v, tuple) else v
-            for k, v in state.items()
-        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in state.items()}
 
     @classmethod
     def from_dict(cls, state: Mapping) -> 'Preprocess':
@@ -157,7 +158,7 @@ class Preprocess:
     @property
     def _sides(self) -> Tuple[int, ...]:
         sides = self.short_side or ()
-        return (sides, ) if isinstance(sides, int) else sides
+        return (sides,) if isinstance(sides, int) else sides
 
     @property
     def crops(self) -> bool:
@@ -168,22 +169,18 @@ class Preprocess:
     def fixed(self) -> 'Preprocess':
         """The same with nothing drawn, as for inference: without augmentation,
         and of several short sides with the last one."""
-        return replace(
-            self, augment=Augment(), short_side=self._sides[-1:] or None)
+        return replace(self, augment=Augment(), short_side=self._sides[-1:] or None)
 
-    def prepare(self,
-                img: np.ndarray,
-                patch_size: int,
-                boxes: Any = None,
-                stream: RandomSource = None) -> Prepared:
+    def prepare(
+        self, img: np.ndarray, patch_size: int, boxes: Any = None, stream: RandomSource = None
+    ) -> Prepared:
         """Augment and size a picture and its boxes, as :func:`seal` does.
 
         Raises:
             PictureError: If the picture is too small for the centre crop, or
                 does not fit the patch size with ``fit='error'``.
         """
-        boxes = np.array([] if boxes is None else boxes,
-                         np.float64).reshape(-1, 4)
+        boxes = np.array([] if boxes is None else boxes, np.float64).reshape(-1, 4)
         kept = np.arange(len(boxes))
         if self.augment:
             aspect = img.shape[1] / img.shape[0]
@@ -192,7 +189,7 @@ class Preprocess:
             img, boxes, kept = self.augment.apply(img, boxes, aspect, stream)
         side, num = None, len(self._sides)
         if num:
-            pick = draw_uniform(1, stream)[0] if num > 1 else 0.
+            pick = draw_uniform(1, stream)[0] if num > 1 else 0.0
             side = self._sides[int(pick * num)]
         img, ori_shape, scale = self._sized(img, side, patch_size)
         return Prepared(img, ori_shape, scale, boxes, kept)
@@ -208,27 +205,26 @@ class Preprocess:
         scale = (target[1] / w, target[0] / h)
         if self.center_crop is not None:
             img = _cropped(img, *self.center_crop)
-            ori_shape = (round(img.shape[0] / scale[1]),
-                         round(img.shape[1] / scale[0]))
+            ori_shape = (round(img.shape[0] / scale[1]), round(img.shape[1] / scale[0]))
         before = img.shape[:2]
-        img, resized = fit_image(img, patch_size, self.fit,
-                                 self.interpolation, self.pad_val)
+        img, resized = fit_image(img, patch_size, self.fit, self.interpolation, self.pad_val)
         if resized:
-            scale = (scale[0] * img.shape[1] / before[1],
-                     scale[1] * img.shape[0] / before[0])
+            scale = (scale[0] * img.shape[1] / before[1], scale[1] * img.shape[0] / before[0])
         return img, ori_shape, scale
 
     def _target(self, h: int, w: int, side: Optional[int]) -> Tuple[int, int]:
         if self.resize is not None and not self.keep_ratio:
             return self.resize[::-1]
         if self.resize is not None:
-            factor = min(max(self.resize) / max(h, w),
-                         min(self.resize) / min(h, w))
+            factor = min(max(self.resize) / max(h, w), min(self.resize) / min(h, w))
         elif side is not None:
             if self.max_side is None:
                 # Rounded down, as MMPretrain's `ResizeEdge` does.
-                return ((side, max(int(side * w / h), 1)) if h < w else
-                        (max(int(side * h / w), 1), side))
+                return (
+                    (side, max(int(side * w / h), 1))
+                    if h < w
+                    else (max(int(side * h / w), 1), side)
+                )
             factor = min(side / min(h, w), self.max_side / max(h, w))
         else:
             return h, w
@@ -239,8 +235,9 @@ class Preprocess:
 def _built(kind: Any, state: Mapping) -> Any:
     unknown = set(state) - {item.name for item in fields(kind)}
     if unknown:
-        raise HimeError(f'unknown preprocessing {sorted(unknown)}: use the '
-                        'release of hime_mm that wrote it')
+        raise HimeError(
+            f'unknown preprocessing {sorted(unknown)}: use the release of hime_mm that wrote it'
+        )
     return kind(**state)
 
 
@@ -248,20 +245,24 @@ def _cropped(img: np.ndarray, w: int, h: int) -> np.ndarray:
     if img.shape[0] < h or img.shape[1] < w:
         raise PictureError(
             f'the picture is {img.shape[0]}x{img.shape[1]} (height x width), '
-            f'too small for a centre crop of {h}x{w}: resize it before')
+            f'too small for a centre crop of {h}x{w}: resize it before'
+        )
     # Rounded as MMCV's `CenterCrop` does.
     y, x = round((img.shape[0] - h) / 2), round((img.shape[1] - w) / 2)
-    return np.ascontiguousarray(img[y:y + h, x:x + w])
+    return np.ascontiguousarray(img[y : y + h, x : x + w])
 
 
 def _sizes(name: str, value: Any, num: Optional[int]) -> Tuple[int, ...]:
     """Positive whole numbers, as many as asked for."""
-    sizes = tuple(value) if isinstance(value, Sequence) else (value, )
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,)
     fits = all(
-        isinstance(size, int) and not isinstance(size, bool)
-        and 1 <= size <= _LARGEST_SIDE for size in sizes)
+        isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= _LARGEST_SIDE
+        for size in sizes
+    )
     if not fits or not sizes or len(sizes) != (num or len(sizes)):
-        raise HimeError(f'`{name}` takes {num or "one or more"} whole '
-                        f'numbers of pixels, from 1 to {_LARGEST_SIDE}, got '
-                        f'{value!r}')
+        raise HimeError(
+            f'`{name}` takes {num or "one or more"} whole '
+            f'numbers of pixels, from 1 to {_LARGEST_SIDE}, got '
+            f'{value!r}'
+        )
     return sizes

@@ -40,44 +40,56 @@ class Recipe:
     cipher: Cipher
     preprocess: Preprocess = field(default_factory=Preprocess)
     views: int = setting(
-        1, 'Encrypted files per picture, each with its own augmentation and '
-        'randomness.', int, low=1, metavar='K')
-    names: str = setting(
-        'keep', 'File names leak: replace them by ids?',
-        choices=('keep', 'ids'))
-    fmt: str = setting(
-        'png', 'Lossless file format.', choices=FORMATS, flags=('--format', ))
+        1,
+        'Encrypted files per picture, each with its own augmentation and randomness.',
+        int,
+        low=1,
+        metavar='K',
+    )
+    names: str = setting('keep', 'File names leak: replace them by ids?', choices=('keep', 'ids'))
+    fmt: str = setting('png', 'Lossless file format.', choices=FORMATS, flags=('--format',))
     compression: Optional[int] = setting(
-        None, "PNG, from 0 (large) to 9 (small).  [default: OpenCV's fast "
-        'setting]', int, low=0, high=9, metavar='L')
+        None,
+        "PNG, from 0 (large) to 9 (small).  [default: OpenCV's fast setting]",
+        int,
+        low=0,
+        high=9,
+        metavar='L',
+    )
     one_way: bool = setting(
-        False, 'Draw randomness from the operating system and keep nothing: '
-        'nobody can undo it.', bool)
+        False,
+        'Draw randomness from the operating system and keep nothing: nobody can undo it.',
+        bool,
+    )
 
     def __post_init__(self) -> None:
         check_encoding(self.fmt, self.compression)
         check_settings(self)
         self.cipher.check_fit(self.preprocess.fit)
         color_type = self.preprocess.color_type
-        if self.fmt == 'webp' and color_type not in (
-                'color', 'color_ignore_orientation'):
-            raise EncryptionError("'webp' stores three channels of 8 bits, "
-                                  f'not {color_type!r}: use PNG')
+        if self.fmt == 'webp' and color_type not in ('color', 'color_ignore_orientation'):
+            raise EncryptionError(
+                f"'webp' stores three channels of 8 bits, not {color_type!r}: use PNG"
+            )
         if self.one_way and self.cipher.shared:
             raise EncryptionError(
                 f'the cipher {str(self.cipher)!r} has a permutation that all '
-                'images share, so it needs a key')
+                'images share, so it needs a key'
+            )
         if self.views > 1 and not self.random:
             raise EncryptionError(
                 f'all {self.views} views of a picture would be equal: nothing '
-                f'is random in {str(self.cipher)!r} without augmentation')
+                f'is random in {str(self.cipher)!r} without augmentation'
+            )
 
     @classmethod
-    def build(cls,
-              cipher: CipherLike,
-              patch_size: Optional[int] = None,
-              preprocess: Union[None, Mapping, Preprocess] = None,
-              **settings: Any) -> 'Recipe':
+    def build(
+        cls,
+        cipher: CipherLike,
+        patch_size: Optional[int] = None,
+        preprocess: Union[None, Mapping, Preprocess] = None,
+        **settings: Any,
+    ) -> 'Recipe':
         """Make a recipe from the written forms of its parts.
 
         Args:
@@ -111,7 +123,8 @@ class Recipe:
             raise EncryptionError(
                 f'the cipher {str(self.cipher)!r}, or the augmentation, draws '
                 'randomness: give a key, or choose one-way, which keeps '
-                'nothing that could undo it')
+                'nothing that could undo it'
+            )
 
     def to_dict(self) -> dict:
         """What a manifest's head says of the recipe, as plain values."""
@@ -121,7 +134,8 @@ class Recipe:
             preprocess=self.preprocess.to_dict(),
             image_format=dict(format=self.fmt, compression=self.compression),
             views=self.views,
-            names=self.names)
+            names=self.names,
+        )
 
     @classmethod
     def from_dict(cls, state: Mapping) -> 'Recipe':
@@ -135,4 +149,5 @@ class Recipe:
             names=state['names'],
             fmt=image_format['format'],
             compression=image_format['compression'],
-            one_way=state.get('mode') == 'one-way')
+            one_way=state.get('mode') == 'one-way',
+        )

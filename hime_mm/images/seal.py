@@ -40,10 +40,12 @@ class Sealed:
     clipped: Dict[str, Tuple[int, int]]
 
 
-def seal(img: np.ndarray,
-         recipe: Recipe,
-         randomness: Union[RandomSource, ImageSource] = None,
-         boxes: Any = None) -> Sealed:
+def seal(
+    img: np.ndarray,
+    recipe: Recipe,
+    randomness: Union[RandomSource, ImageSource] = None,
+    boxes: Any = None,
+) -> Sealed:
     """Augment, size and encrypt one picture, and its boxes with it.
 
     Args:
@@ -68,14 +70,12 @@ def seal(img: np.ndarray,
     stream: Any = randomness
     if isinstance(randomness, ImageSource):
         # Drawn from only where there is something to draw.
-        stream = (randomness.augmentation(cipher.canonical)
-                  if preprocess.random else None)
-    ready = preprocess.prepare(
-        check_image(img), cipher.patch_size, boxes, stream)
+        stream = randomness.augmentation(cipher.canonical) if preprocess.random else None
+    ready = preprocess.prepare(check_image(img), cipher.patch_size, boxes, stream)
     drawn = cipher.draw(ready.img.shape, randomness)
     clipped: Dict[str, Tuple[int, int]] = {}
     encrypted = cipher.apply(ready.img, drawn, clipped)
     layout = cipher.secret_layout(ready.img.shape[:2], drawn).within(
-        ready.ori_shape, ready.scale, preprocess.crops)
-    return Sealed(encrypted, layout, layout.map_boxes(ready.boxes),
-                  ready.kept, clipped)
+        ready.ori_shape, ready.scale, preprocess.crops
+    )
+    return Sealed(encrypted, layout, layout.map_boxes(ready.boxes), ready.kept, clipped)

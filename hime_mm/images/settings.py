@@ -15,16 +15,18 @@ _BOUNDS = {
 }
 
 
-def setting(default: Any,
-            text: str,
-            kind: Any = str,
-            *,
-            choices: Iterable[str] = (),
-            low: Optional[float] = None,
-            high: Optional[float] = None,
-            below: Optional[float] = None,
-            metavar: Optional[str] = None,
-            flags: Sequence[str] = ()) -> Any:
+def setting(
+    default: Any,
+    text: str,
+    kind: Any = str,
+    *,
+    choices: Iterable[str] = (),
+    low: Optional[float] = None,
+    high: Optional[float] = None,
+    below: Optional[float] = None,
+    metavar: Optional[str] = None,
+    flags: Sequence[str] = (),
+) -> Any:
     """A field of a dataclass that a command can make an option of.
 
     ``text`` is the option's help, ``metavar`` stands for the value there, and
@@ -37,8 +39,16 @@ def setting(default: Any,
     return field(
         default=default,
         metadata=dict(
-            text=text, kind=kind, choices=tuple(choices), low=low, high=high,
-            below=below, metavar=metavar, flags=tuple(flags)))
+            text=text,
+            kind=kind,
+            choices=tuple(choices),
+            low=low,
+            high=high,
+            below=below,
+            metavar=metavar,
+            flags=tuple(flags),
+        ),
+    )
 
 
 def check_settings(settings: Any) -> None:
@@ -48,16 +58,17 @@ def check_settings(settings: Any) -> None:
         if not facts or value is None and item.default is None:
             continue
         if facts['choices'] and value not in facts['choices']:
-            raise HimeError(f'unknown `{item.name}` {value!r}, choose from '
-                            f'{facts["choices"]}')
-        bounds = [(word, holds, facts[name])
-                  for name, (word, holds) in _BOUNDS.items()
-                  if facts[name] is not None]
+            raise HimeError(f'unknown `{item.name}` {value!r}, choose from {facts["choices"]}')
+        bounds = [
+            (word, holds, facts[name])
+            for name, (word, holds) in _BOUNDS.items()
+            if facts[name] is not None
+        ]
         if bounds and not (
-                isinstance(value, (int, facts['kind']))
-                and not isinstance(value, bool)
-                and all(holds(value, bound) for _, holds, bound in bounds)):
+            isinstance(value, (int, facts['kind']))
+            and not isinstance(value, bool)
+            and all(holds(value, bound) for _, holds, bound in bounds)
+        ):
             what = 'whole number' if facts['kind'] is int else 'number'
             said = ' and '.join(f'{word} {bound}' for word, _, bound in bounds)
-            raise HimeError(
-                f'`{item.name}` must be a {what}, {said}, got {value!r}')
+            raise HimeError(f'`{item.name}` must be a {what}, {said}, got {value!r}')

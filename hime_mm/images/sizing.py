@@ -21,28 +21,29 @@ INTERPOLATIONS = {
 FITS = ('resize', 'pad', 'error')
 
 
-def resize_image(img: np.ndarray,
-                 shape: Tuple[int, int],
-                 interpolation: str = 'bilinear') -> np.ndarray:
+def resize_image(
+    img: np.ndarray, shape: Tuple[int, int], interpolation: str = 'bilinear'
+) -> np.ndarray:
     """Resize to a height and width as ``mmcv.imresize`` with OpenCV does.
 
     Raises:
         PictureError: If OpenCV cannot resize it.
     """
-    with opencv_errors(f'resize an image of shape {img.shape} to '
-                       f'{shape[0]}x{shape[1]} (height x width)'):
-        resized = cv2.resize(
-            img, shape[::-1], interpolation=INTERPOLATIONS[interpolation])
+    with opencv_errors(
+        f'resize an image of shape {img.shape} to {shape[0]}x{shape[1]} (height x width)'
+    ):
+        resized = cv2.resize(img, shape[::-1], interpolation=INTERPOLATIONS[interpolation])
     # OpenCV drops a channel axis of length one.
     return resized.reshape(*shape, *img.shape[2:])
 
 
-def fit_image(img: np.ndarray,
-              patch_size: int,
-              fit: str = 'resize',
-              interpolation: str = 'bilinear',
-              pad_val: Union[float, Sequence[float]] = 0
-              ) -> Tuple[np.ndarray, bool]:
+def fit_image(
+    img: np.ndarray,
+    patch_size: int,
+    fit: str = 'resize',
+    interpolation: str = 'bilinear',
+    pad_val: Union[float, Sequence[float]] = 0,
+) -> Tuple[np.ndarray, bool]:
     """Give an image sides that are multiples of the patch size.
 
     Args:
@@ -69,33 +70,31 @@ def fit_image(img: np.ndarray,
         raise PictureError(
             f'the image is {h}x{w} (height x width), its sides are no '
             f"multiples of the patch size {patch_size}. Use fit='resize' or "
-            "fit='pad', or resize it before")
+            "fit='pad', or resize it before"
+        )
     if fit == 'pad':
-        shape = (-(-h // patch_size) * patch_size,
-                 -(-w // patch_size) * patch_size)
+        shape = (-(-h // patch_size) * patch_size, -(-w // patch_size) * patch_size)
         padded = np.empty((*shape, *img.shape[2:]), img.dtype)
         # Not `cv2.copyMakeBorder`: it would pad only the first channel with
         # a single value, and takes at most four channels.
         padded[...] = _padding(img, pad_val)
         padded[:h, :w] = img
         return padded, False
-    shape = (max(h // patch_size, 1) * patch_size,
-             max(w // patch_size, 1) * patch_size)
+    shape = (max(h // patch_size, 1) * patch_size, max(w // patch_size, 1) * patch_size)
     return resize_image(img, shape, interpolation), True
 
 
-def _padding(img: np.ndarray, pad_val: Union[float, Sequence[float]]
-             ) -> np.ndarray:
+def _padding(img: np.ndarray, pad_val: Union[float, Sequence[float]]) -> np.ndarray:
     """The value of ``pad_val`` for each channel of an image."""
     try:
         value = np.broadcast_to(pad_val, img.shape[2:])
     except ValueError:
         raise PictureError(
             f'`pad_val` {pad_val} does not fit an image of shape {img.shape}: '
-            'give one value, or one per channel') from None
+            'give one value, or one per channel'
+        ) from None
     if np.issubdtype(img.dtype, np.integer):
         most = np.iinfo(img.dtype).max
         if value.min() < 0 or value.max() > most:
-            raise PictureError(f'`pad_val` {pad_val} is beyond the 0 to '
-                               f'{most} of {img.dtype}')
+            raise PictureError(f'`pad_val` {pad_val} is beyond the 0 to {most} of {img.dtype}')
     return value

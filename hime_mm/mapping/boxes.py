@@ -24,13 +24,14 @@ def nms_threshold(nms: Optional[float], shuffled: bool) -> Optional[float]:
     if nms is None:
         return SHUFFLED_NMS if shuffled else None
     if not is_number(nms) or not 0 <= nms <= 1:
-        raise BoxError('the IoU of a non-maximum suppression is a number from '
-                       f'0 to 1, 1 to keep all boxes, got {nms!r}')
+        raise BoxError(
+            'the IoU of a non-maximum suppression is a number from '
+            f'0 to 1, 1 to keep all boxes, got {nms!r}'
+        )
     return float(nms) if nms < 1 else None
 
 
-def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike,
-             iou: float) -> np.ndarray:
+def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, iou: float) -> np.ndarray:
     """Non-maximum suppression within each class.
 
     Args:
@@ -61,9 +62,7 @@ def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike,
     return np.sort(np.array(kept, np.int64))
 
 
-def unmap_boxes(layout: PatchLayout,
-                boxes: ArrayLike,
-                clip: bool = True) -> np.ndarray:
+def unmap_boxes(layout: PatchLayout, boxes: ArrayLike, clip: bool = True) -> np.ndarray:
     """Boxes of an encrypted image, shape (n, 4), (x1, y1, x2, y2), as float64
     in pixels of the original, cut to it if asked for."""
     boxes = layout.unmap_boxes(boxes)

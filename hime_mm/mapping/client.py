@@ -52,8 +52,7 @@ class EncryptedPicture:
         """PatchLayout: The layout without what undoes it."""
         return self.layout.public()
 
-    def save(self, path: Union[str, os.PathLike],
-             overwrite: bool = False) -> None:
+    def save(self, path: Union[str, os.PathLike], overwrite: bool = False) -> None:
         """Write the encrypted picture as PNG, without loss or metadata.
 
         Raises:
@@ -63,16 +62,20 @@ class EncryptedPicture:
         """
         path = os.fspath(path)
         if not path.lower().endswith('.png'):
-            raise ClientError(f'{path} does not end with .png: an encrypted '
-                              'picture is stored without loss')
+            raise ClientError(
+                f'{path} does not end with .png: an encrypted picture is stored without loss'
+            )
         if os.path.lexists(path) and not overwrite:
-            raise FileExistsError(f'{path} is there already: choose another '
-                                  'file, or give `overwrite=True`')
+            raise FileExistsError(
+                f'{path} is there already: choose another file, or give `overwrite=True`'
+            )
         write_atomic(path, encode_image(self.img))
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(img={_shown(self.img)}, '
-                f'ori_shape={tuple(self.layout.ori_shape)})')
+        return (
+            f'{type(self).__name__}(img={_shown(self.img)}, '
+            f'ori_shape={tuple(self.layout.ori_shape)})'
+        )
 
 
 def _shown(img: Any) -> str:
@@ -115,12 +118,14 @@ class Client:
         (1, 4)
     """
 
-    def __init__(self,
-                 cipher: CipherLike,
-                 preprocess: Union[None, dict, Preprocess] = None,
-                 patch_size: Optional[int] = None,
-                 key: Optional[Key] = None,
-                 dataset_id: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        cipher: CipherLike,
+        preprocess: Union[None, dict, Preprocess] = None,
+        patch_size: Optional[int] = None,
+        key: Optional[Key] = None,
+        dataset_id: Optional[str] = None,
+    ) -> None:
         # Arrays that the owner gives without more are as they have to be.
         self._convert = preprocess is not None
         recipe = Recipe.build(cipher, patch_size, preprocess)
@@ -130,13 +135,13 @@ class Client:
             raise ClientError(
                 f'{", ".join(map(str, shared))} is the same for all pictures '
                 'of a data set: give its key and `dataset_id`, or use '
-                '`Client.from_manifest(path, key=...)`')
+                '`Client.from_manifest(path, key=...)`'
+            )
         self._key = key if shared else None
         self._dataset_id = dataset_id or ''
 
     @classmethod
-    def from_manifest(cls, path: Union[str, os.PathLike],
-                      key: Optional[Key] = None) -> 'Client':
+    def from_manifest(cls, path: Union[str, os.PathLike], key: Optional[Key] = None) -> 'Client':
         """A client for models that were trained on an encrypted data set.
 
         Pictures are read, sized and encrypted as those of the data set were,
@@ -154,8 +159,9 @@ class Client:
         manifest = Manifest.load(path)
         if key is not None:
             manifest.check_key(key)
-        return cls(manifest.cipher, manifest.recipe.preprocess, key=key,
-                   dataset_id=manifest.dataset_id)
+        return cls(
+            manifest.cipher, manifest.recipe.preprocess, key=key, dataset_id=manifest.dataset_id
+        )
 
     @property
     def cipher(self) -> Cipher:
@@ -163,9 +169,11 @@ class Client:
         return self.recipe.cipher
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}({str(self.cipher)!r}, '
-                f'patch_size={self.cipher.patch_size}, '
-                f'preprocess={self.recipe.preprocess.to_dict()})')
+        return (
+            f'{type(self).__name__}({str(self.cipher)!r}, '
+            f'patch_size={self.cipher.patch_size}, '
+            f'preprocess={self.recipe.preprocess.to_dict()})'
+        )
 
     def encrypt(self, picture: Picture) -> EncryptedPicture:
         """Encrypt one picture.
@@ -185,16 +193,19 @@ class Client:
         """
         # A new name for each picture: what is drawn for it alone is new, what
         # is drawn for the data set is the data set's.
-        source = None if self._key is None else self._key.source(
-            self._dataset_id, f'client/{secrets.token_hex(16)}')
+        source = (
+            None
+            if self._key is None
+            else self._key.source(self._dataset_id, f'client/{secrets.token_hex(16)}')
+        )
         sealed = seal(self._read(picture), self.recipe, source)
-        return EncryptedPicture(
-            sealed.img, sealed.layout, in_place=not self.cipher.moves_pixels)
+        return EncryptedPicture(sealed.img, sealed.layout, in_place=not self.cipher.moves_pixels)
 
     def _read(self, picture: Picture) -> np.ndarray:
         if isinstance(picture, EncryptedPicture):
-            raise ClientError('this picture is encrypted already: give it to '
-                              '`predict`, or encrypt the original')
+            raise ClientError(
+                'this picture is encrypted already: give it to `predict`, or encrypt the original'
+            )
         color_type = self.recipe.preprocess.color_type
         if isinstance(picture, (str, os.PathLike)):
             path = os.fspath(picture)
@@ -202,22 +213,27 @@ class Client:
             try:
                 return read_image(path, color_type)
             except UnreadableImage as error:
-                raise UnreadableImage(
-                    f'cannot read the picture {path}: {error}') from None
-        if not isinstance(picture, np.ndarray) or picture.dtype not in (
-                np.uint8, np.uint16) or picture.ndim not in (2, 3):
+                raise UnreadableImage(f'cannot read the picture {path}: {error}') from None
+        if (
+            not isinstance(picture, np.ndarray)
+            or picture.dtype not in (np.uint8, np.uint16)
+            or picture.ndim not in (2, 3)
+        ):
             raise TypeError(
                 'a picture is a file name or an array of shape (H, W) or '
-                f'(H, W, C), uint8 or uint16, got {_shown(picture)}')
+                f'(H, W, C), uint8 or uint16, got {_shown(picture)}'
+            )
         return as_loaded(picture, color_type) if self._convert else picture
 
-    def predict(self,
-                picture: Union[Picture, EncryptedPicture],
-                model: Any,
-                nms: Optional[float] = None,
-                clip: bool = True,
-                color_type: str = 'color',
-                metainfo: Optional[dict] = None) -> Any:
+    def predict(
+        self,
+        picture: Union[Picture, EncryptedPicture],
+        model: Any,
+        nms: Optional[float] = None,
+        clip: bool = True,
+        color_type: str = 'color',
+        metainfo: Optional[dict] = None,
+    ) -> Any:
         """Have a model look at the encrypted picture, and map the result back.
 
         The model gets the encrypted picture and nothing else. Its own
@@ -260,17 +276,17 @@ class Client:
                 cannot be mapped back.
         """
         model = unwrapped(model)
-        encrypted = (picture if isinstance(picture, EncryptedPicture) else
-                     self.encrypt(picture))
+        encrypted = picture if isinstance(picture, EncryptedPicture) else self.encrypt(picture)
         mapper = Mapper(encrypted.layout, encrypted.in_place, nms, clip)
-        return mapper(
-            run_model(model, encrypted.img, color_type, metainfo or {}))
+        return mapper(run_model(model, encrypted.img, color_type, metainfo or {}))
 
-    def restore(self,
-                predictions: Any,
-                encrypted: EncryptedPicture,
-                nms: Optional[float] = None,
-                clip: bool = True) -> Any:
+    def restore(
+        self,
+        predictions: Any,
+        encrypted: EncryptedPicture,
+        nms: Optional[float] = None,
+        clip: bool = True,
+    ) -> Any:
         """Map results from elsewhere to the original picture.
 
         They have to be in pixels of the encrypted picture, as a model gives
@@ -298,10 +314,10 @@ class Client:
                 picture, or have a form that is not known.
         """
         if not isinstance(encrypted, EncryptedPicture):
-            raise TypeError('`encrypted` is what `Client.encrypt` gave, got '
-                            f'{type(encrypted).__name__}')
-        return Mapper(encrypted.layout, encrypted.in_place, nms,
-                      clip)(predictions)
+            raise TypeError(
+                f'`encrypted` is what `Client.encrypt` gave, got {type(encrypted).__name__}'
+            )
+        return Mapper(encrypted.layout, encrypted.in_place, nms, clip)(predictions)
 
 
 def _check_plain(path: str) -> None:
@@ -310,5 +326,7 @@ def _check_plain(path: str) -> None:
         manifest = find_manifest(path)
     except ManifestError:
         return
-    raise ClientError(f'{path} lies in an encrypted data set ({manifest}), so '
-                      'it is encrypted already. If not, give it as an array')
+    raise ClientError(
+        f'{path} lies in an encrypted data set ({manifest}), so '
+        'it is encrypted already. If not, give it as an array'
+    )

@@ -11,26 +11,26 @@ from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError
 from hime_mm.images.files import file_sha256
 
-_HANDED_OVER = ('name the annotation file that was handed over with this data '
-                'set')
+_HANDED_OVER = 'name the annotation file that was handed over with this data set'
 
 
-def image_entries(manifest: Manifest,
-                  annotations: Optional[str] = None
-                  ) -> Dict[int, Union[FileEntry, List[str]]]:
+def image_entries(
+    manifest: Manifest, annotations: Optional[str] = None
+) -> Dict[int, Union[FileEntry, List[str]]]:
     """Which encrypted file each image id stands for.
 
     The entry of each id, or the annotation files that do not agree about it.
     The one that is named counts, relative to the data set or not, or all
     those that the manifest lists.
     """
-    rows = [row for row in manifest.annotations
-            if row.get('kind', 'coco') == 'coco']
+    rows = [row for row in manifest.annotations if row.get('kind', 'coco') == 'coco']
     if annotations is not None:
         rows = [_named_row(manifest, rows, annotations)]
     elif not rows:
-        raise BoxError(f'{manifest.root} has no annotation files that say '
-                       'which image an id stands for: name one')
+        raise BoxError(
+            f'{manifest.root} has no annotation files that say '
+            'which image an id stands for: name one'
+        )
     found: Dict[int, Any] = {}
     places: Dict[int, List[str]] = {}
     by_name: Dict[str, List[FileEntry]] = {}
@@ -41,13 +41,13 @@ def image_entries(manifest: Manifest,
         for image in coco['images']:
             name = image['file_name'].replace('\\', '/')
             if 'images_folder' in row:
-                entry = manifest.files.get(
-                    str(PurePosixPath(row['images_folder'], name)))
+                entry = manifest.files.get(str(PurePosixPath(row['images_folder'], name)))
             else:
                 entry = _by_name(manifest, by_name, path, name)
             if entry is None:
-                raise BoxError(f'{path} lists {name}, which is not part of '
-                               f'{manifest.root}: {_HANDED_OVER}')
+                raise BoxError(
+                    f'{path} lists {name}, which is not part of {manifest.root}: {_HANDED_OVER}'
+                )
             places.setdefault(image['id'], []).append(row['path'])
             if found.setdefault(image['id'], entry) != entry:
                 found[image['id']] = places[image['id']]
@@ -70,16 +70,18 @@ def _check_unchanged(path: str, row: dict) -> None:
     try:
         digest = file_sha256(path)
     except OSError as error:
-        raise BoxError(f'cannot read the annotation file {path}: '
-                       f'{error.strerror}') from None
+        raise BoxError(f'cannot read the annotation file {path}: {error.strerror}') from None
     if digest != row['sha256']:
-        raise BoxError(f'{path} was changed since the data set was encrypted: '
-                       'get it again, or name a copy elsewhere if the change '
-                       'is meant')
+        raise BoxError(
+            f'{path} was changed since the data set was encrypted: '
+            'get it again, or name a copy elsewhere if the change '
+            'is meant'
+        )
 
 
-def _by_name(manifest: Manifest, by_name: Dict[str, List[FileEntry]],
-             path: str, name: str) -> Optional[FileEntry]:
+def _by_name(
+    manifest: Manifest, by_name: Dict[str, List[FileEntry]], path: str, name: str
+) -> Optional[FileEntry]:
     """The entry of a file whose folder is not known."""
     if name in manifest.files:
         return manifest.files[name]
@@ -93,5 +95,6 @@ def _by_name(manifest: Manifest, by_name: Dict[str, List[FileEntry]],
         raise BoxError(
             f'{path} lists {name}, which may be '
             f'{" or ".join(entry.path for entry in found[:3])}: '
-            f'{_HANDED_OVER}')
+            f'{_HANDED_OVER}'
+        )
     return found[0] if found else None

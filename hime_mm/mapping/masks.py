@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 
 from hime_mm.ciphers import PatchLayout
-from hime_mm.datasets.segmentation import (compress_rle, decode_rle,
-                                           encode_rle, scale_segmentation)
+from hime_mm.datasets.segmentation import compress_rle, decode_rle, encode_rle, scale_segmentation
 from hime_mm.errors import BoxError
 
 
@@ -16,19 +15,27 @@ def unmap_masks(layout: PatchLayout, masks: np.ndarray) -> np.ndarray:
     """Masks of an encrypted image whose pixels stayed in place, bool or uint8
     of shape (n, H, W), as bool masks of its original."""
     if masks.ndim != 3 or masks.shape[1:] != layout.shape:
-        raise BoxError(f'masks of the shape {masks.shape} are not those of an '
-                       f'encrypted image of {layout.shape[0]}x'
-                       f'{layout.shape[1]} (height x width)')
+        raise BoxError(
+            f'masks of the shape {masks.shape} are not those of an '
+            f'encrypted image of {layout.shape[0]}x'
+            f'{layout.shape[1]} (height x width)'
+        )
     h, w = layout.ori_shape
     # From the centres of the original's pixels; padding is left behind.
     affine = np.array([[s, 0, (s - 1) / 2] for s in layout.scale])
     affine[1, :2] = affine[1, 1::-1]
     found = np.empty((len(masks), h, w), bool)
     for new, old in zip(found, masks):
-        new[:] = cv2.warpAffine(
-            np.where(old, np.uint8(255), np.uint8(0)), affine, (w, h),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE) > 127
+        new[:] = (
+            cv2.warpAffine(
+                np.where(old, np.uint8(255), np.uint8(0)),
+                affine,
+                (w, h),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            > 127
+        )
     return found
 
 

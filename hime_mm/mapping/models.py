@@ -22,17 +22,21 @@ def unwrapped(model: Any) -> Any:
         raise TypeError(
             'a model is an inferencer of MMDetection or MMPretrain, or what '
             'their `init_detector`, `get_model` or `MODELS.build` give, got '
-            f'{type(model).__name__}')
+            f'{type(model).__name__}'
+        )
     if hasattr(model, 'tta_cfg'):
-        raise ClientError('a model for test-time augmentation resizes and '
-                          'flips encrypted pictures: give its `.module`')
+        raise ClientError(
+            'a model for test-time augmentation resizes and '
+            'flips encrypted pictures: give its `.module`'
+        )
     inner = getattr(model, 'module', model)
     preprocessor = getattr(inner, 'data_preprocessor', None)
     if getattr(preprocessor, 'batch_cipher', None) is not None:
         raise ClientError(
             f'the {type(preprocessor).__name__} of this model encrypts what it '
             'gets, and the picture is encrypted already: build the model with '
-            '`data_preprocessor.cipher=None`')
+            '`data_preprocessor.cipher=None`'
+        )
     return model
 
 
@@ -43,11 +47,14 @@ def _sample_type(model: Any) -> type:
         module = base.__module__.split('.')[0]
         if module == 'mmdet':
             from mmdet.structures import DetDataSample
+
             return DetDataSample
         if module == 'mmpretrain':
             from mmpretrain.structures import DataSample
+
             return DataSample
     from mmengine.structures import BaseDataElement
+
     return BaseDataElement
 
 
@@ -55,6 +62,7 @@ def _sample_type(model: Any) -> type:
 def _evaluating(model: Any) -> Iterator[None]:
     """Evaluation mode without gradients; all modes are as before then."""
     import torch
+
     modes: List[Tuple[Any, bool]] = []
     if isinstance(model, torch.nn.Module):
         modes = [(module, module.training) for module in model.modules()]
@@ -68,14 +76,15 @@ def _evaluating(model: Any) -> Iterator[None]:
             module.training = training
 
 
-def run_model(model: Any, img: np.ndarray, color_type: str,
-              metainfo: dict) -> Any:
+def run_model(model: Any, img: np.ndarray, color_type: str, metainfo: dict) -> Any:
     """What a model says of a picture as it is: its data sample, in pixels of
     the picture, of shape (H, W) or (H, W, C), BGR, uint8 or uint16."""
     import torch
+
     inner = model
     if isinstance(model, torch.nn.Module):
         from mmengine.model import is_model_wrapper
+
         while is_model_wrapper(inner):
             inner = inner.module
         _align_device(inner)
@@ -84,25 +93,29 @@ def run_model(model: Any, img: np.ndarray, color_type: str,
     # Preprocessors of models convert to float32 anyway, and 16 bits fit.
     inputs = torch.from_numpy(np.ascontiguousarray(img, np.float32))
     shape = tuple(inputs.shape[1:])
-    sample = _sample_type(inner)(metainfo={
-        **metainfo,
-        'img_id': 0,
-        'ori_shape': shape,
-        'img_shape': shape,
-        'pad_shape': shape,
-        'batch_input_shape': shape,
-        'scale_factor': (1., 1.),
-        'flip': False,
-        'flip_direction': None,
-        'homography_matrix': np.eye(3, dtype=np.float32),
-    })
+    sample = _sample_type(inner)(
+        metainfo={
+            **metainfo,
+            'img_id': 0,
+            'ori_shape': shape,
+            'img_shape': shape,
+            'pad_shape': shape,
+            'batch_input_shape': shape,
+            'scale_factor': (1.0, 1.0),
+            'flip': False,
+            'flip_direction': None,
+            'homography_matrix': np.eye(3, dtype=np.float32),
+        }
+    )
     with _evaluating(model):
         results = model.test_step(dict(inputs=[inputs], data_samples=[sample]))
     if not isinstance(results, (list, tuple)) or len(results) != 1:
-        got = (f'{len(results)} results' if isinstance(results, (list, tuple))
-               else type(results).__name__)
-        raise ClientError(f'{type(inner).__name__} gave {got} for one '
-                          'picture, not a list of one')
+        got = (
+            f'{len(results)} results'
+            if isinstance(results, (list, tuple))
+            else type(results).__name__
+        )
+        raise ClientError(f'{type(inner).__name__} gave {got} for one picture, not a list of one')
     return results[0]
 
 

@@ -13,8 +13,14 @@ from .boxes import nms_threshold, suppress, unmap_boxes
 from .masks import unmap_masks, unmap_rle
 
 # Geometry of the encrypted picture, which says nothing about the original.
-_GEOMETRY = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape',
-             'scale_factor', 'homography_matrix')
+_GEOMETRY = (
+    'img_shape',
+    'ori_shape',
+    'pad_shape',
+    'batch_input_shape',
+    'scale_factor',
+    'homography_matrix',
+)
 _SEG_MAPS = ('pred_sem_seg', 'pred_panoptic_seg')
 
 
@@ -31,9 +37,9 @@ def _like(value: np.ndarray, old: Any) -> Any:
     old = getattr(old, 'tensor', old)
     if hasattr(old, 'new_tensor'):
         import torch
+
         floating = old.dtype.is_floating_point
-        return old.new_tensor(
-            value, dtype=old.dtype if floating else torch.float32)
+        return old.new_tensor(value, dtype=old.dtype if floating else torch.float32)
     if isinstance(old, np.ndarray):
         floating = np.issubdtype(old.dtype, np.floating)
         return value.astype(old.dtype if floating else value.dtype)
@@ -47,8 +53,9 @@ class Mapper:
     ``nms`` and ``clip`` as of :meth:`Client.predict`.
     """
 
-    def __init__(self, layout: PatchLayout, in_place: bool,
-                 nms: Optional[float], clip: bool) -> None:
+    def __init__(
+        self, layout: PatchLayout, in_place: bool, nms: Optional[float], clip: bool
+    ) -> None:
         self.layout = layout
         self.masks_follow = in_place and not layout.cropped
         self.asked, self.clip = nms, clip
@@ -63,7 +70,8 @@ class Mapper:
             return self.array(predictions)
         raise ClientError(
             f'cannot map a {type(predictions).__name__} back: give an array '
-            'of boxes, a `DetDataSample` or a prediction of `DetInferencer`')
+            'of boxes, a `DetDataSample` or a prediction of `DetInferencer`'
+        )
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         if self.layout.obstacle:
@@ -71,9 +79,11 @@ class Mapper:
         if boxes.size == 0:
             boxes = boxes.reshape(0, 4)
         if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ClientError('boxes have the shape (n, 4), (x1, y1, x2, y2), '
-                              f'got {boxes.shape}: rotated boxes cannot be '
-                              'mapped back')
+            raise ClientError(
+                'boxes have the shape (n, 4), (x1, y1, x2, y2), '
+                f'got {boxes.shape}: rotated boxes cannot be '
+                'mapped back'
+            )
         return unmap_boxes(self.layout, boxes, self.clip)
 
     def kept(self, boxes: np.ndarray, scores: Any, labels: Any) -> Any:
@@ -83,18 +93,20 @@ class Mapper:
         if scores is None or labels is None:
             if self.asked is None:
                 return None
-            raise ClientError('a non-maximum suppression needs scores and '
-                              'labels of the boxes')
+            raise ClientError('a non-maximum suppression needs scores and labels of the boxes')
         return suppress(boxes, _numpy(scores), _numpy(labels), self.nms)
 
     def array(self, values: Any) -> Any:
         if values.ndim != 2 or values.shape[1] < 4:
-            raise ClientError('an array of boxes has the shape (n, 4) or '
-                              f'more, got {tuple(values.shape)}')
+            raise ClientError(
+                f'an array of boxes has the shape (n, 4) or more, got {tuple(values.shape)}'
+            )
         if self.asked is not None:
-            raise ClientError('bare boxes have no labels for a non-maximum '
-                              'suppression: give a prediction with `bboxes`, '
-                              '`scores` and `labels`')
+            raise ClientError(
+                'bare boxes have no labels for a non-maximum '
+                'suppression: give a prediction with `bboxes`, '
+                '`scores` and `labels`'
+            )
         old = _numpy(values)
         boxes = self.boxes(old[:, :4])
         return _like(np.concatenate([boxes, old[:, 4:]], axis=1), values)
@@ -103,12 +115,14 @@ class Mapper:
         if isinstance(result.get('predictions'), list):
             found = result['predictions']
             if len(found) != 1:
-                raise ClientError(f'the results of {len(found)} pictures came '
-                                  'together: give those of one picture')
-            return dict(predictions=[
-                self.dict(found[0]) if isinstance(found[0], dict) else
-                self.sample(found[0])
-            ])
+                raise ClientError(
+                    f'the results of {len(found)} pictures came together: give those of one picture'
+                )
+            return dict(
+                predictions=[
+                    self.dict(found[0]) if isinstance(found[0], dict) else self.sample(found[0])
+                ]
+            )
         if 'bboxes' not in result:
             return result
         boxes = self.boxes(_numpy(result['bboxes']))
@@ -120,10 +134,14 @@ class Mapper:
                 new[name] = _like(boxes[kept], value)
             elif name == 'masks' and self.masks_follow:
                 new[name] = [unmap_rle(self.layout, value[i]) for i in kept]
-            elif isinstance(value, (list, np.ndarray)) and len(value) == len(
-                    boxes) and not _is_geometry(value):
-                new[name] = (value[kept] if isinstance(value, np.ndarray) else
-                             [value[i] for i in kept])
+            elif (
+                isinstance(value, (list, np.ndarray))
+                and len(value) == len(boxes)
+                and not _is_geometry(value)
+            ):
+                new[name] = (
+                    value[kept] if isinstance(value, np.ndarray) else [value[i] for i in kept]
+                )
             else:
                 dropped.append(name)
         _warn_dropped(dropped)
@@ -140,14 +158,13 @@ class Mapper:
                 'these results are in pixels of a picture of {}x{} (height x '
                 'width), not of the encrypted one of {}x{}: leave resizing, '
                 "encryption and the original's coordinates out of the model's "
-                'pipeline, or use `predict`'.format(
-                    *shape[:2], *self.layout.shape))
+                'pipeline, or use `predict`'.format(*shape[:2], *self.layout.shape)
+            )
         h, w = self.layout.ori_shape
-        metainfo = {k: v for k, v in sample.metainfo.items()
-                    if k not in _GEOMETRY}
-        new = type(sample)(metainfo=dict(
-            metainfo, ori_shape=(h, w), img_shape=(h, w),
-            scale_factor=(1., 1.)))
+        metainfo = {k: v for k, v in sample.metainfo.items() if k not in _GEOMETRY}
+        new = type(sample)(
+            metainfo=dict(metainfo, ori_shape=(h, w), img_shape=(h, w), scale_factor=(1.0, 1.0))
+        )
         dropped: List[str] = []
         if instances is not None:
             new.pred_instances = self._instances(instances, dropped)
@@ -176,14 +193,14 @@ class Mapper:
         new = type(instances)(**found)
         kept = None
         if 'bboxes' in found:
-            kept = self.kept(boxes, instances.get('scores'),
-                             instances.get('labels'))
+            kept = self.kept(boxes, instances.get('scores'), instances.get('labels'))
         return new if kept is None else new[kept]
 
     def _masks(self, masks: Any) -> Any:
         found = unmap_masks(self.layout, _numpy(masks))
         if hasattr(masks, 'new_tensor'):
             import torch
+
             return torch.from_numpy(found).to(masks.device)
         return found
 
@@ -193,11 +210,14 @@ class Mapper:
         if tuple(sem_seg.shape[-2:]) != self.layout.shape:
             raise ClientError(
                 f'a segmentation of {tuple(sem_seg.shape[-2:])} is not that '
-                f'of an encrypted picture of {self.layout.shape}')
-        y, x = (((np.arange(side) + 0.5) * scale).astype(np.int64).clip(
-            0, end - 1) for side, scale, end in zip(
-                self.layout.ori_shape, self.layout.scale[::-1],
-                self.layout.shape))
+                f'of an encrypted picture of {self.layout.shape}'
+            )
+        y, x = (
+            ((np.arange(side) + 0.5) * scale).astype(np.int64).clip(0, end - 1)
+            for side, scale, end in zip(
+                self.layout.ori_shape, self.layout.scale[::-1], self.layout.shape
+            )
+        )
         return type(data)(sem_seg=sem_seg[..., y[:, None], x])
 
 
@@ -209,8 +229,9 @@ def _is_geometry(value: Any) -> bool:
     if hasattr(value, 'shape'):
         return len(value.shape) > 1
     return not isinstance(value, (list, tuple)) or any(
-        isinstance(item, (list, tuple, dict)) or len(
-            getattr(item, 'shape', ())) > 0 for item in value)
+        isinstance(item, (list, tuple, dict)) or len(getattr(item, 'shape', ())) > 0
+        for item in value
+    )
 
 
 def _warn_dropped(names: List[str]) -> None:
@@ -218,4 +239,5 @@ def _warn_dropped(names: List[str]) -> None:
         warnings.warn(
             f'{", ".join(f"`{name}`" for name in names)} of the results '
             'cannot be mapped back to the original picture and is left out',
-            stacklevel=5)
+            stacklevel=5,
+        )

@@ -9,8 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key, PatchLayout
-from hime_mm.datasets.coco import (from_corners, is_id, is_number,
-                                   to_corners)
+from hime_mm.datasets.coco import from_corners, is_id, is_number, to_corners
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError
@@ -46,33 +45,35 @@ class BoxSummary:
 def check_mappable(manifest: Manifest, key: Optional[Key]) -> None:
     """Refuse a data set whose boxes nobody here can map, with this key."""
     root, layout = manifest.root, manifest.overview
-    moved = (f'{root} was encrypted with {str(manifest.cipher)!r}, which '
-             'moves patches')
+    moved = f'{root} was encrypted with {str(manifest.cipher)!r}, which moves patches'
     if layout.needs_key and manifest.key_id is None:
         raise BoxError(
             f'{moved}, and one-way: nothing was kept that could map its boxes '
-            'back. Encrypt the pictures to predict on with a key')
+            'back. Encrypt the pictures to predict on with a key'
+        )
     if layout.needs_key and key is None:
-        raise BoxError(f'{moved}: mapping its boxes back needs the key '
-                       f'{manifest.key_id}')
+        raise BoxError(f'{moved}: mapping its boxes back needs the key {manifest.key_id}')
     if layout.obstacle and not layout.needs_key:
         raise BoxError(f'{root}: {layout.obstacle}')
     if manifest.recipe.views > 1:
         raise BoxError(
             f'{root} has {manifest.recipe.views} files for each picture, so '
             "its image ids are not the originals': predict on a data set with "
-            'one view')
+            'one view'
+        )
     if key is not None and manifest.key_id is not None:
         manifest.check_key(key)
 
 
-def map_results(results: Any,
-                manifest: Manifest,
-                images: Dict[int, Union[FileEntry, List[str]]],
-                key: Optional[Key] = None,
-                nms: Optional[float] = None,
-                clip: bool = True,
-                progress: bool = False) -> Tuple[List[dict], BoxSummary]:
+def map_results(
+    results: Any,
+    manifest: Manifest,
+    images: Dict[int, Union[FileEntry, List[str]]],
+    key: Optional[Key] = None,
+    nms: Optional[float] = None,
+    clip: bool = True,
+    progress: bool = False,
+) -> Tuple[List[dict], BoxSummary]:
     """Map COCO results from encrypted images to their originals.
 
     Args:
@@ -92,23 +93,25 @@ def map_results(results: Any,
     groups = _grouped(results, images)
     new: List[Optional[dict]] = [None] * len(results)
     kept = masks = 0
-    with tqdm(
-            total=len(results), desc='boxes', unit='box',
-            disable=not progress) as bar:
+    with tqdm(total=len(results), desc='boxes', unit='box', disable=not progress) as bar:
         for image_id, indices in groups.items():
             entry = images[image_id]
             assert isinstance(entry, FileEntry)
             layout = (
                 manifest.secret_layout(entry, key)
-                if moved and key is not None else manifest.layout(entry))
+                if moved and key is not None
+                else manifest.layout(entry)
+            )
             rows = [results[i] for i in indices]
-            boxes = unmap_boxes(
-                layout, to_corners([row['bbox'] for row in rows]), clip)
+            boxes = unmap_boxes(layout, to_corners([row['bbox'] for row in rows]), clip)
             stay: Any = range(len(rows))
             if threshold is not None:
-                stay = suppress(boxes, [row['score'] for row in rows],
-                                [row['category_id'] for row in rows],
-                                threshold).tolist()
+                stay = suppress(
+                    boxes,
+                    [row['score'] for row in rows],
+                    [row['category_id'] for row in rows],
+                    threshold,
+                ).tolist()
             coco_boxes = from_corners(boxes)
             for j in stay:
                 row = dict(rows[j], bbox=coco_boxes[j])
@@ -119,13 +122,13 @@ def map_results(results: Any,
                         del row['segmentation']
                         masks += 1
                     else:
-                        row['segmentation'] = _segmentation(
-                            row['segmentation'], layout, indices[j])
+                        row['segmentation'] = _segmentation(row['segmentation'], layout, indices[j])
                 new[indices[j]] = row
             kept += len(stay)
             bar.update(len(rows))
     return [row for row in new if row is not None], BoxSummary(
-        len(results), kept, len(groups), masks, threshold)
+        len(results), kept, len(groups), masks, threshold
+    )
 
 
 def _grouped(results: Any, images: Dict[int, Any]) -> Dict[int, List[int]]:
@@ -147,19 +150,19 @@ def _grouped(results: Any, images: Dict[int, Any]) -> Dict[int, List[int]]:
 def _fault(row: Any, place: str, images: Dict[int, Any]) -> Optional[str]:
     """What is wrong with a result, None for nothing."""
     if not isinstance(row, dict):
-        return (f'{place} is no object with `image_id`, `category_id`, `bbox` '
-                'and `score`')
+        return f'{place} is no object with `image_id`, `category_id`, `bbox` and `score`'
     box = row.get('bbox')
-    if not (isinstance(box, list) and len(box) == 4
-            and all(is_number(v) for v in box) and min(box[2:]) >= 0):
-        return (f'the `bbox` of {place} is not [x, y, width, height] in '
-                'numbers')
+    if not (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(is_number(v) for v in box)
+        and min(box[2:]) >= 0
+    ):
+        return f'the `bbox` of {place} is not [x, y, width, height] in numbers'
     for name in ('image_id', 'category_id'):
         if not is_id(row.get(name)):
-            return (f'the `{name}` of {place} is no whole number: '
-                    f'{row.get(name)!r}')
-    for name, value in (('score', row.get('score')),
-                        ('area', row.get('area', 0))):
+            return f'the `{name}` of {place} is no whole number: {row.get(name)!r}'
+    for name, value in (('score', row.get('score')), ('area', row.get('area', 0))):
         if not is_number(value):
             return f'the `{name}` of {place} is no number: {value!r}'
     for name in _UNSUPPORTED:
@@ -167,13 +170,17 @@ def _fault(row: Any, place: str, images: Dict[int, Any]) -> Optional[str]:
             return f'{place} has `{name}`, which cannot be mapped: leave it out'
     entry = images.get(row['image_id'])
     if entry is None:
-        return (f'the image id {row["image_id"]} of {place} is in no '
-                'annotation file that was looked at: name the one the results '
-                'were made with')
+        return (
+            f'the image id {row["image_id"]} of {place} is in no '
+            'annotation file that was looked at: name the one the results '
+            'were made with'
+        )
     if not isinstance(entry, FileEntry):
-        return (f'the image id {row["image_id"]} of {place} stands for '
-                f'different images in {" and ".join(entry)}: name the '
-                'annotation file the results were made with')
+        return (
+            f'the image id {row["image_id"]} of {place} stands for '
+            f'different images in {" and ".join(entry)}: name the '
+            'annotation file the results were made with'
+        )
     return None
 
 
@@ -181,21 +188,25 @@ def _segmentation(segmentation: Any, layout: PatchLayout, i: int) -> Any:
     try:
         return unmap_segmentation(layout, segmentation)
     except (LookupError, TypeError, ValueError) as error:
-        raise BoxError(f'the `segmentation` of `results[{i}]` is neither '
-                       'polygons nor run lengths of the encrypted image: '
-                       f'{error}') from None
+        raise BoxError(
+            f'the `segmentation` of `results[{i}]` is neither '
+            'polygons nor run lengths of the encrypted image: '
+            f'{error}'
+        ) from None
 
 
-def map_coco_results(results: str,
-                     out: str,
-                     data: Union[str, Manifest],
-                     annotations: Optional[str] = None,
-                     key: Optional[Key] = None,
-                     nms: Optional[float] = None,
-                     *,
-                     clip: bool = True,
-                     force: bool = False,
-                     progress: bool = True) -> BoxSummary:
+def map_coco_results(
+    results: str,
+    out: str,
+    data: Union[str, Manifest],
+    annotations: Optional[str] = None,
+    key: Optional[Key] = None,
+    nms: Optional[float] = None,
+    *,
+    clip: bool = True,
+    force: bool = False,
+    progress: bool = True,
+) -> BoxSummary:
     """Map a COCO results file from encrypted images to their originals.
 
     Args:
@@ -233,8 +244,7 @@ def map_coco_results(results: str,
     content = read_json(results, 'results file', BoxError)
     images = image_entries(data, annotations)
     try:
-        mapped, summary = map_results(content, data, images, key, nms, clip,
-                                      progress)
+        mapped, summary = map_results(content, data, images, key, nms, clip, progress)
     except BoxError as error:
         raise BoxError(f'{results}: {error}') from None
     write_atomic(out, json.dumps(mapped))
@@ -246,13 +256,14 @@ def _check_out(results: str, out: str, data: Manifest, force: bool) -> None:
         raise BoxError(f'{out} is a folder: name a file')
     if os.path.exists(out):
         if os.path.exists(results) and os.path.samefile(results, out):
-            raise BoxError(f'{out} is the results file itself: choose another '
-                           'file')
+            raise BoxError(f'{out} is the results file itself: choose another file')
         if not force:
-            raise FileExistsError(f'{out} is there already: choose another '
-                                  'file, or replace it with --force')
+            raise FileExistsError(
+                f'{out} is there already: choose another file, or replace it with --force'
+            )
     inside = os.path.realpath(data.root) + os.sep
     if data.cipher.shuffles and os.path.realpath(out).startswith(inside):
         raise BoxError(
             f'{out} lies in {data.root}, which is handed over: boxes in '
-            'original pixels would tell where its patches come from')
+            'original pixels would tell where its patches come from'
+        )

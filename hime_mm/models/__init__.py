@@ -16,13 +16,15 @@ try:
     import mmdet.models  # noqa: F401
 except (ImportError, AssertionError) as error:  # pragma: no cover
     from mmengine.logging import print_log
+
     print_log(
         'hime_mm.PEYOLOS and hime_mm.DetTokenHead are not registered, because '
         f'MMDetection cannot be imported: {error}. For detection install it '
         'with `mim install onedl-mmdetection`, and mmcv with its compiled '
         'ops.',
         logger='current',
-        level=30)
+        level=30,
+    )
 else:
     from .dense_heads import *  # noqa: F401,F403
     from .detectors import *  # noqa: F401,F403

@@ -11,8 +11,15 @@ from hime_mm.ciphers import PatchLayout
 MASKS = ('gt_masks', 'gt_seg_map')
 # Entries that are kept right. A table of boxes may happen to have the image's
 # shape, so these are not searched for further pictures.
-MOVED = (*MASKS, 'img', 'gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags',
-         'proposals', 'homography_matrix')
+MOVED = (
+    *MASKS,
+    'img',
+    'gt_bboxes',
+    'gt_bboxes_labels',
+    'gt_ignore_flags',
+    'proposals',
+    'homography_matrix',
+)
 # Entries in image coordinates that no transform here knows how to move:
 # passing them on would be wrong, or leak.
 UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
@@ -26,8 +33,7 @@ def find_unmovable(results: dict, also: Sequence[str] = ()) -> Optional[str]:
         if key in UNSUPPORTED or key in also:
             if value is not None:
                 return key
-        elif key not in MOVED and isinstance(
-                value, np.ndarray) and value.shape[:2] == shape:
+        elif key not in MOVED and isinstance(value, np.ndarray) and value.shape[:2] == shape:
             return key
     return None
 
@@ -43,11 +49,11 @@ def move_boxes(results: dict, layout: PatchLayout, name: str) -> None:
         boxes = results.get(key)
         if boxes is None:
             continue
-        if isinstance(boxes, np.ndarray) and (boxes.size == 0
-                                              or boxes.shape[1:] == (4, )):
+        if isinstance(boxes, np.ndarray) and (boxes.size == 0 or boxes.shape[1:] == (4,)):
             floating = np.issubdtype(boxes.dtype, np.floating)
             results[key] = layout.map_boxes(boxes.reshape(-1, 4)).astype(
-                boxes.dtype if floating else np.float32)
+                boxes.dtype if floating else np.float32
+            )
         elif hasattr(boxes, 'tensor') and boxes.box_dim == 4:
             # The base class's copy, so that the caller's box stays.
             moved = boxes.clone()
@@ -60,13 +66,14 @@ def move_boxes(results: dict, layout: PatchLayout, name: str) -> None:
             results[key] = moved
         else:
             shape = getattr(boxes, 'shape', None)
-            raise TypeError(f'{name} cannot move `{key}` of type '
-                            f'{type(boxes).__name__} and shape {shape}: it '
-                            'takes arrays of shape (n, 4) or horizontal boxes')
+            raise TypeError(
+                f'{name} cannot move `{key}` of type '
+                f'{type(boxes).__name__} and shape {shape}: it '
+                'takes arrays of shape (n, 4) or horizontal boxes'
+            )
 
 
-def resize_masks(results: dict, layout: PatchLayout, fitted: Tuple[int, int],
-                 pad: bool) -> None:
+def resize_masks(results: dict, layout: PatchLayout, fitted: Tuple[int, int], pad: bool) -> None:
     """Give ``gt_masks`` and ``gt_seg_map`` the size of the encrypted image.
 
     Its height and width were ``fitted`` to whole patches before, by padding
@@ -84,6 +91,5 @@ def resize_masks(results: dict, layout: PatchLayout, fitted: Tuple[int, int],
             seg_map = mmcv.impad(seg_map, shape=fitted, pad_val=255)
         for shape in (fitted, layout.shape):
             if seg_map.shape[:2] != shape:
-                seg_map = mmcv.imresize(
-                    seg_map, shape[::-1], interpolation='nearest')
+                seg_map = mmcv.imresize(seg_map, shape[::-1], interpolation='nearest')
         results['gt_seg_map'] = seg_map

@@ -35,13 +35,21 @@ class NamedTransform(BaseTransform):
         if img is None:
             raise KeyError(f'{self._name} found no `img`: put it {place} and before packing')
         if not isinstance(img, np.ndarray) or img.ndim not in (2, 3):
-            got = (f'an array of shape {img.shape}' if isinstance(img, np.ndarray)
-                   else type(img).__name__)
-            raise TypeError(f'{self._name} takes one image, an array of shape (H, W) or '
-                            f'(H, W, C), got {got}: put it before packing')
+            got = (
+                f'an array of shape {img.shape}'
+                if isinstance(img, np.ndarray)
+                else type(img).__name__
+            )
+            raise TypeError(
+                f'{self._name} takes one image, an array of shape (H, W) or '
+                f'(H, W, C), got {got}: put it before packing'
+            )
         return check_image(img)
 
     def __repr__(self) -> str:
-        options = ', '.join(f'{name}={getattr(self, name)!r}'
-                            for name in signature(type(self)).parameters if hasattr(self, name))
+        options = ', '.join(
+            f'{name}={getattr(self, name)!r}'
+            for name in signature(type(self)).parameters
+            if hasattr(self, name)
+        )
         return f'{type(self).__name__}({options})'

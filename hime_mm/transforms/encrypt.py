@@ -91,21 +91,24 @@ class Encrypt(NamedTransform):
             of its steps draws once for a whole data set.
     """
 
-    def __init__(self,
-                 cipher: Union[str, dict, Sequence, Cipher],
-                 patch_size: Optional[int] = None,
-                 fit: str = 'resize',
-                 interpolation: str = 'bilinear',
-                 pad_val: Union[float, Sequence[float]] = 0,
-                 box_mode: str = 'patch',
-                 randomness: str = 'os',
-                 keep_permutation: bool = False) -> None:
+    def __init__(
+        self,
+        cipher: Union[str, dict, Sequence, Cipher],
+        patch_size: Optional[int] = None,
+        fit: str = 'resize',
+        interpolation: str = 'bilinear',
+        pad_val: Union[float, Sequence[float]] = 0,
+        box_mode: str = 'patch',
+        randomness: str = 'os',
+        keep_permutation: bool = False,
+    ) -> None:
         self._check_choice('box_mode', box_mode, BOX_MODES)
         self._check_choice('randomness', randomness, RANDOMNESS)
         # Anything else that is true would keep what undoes the encryption.
         if not isinstance(keep_permutation, bool):
-            raise TypeError(f'{self._name}: `keep_permutation` must be True '
-                            f'or False, got {keep_permutation!r}')
+            raise TypeError(
+                f'{self._name}: `keep_permutation` must be True or False, got {keep_permutation!r}'
+            )
         sizing = dict(fit=fit, interpolation=interpolation, pad_val=pad_val)
         with self._named():
             self.recipe = Recipe.build(cipher, patch_size, sizing)
@@ -145,8 +148,7 @@ class Encrypt(NamedTransform):
         new = dict(results)
         move_boxes(new, layout, self._name)
         rows, cols = (n * self.cipher.patch_size for n in layout.grid)
-        unscaled = (self.recipe.preprocess.fit == 'pad'
-                    or layout.ori_shape == (rows, cols))
+        unscaled = self.recipe.preprocess.fit == 'pad' or layout.ori_shape == (rows, cols)
         resize_masks(new, layout, (rows, cols), pad=unscaled)
 
         new['img'] = encrypted
@@ -154,16 +156,14 @@ class Encrypt(NamedTransform):
         if 'pad_shape' in results:
             new['pad_shape'] = encrypted.shape
         old = results.get('scale_factor')
-        old = (1., 1.) if old is None else np.broadcast_to(old, 2)
-        new['scale_factor'] = tuple(
-            float(a * b) for a, b in zip(old, layout.scale))
-        homography = np.diag([*layout.scale, 1.]).astype(np.float32)
+        old = (1.0, 1.0) if old is None else np.broadcast_to(old, 2)
+        new['scale_factor'] = tuple(float(a * b) for a, b in zip(old, layout.scale))
+        homography = np.diag([*layout.scale, 1.0]).astype(np.float32)
         if results.get('homography_matrix') is not None:
             homography = homography @ results['homography_matrix']
         new['homography_matrix'] = homography
         new['cipher'] = self.cipher
-        new['patch_layout'] = (
-            layout if self.keep_permutation else layout.public())
+        new['patch_layout'] = layout if self.keep_permutation else layout.public()
         results.update(new)
         return results
 
@@ -172,24 +172,27 @@ class Encrypt(NamedTransform):
         if key is not None:
             raise HimeError(
                 f'{self._name} does not know how to encrypt `{key}` and would '
-                'pass it on in plain: remove it from the pipeline before')
-        moving = ' and '.join(f'"{step.name}"' for step in self.cipher.steps
-                              if step.moves_pixels)
+                'pass it on in plain: remove it from the pipeline before'
+            )
+        moving = ' and '.join(f'"{step.name}"' for step in self.cipher.steps if step.moves_pixels)
         for key in MASKS:
             if moving and results.get(key) is not None:
                 raise HimeError(
                     f'{self._name} moves pixels (cipher {str(self.cipher)!r}) '
                     f'and cannot move `{key}` with them: load the annotations '
-                    f'without masks, or use a cipher without {moving}')
+                    f'without masks, or use a cipher without {moving}'
+                )
 
     def __repr__(self) -> str:
         sizing = self.recipe.preprocess
-        return (f'{type(self).__name__}(cipher={str(self.cipher)!r}, '
-                f'patch_size={self.cipher.patch_size}, fit={sizing.fit!r}, '
-                f'interpolation={sizing.interpolation!r}, '
-                f'pad_val={sizing.pad_val}, box_mode={self.box_mode!r}, '
-                f'randomness={self.randomness!r}, '
-                f'keep_permutation={self.keep_permutation})')
+        return (
+            f'{type(self).__name__}(cipher={str(self.cipher)!r}, '
+            f'patch_size={self.cipher.patch_size}, fit={sizing.fit!r}, '
+            f'interpolation={sizing.interpolation!r}, '
+            f'pad_val={sizing.pad_val}, box_mode={self.box_mode!r}, '
+            f'randomness={self.randomness!r}, '
+            f'keep_permutation={self.keep_permutation})'
+        )
 
 
 @TRANSFORMS.register_module()
@@ -218,11 +221,7 @@ class SubPatchMix(Encrypt):
         **kwargs: As :class:`Encrypt`.
     """
 
-    def __init__(self,
-                 patch_size: int = 16,
-                 num_splits: int = 2,
-                 form: str = 'compact',
-                 **kwargs) -> None:
-        super().__init__([Mix(num_splits, form)],
-                         patch_size=patch_size,
-                         **kwargs)
+    def __init__(
+        self, patch_size: int = 16, num_splits: int = 2, form: str = 'compact', **kwargs
+    ) -> None:
+        super().__init__([Mix(num_splits, form)], patch_size=patch_size, **kwargs)

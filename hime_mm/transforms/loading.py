@@ -24,9 +24,13 @@ def check_coordinates(manifest: Manifest, coordinates: str) -> None:
             f"`coordinates='original'` does not go with "
             f'{manifest.root / MANIFEST_NAME}, cipher '
             f'{str(manifest.cipher)!r}: {obstacle}. Use '
-            "`coordinates='encrypted'`" +
-            ('; the owner maps predictions back with `hime boxes`'
-             if manifest.overview.needs_key else ''))
+            "`coordinates='encrypted'`"
+            + (
+                '; the owner maps predictions back with `hime boxes`'
+                if manifest.overview.needs_key
+                else ''
+            )
+        )
 
 
 @TRANSFORMS.register_module()
@@ -87,10 +91,9 @@ class LoadEncryptedMeta(NamedTransform):
         HimeError: If an option is unknown.
     """
 
-    def __init__(self,
-                 manifest: Optional[str] = None,
-                 coordinates: str = 'encrypted',
-                 verify: bool = False) -> None:
+    def __init__(
+        self, manifest: Optional[str] = None, coordinates: str = 'encrypted', verify: bool = False
+    ) -> None:
         self._check_choice('coordinates', coordinates, COORDINATES)
         self.manifest = manifest
         self.coordinates = coordinates
@@ -115,11 +118,12 @@ class LoadEncryptedMeta(NamedTransform):
         if results.get('patch_layout') is not None:
             raise HimeError(
                 'this pipeline has encrypted the image already: leave '
-                '`hime_mm.Encrypt` out, or for a plain data set this transform')
+                '`hime_mm.Encrypt` out, or for a plain data set this transform'
+            )
         path = results.get('img_path')
         if path is None:
             self._check_bare(img)
-            return dict(ori_shape=img.shape[:2], scale_factor=(1., 1.))
+            return dict(ori_shape=img.shape[:2], scale_factor=(1.0, 1.0))
         try:
             manifest = load_manifest(self.manifest or find_manifest(path))
             entry = manifest.entry(path)
@@ -127,7 +131,8 @@ class LoadEncryptedMeta(NamedTransform):
             raise ManifestError(
                 f'{error}. If the owner has added it since, get '
                 f'{MANIFEST_NAME} again; an encrypted image from elsewhere '
-                'can be given to an inferencer as an array') from None
+                'can be given to an inferencer as an array'
+            ) from None
         check_coordinates(manifest, self.coordinates)
         self._check_image(path, img, entry)
         if self.verify:
@@ -135,9 +140,10 @@ class LoadEncryptedMeta(NamedTransform):
         original = self.coordinates == 'original'
         return dict(
             ori_shape=entry.ori_shape if original else entry.shape,
-            scale_factor=entry.scale if original else (1., 1.),
+            scale_factor=entry.scale if original else (1.0, 1.0),
             cipher=manifest.cipher,
-            patch_layout=manifest.layout(entry))
+            patch_layout=manifest.layout(entry),
+        )
 
     @staticmethod
     def _check_image(path: str, img: np.ndarray, entry: FileEntry) -> None:
@@ -146,16 +152,17 @@ class LoadEncryptedMeta(NamedTransform):
                 f'{path} came in as {_size(img.shape)}, but its manifest says '
                 f'{_size(entry.shape)} (height x width): have nothing in '
                 'between that resizes or crops; if nothing does, the file is '
-                'not the one that the owner encrypted')
+                'not the one that the owner encrypted'
+            )
         channels = img.shape[2] if img.ndim == 3 else 1
         # A grayscale file may be loaded in colour, nothing is lost then.
-        if channels != entry.channels and (channels,
-                                           entry.channels) != (3, 1):
+        if channels != entry.channels and (channels, entry.channels) != (3, 1):
             color_type = 'color' if entry.channels == 3 else 'unchanged'
             raise PictureError(
                 f'{path} came in with {channels} channels, but its manifest '
                 f'says {entry.channels}: load it with '
-                f'`LoadImageFromFile(color_type={color_type!r})`')
+                f'`LoadImageFromFile(color_type={color_type!r})`'
+            )
 
     @staticmethod
     def _check_hash(path: str, entry: FileEntry) -> None:
@@ -163,7 +170,8 @@ class LoadEncryptedMeta(NamedTransform):
         if digest != entry.sha256:
             raise PictureError(
                 f'{path} is not the file that the owner encrypted, its '
-                f'SHA-256 is {digest} instead of {entry.sha256}: get it again')
+                f'SHA-256 is {digest} instead of {entry.sha256}: get it again'
+            )
 
     def _check_bare(self, img: np.ndarray) -> None:
         if self.manifest is None:
@@ -174,7 +182,8 @@ class LoadEncryptedMeta(NamedTransform):
             raise PictureError(
                 f'the image is {_size(img.shape)} (height x width), but '
                 f'{cipher!r} gives multiples of {side}: it has to be '
-                'encrypted, at the size the model was trained with')
+                'encrypted, at the size the model was trained with'
+            )
 
 
 def _size(shape: Tuple[int, ...]) -> str:

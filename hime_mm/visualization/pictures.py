@@ -7,8 +7,16 @@ from mmengine.visualization import Visualizer
 
 from hime_mm.errors import PictureError
 
-_PALETTE = ((230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48),
-            (145, 30, 180), (70, 200, 220), (210, 60, 200), (128, 128, 0))
+_PALETTE = (
+    (230, 25, 75),
+    (60, 180, 75),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 200, 220),
+    (210, 60, 200),
+    (128, 128, 0),
+)
 _GAP = 8
 
 
@@ -26,11 +34,13 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def draw_boxes(image: np.ndarray,
-               boxes: np.ndarray,
-               labels: Optional[Sequence[int]] = None,
-               classes: Optional[Sequence[str]] = None,
-               scores: Optional[Sequence[float]] = None) -> np.ndarray:
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Optional[Sequence[int]] = None,
+    classes: Optional[Sequence[str]] = None,
+    scores: Optional[Sequence[float]] = None,
+) -> np.ndarray:
     """Draw boxes with their names.
 
     Args:
@@ -57,8 +67,7 @@ def draw_boxes(image: np.ndarray,
             continue
         label = 0 if labels is None else int(labels[i])
         colour = _PALETTE[label % len(_PALETTE)]
-        visualizer.draw_bboxes(
-            box, edge_colors=colour, line_widths=max(1, min(h, w) / 160))
+        visualizer.draw_bboxes(box, edge_colors=colour, line_widths=max(1, min(h, w) / 160))
         text = '' if classes is None or labels is None else classes[label]
         if scores is not None:
             text = f'{text} {scores[i]:.2f}'.strip()
@@ -68,14 +77,18 @@ def draw_boxes(image: np.ndarray,
                 box[:2],
                 font_sizes=int(np.clip(min(h, w) / 30, 5, 12)),
                 colors='w',
-                bboxes=dict(facecolor=tuple(c / 255 for c in colour), pad=0.6,
-                            alpha=0.8, edgecolor='none'))
+                bboxes=dict(
+                    facecolor=tuple(c / 255 for c in colour), pad=0.6, alpha=0.8, edgecolor='none'
+                ),
+            )
     return visualizer.get_image()
 
 
-def side_by_side(images: Sequence[np.ndarray],
-                 captions: Optional[Sequence[str]] = None,
-                 height: Optional[int] = None) -> np.ndarray:
+def side_by_side(
+    images: Sequence[np.ndarray],
+    captions: Optional[Sequence[str]] = None,
+    height: Optional[int] = None,
+) -> np.ndarray:
     """Put images next to each other at one height.
 
     Args:
@@ -102,11 +115,16 @@ def side_by_side(images: Sequence[np.ndarray],
             wide = cv2.getTextSize(captions[i], font, 0.42, 1)[0][0] + 4
             # Room for the whole line above a narrow image.
             part = cv2.copyMakeBorder(
-                part, 0, 0, 0, max(0, wide - part.shape[1]),
-                cv2.BORDER_CONSTANT, value=(255, 255, 255))
+                part,
+                0,
+                0,
+                0,
+                max(0, wide - part.shape[1]),
+                cv2.BORDER_CONSTANT,
+                value=(255, 255, 255),
+            )
             bar = np.full((22, part.shape[1], 3), 255, np.uint8)
-            cv2.putText(bar, captions[i], (2, 15), font, 0.42, (30, 30, 30),
-                        1, cv2.LINE_AA)
+            cv2.putText(bar, captions[i], (2, 15), font, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
             part = np.vstack([bar, part])
         parts.append(part)
     gap = np.full((len(parts[0]), _GAP, 3), 255, np.uint8)
@@ -124,6 +142,8 @@ def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
     """
     width = max(row.shape[1] for row in rows)
     gap = np.full((_GAP, width, 3), 255, np.uint8)
-    wide = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)),
-                   constant_values=255) for row in rows]
+    wide = [
+        np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+        for row in rows
+    ]
     return np.vstack([piece for row in wide for piece in (gap, row)][1:])

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Undoes the cipher 'shuffle' with docs/format.md and nothing else."""
+
 import hmac
 import struct
 
@@ -37,15 +38,15 @@ def chacha20(key, number, size):
 
 
 def permutation(stream, num):
-    return sorted(range(num), key=lambda i: stream[8 * i:8 * i + 8][::-1])
+    return sorted(range(num), key=lambda i: stream[8 * i : 8 * i + 8][::-1])
 
 
 def decrypt(key, dataset, image, data, cols, pixel_bytes, patch):
     run = patch * pixel_bytes
-    runs = [data[i:i + run] for i in range(0, len(data), run)]
+    runs = [data[i : i + run] for i in range(0, len(data), run)]
     plain, num = list(runs), len(runs) // patch
     key = sub_key(key, 'image', dataset, f'shuffle/{patch}', image)
     for slot, p in enumerate(permutation(chacha20(key, 0, 8 * num), num)):
         to, at = (i // cols * cols * patch + i % cols for i in (p, slot))
-        plain[to:to + cols * patch:cols] = runs[at:at + cols * patch:cols]
+        plain[to : to + cols * patch : cols] = runs[at : at + cols * patch : cols]
     return b''.join(plain)

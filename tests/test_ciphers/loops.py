@@ -69,9 +69,11 @@ def mix(px: Pixels, p: int, g: int, form: str = 'compact') -> None:
             for y in range(side):
                 for x in range(side):
                     for c in range(len(px.rows[0][0])):
-                        total = sum(px.rows[top + i * side +
-                                            y][left + j * side + x][c]
-                                    for i in range(g) for j in range(g))
+                        total = sum(
+                            px.rows[top + i * side + y][left + j * side + x][c]
+                            for i in range(g)
+                            for j in range(g)
+                        )
                         if px.integer:
                             # Halves upwards: floor(total / g² + 1/2).
                             value = (2 * total + g * g) // (2 * g * g)
@@ -79,10 +81,10 @@ def mix(px: Pixels, p: int, g: int, form: str = 'compact') -> None:
                             value = total / (g * g)
                         small[top // g + y][left // g + x][c] = value
     if form == 'tiled':
-        px.rows = [[
-            list(small[y // p * side + y % side][x // p * side + x % side])
-            for x in range(w)
-        ] for y in range(h)]
+        px.rows = [
+            [list(small[y // p * side + y % side][x // p * side + x % side]) for x in range(w)]
+            for y in range(h)
+        ]
     else:
         px.rows = small
 
@@ -92,13 +94,17 @@ def erode(px: Pixels, p: int, k: int, form: str = 'compact') -> None:
     kept = range(k, p - k)
     depth = len(px.rows[0][0])
     if form == 'filled':
-        px.rows = [[
-            px.rows[y][x] if y % p in kept and x % p in kept else
-            [px.grey] * depth for x in range(w)
-        ] for y in range(h)]
+        px.rows = [
+            [
+                px.rows[y][x] if y % p in kept and x % p in kept else [px.grey] * depth
+                for x in range(w)
+            ]
+            for y in range(h)
+        ]
     else:
-        px.rows = [[px.rows[y][x] for x in range(w) if x % p in kept]
-                   for y in range(h) if y % p in kept]
+        px.rows = [
+            [px.rows[y][x] for x in range(w) if x % p in kept] for y in range(h) if y % p in kept
+        ]
 
 
 def drop(px: Pixels, p: int, dropped) -> None:
@@ -112,24 +118,23 @@ def drop(px: Pixels, p: int, dropped) -> None:
 def center(px: Pixels, p: int) -> None:
     for _, (top, left) in cells(px, p):
         for c in range(len(px.rows[0][0])):
-            total = sum(px.rows[top + y][left + x][c] for y in range(p)
-                        for x in range(p))
+            total = sum(px.rows[top + y][left + x][c] for y in range(p) for x in range(p))
             if px.integer:
                 mean = (2 * total + p * p) // (2 * p * p)
             else:
                 mean = total / (p * p)
             for y in range(top, top + p):
                 for x in range(left, left + p):
-                    px.rows[y][x][c] = px.clip(px.rows[y][x][c] - mean +
-                                               px.grey)
+                    px.rows[y][x][c] = px.clip(px.rows[y][x][c] - mean + px.grey)
 
 
 def noise(px: Pixels, values) -> None:
     """``values``: one for each number of the image, channels last."""
     values = iter(values)
     step = 257 if px.white == 65535 else 1
-    px.rows = [[[px.clip(v + step * next(values)) for v in pixel]
-                for pixel in row] for row in px.rows]
+    px.rows = [
+        [[px.clip(v + step * next(values)) for v in pixel] for pixel in row] for row in px.rows
+    ]
 
 
 def orient(px: Pixels, p: int, codes) -> None:
@@ -166,8 +171,7 @@ def permute_pixels(px: Pixels, p: int, perm) -> None:
     out = px.blank(*px.size())
     for _, (top, left) in cells(px, p):
         for k in range(p * p):
-            out[top + k // p][left + k % p] = px.rows[top + perm[k] // p][
-                left + perm[k] % p]
+            out[top + k // p][left + k % p] = px.rows[top + perm[k] // p][left + perm[k] % p]
     px.rows = out
 
 
@@ -177,8 +181,10 @@ STEP = re.compile(r'([a-z_]+)([0-9]*)(?::([a-z]+))?')
 def parse(text: str) -> list:
     """Name, number and option of each step of a full short form."""
     found = [STEP.fullmatch(part).groups() for part in text.split('+')]
-    return [(name, int(number) if number else None, option or 'compact')
-            for name, number, option in found]
+    return [
+        (name, int(number) if number else None, option or 'compact')
+        for name, number, option in found
+    ]
 
 
 def next_patch(p: int, name: str, number: int, option: str) -> int:
@@ -193,8 +199,7 @@ def next_patch(p: int, name: str, number: int, option: str) -> int:
 def apply(img: np.ndarray, text: str, p: int, drawn, stats=None) -> np.ndarray:
     """Encrypt one image with the draws of its steps, any of them iterable."""
     px = Pixels(img)
-    for part, (name, number, option), value in zip(
-            text.split('+'), parse(text), drawn):
+    for part, (name, number, option), value in zip(text.split('+'), parse(text), drawn):
         px.clipped = 0
         if name in ('mix', 'erode'):
             globals()[name](px, p, number, option)
@@ -207,8 +212,7 @@ def apply(img: np.ndarray, text: str, p: int, drawn, stats=None) -> np.ndarray:
         if stats is not None and name in ('center', 'noise'):
             h, w = px.size()
             before = stats.get(part, (0, 0))
-            stats[part] = (before[0] + px.clipped,
-                           before[1] + h * w * len(px.rows[0][0]))
+            stats[part] = (before[0] + px.clipped, before[1] + h * w * len(px.rows[0][0]))
         p = next_patch(p, name, number, option)
     return px.array()
 
@@ -220,20 +224,15 @@ def noise_thresholds(std: int) -> list:
     The cumulative distribution instead of its inverse: the noise of a word is
     n where its quantile lies between those of n - 1/2 and of n + 1/2.
     """
-    return [
-        erfc(-(n - .5) / (std * sqrt(2))) / 2
-        for n in range(-5 * std + 1, 5 * std + 1)
-    ]
+    return [erfc(-(n - 0.5) / (std * sqrt(2))) / 2 for n in range(-5 * std + 1, 5 * std + 1)]
 
 
 def noise_of(word: int, std: int) -> int:
     """The noise that a 16-bit word stands for."""
-    return bisect_right(noise_thresholds(std),
-                        (2 * word + 1) / 131072) - 5 * std
+    return bisect_right(noise_thresholds(std), (2 * word + 1) / 131072) - 5 * std
 
 
-def draw(text: str, p: int, shape: tuple, key: bytes, dataset: str,
-         image: str) -> list:
+def draw(text: str, p: int, shape: tuple, key: bytes, dataset: str, image: str) -> list:
     """What each step draws for an image of a shape, from the 32 bytes."""
     names, drawn = [dataset, f'{text}/{p}'], []
     depth = shape[2] if len(shape) == 3 else 1
@@ -250,24 +249,23 @@ def draw(text: str, p: int, shape: tuple, key: bytes, dataset: str,
         if name == 'shuffle':
             drawn.append(permutation(read(8 * num), num))
         elif name == 'drop':
-            first = permutation(read(8 * num), num)[:num * number // 100]
+            first = permutation(read(8 * num), num)[: num * number // 100]
             drawn.append([patch in first for patch in range(num)])
         elif name == 'noise':
             size = 2 * num * p * p * depth
-            drawn.append([
-                noise_of(int.from_bytes(pair, 'little'), number)
-                for pair in zip(*[iter(read(size))] * 2)
-            ])
+            drawn.append(
+                [
+                    noise_of(int.from_bytes(pair, 'little'), number)
+                    for pair in zip(*[iter(read(size))] * 2)
+                ]
+            )
         elif name == 'orient':
             drawn.append([byte % 8 for byte in read(num)])
         elif name == 'negate':
             drawn.append([byte % 2 for byte in read(num)])
         elif name == 'permute_channels':
             words, size = read(8 * num * depth), 8 * depth
-            drawn.append([
-                permutation(words[size * k:size * (k + 1)], depth)
-                for k in range(num)
-            ])
+            drawn.append([permutation(words[size * k : size * (k + 1)], depth) for k in range(num)])
         elif name == 'permute_pixels':
             drawn.append(permutation(read(8 * p * p), p * p))
         else:
@@ -284,8 +282,7 @@ def refused(text: str, p: int, channels: int = 3) -> bool:
     if len(at) < len(steps):
         return True
     for name, number, form in steps:
-        if name == 'mix' and (p % number or
-                              (number == p and 'center' in at)):
+        if name == 'mix' and (p % number or (number == p and 'center' in at)):
             return True
         if name == 'erode' and 2 * number >= p:
             return True
@@ -304,4 +301,5 @@ def refused(text: str, p: int, channels: int = 3) -> bool:
     ]
     return any(
         wrong and first in at and second in at and at[first] < at[second]
-        for first, second, wrong in orders)
+        for first, second, wrong in orders
+    )

@@ -11,16 +11,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hime_mm.ciphers import (PRESETS, STEPS, Cipher, Mix, PatchLayout,
-                             Shuffle, Step, mix_patches, register_step,
-                             shuffle_patches)
+from hime_mm.ciphers import (
+    PRESETS,
+    STEPS,
+    Cipher,
+    Mix,
+    PatchLayout,
+    Shuffle,
+    Step,
+    mix_patches,
+    register_step,
+    shuffle_patches,
+)
 from hime_mm.ciphers.grid import PIXEL_DTYPES
 from hime_mm.errors import CipherError, PictureError
 
-RS_AND_MI = ('shuffle', 'mix2', 'mix4', 'mix8', 'mix2:tiled', 'mix2+shuffle',
-             'shuffle+mix2', 'shuffle+mix4:tiled', 'mix8:tiled+shuffle')
-TEXTS = (*RS_AND_MI, 'center+erode2+shuffle', 'noise9+drop33+erode1:filled',
-         'orient+negate+permute_channels+permute_pixels+shuffle')
+RS_AND_MI = (
+    'shuffle',
+    'mix2',
+    'mix4',
+    'mix8',
+    'mix2:tiled',
+    'mix2+shuffle',
+    'shuffle+mix2',
+    'shuffle+mix4:tiled',
+    'mix8:tiled+shuffle',
+)
+TEXTS = (
+    *RS_AND_MI,
+    'center+erode2+shuffle',
+    'noise9+drop33+erode1:filled',
+    'orient+negate+permute_channels+permute_pixels+shuffle',
+)
 
 
 @pytest.mark.parametrize('text', TEXTS)
@@ -42,9 +64,9 @@ def test_written_forms(text):
 
 
 def test_parsing():
-    assert Cipher('shuffle').steps == (Shuffle(), )
-    assert Cipher('mix').steps == (Mix(2, 'compact'), )
-    assert Cipher('mix4:tiled').steps == (Mix(4, 'tiled'), )
+    assert Cipher('shuffle').steps == (Shuffle(),)
+    assert Cipher('mix').steps == (Mix(2, 'compact'),)
+    assert Cipher('mix4:tiled').steps == (Mix(4, 'tiled'),)
     assert Cipher(' mix2 + shuffle ') == Cipher('mix2+shuffle')
     assert Cipher([dict(type='mix', num_splits=4)]) == Cipher('mix4')
     assert Cipher('mix').patch_size == 16
@@ -74,15 +96,26 @@ def test_patch_size():
             Cipher('shuffle', patch_size)
         with pytest.raises(ValueError, match='must be positive'):
             Cipher.build('shuffle', patch_size)
-    for patch_size in (16., '16', True, (16, 16)):
+    for patch_size in (16.0, '16', True, (16, 16)):
         with pytest.raises(TypeError, match='`patch_size` must be an int'):
             Cipher('shuffle', patch_size)
 
 
-@pytest.mark.parametrize('text', [
-    '', 'suffle', 'Shuffle', 'shuffle+', '+mix2', 'mix-2', 'mix2:', 'mix2 4',
-    '2mix', 'mix2:ti led'
-])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        'suffle',
+        'Shuffle',
+        'shuffle+',
+        '+mix2',
+        'mix-2',
+        'mix2:',
+        'mix2 4',
+        '2mix',
+        'mix2:ti led',
+    ],
+)
 def test_unknown_steps(text):
     with pytest.raises(CipherError, match="'mix'.*'shuffle'"):
         Cipher(text)
@@ -100,8 +133,11 @@ def test_refusals():
         Cipher([])
     with pytest.raises(ValueError, match="'blend'.*'mix'.*'shuffle'"):
         Cipher([dict(type='blend')])
-    with pytest.raises(ValueError, match="takes.*'num_splits', 'form'.*"
-                       r"\['num_split'\]"):
+    with pytest.raises(
+        ValueError,
+        match="takes.*'num_splits', 'form'.*"
+        r"\['num_split'\]",
+    ):
         Cipher([dict(type='mix', num_split=2)])
     with pytest.raises(ValueError, match="unknown cipher step .'mix'."):
         Cipher([dict(type=['mix'])])
@@ -130,10 +166,14 @@ def test_wrong_type_of_step(step):
 
 
 def test_wrong_cipher_dict():
-    for cipher in (dict(), dict(patch_size=16), dict(step='mix2'),
-                   dict(steps='mix2', patch=16), dict(version=1)):
-        with pytest.raises(
-                ValueError, match='`steps`, `patch_size` and `version`'):
+    for cipher in (
+        dict(),
+        dict(patch_size=16),
+        dict(step='mix2'),
+        dict(steps='mix2', patch=16),
+        dict(version=1),
+    ):
+        with pytest.raises(ValueError, match='`steps`, `patch_size` and `version`'):
             Cipher.build(cipher)
 
 
@@ -142,11 +182,11 @@ def test_wrong_cipher_dict():
     patch_size=st.sampled_from([8, 16]),
     rows=st.integers(1, 3),
     cols=st.integers(1, 3),
-    channels=st.sampled_from([(), (1, ), (3, ), (5, )]),
+    channels=st.sampled_from([(), (1,), (3,), (5,)]),
     dtype=st.sampled_from(PIXEL_DTYPES),
-    seed=st.integers(0, 99))
-def test_apply(make_image, text, patch_size, rows, cols, channels, dtype,
-               seed):
+    seed=st.integers(0, 99),
+)
+def test_apply(make_image, text, patch_size, rows, cols, channels, dtype, seed):
     cipher = Cipher(text, patch_size)
     shape = (rows * patch_size, cols * patch_size)
     img = make_image((*shape, *channels), dtype, seed)
@@ -175,7 +215,7 @@ def test_apply(make_image, text, patch_size, rows, cols, channels, dtype,
     assert layout.patch_size == p
     assert layout.ori_shape == shape
     assert layout.grid == (rows, cols)
-    assert layout.scale == (p / patch_size, ) * 2
+    assert layout.scale == (p / patch_size,) * 2
     assert cipher.encrypted_patch_size == p
     assert layout.shuffled == cipher.shuffles == ('shuffle' in text)
     assert layout.permutation is None
@@ -235,12 +275,10 @@ def test_order_of_steps(make_image, monkeypatch):
     perm = np.random.default_rng(0).permutation(6)
     first, last = Cipher('ramp+shuffle'), Cipher('shuffle+ramp')
     encrypted = first.apply(img, [None, perm])
-    np.testing.assert_allclose(encrypted,
-                               shuffle_patches(img * 2 + ramp, perm, 16))
+    np.testing.assert_allclose(encrypted, shuffle_patches(img * 2 + ramp, perm, 16))
     np.testing.assert_allclose(first.decrypt(encrypted, [None, perm]), img)
     encrypted = last.apply(img, [perm, None])
-    np.testing.assert_allclose(encrypted,
-                               shuffle_patches(img, perm, 16) * 2 + ramp)
+    np.testing.assert_allclose(encrypted, shuffle_patches(img, perm, 16) * 2 + ramp)
     np.testing.assert_allclose(last.decrypt(encrypted, [perm, None]), img)
 
 
@@ -250,17 +288,14 @@ def test_batch(make_image, text):
     batch = make_image((3, 32, 48, 3))
     rng = np.random.default_rng(0)
     draws = [cipher.draw((32, 48, 3), rng) for _ in batch]
-    stacked = [
-        None if values[0] is None else np.stack(values)
-        for values in zip(*draws)
-    ]
+    stacked = [None if values[0] is None else np.stack(values) for values in zip(*draws)]
     expected = np.stack([cipher.apply(*pair) for pair in zip(batch, draws)])
     np.testing.assert_array_equal(cipher.apply(batch, stacked), expected)
     if cipher.invertible:
         np.testing.assert_array_equal(cipher.decrypt(expected, stacked), batch)
     np.testing.assert_array_equal(
-        cipher.apply(batch, draws[0]),
-        np.stack([cipher.apply(image, draws[0]) for image in batch]))
+        cipher.apply(batch, draws[0]), np.stack([cipher.apply(image, draws[0]) for image in batch])
+    )
     with pytest.raises(ValueError, match='one image'):
         cipher.encrypt(batch)
 
@@ -286,8 +321,7 @@ def test_numpy_sources_repeat(make_image, text):
         encrypted, layout, _ = cipher.encrypt(img, make(7))
         again = cipher.encrypt(img, make(7))
         np.testing.assert_array_equal(again[0], encrypted)
-        np.testing.assert_array_equal(again[1].permutation,
-                                      layout.permutation)
+        np.testing.assert_array_equal(again[1].permutation, layout.permutation)
         other = cipher.encrypt(img, make(8))[0]
         assert (other != encrypted).any() == cipher.random
 
@@ -296,8 +330,7 @@ def test_one_stream_for_all_steps():
     """A source that is no key's is read by one step after the other."""
     cipher = Cipher('orient+negate+shuffle', 4)
     codes, flags = bytes(range(6)), bytes(range(1, 7))
-    stream = io.BytesIO(codes + flags + np.arange(6, dtype='<u8').tobytes() +
-                        b'rest')
+    stream = io.BytesIO(codes + flags + np.arange(6, dtype='<u8').tobytes() + b'rest')
     drawn = cipher.draw((8, 12), stream)
     assert drawn[0].tolist() == [0, 1, 2, 3, 4, 5]
     assert drawn[1].tolist() == [True, False] * 3
@@ -307,8 +340,11 @@ def test_one_stream_for_all_steps():
 
 def test_decrypt_refused(make_image):
     img = make_image((32, 32, 3))
-    for text, step in (('mix2', 'mix2'), ('shuffle+mix4:tiled', 'mix4:tiled'),
-                       ('center+erode2+drop9', 'center, erode2, drop9')):
+    for text, step in (
+        ('mix2', 'mix2'),
+        ('shuffle+mix4:tiled', 'mix4:tiled'),
+        ('center+erode2+drop9', 'center, erode2, drop9'),
+    ):
         cipher = Cipher(text)
         encrypted, _, drawn = cipher.encrypt(img)
         with pytest.raises(ValueError, match=f'undone: {step} deletes data'):
@@ -343,16 +379,20 @@ def test_wrong_draws_and_images(make_image):
 
 def test_errors_tell_what_is_at_fault(make_image):
     cipher, img = Cipher('shuffle'), make_image((32, 48, 3))
-    for call in (lambda: cipher.plan((31, 48)),
-                 lambda: cipher.encrypt(img[:31]),
-                 lambda: cipher.encrypt(img[None]),
-                 lambda: cipher.encrypt(img[:0])):
+    for call in (
+        lambda: cipher.plan((31, 48)),
+        lambda: cipher.encrypt(img[:31]),
+        lambda: cipher.encrypt(img[None]),
+        lambda: cipher.encrypt(img[:0]),
+    ):
         with pytest.raises(PictureError):
             call()
-    for call in (lambda: cipher.apply(img, []),
-                 lambda: cipher.apply(img, [np.arange(4)]),
-                 lambda: Cipher('mix3'),
-                 lambda: Cipher('mix2').decrypt(img, [None])):
+    for call in (
+        lambda: cipher.apply(img, []),
+        lambda: cipher.apply(img, [np.arange(4)]),
+        lambda: Cipher('mix3'),
+        lambda: Cipher('mix2').decrypt(img, [None]),
+    ):
         with pytest.raises(CipherError):
             call()
 
@@ -361,9 +401,7 @@ def test_layouts_are_derived_once(make_image, monkeypatch):
     """For one picture, whatever is asked of its cipher."""
     calls = []
     derive = Shuffle.next_layout
-    monkeypatch.setattr(
-        Shuffle, 'next_layout',
-        lambda *args: calls.append(args) or derive(*args))
+    monkeypatch.setattr(Shuffle, 'next_layout', lambda *args: calls.append(args) or derive(*args))
     # A patch size of no other test: nothing is known of it yet.
     cipher, img = Cipher('mix2+shuffle', 22), make_image((44, 66, 3))
     calls.clear()
@@ -379,21 +417,22 @@ def test_layouts_are_derived_once(make_image, monkeypatch):
 
 def test_layouts_hold_plain_numbers():
     shape = tuple(np.array([51, 34]))
-    for plan in (Cipher('shuffle', 17).plan(shape),
-                 Cipher('shuffle', 17).plan((51, 34))):
+    for plan in (Cipher('shuffle', 17).plan(shape), Cipher('shuffle', 17).plan((51, 34))):
         json.dumps(plan.to_dict())
     with pytest.raises(TypeError):
-        Cipher('shuffle', 17).plan((51., 34.))
+        Cipher('shuffle', 17).plan((51.0, 34.0))
 
 
 def test_draws_are_in_no_message(make_image):
     # Numbers that would be recognised.
     cipher, img = Cipher('orient+shuffle'), make_image((32, 48, 3))
     codes, perm = np.full(6, 4321), np.array([0, 1, 2, 3, 4, 4321])
-    for drawn in ([perm], [codes, perm, perm], [codes, perm],
-                  [np.zeros(6, np.uint8), perm]):
-        for call in (cipher.apply, cipher.decrypt,
-                     lambda _, drawn: cipher.secret_layout((32, 48), drawn)):
+    for drawn in ([perm], [codes, perm, perm], [codes, perm], [np.zeros(6, np.uint8), perm]):
+        for call in (
+            cipher.apply,
+            cipher.decrypt,
+            lambda _, drawn: cipher.secret_layout((32, 48), drawn),
+        ):
             with pytest.raises(ValueError) as error:
                 call(img, drawn)
             assert '4321' not in str(error.value)
@@ -409,24 +448,37 @@ def test_no_secret_in_print(make_image):
 
 
 # A text that others keep for years: it must not change.
-@pytest.mark.parametrize('text, canonical, as_json', [
-    ('shuffle', 'shuffle/16',
-     '{"patch_size":16,"steps":[{"type":"shuffle"}],"version":1}'),
-    ('mix', 'mix2/16',
-     '{"patch_size":16,"steps":[{"form":"compact","num_splits":2,'
-     '"type":"mix"}],"version":1}'),
-    (' mix4:tiled + drop ', 'mix4:tiled+drop50/16',
-     '{"patch_size":16,"steps":[{"form":"tiled","num_splits":4,'
-     '"type":"mix"},{"percent":50,"type":"drop"}],"version":1}'),
-    ('noise+center+erode2:filled', 'noise25+center+erode2:filled/16',
-     '{"patch_size":16,"steps":[{"std":25,"type":"noise"},'
-     '{"type":"center"},{"border":2,"form":"filled","type":"erode"}],'
-     '"version":1}'),
-    ('orient+negate+permute_channels+permute_pixels',
-     'orient+negate+permute_channels+permute_pixels/16',
-     '{"patch_size":16,"steps":[{"type":"orient"},{"type":"negate"},'
-     '{"type":"permute_channels"},{"type":"permute_pixels"}],"version":1}'),
-])
+@pytest.mark.parametrize(
+    'text, canonical, as_json',
+    [
+        ('shuffle', 'shuffle/16', '{"patch_size":16,"steps":[{"type":"shuffle"}],"version":1}'),
+        (
+            'mix',
+            'mix2/16',
+            '{"patch_size":16,"steps":[{"form":"compact","num_splits":2,'
+            '"type":"mix"}],"version":1}',
+        ),
+        (
+            ' mix4:tiled + drop ',
+            'mix4:tiled+drop50/16',
+            '{"patch_size":16,"steps":[{"form":"tiled","num_splits":4,'
+            '"type":"mix"},{"percent":50,"type":"drop"}],"version":1}',
+        ),
+        (
+            'noise+center+erode2:filled',
+            'noise25+center+erode2:filled/16',
+            '{"patch_size":16,"steps":[{"std":25,"type":"noise"},'
+            '{"type":"center"},{"border":2,"form":"filled","type":"erode"}],'
+            '"version":1}',
+        ),
+        (
+            'orient+negate+permute_channels+permute_pixels',
+            'orient+negate+permute_channels+permute_pixels/16',
+            '{"patch_size":16,"steps":[{"type":"orient"},{"type":"negate"},'
+            '{"type":"permute_channels"},{"type":"permute_pixels"}],"version":1}',
+        ),
+    ],
+)
 def test_exact_written_forms(text, canonical, as_json):
     cipher = Cipher(text)
     assert cipher.canonical == canonical
@@ -437,8 +489,7 @@ def test_exact_written_forms(text, canonical, as_json):
 @pytest.mark.parametrize('version', [0, 2, '1', None, 1.5, [1]])
 def test_other_versions_are_refused(version):
     state = dict(Cipher('shuffle').to_dict(), version=version)
-    with pytest.raises(ValueError, match='version.*knows version 1: use the '
-                       'release that wrote it'):
+    with pytest.raises(ValueError, match='version.*knows version 1: use the release that wrote it'):
         Cipher.build(state)
 
 
@@ -449,22 +500,18 @@ def test_written_without_version():
 
 
 def test_presets():
-    assert {
-        name: (preset.steps, preset.patch_size)
-        for name, preset in PRESETS.items()
-    } == {
+    assert {name: (preset.steps, preset.patch_size) for name, preset in PRESETS.items()} == {
         'paper-rs': ('shuffle', 16),
-        'paper-mi': ('mix2', 16)
+        'paper-mi': ('mix2', 16),
     }
     assert Cipher('paper-rs').to_dict() == dict(
-        version=1, steps=[dict(type='shuffle')], patch_size=16)
+        version=1, steps=[dict(type='shuffle')], patch_size=16
+    )
     assert Cipher('paper-mi').to_dict() == dict(
-        version=1,
-        steps=[dict(type='mix', num_splits=2, form='compact')],
-        patch_size=16)
+        version=1, steps=[dict(type='mix', num_splits=2, form='compact')], patch_size=16
+    )
     for name, preset in PRESETS.items():
-        for cipher in (Cipher(name), Cipher.build(name),
-                       Cipher.build(dict(steps=name))):
+        for cipher in (Cipher(name), Cipher.build(name), Cipher.build(dict(steps=name))):
             assert cipher == Cipher(preset.steps, preset.patch_size)
             # The steps are written, so that the name may change its meaning.
             assert name not in cipher.to_json() + cipher.canonical
@@ -480,8 +527,7 @@ def test_no_preset_is_recommended():
         for word in ('recommend', 'default', 'best', 'secure', 'safe'):
             assert word not in text
         for step in Cipher(name).steps:
-            assert step.name not in ('orient', 'negate', 'permute_channels',
-                                     'permute_pixels')
+            assert step.name not in ('orient', 'negate', 'permute_channels', 'permute_pixels')
 
 
 def test_preset_brings_its_patch_size(monkeypatch):
@@ -494,16 +540,24 @@ def test_preset_brings_its_patch_size(monkeypatch):
 @pytest.mark.parametrize('module', ['hime_mm', 'hime_mm.ciphers'])
 def test_light_import(module):
     # An owner encrypts on a machine that has only NumPy.
-    code = (f'import sys, {module}\n'
-            'print(*{name.partition(".")[0] for name in sys.modules})')
-    loaded = subprocess.run([sys.executable, '-c', code],
-                            cwd=Path(__file__).resolve().parents[2],
-                            capture_output=True,
-                            text=True,
-                            check=True).stdout.split()
+    code = f'import sys, {module}\nprint(*{{name.partition(".")[0] for name in sys.modules}})'
+    loaded = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     assert 'hime_mm' in loaded
     heavy = {
-        'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain',
-        'scipy', 'cv2', 'PIL'
+        'torch',
+        'torchvision',
+        'mmengine',
+        'mmcv',
+        'mmdet',
+        'mmpretrain',
+        'scipy',
+        'cv2',
+        'PIL',
     }
     assert not heavy & set(loaded)

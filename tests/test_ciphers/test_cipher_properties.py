@@ -19,15 +19,14 @@ PARAMETERS = {
     'drop': ('1', '34', '50', '99'),
     'noise': ('1', '25', '255'),
 }
-CHANNELS = st.sampled_from([(), (1, ), (3, ), (4, ), (5, )])
+CHANNELS = st.sampled_from([(), (1,), (3,), (4,), (5,)])
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.float32])
 NAMES = st.text(max_size=5)
 
 
 def parts(name: str):
     """The short forms of one step."""
-    return st.sampled_from(
-        [name + parameter for parameter in PARAMETERS.get(name, ('', ))])
+    return st.sampled_from([name + parameter for parameter in PARAMETERS.get(name, ('',))])
 
 
 @st.composite
@@ -55,10 +54,9 @@ def cases(draw, names=tuple(sorted(STEPS))):
     p = draw(st.sampled_from([4, 6, 8]))
     text = draw(sensible_step_lists(names, p))
     channels = draw(CHANNELS)
-    if 'permute_channels' in text and channels in ((), (1, )):
-        channels = (2, )
-    shape = (draw(st.integers(1, 3)) * p, draw(st.integers(1, 3)) * p,
-             *channels)
+    if 'permute_channels' in text and channels in ((), (1,)):
+        channels = (2,)
+    shape = (draw(st.integers(1, 3)) * p, draw(st.integers(1, 3)) * p, *channels)
     dtype = draw(DTYPES)
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     if dtype == np.float32:
@@ -82,10 +80,7 @@ def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
 
 def stack(draws) -> list:
     """The draws of some images as the draw of a batch."""
-    return [
-        None if values[0] is None else np.stack(values)
-        for values in zip(*draws)
-    ]
+    return [None if values[0] is None else np.stack(values) for values in zip(*draws)]
 
 
 @settings(max_examples=300)
@@ -101,8 +96,7 @@ def test_encrypt_is_the_loops(case, dataset, image):
     for value, expected in zip(drawn, expected_draw):
         assert (value is None) == (expected is None)
         if value is not None:
-            np.testing.assert_array_equal(
-                value, np.reshape(expected, value.shape))
+            np.testing.assert_array_equal(value, np.reshape(expected, value.shape))
     expected_stats, stats = {}, {}
     expected = loops.apply(img, text, p, expected_draw, expected_stats)
     assert_same(encrypted, expected)
@@ -112,11 +106,9 @@ def test_encrypt_is_the_loops(case, dataset, image):
 
     # The same again, with counts that add up.
     for _ in range(2):
-        np.testing.assert_array_equal(
-            cipher.apply(img, drawn, stats), encrypted)
+        np.testing.assert_array_equal(cipher.apply(img, drawn, stats), encrypted)
     assert stats == {
-        step: (2 * clipped, 2 * size)
-        for step, (clipped, size) in expected_stats.items()
+        step: (2 * clipped, 2 * size) for step, (clipped, size) in expected_stats.items()
     }
     if img.dtype.kind == 'f':
         assert all(clipped == 0 for clipped, _ in stats.values())
@@ -129,17 +121,14 @@ def test_encrypt_is_the_loops(case, dataset, image):
     assert layout.ori_shape == img.shape[:2]
     np.testing.assert_allclose(layout.scale, side / p)
     assert layout.shuffled == cipher.shuffles == ('shuffle' in text)
-    assert layout.erosion == sum(
-        number for name, number, _ in loops.parse(text) if name == 'erode')
+    assert layout.erosion == sum(number for name, number, _ in loops.parse(text) if name == 'erode')
     assert (layout.permutation is not None) == cipher.shuffles
     assert repr(layout) == repr(cipher.plan(img.shape[:2]))
     assert cipher.plan(img.shape[:2]).permutation is None
 
 
 @settings(max_examples=100)
-@given(
-    case=cases(names=('shuffle', 'orient', 'negate', 'permute_channels',
-                      'permute_pixels')))
+@given(case=cases(names=('shuffle', 'orient', 'negate', 'permute_channels', 'permute_pixels')))
 def test_decrypt_is_the_inverse(case):
     cipher, img, secret = case
     assert cipher.invertible
@@ -176,11 +165,9 @@ def test_partial_decrypt(case):
 
 def surrounded(img: np.ndarray, fill) -> tuple:
     """The image as a window of a larger array full of other values."""
-    margins = [(3, 5), (7, 2), (1, 1)][:img.ndim]
-    around = np.full([n + sum(m) for n, m in zip(img.shape, margins)], fill,
-                     img.dtype)
-    window = around[tuple(
-        slice(m[0], m[0] + n) for n, m in zip(img.shape, margins))]
+    margins = [(3, 5), (7, 2), (1, 1)][: img.ndim]
+    around = np.full([n + sum(m) for n, m in zip(img.shape, margins)], fill, img.dtype)
+    window = around[tuple(slice(m[0], m[0] + n) for n, m in zip(img.shape, margins))]
     window[...] = img
     return around, window
 
@@ -189,8 +176,7 @@ VIEWS = {
     'column-major': np.asfortranarray,
     'every second': lambda x: x.repeat(2, 0).repeat(2, 1)[::2, ::2],
     'mirrored': lambda x: np.ascontiguousarray(x[::-1, ::-1])[::-1, ::-1],
-    'transposed': lambda x: np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(
-        0, 1),
+    'transposed': lambda x: np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1),
 }
 
 
@@ -201,20 +187,19 @@ def test_nothing_outside_the_image_is_read(case):
     drawn = cipher.draw(img.shape, Key(secret).source('data', 'image'))
     encrypted = cipher.apply(img, drawn)
     assert np.isfinite(encrypted).all()
-    fills = (np.nan, np.inf) if img.dtype.kind == 'f' else (
-        0, np.iinfo(img.dtype).max)
+    fills = (np.nan, np.inf) if img.dtype.kind == 'f' else (0, np.iinfo(img.dtype).max)
     for fill in fills:
         around, window = surrounded(img, fill)
         before = around.copy()
-        np.testing.assert_array_equal(
-            cipher.apply(window, drawn), encrypted)
+        np.testing.assert_array_equal(cipher.apply(window, drawn), encrypted)
         # Nor is anything written there, or into the image.
         np.testing.assert_array_equal(around, before)
         around, window = surrounded(encrypted, fill)
         before = around.copy()
         np.testing.assert_array_equal(
             cipher.decrypt(window, drawn, partial=True),
-            cipher.decrypt(encrypted, drawn, partial=True))
+            cipher.decrypt(encrypted, drawn, partial=True),
+        )
         np.testing.assert_array_equal(around, before)
     for view in VIEWS.values():
         img = view(img)
@@ -222,7 +207,8 @@ def test_nothing_outside_the_image_is_read(case):
         np.testing.assert_array_equal(cipher.apply(img, drawn), encrypted)
         np.testing.assert_array_equal(
             cipher.decrypt(view(encrypted), drawn, partial=True),
-            cipher.decrypt(encrypted, drawn, partial=True))
+            cipher.decrypt(encrypted, drawn, partial=True),
+        )
 
 
 @settings(max_examples=150)
@@ -234,28 +220,23 @@ def test_batches(case, num):
     rng = np.random.default_rng(0)
     batch = np.stack([rng.permuted(img) for _ in range(num)])
     key = Key(secret)
-    draws = [
-        cipher.draw(img.shape, key.source('data', f'{i}'))
-        for i in range(num)
-    ]
+    draws = [cipher.draw(img.shape, key.source('data', f'{i}')) for i in range(num)]
     # Each with its own draw, or all of them with the first.
-    for each, drawn in ((draws, stack(draws)),
-                        ([draws[0]] * num, draws[0])):
+    for each, drawn in ((draws, stack(draws)), ([draws[0]] * num, draws[0])):
         stats, expected_stats = {}, {}
         encrypted = cipher.apply(batch, drawn, stats)
-        expected = np.stack([
-            cipher.apply(one, draw, expected_stats)
-            for one, draw in zip(batch, each)
-        ])
+        expected = np.stack(
+            [cipher.apply(one, draw, expected_stats) for one, draw in zip(batch, each)]
+        )
         np.testing.assert_array_equal(encrypted, expected)
         assert encrypted.dtype == batch.dtype
         assert stats == expected_stats
         np.testing.assert_array_equal(
             cipher.decrypt(encrypted, drawn, partial=True),
-            np.stack([
-                cipher.decrypt(one, draw, partial=True)
-                for one, draw in zip(expected, each)
-            ]))
+            np.stack(
+                [cipher.decrypt(one, draw, partial=True) for one, draw in zip(expected, each)]
+            ),
+        )
         # A window of a larger batch.
         around = np.zeros((num + 2, *(n + 3 for n in img.shape)), img.dtype)
         window = around[1:-1, 1:-2, 2:-1, 2:-1]
@@ -284,14 +265,10 @@ def test_boxes_return(case, seed):
     if cipher.shuffles:
         slot = [layout.permutation.tolist().index(patch) for patch in cell]
     slot = np.array(slot)
-    centre = np.stack([slot % cols, slot // cols], 1) * side + (
-        inside * side / p)
-    np.testing.assert_allclose(
-        (mapped[:, :2] + mapped[:, 2:]) / 2, centre, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(
-        mapped[:, 2:] - mapped[:, :2], 2 * half * side / p, atol=1e-6)
-    np.testing.assert_allclose(
-        layout.unmap_boxes(mapped), boxes, rtol=0, atol=1e-6)
+    centre = np.stack([slot % cols, slot // cols], 1) * side + (inside * side / p)
+    np.testing.assert_allclose((mapped[:, :2] + mapped[:, 2:]) / 2, centre, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(mapped[:, 2:] - mapped[:, :2], 2 * half * side / p, atol=1e-6)
+    np.testing.assert_allclose(layout.unmap_boxes(mapped), boxes, rtol=0, atol=1e-6)
 
     # A manifest's line tells all but the permutation.
     state = json.loads(json.dumps(layout.to_dict()))
@@ -327,8 +304,7 @@ def test_written_forms(case):
     assert state['version'] == 1
     as_json = cipher.to_json()
     assert json.loads(as_json) == json.loads(json.dumps(state))
-    for written in (cipher, state, json.loads(as_json),
-                    copy.deepcopy(state)):
+    for written in (cipher, state, json.loads(as_json), copy.deepcopy(state)):
         again = Cipher.build(written)
         assert again == cipher
         assert hash(again) == hash(cipher)
@@ -338,24 +314,23 @@ def test_written_forms(case):
         assert Cipher.build(written, p) == cipher
         with pytest.raises(ValueError, match='give it once'):
             Cipher.build(written, p + 1)
-    for again in (Cipher(text, p), Cipher(text.split('+'), p),
-                  Cipher(state['steps'], p), eval(repr(cipher)),
-                  pickle.loads(pickle.dumps(cipher)), copy.copy(cipher)):
+    for again in (
+        Cipher(text, p),
+        Cipher(text.split('+'), p),
+        Cipher(state['steps'], p),
+        eval(repr(cipher)),
+        pickle.loads(pickle.dumps(cipher)),
+        copy.copy(cipher),
+    ):
         assert again == cipher
     assert cipher != Cipher('shuffle', p + 24)
     assert state == cipher.to_dict()
 
 
 def test_different_ciphers_are_written_differently():
-    steps = [
-        name + parameter for name in STEPS
-        for parameter in PARAMETERS.get(name, ('', ))
-    ]
+    steps = [name + parameter for name in STEPS for parameter in PARAMETERS.get(name, ('',))]
     texts = steps + [f'{a}+{b}' for a in steps for b in steps]
-    ciphers = [
-        Cipher(text, p) for text in texts for p in (6, 8)
-        if not loops.refused(text, p)
-    ]
+    ciphers = [Cipher(text, p) for text in texts for p in (6, 8) if not loops.refused(text, p)]
     assert len(ciphers) > 500
     for written in (lambda x: x, repr, Cipher.to_json, lambda x: x.canonical):
         assert len({written(cipher) for cipher in ciphers}) == len(ciphers)

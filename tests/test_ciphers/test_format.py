@@ -20,17 +20,14 @@ from independent_decoder import chacha20, decrypt, hkdf, permutation, sub_key
 from hime_mm.ciphers import PRESETS, STEPS, Cipher, Key
 from hime_mm.ciphers.randomness import draw_noise, draw_permutation
 
-DOCUMENT = (Path(__file__).resolve().parents[2] / 'docs' /
-            'format.md').read_text('utf-8')
-VECTORS = json.loads(
-    re.search(r'\n## Test vectors\n.*?```json\n(.*?)```', DOCUMENT,
-              re.S)[1])
+DOCUMENT = (Path(__file__).resolve().parents[2] / 'docs' / 'format.md').read_text('utf-8')
+VECTORS = json.loads(re.search(r'\n## Test vectors\n.*?```json\n(.*?)```', DOCUMENT, re.S)[1])
 SECRET = bytes.fromhex(VECTORS['key'].split(':')[1])
 KEY = Key(SECRET)
 NAMES = (VECTORS['dataset_id'], VECTORS['image_id'])
 CASES = pytest.mark.parametrize(
-    'case', VECTORS['ciphers'],
-    ids=lambda x: f'{x["cipher"]}-{x["dtype"]}-{x["shape"]}')
+    'case', VECTORS['ciphers'], ids=lambda x: f'{x["cipher"]}-{x["dtype"]}-{x["shape"]}'
+)
 
 
 def sha256(data: bytes) -> str:
@@ -50,16 +47,14 @@ def pattern(shape, dtype: str) -> bytes:
         for x in range(w):
             for c in range(depth):
                 v = (7919 * y + 6151 * x + 20011 * c + 257 * x * y) % 65536
-                data += (v.to_bytes(2, 'little')
-                         if dtype == 'uint16' else bytes([v // 256]))
+                data += v.to_bytes(2, 'little') if dtype == 'uint16' else bytes([v // 256])
     return data
 
 
 def image(case: dict) -> np.ndarray:
     data = pattern(case['shape'], case['dtype'])
     dtype = np.dtype(case['dtype'])
-    return np.frombuffer(data, dtype.newbyteorder('<')).astype(dtype).reshape(
-        case['shape'])
+    return np.frombuffer(data, dtype.newbyteorder('<')).astype(dtype).reshape(case['shape'])
 
 
 def shown(name: str, value) -> object:
@@ -93,24 +88,43 @@ def test_decoder_is_short_and_independent():
 
 
 # RFC 8439, 2.3.2 and A.1: key, nonce, block and its 64 bytes.
-@pytest.mark.parametrize('key, nonce, block, expected', [
-    (bytes(range(32)), '000000090000004a00000000', 1,
-     '10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e'
-     'd2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e'),
-    (bytes(32), '00' * 12, 0,
-     '76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7'
-     'da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586'),
-    (bytes(32), '00' * 12, 1,
-     '9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed'
-     '29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f'),
-    (bytes(32), '00' * 11 + '02', 0,
-     'c2c64d378cd536374ae204b9ef933fcd1a8b2288b3dfa49672ab765b54ee27c7'
-     '8a970e0e955c14f3a88e741b97c286f75f8fc299e8148362fa198a39531bed6d'),
-])
+@pytest.mark.parametrize(
+    'key, nonce, block, expected',
+    [
+        (
+            bytes(range(32)),
+            '000000090000004a00000000',
+            1,
+            '10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e'
+            'd2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e',
+        ),
+        (
+            bytes(32),
+            '00' * 12,
+            0,
+            '76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7'
+            'da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586',
+        ),
+        (
+            bytes(32),
+            '00' * 12,
+            1,
+            '9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed'
+            '29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f',
+        ),
+        (
+            bytes(32),
+            '00' * 11 + '02',
+            0,
+            'c2c64d378cd536374ae204b9ef933fcd1a8b2288b3dfa49672ab765b54ee27c7'
+            '8a970e0e955c14f3a88e741b97c286f75f8fc299e8148362fa198a39531bed6d',
+        ),
+    ],
+)
 def test_rfc_8439(key, nonce, block, expected):
     number = int.from_bytes(bytes.fromhex(nonce), 'little')
     stream = chacha20(key, number, 64 * (block + 1))
-    assert stream[64 * block:].hex() == expected
+    assert stream[64 * block :].hex() == expected
     # The beginning of a longer stream, and not whole blocks only.
     assert chacha20(key, number, 70)[:64] == stream[:64]
     assert chacha20(key, number, 13) == stream[:13]
@@ -118,18 +132,34 @@ def test_rfc_8439(key, nonce, block, expected):
 
 
 # RFC 5869, A.1 to A.3.
-@pytest.mark.parametrize('key, salt, info, length, expected', [
-    (b'\x0b' * 22, bytes(range(13)), bytes(range(0xf0, 0xfa)), 42,
-     '3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf'
-     '34007208d5b887185865'),
-    (bytes(range(80)), bytes(range(0x60, 0xb0)), bytes(range(0xb0, 0x100)),
-     82, 'b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c'
-     '59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3db71'
-     'cc30c58179ec3e87c14c01d5c1f3434f1d87'),
-    (b'\x0b' * 22, b'', b'', 42,
-     '8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d'
-     '9d201395faa4b61a96c8'),
-])
+@pytest.mark.parametrize(
+    'key, salt, info, length, expected',
+    [
+        (
+            b'\x0b' * 22,
+            bytes(range(13)),
+            bytes(range(0xF0, 0xFA)),
+            42,
+            '3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865',
+        ),
+        (
+            bytes(range(80)),
+            bytes(range(0x60, 0xB0)),
+            bytes(range(0xB0, 0x100)),
+            82,
+            'b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c'
+            '59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3db71'
+            'cc30c58179ec3e87c14c01d5c1f3434f1d87',
+        ),
+        (
+            b'\x0b' * 22,
+            b'',
+            b'',
+            42,
+            '8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8',
+        ),
+    ],
+)
 def test_rfc_5869(key, salt, info, length, expected):
     assert hkdf(key, info, length, salt).hex() == expected
     if not salt:
@@ -169,9 +199,7 @@ def test_stream_vectors(case):
 
 
 def test_streams_of_the_vectors_differ():
-    assert {case['scope'] for case in VECTORS['streams']} == {
-        'image', 'dataset'
-    }
+    assert {case['scope'] for case in VECTORS['streams']} == {'image', 'dataset'}
     streams = [case['stream'] for case in VECTORS['streams']]
     assert len(set(streams)) == len(streams) >= 4
 
@@ -192,11 +220,10 @@ def test_noise_vectors(case):
 
     def ours(words) -> np.ndarray:
         stream = io.BytesIO(np.array(words, '<u2').tobytes())
-        return draw_noise((len(words), ), std, stream)
+        return draw_noise((len(words),), std, stream)
 
     def theirs(words) -> np.ndarray:
-        return np.array([loops.noise_of(word, std) for word in words],
-                        np.int16)
+        return np.array([loops.noise_of(word, std) for word in words], np.int16)
 
     for noise in (ours, theirs):
         assert noise(case['words']).tolist() == case['values']
@@ -215,9 +242,7 @@ def test_cipher_vectors(case):
     cipher.apply(img, drawn, stats)
     names = [step.name for step in cipher.steps]
     assert list(map(shown, names, drawn)) == case['drawn']
-    assert {step: clipped
-            for step, (clipped, _) in stats.items()} == case.get(
-                'clipped', {})
+    assert {step: clipped for step, (clipped, _) in stats.items()} == case.get('clipped', {})
     assert list(encrypted.shape) == case['encrypted_shape']
     assert sha256(raw(encrypted)) == case['encrypted_sha256']
     if 'encrypted' in case:
@@ -236,9 +261,7 @@ def test_cipher_vectors_by_the_loops(case):
     encrypted = loops.apply(img, text, int(patch_size), drawn, stats)
     names = [name for name, _, _ in loops.parse(text)]
     assert list(map(shown, names, drawn)) == case['drawn']
-    assert {step: clipped
-            for step, (clipped, _) in stats.items()} == case.get(
-                'clipped', {})
+    assert {step: clipped for step, (clipped, _) in stats.items()} == case.get('clipped', {})
     assert list(encrypted.shape) == case['encrypted_shape']
     assert sha256(raw(encrypted)) == case['encrypted_sha256']
 
@@ -255,13 +278,12 @@ def test_decoder_undoes_the_vectors():
             found += 1
             data = bytes.fromhex(case['encrypted'])
         else:
-            data = raw(
-                Cipher(text, patch_size).encrypt(image(case),
-                                                 KEY.source(*NAMES))[0])
+            data = raw(Cipher(text, patch_size).encrypt(image(case), KEY.source(*NAMES))[0])
         assert sha256(data) == case['encrypted_sha256']
         height, width = case['shape'][:2]
-        plain = decrypt(SECRET, *NAMES, data, width // patch_size,
-                        len(data) // (height * width), patch_size)
+        plain = decrypt(
+            SECRET, *NAMES, data, width // patch_size, len(data) // (height * width), patch_size
+        )
         assert plain == pattern(case['shape'], case['dtype'])
         assert plain != data
         assert sha256(plain) == case['plain_sha256']
@@ -270,7 +292,8 @@ def test_decoder_undoes_the_vectors():
 
 def test_every_step_has_a_vector():
     seen = {
-        name for case in VECTORS['ciphers']
+        name
+        for case in VECTORS['ciphers']
         for name, _, _ in loops.parse(case['cipher'].split('/')[0])
     }
     assert seen == set(STEPS)
@@ -283,24 +306,26 @@ def test_every_step_has_a_vector():
     name=st.text(max_size=6),
     patch_size=st.integers(1, 5),
     grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    channels=st.sampled_from([(), (1, ), (3, ), (4, )]),
+    channels=st.sampled_from([(), (1,), (3,), (4,)]),
     dtype=st.sampled_from([np.uint8, np.uint16, np.float32]),
-    seed=st.integers(0, 99))
-def test_decoder_undoes_hime_mm(secret, dataset, name, patch_size, grid,
-                                channels, dtype, seed):
-    img = np.random.default_rng(seed).integers(
-        0, 256, (grid[0] * patch_size, grid[1] * patch_size,
-                 *channels)).astype(dtype)
+    seed=st.integers(0, 99),
+)
+def test_decoder_undoes_hime_mm(secret, dataset, name, patch_size, grid, channels, dtype, seed):
+    img = (
+        np.random.default_rng(seed)
+        .integers(0, 256, (grid[0] * patch_size, grid[1] * patch_size, *channels))
+        .astype(dtype)
+    )
     cipher = Cipher('shuffle', patch_size)
-    encrypted, _, drawn = cipher.encrypt(img, Key(secret).source(
-        dataset, name))
+    encrypted, _, drawn = cipher.encrypt(img, Key(secret).source(dataset, name))
     derived = sub_key(secret, 'image', dataset, cipher.canonical, name)
     num = grid[0] * grid[1]
-    assert permutation(chacha20(derived, 0, 8 * num),
-                       num) == drawn[0].tolist()
+    assert permutation(chacha20(derived, 0, 8 * num), num) == drawn[0].tolist()
     pixel_bytes = img.nbytes // (img.shape[0] * img.shape[1])
-    assert decrypt(secret, dataset, name, encrypted.tobytes(), grid[1],
-                   pixel_bytes, patch_size) == img.tobytes()
+    assert (
+        decrypt(secret, dataset, name, encrypted.tobytes(), grid[1], pixel_bytes, patch_size)
+        == img.tobytes()
+    )
 
 
 # What the document says in words.
@@ -312,23 +337,19 @@ def test_example_of_sub_keys():
     key = Key(SECRET)
     assert hkdf(SECRET, info) == key.derive('image', 'ab', 'shuffle/16', 'c')
     source = key.source('ab', 'c')
-    assert chacha20(hkdf(SECRET, info), 3, 50) == source.stream(
-        'shuffle/16', 3, 'image').read(50)
+    assert chacha20(hkdf(SECRET, info), 3, 50) == source.stream('shuffle/16', 3, 'image').read(50)
 
 
 def test_written_forms_of_the_steps():
     """Every row of the table is a step as it is written, and none lacks."""
-    rows = re.findall(r'^\| `(\w+)` \| (`\S.*?`) \| `({.*})` \|$', DOCUMENT,
-                      re.M)
+    rows = re.findall(r'^\| `(\w+)` \| (`\S.*?`) \| `({.*})` \|$', DOCUMENT, re.M)
     assert sorted(name for name, _, _ in rows) == sorted(STEPS)
     for name, forms, as_json in rows:
         forms = forms.strip('`').split('`, `')
         assert all(str(Cipher(form, 16)) == form for form in forms)
         step = Cipher(forms[0], 16).steps[0]
         assert step.name == name
-        assert json.dumps(
-            step.to_dict(), sort_keys=True,
-            separators=(',', ':')) == as_json
+        assert json.dumps(step.to_dict(), sort_keys=True, separators=(',', ':')) == as_json
         assert f'**`{name}`**' in DOCUMENT
 
 

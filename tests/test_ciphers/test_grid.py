@@ -12,7 +12,7 @@ def loop_split(img: np.ndarray, p: int) -> np.ndarray:
     patches = []
     for top in range(0, img.shape[0], p):
         for left in range(0, img.shape[1], p):
-            patches.append(img[top:top + p, left:left + p])
+            patches.append(img[top : top + p, left : left + p])
     return np.stack(patches)
 
 
@@ -20,9 +20,10 @@ def loop_split(img: np.ndarray, p: int) -> np.ndarray:
     rows=st.integers(1, 4),
     cols=st.integers(1, 4),
     p=st.integers(1, 6),
-    channels=st.sampled_from([(), (1, ), (2, ), (3, ), (7, )]),
+    channels=st.sampled_from([(), (1,), (2,), (3,), (7,)]),
     dtype=st.sampled_from(PIXEL_DTYPES),
-    seed=st.integers(0, 99))
+    seed=st.integers(0, 99),
+)
 def test_split_and_join(make_image, rows, cols, p, channels, dtype, seed):
     img = make_image((rows * p, cols * p, *channels), dtype, seed)
     patches = split_patches(img, p)
@@ -43,12 +44,15 @@ def test_split_and_join_batch(make_image, dtype):
     np.testing.assert_array_equal(join_patches(patches, (2, 3)), batch)
 
 
-@pytest.mark.parametrize('view', [
-    lambda x: x[::2, ::-1],
-    lambda x: x.transpose(1, 0, 2),
-    lambda x: np.asfortranarray(x),
-    lambda x: x[4:12, 8:16],
-])
+@pytest.mark.parametrize(
+    'view',
+    [
+        lambda x: x[::2, ::-1],
+        lambda x: x.transpose(1, 0, 2),
+        lambda x: np.asfortranarray(x),
+        lambda x: x[4:12, 8:16],
+    ],
+)
 def test_split_non_contiguous(make_image, view):
     img = view(make_image((16, 32, 3)))
     patches = split_patches(img, 4)
@@ -82,10 +86,9 @@ def test_check_image(dtype):
         assert check_image(img) is img
 
 
-@pytest.mark.parametrize('dtype', [
-    np.int8, np.int32, np.int64, np.uint32, np.float16, np.complex64, bool,
-    object, '>u2'
-])
+@pytest.mark.parametrize(
+    'dtype', [np.int8, np.int32, np.int64, np.uint32, np.float16, np.complex64, bool, object, '>u2']
+)
 def test_check_image_dtype(dtype):
     with pytest.raises(TypeError, match='uint8, uint16, float32, float64'):
         split_patches(np.zeros((4, 4, 3), dtype), 4)
@@ -97,20 +100,22 @@ def test_check_image_kind(img):
         check_image(img)
 
 
-@pytest.mark.parametrize('shape', [(), (4, ), (1, 1, 4, 4, 3), (0, 4),
-                                   (4, 4, 0), (0, 4, 4, 3)])
+@pytest.mark.parametrize('shape', [(), (4,), (1, 1, 4, 4, 3), (0, 4), (4, 4, 0), (0, 4, 4, 3)])
 def test_check_image_shape(shape):
     with pytest.raises(ValueError, match='shape'):
         check_image(np.zeros(shape, np.uint8))
 
 
-@pytest.mark.parametrize('shape, grid', [
-    ((5, 4, 4, 3), (2, 3)),
-    ((6, 4, 4, 3), (2, 2)),
-    ((3, 6, 4, 4, 3), (1, 3)),
-    ((6, 4, 3), (2, 3)),
-    ((6, 4), (2, 3)),
-])
+@pytest.mark.parametrize(
+    'shape, grid',
+    [
+        ((5, 4, 4, 3), (2, 3)),
+        ((6, 4, 4, 3), (2, 2)),
+        ((3, 6, 4, 4, 3), (1, 3)),
+        ((6, 4, 3), (2, 3)),
+        ((6, 4), (2, 3)),
+    ],
+)
 def test_join_errors(shape, grid):
     with pytest.raises(ValueError, match='patches'):
         join_patches(np.zeros(shape, np.uint8), grid)

@@ -23,8 +23,7 @@ from hime_mm.ciphers import KEY_ENV, Cipher, ImageSource, InvalidKey, Key
 from hime_mm.ciphers.keys import KeyStream, looks_like_key
 
 # Bytes that do not come up by chance.
-SECRET = bytes.fromhex('c0ffee00d15ea5e0b16b00b5deadbeeffeedfacecafed00d'
-                       '8badf00dabad1dea')
+SECRET = bytes.fromhex('c0ffee00d15ea5e0b16b00b5deadbeeffeedfacecafed00d8badf00dabad1dea')
 HEX = SECRET.hex()
 LINE = f'hime-key-v1:{HEX}\n'
 SECRETS = st.binary(min_size=32, max_size=32)
@@ -41,24 +40,21 @@ def assert_hidden(text: str, secret: bytes = SECRET) -> None:
     """No part of the key is in a text, in any form one would write it."""
     text = text.lower()
     for start in range(0, 24, 4):
-        part = secret[start:start + 8]
+        part = secret[start : start + 8]
         forms = [
-            part.hex(), repr(part)[2:-1],
+            part.hex(),
+            repr(part)[2:-1],
             part.decode('latin-1'),
             str(int.from_bytes(part, 'big')),
             str(int.from_bytes(part, 'little')),
-            str(list(part))[1:-1]
+            str(list(part))[1:-1],
         ]
-        forms += [
-            base64.b64encode(secret[start + i:start + i + 9]).decode()
-            for i in range(3)
-        ]
+        forms += [base64.b64encode(secret[start + i : start + i + 9]).decode() for i in range(3)]
         for form in forms:
             assert form.lower() not in text
 
 
-def assert_hidden_in_error(error: BaseException,
-                           secret: bytes = SECRET) -> None:
+def assert_hidden_in_error(error: BaseException, secret: bytes = SECRET) -> None:
     """Nor is it in an error, or in one that led to it."""
     assert_hidden(''.join(traceback.format_exception(error)), secret)
     while error is not None:
@@ -70,9 +66,16 @@ def assert_hidden_in_error(error: BaseException,
 
 
 def test_the_check_finds_keys():
-    for text in (HEX, HEX.upper(), LINE, repr(SECRET), str(list(SECRET)),
-                 base64.b64encode(SECRET).decode(), HEX[8:40],
-                 SECRET.decode('latin-1')):
+    for text in (
+        HEX,
+        HEX.upper(),
+        LINE,
+        repr(SECRET),
+        str(list(SECRET)),
+        base64.b64encode(SECRET).decode(),
+        HEX[8:40],
+        SECRET.decode('latin-1'),
+    ):
         with pytest.raises(AssertionError):
             assert_hidden(f'the key {text} is wrong')
     hidden = ValueError('nothing')
@@ -148,12 +151,15 @@ def test_link_to_a_file(key_file, tmp_path):
         Key.from_file(link)
 
 
-@pytest.mark.parametrize('make', [
-    lambda path: path.write_bytes(b'old'),
-    lambda path: path.mkdir(),
-    lambda path: path.symlink_to(path.with_name('nowhere')),
-    lambda path: os.mkfifo(path),
-])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda path: path.write_bytes(b'old'),
+        lambda path: path.mkdir(),
+        lambda path: path.symlink_to(path.with_name('nowhere')),
+        lambda path: os.mkfifo(path),
+    ],
+)
 def test_nothing_is_overwritten(tmp_path, make):
     path = tmp_path / 'owner.key'
     make(path)
@@ -190,9 +196,9 @@ def test_full_disk(tmp_path):
     assert Key.from_file(path) == Key(SECRET)
 
 
-@pytest.mark.parametrize('raised', [
-    OSError(errno.ENOSPC, 'No space left on device'), KeyboardInterrupt()
-])
+@pytest.mark.parametrize(
+    'raised', [OSError(errno.ENOSPC, 'No space left on device'), KeyboardInterrupt()]
+)
 def test_interrupted_write(tmp_path, monkeypatch, raised):
     synced = []
 
@@ -213,8 +219,7 @@ def test_interrupted_write(tmp_path, monkeypatch, raised):
 # Reading.
 
 
-GOOD_TEXTS = (LINE, LINE.strip(), f'  {LINE}\n\n', HEX, f'{HEX}\r\n',
-              f'hime-key-v1:{HEX.upper()}')
+GOOD_TEXTS = (LINE, LINE.strip(), f'  {LINE}\n\n', HEX, f'{HEX}\r\n', f'hime-key-v1:{HEX.upper()}')
 BAD_TEXTS = (
     '',
     '\n',
@@ -275,15 +280,19 @@ def test_key_text(way, text, tmp_path, monkeypatch):
     assert way(text, tmp_path, monkeypatch).secret_bytes() == SECRET
 
 
-@pytest.mark.parametrize('way, place', [
-    (from_file, r'the key file .*text\.key'),
-    (from_env, 'the environment variable HIME_KEY'),
-    (from_fd, r'file descriptor \d+'),
-])
+@pytest.mark.parametrize(
+    'way, place',
+    [
+        (from_file, r'the key file .*text\.key'),
+        (from_env, 'the environment variable HIME_KEY'),
+        (from_fd, r'file descriptor \d+'),
+    ],
+)
 @pytest.mark.parametrize('text', BAD_TEXTS)
 def test_malformed_text(way, place, text, tmp_path, monkeypatch):
-    with pytest.raises(InvalidKey, match=f'{place} does not hold a key: '
-                       'expected one line "hime-key-v1:"') as error:
+    with pytest.raises(
+        InvalidKey, match=f'{place} does not hold a key: expected one line "hime-key-v1:"'
+    ) as error:
         way(text, tmp_path, monkeypatch)
     assert_hidden_in_error(error.value)
     assert error.value.__context__ is None
@@ -295,11 +304,13 @@ def test_files_that_cannot_be_read(tmp_path):
     # A pipe can be opened once somebody writes to it.
     writer = os.open(tmp_path / 'pipe', os.O_RDWR)
     try:
-        for name, problem in (('pipe', 'is no regular file'),
-                              ('folder', 'Is a directory'),
-                              ('missing', 'No such file or directory'),
-                              ('missing/owner.key', 'No such file'),
-                              ('n' * 300, 'name too long')):
+        for name, problem in (
+            ('pipe', 'is no regular file'),
+            ('folder', 'Is a directory'),
+            ('missing', 'No such file or directory'),
+            ('missing/owner.key', 'No such file'),
+            ('n' * 300, 'name too long'),
+        ):
             with pytest.raises(InvalidKey, match=problem) as error:
                 Key.from_file(tmp_path / name)
             assert name in str(error.value)
@@ -309,8 +320,7 @@ def test_files_that_cannot_be_read(tmp_path):
         Key.from_file(0)
 
 
-@pytest.mark.skipif(
-    not os.path.isdir('/proc/self/fd'), reason='no list of open files here')
+@pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='no list of open files here')
 def test_refused_files_are_closed(tmp_path, key_file):
     key_file.chmod(0o644)
     before = os.listdir('/proc/self/fd')
@@ -335,9 +345,7 @@ def test_descriptors():
     closed = os.open(os.devnull, os.O_RDONLY)
     os.close(closed)
     for fd, reason in ((closed, 'Bad file'), (-1, 'negative file')):
-        with pytest.raises(
-                InvalidKey,
-                match=f'from file descriptor {fd}: {reason} descriptor$'):
+        with pytest.raises(InvalidKey, match=f'from file descriptor {fd}: {reason} descriptor$'):
             Key.from_fd(fd)
     # Neither the end nor an endless file is waited for.
     for path in (os.devnull, '/dev/zero'):
@@ -353,44 +361,47 @@ def test_descriptors():
 def test_descriptor_of_a_child():
     """As a shell hands it over."""
     code = 'from hime_mm.ciphers import Key; print(Key.from_fd(0).id)'
-    child = subprocess.run([sys.executable, '-c', code], input=LINE,
-                           capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, '-c', code], input=LINE, capture_output=True, text=True, check=True
+    )
     assert child.stdout.strip() == Key(SECRET).id
-    child = subprocess.run([sys.executable, '-c', code], input=f'{LINE}0',
-                           capture_output=True, text=True)
+    child = subprocess.run(
+        [sys.executable, '-c', code], input=f'{LINE}0', capture_output=True, text=True
+    )
     assert child.returncode == 1 and 'does not hold a key' in child.stderr
     assert_hidden(child.stdout + child.stderr)
 
 
-@pytest.mark.parametrize('text, like', [
-    *((text, True) for text in GOOD_TEXTS),
-    # Most of one, more than one, and one with a slip.
-    (HEX[:48], True),
-    (HEX[:47], False),
-    (f'{HEX}{HEX}', True),
-    (f' {HEX[:-2]}\n', True),
-    (f'hime-key-v1:{HEX[:-1]}g', True),
-    (f'hime-key-v1:{HEX[:8]}', True),
-    # Names of files and variables, an id, and a hash as Git's.
-    ('owner.key', False),
-    ('HIME_KEY', False),
-    (Key(SECRET).id, False),
-    (HEX[:40], False),
-    (f'keys/{HEX}', False),
-    (f'{HEX}.key', False),
-])
+@pytest.mark.parametrize(
+    'text, like',
+    [
+        *((text, True) for text in GOOD_TEXTS),
+        # Most of one, more than one, and one with a slip.
+        (HEX[:48], True),
+        (HEX[:47], False),
+        (f'{HEX}{HEX}', True),
+        (f' {HEX[:-2]}\n', True),
+        (f'hime-key-v1:{HEX[:-1]}g', True),
+        (f'hime-key-v1:{HEX[:8]}', True),
+        # Names of files and variables, an id, and a hash as Git's.
+        ('owner.key', False),
+        ('HIME_KEY', False),
+        (Key(SECRET).id, False),
+        (HEX[:40], False),
+        (f'keys/{HEX}', False),
+        (f'{HEX}.key', False),
+    ],
+)
 def test_looks_like_key(text, like):
     assert looks_like_key(text) is like
 
 
-@pytest.mark.parametrize('text', [*GOOD_TEXTS, HEX[:-1], f'{HEX}0',
-                                  f'hime-key-v1:{HEX[:-1]}g'])
+@pytest.mark.parametrize('text', [*GOOD_TEXTS, HEX[:-1], f'{HEX}0', f'hime-key-v1:{HEX[:-1]}g'])
 def test_a_key_for_its_place(tmp_path, monkeypatch, text):
     """Given where a file or variable is expected, it is in no message."""
     monkeypatch.chdir(tmp_path)
     for call in (Key.from_file, Key.from_env, Key(bytes(32)).save):
-        with pytest.raises(InvalidKey, match='a key itself was given'
-                           ) as error:
+        with pytest.raises(InvalidKey, match='a key itself was given') as error:
             call(text)
         assert_hidden_in_error(error.value)
     assert os.listdir(tmp_path) == []
@@ -399,11 +410,18 @@ def test_a_key_for_its_place(tmp_path, monkeypatch, text):
 # What a key shows.
 
 
-@pytest.mark.parametrize('show', [
-    repr, str, lambda key: f'{key} {key!r}', lambda key: '%s %r' % (key, key),
-    lambda key: key.id, lambda key: repr([key, {key: key}]),
-    lambda key: str(hash(key))
-])
+@pytest.mark.parametrize(
+    'show',
+    [
+        repr,
+        str,
+        lambda key: f'{key} {key!r}',
+        lambda key: '%s %r' % (key, key),
+        lambda key: key.id,
+        lambda key: repr([key, {key: key}]),
+        lambda key: str(hash(key)),
+    ],
+)
 def test_key_is_hidden(show):
     assert_hidden(show(Key(SECRET)))
 
@@ -422,8 +440,7 @@ def test_sources_are_hidden():
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_no_pickle(protocol):
     source = Key(SECRET).source('a', 'b')
-    for thing in (Key(SECRET), source, [Key(SECRET)],
-                  source.stream('shuffle/16', 0, 'image')):
+    for thing in (Key(SECRET), source, [Key(SECRET)], source.stream('shuffle/16', 0, 'image')):
         with pytest.raises(TypeError, match='not pickled') as error:
             pickle.dumps(thing, protocol)
         assert_hidden_in_error(error.value)
@@ -435,8 +452,9 @@ def test_copies():
     config = dict(key=key, steps=[key])
     assert copy.deepcopy(config) == config
     source = copy.deepcopy(key.source('a', 'b'))
-    assert (source.stream('c', 0, 'image').read(9) == key.source(
-        'a', 'b').stream('c', 0, 'image').read(9))
+    assert source.stream('c', 0, 'image').read(9) == key.source('a', 'b').stream(
+        'c', 0, 'image'
+    ).read(9)
 
 
 @pytest.mark.parametrize('length', [0, 16, 31, 33, 64])
@@ -447,10 +465,18 @@ def test_wrong_length(length):
     assert_hidden_in_error(error.value)
 
 
-@pytest.mark.parametrize('secret', [
-    HEX, LINE, list(SECRET), int.from_bytes(SECRET, 'big'), None,
-    memoryview(SECRET), np.frombuffer(SECRET, np.uint8)
-])
+@pytest.mark.parametrize(
+    'secret',
+    [
+        HEX,
+        LINE,
+        list(SECRET),
+        int.from_bytes(SECRET, 'big'),
+        None,
+        memoryview(SECRET),
+        np.frombuffer(SECRET, np.uint8),
+    ],
+)
 def test_wrong_type(secret):
     with pytest.raises(TypeError, match='made of bytes') as error:
         Key(secret)
@@ -468,18 +494,24 @@ def test_own_copy():
 def test_errors_of_use():
     """Wrong arguments to a key show the argument, not the key."""
     key = Key(SECRET)
-    for call in (lambda: key.derive('image', b'bytes'),
-                 lambda: key.derive('image', 7),
-                 lambda: key.derive('image', '\ud800'),
-                 lambda: key.derive('image', length=255 * 32 + 1),
-                 lambda: key.source(None, 'b').stream('c', 0, 'image'),
-                 lambda: key.source('a', 'b').stream('c', -1, 'image'),
-                 lambda: key.source('a', 'b').stream('c', 1 << 96, 'image'),
-                 lambda: key.source('a', 'b').stream('c', 0, 'image').read(-1),
-                 lambda: key < key, lambda: key + 1, lambda: key['secret'],
-                 lambda: key.secret, lambda: bytes(key), lambda: len(key),
-                 lambda: Cipher('mix2').draw((32, 30), key.source('a', 'b')),
-                 lambda: Cipher('shuffle').draw((32, 32), key)):
+    for call in (
+        lambda: key.derive('image', b'bytes'),
+        lambda: key.derive('image', 7),
+        lambda: key.derive('image', '\ud800'),
+        lambda: key.derive('image', length=255 * 32 + 1),
+        lambda: key.source(None, 'b').stream('c', 0, 'image'),
+        lambda: key.source('a', 'b').stream('c', -1, 'image'),
+        lambda: key.source('a', 'b').stream('c', 1 << 96, 'image'),
+        lambda: key.source('a', 'b').stream('c', 0, 'image').read(-1),
+        lambda: key < key,
+        lambda: key + 1,
+        lambda: key['secret'],
+        lambda: key.secret,
+        lambda: bytes(key),
+        lambda: len(key),
+        lambda: Cipher('mix2').draw((32, 30), key.source('a', 'b')),
+        lambda: Cipher('shuffle').draw((32, 32), key),
+    ):
         with pytest.raises(Exception) as error:
             call()
         assert_hidden_in_error(error.value)
@@ -524,7 +556,8 @@ NAMES = st.text(max_size=8)
     secret=SECRETS,
     label=st.sampled_from(['image', 'dataset', 'key id', 'x']),
     names=st.lists(NAMES, max_size=4),
-    length=st.integers(1, 100))
+    length=st.integers(1, 100),
+)
 def test_derivation_is_hkdf(secret, label, names, length):
     derived = Key(secret).derive(label, *names, length=length)
     assert derived == sub_key(secret, label, *names, length=length)
@@ -532,9 +565,9 @@ def test_derivation_is_hkdf(secret, label, names, length):
 
 @given(
     secret=SECRETS,
-    number=st.one_of(
-        st.integers(0, 300), st.integers(1, 1 << 96).map(lambda x: x - 1)),
-    sizes=st.lists(st.integers(0, 130), max_size=4))
+    number=st.one_of(st.integers(0, 300), st.integers(1, 1 << 96).map(lambda x: x - 1)),
+    sizes=st.lists(st.integers(0, 130), max_size=4),
+)
 def test_stream_is_chacha20(secret, number, sizes):
     stream = KeyStream(secret, number)
     parts = [stream.read(size) for size in sizes]
@@ -542,12 +575,7 @@ def test_stream_is_chacha20(secret, number, sizes):
     assert b''.join(parts) == chacha20(secret, number, sum(sizes))
 
 
-@given(
-    secret=SECRETS,
-    dataset=NAMES,
-    image=NAMES,
-    cipher=NAMES,
-    number=st.integers(0, 255))
+@given(secret=SECRETS, dataset=NAMES, image=NAMES, cipher=NAMES, number=st.integers(0, 255))
 def test_streams(secret, dataset, image, cipher, number):
     source = Key(secret).source(dataset, image)
     assert isinstance(source, ImageSource)
@@ -557,10 +585,8 @@ def test_streams(secret, dataset, image, cipher, number):
     assert own != shared
     # Every call starts the stream anew.
     for _ in range(2):
-        assert source.stream(cipher, number, 'image').read(
-            40) == chacha20(own, number, 40)
-        assert source.stream(cipher, number, 'dataset').read(
-            40) == chacha20(shared, number, 40)
+        assert source.stream(cipher, number, 'image').read(40) == chacha20(own, number, 40)
+        assert source.stream(cipher, number, 'dataset').read(40) == chacha20(shared, number, 40)
         assert source.augmentation(cipher).read(40) == chacha20(own, 255, 40)
 
 
@@ -568,9 +594,13 @@ def test_every_part_counts():
     """Streams agree in nothing unless all of their names agree."""
     streams = {}
     for secret, dataset, cipher, image, number, scope in itertools.product(
-        (SECRET, bytes(32)), ('a', 'b', 'ab', ''),
-        ('shuffle/16', 'shuffle/8', 'mix2+shuffle/16'), ('a', 'b', 'c', ''),
-            range(4), ('image', 'dataset')):
+        (SECRET, bytes(32)),
+        ('a', 'b', 'ab', ''),
+        ('shuffle/16', 'shuffle/8', 'mix2+shuffle/16'),
+        ('a', 'b', 'c', ''),
+        range(4),
+        ('image', 'dataset'),
+    ):
         source = Key(secret).source(dataset, image)
         data = source.stream(cipher, number, scope).read(16)
         names = [secret, dataset, cipher, number, scope]
@@ -583,22 +613,24 @@ def test_every_part_counts():
 
 
 # Names that run together to the same text, were it not for their lengths.
-@pytest.mark.parametrize('first, second', [
-    (('ab', 'c'), ('a', 'bc')),
-    (('abc', ), ('ab', 'c')),
-    (('abc', ''), ('', 'abc')),
-    (('abc', ), ('abc', '')),
-    (('a\0b', ), ('a', 'b')),
-    (('a', '\0\0\0\1b'), ('a\0\0\0\1b', )),
-    (('a\0\0\0\1b', ), ('a', 'b')),
-    (('\0\0\0\0', ), ('', '')),
-    (('1', '11'), ('11', '1')),
-    # The same letter, composed and decomposed.
-    (('\N{LATIN SMALL LETTER E WITH ACUTE}', ),
-     ('e\N{COMBINING ACUTE ACCENT}', )),
-    (('A', ), ('a', )),
-    (('a', ), ('a ', )),
-])
+@pytest.mark.parametrize(
+    'first, second',
+    [
+        (('ab', 'c'), ('a', 'bc')),
+        (('abc',), ('ab', 'c')),
+        (('abc', ''), ('', 'abc')),
+        (('abc',), ('abc', '')),
+        (('a\0b',), ('a', 'b')),
+        (('a', '\0\0\0\1b'), ('a\0\0\0\1b',)),
+        (('a\0\0\0\1b',), ('a', 'b')),
+        (('\0\0\0\0',), ('', '')),
+        (('1', '11'), ('11', '1')),
+        # The same letter, composed and decomposed.
+        (('\N{LATIN SMALL LETTER E WITH ACUTE}',), ('e\N{COMBINING ACUTE ACCENT}',)),
+        (('A',), ('a',)),
+        (('a',), ('a ',)),
+    ],
+)
 def test_names_are_kept_apart(first, second):
     key = Key(SECRET)
     assert key.derive('image', *first) != key.derive('image', *second)
@@ -616,7 +648,7 @@ def test_labels_are_kept_apart():
     derived = {
         key.derive(label, *names)
         for label in ('image', 'dataset', 'key id')
-        for names in ((), ('image', ), ('dataset', ), ('image', 'dataset'))
+        for names in ((), ('image',), ('dataset',), ('image', 'dataset'))
     }
     assert len(derived) == 12
 
@@ -624,8 +656,7 @@ def test_labels_are_kept_apart():
 @given(secret=SECRETS, label=NAMES, dataset=NAMES, data=st.binary())
 def test_mac(secret, label, dataset, data):
     mac = Key(secret).mac(label, dataset, data)
-    assert mac == hmac.new(
-        sub_key(secret, label, dataset), data, hashlib.sha256).hexdigest()
+    assert mac == hmac.new(sub_key(secret, label, dataset), data, hashlib.sha256).hexdigest()
     assert mac != Key(secret).mac(label, dataset + 'x', data)
     assert mac != Key(secret).mac(label + 'x', dataset, data)
     assert mac != Key(secret).mac(label, dataset, data + b'x')
@@ -639,10 +670,8 @@ def test_draws_from_a_key():
     key = Key(SECRET)
     shape = (64, 64, 3)
 
-    def draw(text='shuffle', patch_size=16, dataset='data', image='1',
-             secret=key):
-        return Cipher(text, patch_size).draw(shape,
-                                             secret.source(dataset, image))
+    def draw(text='shuffle', patch_size=16, dataset='data', image='1', secret=key):
+        return Cipher(text, patch_size).draw(shape, secret.source(dataset, image))
 
     perm = draw()[0].tolist()
     assert draw()[0].tolist() == perm
@@ -669,17 +698,17 @@ def test_draws_from_a_key():
 def test_scope_of_the_data_set():
     key = Key(SECRET)
     cipher = Cipher('permute_pixels+shuffle', 8)
-    pixels, patches = zip(*(cipher.draw(shape, key.source('data', image))
-                            for image, shape in (('1', (64, 64, 3)),
-                                                 ('2', (64, 64, 3)),
-                                                 ('3', (64, 32)))))
+    pixels, patches = zip(
+        *(
+            cipher.draw(shape, key.source('data', image))
+            for image, shape in (('1', (64, 64, 3)), ('2', (64, 64, 3)), ('3', (64, 32)))
+        )
+    )
     assert (pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all()
     assert (patches[0] != patches[1]).any()
-    for other in (key.source('data2', '1'), Key(bytes(32)).source('data',
-                                                                  '1')):
+    for other in (key.source('data2', '1'), Key(bytes(32)).source('data', '1')):
         assert (cipher.draw((64, 64, 3), other)[0] != pixels[0]).any()
-    other = Cipher('permute_pixels', 8).draw((64, 64, 3),
-                                             key.source('data', '1'))
+    other = Cipher('permute_pixels', 8).draw((64, 64, 3), key.source('data', '1'))
     assert (other[0] != pixels[0]).any()
 
 
@@ -688,11 +717,12 @@ def test_encrypted_with_a_key(make_image):
     cipher = Cipher('orient+negate+permute_channels+permute_pixels+shuffle')
     source = Key(SECRET).source('data', 'a/b.png')
     encrypted, layout, _ = cipher.encrypt(img, source)
-    assert (encrypted != img).mean() > .9
+    assert (encrypted != img).mean() > 0.9
     # Later, from the key file alone.
     drawn = cipher.draw(img.shape, Key(SECRET).source('data', 'a/b.png'))
     np.testing.assert_array_equal(cipher.decrypt(encrypted, drawn), img)
     np.testing.assert_array_equal(
-        cipher.secret_layout((64, 80), drawn).permutation, layout.permutation)
+        cipher.secret_layout((64, 80), drawn).permutation, layout.permutation
+    )
     wrong = cipher.draw(img.shape, Key(bytes(32)).source('data', 'a/b.png'))
-    assert (cipher.decrypt(encrypted, wrong) != img).mean() > .9
+    assert (cipher.decrypt(encrypted, wrong) != img).mean() > 0.9

@@ -12,10 +12,13 @@ from hime_mm.errors import BoxError
 
 
 def random_layout(rng, rows, cols, patch_size, scale) -> PatchLayout:
-    return PatchLayout((round(
-        rows * patch_size / scale[1]), round(cols * patch_size / scale[0])),
-                       patch_size, (rows, cols), scale,
-                       rng.permutation(rows * cols))
+    return PatchLayout(
+        (round(rows * patch_size / scale[1]), round(cols * patch_size / scale[0])),
+        patch_size,
+        (rows, cols),
+        scale,
+        rng.permutation(rows * cols),
+    )
 
 
 def random_boxes(rng, layout, num=20) -> np.ndarray:
@@ -32,8 +35,7 @@ def loop_map(box, layout) -> list:
     (sx, sy), p = layout.scale, layout.patch_size
     x1, y1, x2, y2 = box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    origins = [(row * p, col * p) for row in range(layout.grid[0])
-               for col in range(layout.grid[1])]
+    origins = [(row * p, col * p) for row in range(layout.grid[0]) for col in range(layout.grid[1])]
     for patch, (top, left) in enumerate(origins):
         if top <= y < top + p and left <= x < left + p:
             for slot, shown in enumerate(layout.permutation):
@@ -48,9 +50,11 @@ LAYOUTS = dict(
     rows=st.integers(1, 6),
     cols=st.integers(1, 6),
     patch_size=st.sampled_from([1, 4, 8, 16]),
-    scale=st.sampled_from([(1., 1.), (.5, .5), (.25, .25), (.7, 1.3),
-                           (400 / 427, 592 / 601)]),
-    seed=st.integers(0, 999))
+    scale=st.sampled_from(
+        [(1.0, 1.0), (0.5, 0.5), (0.25, 0.25), (0.7, 1.3), (400 / 427, 592 / 601)]
+    ),
+    seed=st.integers(0, 999),
+)
 
 
 @given(**LAYOUTS)
@@ -60,17 +64,13 @@ def test_boxes_there_and_back(rows, cols, patch_size, scale, seed):
     boxes = random_boxes(rng, layout)
     before = boxes.copy()
     mapped = layout.map_boxes(boxes)
-    np.testing.assert_allclose(
-        layout.unmap_boxes(mapped), boxes, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(layout.unmap_boxes(mapped), boxes, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(boxes, before)
     # Encrypted boxes whose centres lie inside come back as well.
-    encrypted = random_boxes(
-        rng, PatchLayout(layout.shape, patch_size, layout.grid))
+    encrypted = random_boxes(rng, PatchLayout(layout.shape, patch_size, layout.grid))
     np.testing.assert_allclose(
-        layout.map_boxes(layout.unmap_boxes(encrypted)),
-        encrypted,
-        rtol=0,
-        atol=1e-6)
+        layout.map_boxes(layout.unmap_boxes(encrypted)), encrypted, rtol=0, atol=1e-6
+    )
 
 
 @given(**LAYOUTS)
@@ -79,15 +79,12 @@ def test_map_is_the_loop(rows, cols, patch_size, scale, seed):
     layout = random_layout(rng, rows, cols, patch_size, scale)
     boxes = random_boxes(rng, layout)
     mapped = layout.map_boxes(boxes)
-    np.testing.assert_allclose(
-        mapped, [loop_map(box, layout) for box in boxes], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(mapped, [loop_map(box, layout) for box in boxes], rtol=0, atol=1e-6)
     # Size, and the offset of the centre to its patch.
     scaled = boxes * np.tile(scale, 2)
     np.testing.assert_allclose(
-        mapped[:, 2:] - mapped[:, :2],
-        scaled[:, 2:] - scaled[:, :2],
-        rtol=0,
-        atol=1e-6)
+        mapped[:, 2:] - mapped[:, :2], scaled[:, 2:] - scaled[:, :2], rtol=0, atol=1e-6
+    )
     moved = ((mapped - scaled)[:, :2]) / patch_size
     np.testing.assert_allclose(moved, moved.round(), rtol=0, atol=1e-6)
     centre = (mapped[:, :2] + mapped[:, 2:]) / 2
@@ -109,12 +106,10 @@ def test_the_box_follows_the_pixels(make_image):
     perm = np.random.default_rng(0).permutation(15)
     shuffled = shuffle_patches(img, perm, 4)
     layout = PatchLayout((12, 20), 4, (3, 5), permutation=perm)
-    boxes = [[x + 1, y, x + 3, y + 4] for y in range(0, 12, 4)
-             for x in range(0, 20, 4)]
+    boxes = [[x + 1, y, x + 3, y + 4] for y in range(0, 12, 4) for x in range(0, 20, 4)]
     mapped = layout.map_boxes(boxes).astype(int)
     for (x1, y1, x2, y2), (u1, v1, u2, v2) in zip(boxes, mapped):
-        np.testing.assert_array_equal(shuffled[v1:v2, u1:u2], img[y1:y2,
-                                                                  x1:x2])
+        np.testing.assert_array_equal(shuffled[v1:v2, u1:u2], img[y1:y2, x1:x2])
 
 
 def test_centre_on_a_border_and_outside():
@@ -134,7 +129,7 @@ def test_centre_on_a_border_and_outside():
 
 
 def test_without_shuffling():
-    layout = PatchLayout((32, 64), 8, (2, 4), (.5, .5))
+    layout = PatchLayout((32, 64), 8, (2, 4), (0.5, 0.5))
     assert not layout.shuffled
     assert layout.shape == (16, 32)
     assert layout.num_patches == 8
@@ -146,24 +141,22 @@ def test_without_shuffling():
 
 
 def test_scale_is_x_then_y():
-    layout = PatchLayout((10, 100), 1, (20, 50), (.5, 2.))
+    layout = PatchLayout((10, 100), 1, (20, 50), (0.5, 2.0))
     assert layout.map_boxes([[2, 3, 4, 5]]).tolist() == [[1, 6, 2, 10]]
     assert layout.unmap_boxes([[1, 6, 2, 10]]).tolist() == [[2, 3, 4, 5]]
 
 
 @pytest.mark.parametrize('shuffled', [True, False])
 def test_no_boxes(shuffled):
-    layout = PatchLayout((32, 32),
-                         16, (2, 2),
-                         permutation=[3, 2, 1, 0] if shuffled else None)
+    layout = PatchLayout((32, 32), 16, (2, 2), permutation=[3, 2, 1, 0] if shuffled else None)
     for boxes in (np.zeros((0, 4), np.float32), np.zeros((0, 4))):
         assert layout.map_boxes(boxes).shape == (0, 4)
         assert layout.unmap_boxes(boxes).shape == (0, 4)
 
 
-@pytest.mark.parametrize('boxes', [[], [1, 2, 3, 4], [[1, 2, 3]],
-                                   np.zeros((2, 5)),
-                                   np.zeros((1, 2, 4))])
+@pytest.mark.parametrize(
+    'boxes', [[], [1, 2, 3, 4], [[1, 2, 3]], np.zeros((2, 5)), np.zeros((1, 2, 4))]
+)
 def test_box_errors(boxes):
     layout = PatchLayout((32, 32), 16, (2, 2), permutation=[3, 2, 1, 0])
     for call in (layout.map_boxes, layout.unmap_boxes):
@@ -191,16 +184,16 @@ def test_public_layout():
 @pytest.mark.parametrize('shuffled', [True, False])
 def test_reshuffled(shuffled):
     """In neither direction, whatever was known before."""
-    layout = PatchLayout((320, 320), 16, (20, 20), shuffled=shuffled,
-                         reshuffled=True)
+    layout = PatchLayout((320, 320), 16, (20, 20), shuffled=shuffled, reshuffled=True)
     for call in (layout.map_boxes, layout.unmap_boxes):
         with pytest.raises(BoxError, match='shuffled once more'):
             call([[0, 0, 1, 1]])
 
 
 def test_dict_round_trip():
-    secret = PatchLayout((427, 640), 8, (26, 40), (.5, 416 / 427 / 2),
-                         np.random.default_rng(0).permutation(1040))
+    secret = PatchLayout(
+        (427, 640), 8, (26, 40), (0.5, 416 / 427 / 2), np.random.default_rng(0).permutation(1040)
+    )
     state = json.loads(json.dumps(secret.to_dict()))
     assert state == secret.to_dict()
     layout = PatchLayout.from_dict(state)
@@ -209,22 +202,17 @@ def test_dict_round_trip():
 
 
 def test_dict():
-    layout = PatchLayout((64, 32), 12, (4, 2), (.75, .75),
-                         np.arange(8)[::-1], erosion=2)
+    layout = PatchLayout((64, 32), 12, (4, 2), (0.75, 0.75), np.arange(8)[::-1], erosion=2)
     state = layout.to_dict()
     assert state == dict(
-        ori_shape=[64, 32],
-        patch_size=12,
-        grid=[4, 2],
-        scale=[.75, .75],
-        shuffled=True,
-        erosion=2)
+        ori_shape=[64, 32], patch_size=12, grid=[4, 2], scale=[0.75, 0.75], shuffled=True, erosion=2
+    )
     assert PatchLayout.from_dict(state).erosion == 2
     # As it was written before there was erosion.
     del state['erosion']
     layout = PatchLayout.from_dict(state)
     assert layout.erosion == 0 and layout.shuffled
-    assert layout.scale == (.75, .75)
+    assert layout.scale == (0.75, 0.75)
 
 
 def test_cropped_is_written_and_read():
@@ -235,17 +223,20 @@ def test_cropped_is_written_and_read():
             one.unmap_boxes([[0, 0, 8, 8]])
 
 
-@pytest.mark.parametrize('text, p, moved', [
-    # Slot 0 shows patch 1, slot 1 patch 2, slot 2 patch 0.
-    ('shuffle', 16, [2, 0, 1]),
-    ('center+erode2+shuffle', 12, [2, 0, 1]),
-    ('shuffle+erode4', 8, [2, 0, 1]),
-    ('erode4:filled+shuffle', 16, [2, 0, 1]),
-    ('shuffle+mix2', 8, [2, 0, 1]),
-    ('erode2+mix3+shuffle+drop34', 4, [2, 0, 1]),
-    ('erode2+mix3', 4, [0, 1, 2]),
-    ('orient+permute_pixels+noise9', 16, [0, 1, 2]),
-])
+@pytest.mark.parametrize(
+    'text, p, moved',
+    [
+        # Slot 0 shows patch 1, slot 1 patch 2, slot 2 patch 0.
+        ('shuffle', 16, [2, 0, 1]),
+        ('center+erode2+shuffle', 12, [2, 0, 1]),
+        ('shuffle+erode4', 8, [2, 0, 1]),
+        ('erode4:filled+shuffle', 16, [2, 0, 1]),
+        ('shuffle+mix2', 8, [2, 0, 1]),
+        ('erode2+mix3+shuffle+drop34', 4, [2, 0, 1]),
+        ('erode2+mix3', 4, [0, 1, 2]),
+        ('orient+permute_pixels+noise9', 16, [0, 1, 2]),
+    ],
+)
 def test_boxes_of_ciphers(text, p, moved):
     """A point keeps its relative place in its patch."""
     cipher = Cipher(text)
@@ -273,13 +264,12 @@ def test_eroded_box_holds_what_is_left(make_image):
     for (x, y, _, _), mapped in zip(boxes, layout.map_boxes(boxes)):
         x1, y1, x2, y2 = mapped.round().astype(int)
         np.testing.assert_allclose(mapped, [x1, y1, x2, y2], atol=1e-9)
-        np.testing.assert_array_equal(encrypted[y1:y2, x1:x2],
-                                      img[y + 3:y + 13, x + 3:x + 13])
+        np.testing.assert_array_equal(encrypted[y1:y2, x1:x2], img[y + 3 : y + 13, x + 3 : x + 13])
 
 
 def test_pickle():
     perm = np.random.default_rng(0).permutation(4)
-    layout = PatchLayout((64, 64), 16, (2, 2), (.5, .5), perm)
+    layout = PatchLayout((64, 64), 16, (2, 2), (0.5, 0.5), perm)
     again = pickle.loads(pickle.dumps(layout))
     assert repr(again) == repr(layout)
     np.testing.assert_array_equal(again.permutation, perm)

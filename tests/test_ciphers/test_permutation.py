@@ -23,7 +23,6 @@ def test_check_permutation(num, seed, data):
     assert checked.dtype == np.int64
     np.testing.assert_array_equal(checked, perm)
     where = data.draw(st.integers(0, num - 1))
-    perm[where] = data.draw(
-        st.integers(-num - 1, 2 * num).filter(lambda x: x != perm[where]))
+    perm[where] = data.draw(st.integers(-num - 1, 2 * num).filter(lambda x: x != perm[where]))
     with pytest.raises(ValueError, match='exactly once'):
         check_permutation(perm, num)

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 from hime_mm.ciphers import Key, draw_permutation
-from hime_mm.ciphers.randomness import (_normal_table, draw_bytes, draw_codes,
-                                        draw_noise, draw_permutations)
+from hime_mm.ciphers.randomness import (
+    _normal_table,
+    draw_bytes,
+    draw_codes,
+    draw_noise,
+    draw_permutations,
+)
 
 SOURCES = {
     'os': lambda: None,
@@ -29,7 +34,7 @@ def words(*values: int, dtype: str = '<u8') -> bytes:
 
 
 def chi_square(counts, expected: float) -> float:
-    return sum((count - expected)**2 / expected for count in counts)
+    return sum((count - expected) ** 2 / expected for count in counts)
 
 
 @pytest.mark.parametrize('source', SOURCES)
@@ -89,8 +94,7 @@ def test_permutations_are_uniform(source):
     source = SOURCES[source]()
     counts = Counter(map(tuple, draw_permutations(7200, 4, source).tolist()))
     # 23 degrees of freedom: one uniform sample in 10^8 exceeds 83.
-    assert chi_square([counts[perm] for perm in permutations(range(4))],
-                      300) < 83
+    assert chi_square([counts[perm] for perm in permutations(range(4))], 300) < 83
 
 
 @pytest.mark.parametrize('source', FIXED)
@@ -98,8 +102,7 @@ def test_long_permutations_are_uniform(source):
     """Where each of many items goes, coarsely."""
     perms = draw_permutations(2000, 64, SOURCES[source]())
     # 64 · 64 cells, with as many degrees of freedom less the margins.
-    counts = np.stack([np.bincount(perms[:, slot], minlength=64)
-                       for slot in range(64)])
+    counts = np.stack([np.bincount(perms[:, slot], minlength=64) for slot in range(64)])
     assert counts.sum() == 2000 * 64
     statistic = chi_square(counts.ravel(), 2000 / 64)
     dof = 63 * 63
@@ -119,8 +122,7 @@ def test_permutation_is_the_order_of_words():
 
 def test_all_bits_count():
     # Words above 2^63 are larger, not negative, and none is rounded.
-    source = io.BytesIO(
-        words(2**64 - 1, 5, 2**63, 2**63 - 1, 2**64 - 2, 2**63 + 1))
+    source = io.BytesIO(words(2**64 - 1, 5, 2**63, 2**63 - 1, 2**64 - 2, 2**63 + 1))
     assert draw_permutation(6, source).tolist() == [1, 3, 2, 5, 4, 0]
 
 
@@ -132,8 +134,9 @@ def test_equal_words_keep_their_order():
     assert draw_permutation(5, source).tolist() == [1, 3, 0, 2, 4]
     # Long enough for sorts that keep the order of a few.
     values = np.random.default_rng(0).integers(0, 3, 5000).tolist()
-    assert draw_permutation(5000, io.BytesIO(words(
-        *values))).tolist() == sorted(range(5000), key=values.__getitem__)
+    assert draw_permutation(5000, io.BytesIO(words(*values))).tolist() == sorted(
+        range(5000), key=values.__getitem__
+    )
 
 
 def test_permutations_follow_each_other():
@@ -166,7 +169,7 @@ def test_codes_are_uniform(source):
 
 def quantile(share: float) -> float:
     """Where the normal distribution reaches a share below one half."""
-    low, high = -6., 0.
+    low, high = -6.0, 0.0
     for _ in range(60):
         middle = (low + high) / 2
         if math.erfc(-middle / math.sqrt(2)) / 2 < share:
@@ -179,11 +182,11 @@ def quantile(share: float) -> float:
 @pytest.mark.parametrize('std', [1, 25, 255])
 def test_table_is_the_quantile(std):
     table = _normal_table(std)
-    assert table.shape == (65536, ) and table.dtype == np.int16
+    assert table.shape == (65536,) and table.dtype == np.int16
     for word in [*range(50), *range(50, 1 << 15, 331), (1 << 15) - 1]:
         value = std * quantile((2 * word + 1) / 131072)
-        assert table[word] == -math.floor(-value + .5)
-        assert abs(table[word] - value) <= .5
+        assert table[word] == -math.floor(-value + 0.5)
+        assert abs(table[word] - value) <= 0.5
         assert table[65535 - word] == -table[word]
 
 
@@ -191,9 +194,7 @@ def test_table_is_the_quantile(std):
 def test_whole_table(std):
     """Beside the cumulative distribution. At 31 and 59 a quantile comes
     nearest to a half, so that rounding depends most on its accuracy."""
-    assert _normal_table(std).tolist() == [
-        loops.noise_of(word, std) for word in range(65536)
-    ]
+    assert _normal_table(std).tolist() == [loops.noise_of(word, std) for word in range(65536)]
 
 
 @pytest.mark.parametrize('std', [1, 5, 25, 100, 255])
@@ -205,18 +206,16 @@ def test_table_statistics(std):
     # Rounding to whole numbers adds a variance of 1/12.
     assert abs(table.std() / math.sqrt(std**2 + 1 / 12) - 1) < 2e-3
     # Normal, not merely of this width.
-    assert abs((table**4).mean() / table.std()**4 - 3) < .1
-    assert 4.3 * std - .5 <= table.max() < 4.33 * std + .5
+    assert abs((table**4).mean() / table.std() ** 4 - 3) < 0.1
+    assert 4.3 * std - 0.5 <= table.max() < 4.33 * std + 0.5
 
 
 def test_noise():
-    source = io.BytesIO(words(0, 65535, 32768, 32767, 1, 256, dtype='<u2') +
-                        b'rest')
+    source = io.BytesIO(words(0, 65535, 32768, 32767, 1, 256, dtype='<u2') + b'rest')
     noise = draw_noise((2, 3), 255, source)
     assert noise.dtype == np.int16
     table = _normal_table(255)
-    assert noise.tolist() == [[table[0], table[65535], 0],
-                              [0, table[1], table[256]]]
+    assert noise.tolist() == [[table[0], table[65535], 0], [0, table[1], table[256]]]
     assert table[0] < table[1] < table[256] < 0
     assert source.read() == b'rest'
     # The caller's own, not the table.
@@ -231,6 +230,9 @@ def test_noise_is_normal(source):
     assert abs(noise.mean()) < 5 / math.sqrt(num)
     assert abs(noise.std() - 1) < 5 / math.sqrt(2 * num) + 1e-3
     # Neighbours and channels have nothing to do with each other.
-    for a, b in ((noise[1:], noise[:-1]), (noise[:, 1:], noise[:, :-1]),
-                 (noise[..., 1:], noise[..., :-1])):
+    for a, b in (
+        (noise[1:], noise[:-1]),
+        (noise[:, 1:], noise[:, :-1]),
+        (noise[..., 1:], noise[..., :-1]),
+    ):
         assert abs((a * b).mean()) < 5 / math.sqrt(a.size)

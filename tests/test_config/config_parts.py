@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Parts of configs for the tests of their checks."""
+
 import contextlib
 import logging
 from pathlib import Path
@@ -15,29 +16,27 @@ ROOT = Path(__file__).parents[2]
 
 def encrypting(**kwargs):
     pipeline = [dict(type='hime_mm.PatchShuffle'), dict(type='PackInputs')]
-    return Config(
-        dict(
-            train_dataloader=dict(dataset=dict(pipeline=pipeline)), **kwargs))
+    return Config(dict(train_dataloader=dict(dataset=dict(pipeline=pipeline)), **kwargs))
 
 
 def on_device(cipher='shuffle', inner=None, pipeline=(), **backbone):
-    model = dict(
-        type='ImageClassifier',
-        backbone=dict(type='hime_mm.PEViT', **backbone))
+    model = dict(type='ImageClassifier', backbone=dict(type='hime_mm.PEViT', **backbone))
     if inner is not None:
         model['data_preprocessor'] = inner
     return Config(
         dict(
             model=model,
-            data_preprocessor=dict(
-                type='hime_mm.EncryptClsDataPreprocessor', cipher=cipher),
+            data_preprocessor=dict(type='hime_mm.EncryptClsDataPreprocessor', cipher=cipher),
             train_dataloader=dict(
                 dataset=dict(
                     type='CustomDataset',
                     data_root='none',
-                    pipeline=[*pipeline, dict(type='PackInputs')])),
-            default_hooks=dict(
-                visualization=dict(type='VisualizationHook', enable=True))))
+                    pipeline=[*pipeline, dict(type='PackInputs')],
+                )
+            ),
+            default_hooks=dict(visualization=dict(type='VisualizationHook', enable=True)),
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -73,7 +72,10 @@ def dataset(root, *steps, **kwargs):
             data_root=str(root),
             ann_file='annotations/a.json',
             data_prefix=dict(img='images/'),
-            pipeline=[LOAD, *steps]), **kwargs)
+            pipeline=[LOAD, *steps],
+        ),
+        **kwargs,
+    )
 
 
 def loading(data, phase='train', **kwargs):
@@ -86,10 +88,8 @@ MIXED = dict(backbone=dict(type='hime_mm.PEViT', patch_embed='mixed'))
 def make_manifest(folder, cipher='paper-mi', **head):
     folder.mkdir(parents=True, exist_ok=True)
     head = dict(
-        dict(
-            dataset_id='some',
-            key_id=None,
-            cipher=Cipher.build(cipher).to_dict(),
-            preprocess={}), **head)
+        dict(dataset_id='some', key_id=None, cipher=Cipher.build(cipher).to_dict(), preprocess={}),
+        **head,
+    )
     write_manifest(folder, head, ())
     return folder

@@ -7,12 +7,15 @@ from mmengine.config import Config
 from hime_mm.apis import check_config
 
 
-@pytest.mark.parametrize('where, name', [
-    ('model.backbone', 'PEViT'),
-    ('train_dataloader.dataset.pipeline.4', 'Encrypt'),
-    ('model', 'PEYOLOS'),
-    ('default_hooks.visualization', 'EncryptedVisualizationHook'),
-])
+@pytest.mark.parametrize(
+    'where, name',
+    [
+        ('model.backbone', 'PEViT'),
+        ('train_dataloader.dataset.pipeline.4', 'Encrypt'),
+        ('model', 'PEYOLOS'),
+        ('default_hooks.visualization', 'EncryptedVisualizationHook'),
+    ],
+)
 def test_unprefixed_type(where, name):
     cfg = Config.fromfile(ROOT / 'configs/hime_vit_coco.py')
     cfg.merge_from_dict({f'{where}.type': name})
@@ -29,8 +32,10 @@ def test_unknown_type_of_ours():
 
 
 PLAIN_HOOKS = [
-    'DetVisualizationHook', 'mmpretrain.VisualizationHook',
-    'mmdet.engine.hooks.DetVisualizationHook', DetVisualizationHook
+    'DetVisualizationHook',
+    'mmpretrain.VisualizationHook',
+    'mmdet.engine.hooks.DetVisualizationHook',
+    DetVisualizationHook,
 ]
 
 
@@ -39,8 +44,7 @@ def test_plain_visualization_is_replaced(plain):
     hook = dict(type=plain, interval=3, backend_args=None)
     for key in ('visualization', 'vis'):
         cfg = check_config(encrypting(default_hooks={key: hook}))
-        assert cfg.default_hooks[key] == dict(
-            type='hime_mm.EncryptedVisualizationHook', interval=3)
+        assert cfg.default_hooks[key] == dict(type='hime_mm.EncryptedVisualizationHook', interval=3)
     with pytest.raises(ValueError, match='custom_hooks.0'):
         check_config(encrypting(custom_hooks=[hook]))
     # Nothing to protect in a config that does not encrypt.
@@ -52,19 +56,21 @@ def test_plain_visualization_is_replaced(plain):
 @pytest.mark.parametrize('wrapper', ['RandomApply', 'mmcv.RandomChoice'])
 def test_encryption_by_chance_is_refused(wrapper):
     inner = [[dict(type='hime_mm.Encrypt', cipher='mix2')]]
-    cfg = Config(
-        dict(pipeline=[dict(type=wrapper, transforms=inner)]))
+    cfg = Config(dict(pipeline=[dict(type=wrapper, transforms=inner)]))
     with pytest.raises(ValueError, match='pipeline.0.*in plain'):
         check_config(cfg)
 
 
 def test_geometry_after_the_encryption_is_warned_of():
     cfg = Config(
-        dict(pipeline=[
-            dict(type='hime_mm.PatchShuffle'),
-            dict(type='RandomFlip', prob=0.5),
-            dict(type='PackInputs')
-        ]))
+        dict(
+            pipeline=[
+                dict(type='hime_mm.PatchShuffle'),
+                dict(type='RandomFlip', prob=0.5),
+                dict(type='PackInputs'),
+            ]
+        )
+    )
     with warnings_of() as lines:
         check_config(cfg)
     assert any('RandomFlip works on encrypted' in line for line in lines)
@@ -77,51 +83,55 @@ def test_batch_augmentations_of_encrypted_images(inside):
         model = dict(
             type='ImageClassifier',
             backbone=dict(type='hime_mm.PEViT', patch_size=12),
-            train_cfg=None if inside else dict(augments=augments))
+            train_cfg=None if inside else dict(augments=augments),
+        )
         cfg = dict(model=model, data_preprocessor=dict())
         if inside:
-            cfg['data_preprocessor']['batch_augments'] = dict(
-                augments=augments)
+            cfg['data_preprocessor']['batch_augments'] = dict(augments=augments)
         steps = []
         if device:
             cfg['data_preprocessor'].update(
-                type='hime_mm.EncryptClsDataPreprocessor', cipher=cipher)
+                type='hime_mm.EncryptClsDataPreprocessor', cipher=cipher
+            )
         else:
             steps = [dict(type='hime_mm.Encrypt', cipher=cipher)]
         cfg['train_dataloader'] = dict(
-            dataset=dict(
-                type='CustomDataset', data_root='none', pipeline=steps))
+            dataset=dict(type='CustomDataset', data_root='none', pipeline=steps)
+        )
         with warnings_of() as lines:
             check_config(Config(cfg))
         return lines
 
-    mixup = dict(type='Mixup', alpha=.8)
-    ours = dict(type='hime_mm.PatchCutMix', alpha=1., patch_size=12)
+    mixup = dict(type='Mixup', alpha=0.8)
+    ours = dict(type='hime_mm.PatchCutMix', alpha=1.0, patch_size=12)
     assert check([mixup, ours]) == []
     assert check(mixup) == []
     wrong = dict(ours, patch_size=16)
-    for augments in ([mixup, wrong], wrong,
-                     dict(type='hime_mm.PatchCutMix', alpha=1.)):
+    for augments in ([mixup, wrong], wrong, dict(type='hime_mm.PatchCutMix', alpha=1.0)):
         with pytest.raises(ValueError, match='patch_size=12'):
             check(augments)
-    line, = check([dict(type='CutMix', alpha=1.)])
+    (line,) = check([dict(type='CutMix', alpha=1.0)])
     assert 'PatchCutMix' in line and 'patch_size=12' in line
     # There, images are plain when they are mixed.
-    assert check([wrong, dict(type='CutMix', alpha=1.)], device=True) == []
+    assert check([wrong, dict(type='CutMix', alpha=1.0)], device=True) == []
 
 
-@pytest.mark.parametrize('cipher, mean, warned', [
-    ('center+shuffle', [123.675, 116.28, 103.53], True),
-    ('center+shuffle', [128., 128., 128.], False),
-    ('center+shuffle', None, False),
-    ('shuffle', [123.675, 116.28, 103.53], False),
-])
+@pytest.mark.parametrize(
+    'cipher, mean, warned',
+    [
+        ('center+shuffle', [123.675, 116.28, 103.53], True),
+        ('center+shuffle', [128.0, 128.0, 128.0], False),
+        ('center+shuffle', None, False),
+        ('shuffle', [123.675, 116.28, 103.53], False),
+    ],
+)
 def test_statistics_of_images_without_means(cipher, mean, warned):
     device = on_device(cipher)
     device.data_preprocessor.update(mean=mean, std=mean)
     pipeline = on_device(
         inner=dict(type='ClsDataPreprocessor', mean=mean, std=mean),
-        pipeline=[dict(type='hime_mm.Encrypt', cipher=cipher)])
+        pipeline=[dict(type='hime_mm.Encrypt', cipher=cipher)],
+    )
     pipeline.pop('data_preprocessor')
     for cfg in (device, pipeline):
         with warnings_of() as lines:

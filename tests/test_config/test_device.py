@@ -9,7 +9,8 @@ def test_encryption_on_the_device():
     cfg = check_config(on_device())
     # The host's hook would draw the plain batch.
     assert cfg.default_hooks.visualization == dict(
-        type='hime_mm.EncryptedVisualizationHook', enable=True)
+        type='hime_mm.EncryptedVisualizationHook', enable=True
+    )
     with pytest.raises(ValueError, match='`data_preprocessor`.*patch_size=12'):
         check_config(on_device('erode2+shuffle'))
     check_config(on_device('erode2+shuffle', patch_size=12))
@@ -33,41 +34,44 @@ def test_no_data_preprocessor_is_one_too():
 
 def test_a_cipher_of_none():
     """Images are encrypted already, or shall stay plain."""
-    assert check_config(
-        on_device(None, pipeline=[dict(type='hime_mm.LoadEncryptedMeta')]))
+    assert check_config(on_device(None, pipeline=[dict(type='hime_mm.LoadEncryptedMeta')]))
     inner = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher=None)
     with pytest.raises(ValueError, match='pass in plain'):
         check_config(on_device(inner=inner))
 
 
-@pytest.mark.parametrize('step, fine', [
-    (dict(type='CenterCrop', crop_size=224), True),
-    (dict(type='CenterCrop', crop_size=230), False),
-    (dict(type='mmpretrain.RandomResizedCrop', scale=(224, 100)), False),
-    (dict(type='Resize', scale=(48, 32)), True),
-    (dict(type='Resize', scale=(48, 33)), False),
-    (dict(type='Resize', scale=(48, 33), keep_ratio=True), True),
-    (dict(type='ResizeEdge', scale=230), True),
-])
+@pytest.mark.parametrize(
+    'step, fine',
+    [
+        (dict(type='CenterCrop', crop_size=224), True),
+        (dict(type='CenterCrop', crop_size=230), False),
+        (dict(type='mmpretrain.RandomResizedCrop', scale=(224, 100)), False),
+        (dict(type='Resize', scale=(48, 32)), True),
+        (dict(type='Resize', scale=(48, 33)), False),
+        (dict(type='Resize', scale=(48, 33), keep_ratio=True), True),
+        (dict(type='ResizeEdge', scale=230), True),
+    ],
+)
 def test_sizes_for_encryption_on_the_device(step, fine):
-    for before, after in (([], []), ([dict(type='CenterCrop', crop_size=7)],
-                                     [dict(type='RandomFlip', prob=.5)])):
+    for before, after in (
+        ([], []),
+        ([dict(type='CenterCrop', crop_size=7)], [dict(type='RandomFlip', prob=0.5)]),
+    ):
         cfg = on_device(pipeline=[*before, step, *after])
         cfg.val_dataloader = cfg.pop('train_dataloader')
         if fine:
             check_config(cfg)
             continue
-        with pytest.raises(
-                ValueError, match=rf'val_dataloader.*\.{len(before)}\..*16'):
+        with pytest.raises(ValueError, match=rf'val_dataloader.*\.{len(before)}\..*16'):
             check_config(cfg)
         cfg.data_preprocessor.pad_size_divisor = 16
         check_config(cfg)
 
 
-@pytest.mark.parametrize('first', [
-    dict(type='hime_mm.Encrypt', cipher='shuffle'),
-    dict(type='hime_mm.LoadEncryptedMeta')
-])
+@pytest.mark.parametrize(
+    'first',
+    [dict(type='hime_mm.Encrypt', cipher='shuffle'), dict(type='hime_mm.LoadEncryptedMeta')],
+)
 def test_encryption_twice_is_refused(first):
     with pytest.raises(ValueError, match=r'train_dataloader.*pipeline\.0'):
         check_config(on_device(pipeline=[first]))
@@ -77,8 +81,7 @@ def test_encryption_that_the_model_would_not_use_is_refused():
     inner = dict(type='ClsDataPreprocessor')
     with pytest.raises(ValueError, match='`model.data_preprocessor`'):
         check_config(on_device(inner=inner))
-    inner = dict(
-        type='hime_mm.EncryptClsDataPreprocessor', cipher='center+shuffle')
+    inner = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='center+shuffle')
     assert check_config(on_device(inner=inner))
     inner['cipher'] = 'erode2'
     with pytest.raises(ValueError, match='`model.data_preprocessor`'):

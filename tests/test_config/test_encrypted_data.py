@@ -1,7 +1,16 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import pytest
-from config_parts import (BOXES, LOAD, META, MIXED, ORIGINAL, dataset, loading,
-                          make_manifest, warnings_of)
+from config_parts import (
+    BOXES,
+    LOAD,
+    META,
+    MIXED,
+    ORIGINAL,
+    dataset,
+    loading,
+    make_manifest,
+    warnings_of,
+)
 from mmengine.config import Config
 
 from hime_mm.apis import check_config
@@ -13,16 +22,13 @@ def wrapped(kind, data):
         return dict(type=kind, datasets=[data])
     if kind == 'MultiImageMixDataset':
         steps = data.pop('pipeline')
-        return dict(
-            type=kind, dataset=dict(data, pipeline=steps[:1]),
-            pipeline=steps[1:])
+        return dict(type=kind, dataset=dict(data, pipeline=steps[:1]), pipeline=steps[1:])
     return dict(type=kind, dataset=data)
 
 
-@pytest.mark.parametrize('kind', [
-    'RepeatDataset', 'ConcatDataset', 'ClassBalancedDataset',
-    'MultiImageMixDataset'
-])
+@pytest.mark.parametrize(
+    'kind', ['RepeatDataset', 'ConcatDataset', 'ClassBalancedDataset', 'MultiImageMixDataset']
+)
 @pytest.mark.parametrize('given', [False, True])
 def test_the_manifest_is_found(kind, given, tmp_path):
     """Through wrappers, or where the transform says."""
@@ -37,22 +43,27 @@ def test_the_manifest_is_found(kind, given, tmp_path):
         check_config(cfg)
 
 
-@pytest.mark.parametrize('args', [
-    dict(type='ImageNet', data_root='data', split='val'),
-    dict(type='CustomDataset', data_root='data', data_prefix='val'),
-    dict(type='CustomDataset', data_root='data/', ann_file='meta/val.txt',
-         data_prefix=dict(img_path='val/')),
-    dict(type='CustomDataset', data_prefix='data/val/'),
-    dict(type='CustomDataset', data_root='data/val'),
-])
-def test_the_manifest_of_a_classification_data_set(args, tmp_path,
-                                                   monkeypatch):
+@pytest.mark.parametrize(
+    'args',
+    [
+        dict(type='ImageNet', data_root='data', split='val'),
+        dict(type='CustomDataset', data_root='data', data_prefix='val'),
+        dict(
+            type='CustomDataset',
+            data_root='data/',
+            ann_file='meta/val.txt',
+            data_prefix=dict(img_path='val/'),
+        ),
+        dict(type='CustomDataset', data_prefix='data/val/'),
+        dict(type='CustomDataset', data_root='data/val'),
+    ],
+)
+def test_the_manifest_of_a_classification_data_set(args, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_manifest(tmp_path / 'data/val', 'mix4')
     make_manifest(tmp_path / 'data/train')
     cfg = loading(dict(args, pipeline=[LOAD, META]), model=MIXED)
-    with pytest.raises(ValueError,
-                       match='data/val/hime.json.*`num_splits=4`'):
+    with pytest.raises(ValueError, match='data/val/hime.json.*`num_splits=4`'):
         check_config(cfg)
 
 
@@ -77,11 +88,8 @@ def test_a_manifest_that_is_missing(tmp_path):
     # Variables of a config file are no data sets.
     with warnings_of() as lines:
         check_config(
-            Config(
-                dict(
-                    data_root=str(tmp_path),
-                    ann_file='a',
-                    train_pipeline=[LOAD, META])))
+            Config(dict(data_root=str(tmp_path), ann_file='a', train_pipeline=[LOAD, META]))
+        )
     assert lines == []
 
 
@@ -92,15 +100,12 @@ def test_encrypting_twice_is_refused(case, tmp_path):
     mix = dict(type='hime_mm.SubPatchMix')
     data = dict(
         pipeline=dataset(root, META, mix),
-        wrapper=dict(
-            type='MultiImageMixDataset',
-            dataset=dataset(root, META),
-            pipeline=[mix]),
+        wrapper=dict(type='MultiImageMixDataset', dataset=dataset(root, META), pipeline=[mix]),
         inside=dict(
-            type='MultiImageMixDataset',
-            dataset=dataset(tmp_path / 'other', mix),
-            pipeline=[META]),
-        data=dataset(root, mix))[case]
+            type='MultiImageMixDataset', dataset=dataset(tmp_path / 'other', mix), pipeline=[META]
+        ),
+        data=dataset(root, mix),
+    )[case]
     with pytest.raises(ValueError, match='encrypt images that are encrypted'):
         check_config(loading(data))
 
@@ -111,33 +116,36 @@ def test_encrypted_data_without_their_transform(tmp_path):
         check_config(loading(dataset(tmp_path, BOXES)))
     assert len(lines) == 1 and "'hime_mm.LoadEncryptedMeta'" in lines[0]
     # A wrapper of a data set that has it sees encrypted images.
-    outer = [dict(type='RandomFlip', prob=.5), dict(type='Mosaic')]
+    outer = [dict(type='RandomFlip', prob=0.5), dict(type='Mosaic')]
     with warnings_of() as lines:
         check_config(
             loading(
                 dict(
                     type='MultiImageMixDataset',
                     dataset=dataset(tmp_path, META, BOXES),
-                    pipeline=outer)))
+                    pipeline=outer,
+                )
+            )
+        )
     assert len(lines) == 1 and 'Mosaic works on encrypted' in lines[0]
 
 
-@pytest.mark.parametrize('cipher, step, warned', [
-    ('mix2', dict(type='Resize', scale=(32, 32)), True),
-    ('mix2', dict(type='RandomCrop', crop_size=(32, 32)), True),
-    ('mix2', dict(type='PhotoMetricDistortion'), True),
-    ('mix2', dict(type='FilterAnnotations'), False),
-    ('center+erode2+shuffle', dict(type='RandomFlip', prob=.5), False),
-    ('permute_pixels', dict(type='RandomFlip', prob=.5), True),
-])
+@pytest.mark.parametrize(
+    'cipher, step, warned',
+    [
+        ('mix2', dict(type='Resize', scale=(32, 32)), True),
+        ('mix2', dict(type='RandomCrop', crop_size=(32, 32)), True),
+        ('mix2', dict(type='PhotoMetricDistortion'), True),
+        ('mix2', dict(type='FilterAnnotations'), False),
+        ('center+erode2+shuffle', dict(type='RandomFlip', prob=0.5), False),
+        ('permute_pixels', dict(type='RandomFlip', prob=0.5), True),
+    ],
+)
 @pytest.mark.parametrize('order', [(0, 1), (1, 0)])
-def test_geometry_on_encrypted_images_is_warned_of(cipher, step, warned, order,
-                                                   tmp_path):
+def test_geometry_on_encrypted_images_is_warned_of(cipher, step, warned, order, tmp_path):
     (make_manifest(tmp_path, cipher) / 'images').mkdir()
     steps = [META, step]
-    cfg = loading(
-        dataset(tmp_path, *(steps[i] for i in order), BOXES,
-                dict(type='PackDetInputs')))
+    cfg = loading(dataset(tmp_path, *(steps[i] for i in order), BOXES, dict(type='PackDetInputs')))
     with warnings_of() as lines:
         check_config(cfg)
     assert len(lines) == warned
@@ -153,10 +161,8 @@ def test_ciphers_of_training_and_evaluation(phase, online, tmp_path):
         (root / 'images').mkdir()
         data[which] = dataset(root, META)
         if online == which:
-            data[which] = dataset(
-                tmp_path / 'plain', dict(type='hime_mm.Encrypt', cipher=cipher))
-    cfg = loading(
-        data['other'], phase, train_dataloader=dict(dataset=data['train']))
+            data[which] = dataset(tmp_path / 'plain', dict(type='hime_mm.Encrypt', cipher=cipher))
+    cfg = loading(data['other'], phase, train_dataloader=dict(dataset=data['train']))
     if phase == 'val':
         with pytest.raises(ValueError, match="noise25.*another.*'center'"):
             check_config(cfg)
@@ -170,11 +176,14 @@ def test_ciphers_of_training_and_evaluation(phase, online, tmp_path):
     assert lines == []
 
 
-@pytest.mark.parametrize('head, words', [
-    (dict(cipher='paper-rs'), 'key holder.*hime boxes'),
-    (dict(preprocess=dict(augment=dict(flip=.5))), 'cropped, flipped'),
-    (dict(preprocess=dict(center_crop=[64, 48])), 'cropped.*center_crop'),
-])
+@pytest.mark.parametrize(
+    'head, words',
+    [
+        (dict(cipher='paper-rs'), 'key holder.*hime boxes'),
+        (dict(preprocess=dict(augment=dict(flip=0.5))), 'cropped, flipped'),
+        (dict(preprocess=dict(center_crop=[64, 48])), 'cropped.*center_crop'),
+    ],
+)
 def test_original_coordinates_that_nobody_knows(head, words, tmp_path):
     (make_manifest(tmp_path, **head) / 'images').mkdir()
     with pytest.raises(ValueError, match=f'pipeline.1.*{words}'):
@@ -206,7 +215,7 @@ def test_metrics_and_predictions_are_in_the_same_coordinates(phase, tmp_path):
     assert check(META, ann_file=own) == []
     assert check(META) == []
     assert check(ORIGINAL, ann_file=other) == []
-    line, = check(META, ann_file=other)
+    (line,) = check(META, ann_file=other)
     assert f'{phase}_evaluator.ann_file' in line and 'original' in line
     with pytest.raises(ValueError, match="owner's own annotation file"):
         check(ORIGINAL, ann_file=own)
@@ -220,7 +229,7 @@ def test_metrics_and_predictions_are_in_the_same_coordinates(phase, tmp_path):
 AUGMENTS = [
     dict(type='hime_mm.PatchDrop'),
     dict(type='hime_mm.PatchReshuffle'),
-    dict(type='hime_mm.EncryptedColorJitter', brightness=.2)
+    dict(type='hime_mm.EncryptedColorJitter', brightness=0.2),
 ]
 
 
@@ -235,24 +244,21 @@ def test_augmentations_of_encrypted_images(augment, tmp_path):
 
     assert check('train', META, augment) == []
     assert check('train', META, dict(type='mmpretrain.ColorJitter')) == []
-    line, = check('train', META, dict(type='RandomErasing'))
+    (line,) = check('train', META, dict(type='RandomErasing'))
     assert 'RandomErasing works on encrypted images' in line
     for phase in ('val', 'test'):
         if augment['type'].endswith('Reshuffle'):
             with pytest.raises(ValueError, match='is for training'):
                 check(phase, META, augment)
         else:
-            line, = check(phase, META, augment)
+            (line,) = check(phase, META, augment)
             assert 'is for training' in line
 
 
 def test_colour_and_centred_images(tmp_path):
     (make_manifest(tmp_path, 'center+shuffle') / 'images').mkdir()
     with warnings_of() as lines:
-        check_config(
-            loading(
-                dataset(tmp_path, META, dict(type='mmpretrain.ColorJitter')),
-                'train'))
+        check_config(loading(dataset(tmp_path, META, dict(type='mmpretrain.ColorJitter')), 'train'))
     assert 'ColorJitter works on encrypted images' in lines[0]
 
 
@@ -263,14 +269,16 @@ def test_hooks_for_encrypted_data(tmp_path):
 
     def check(step):
         cfg = loading(
-            dataset(tmp_path, step), 'val',
-            default_hooks=dict(visualization=hook), custom_hooks=[hook])
+            dataset(tmp_path, step),
+            'val',
+            default_hooks=dict(visualization=hook),
+            custom_hooks=[hook],
+        )
         with warnings_of() as lines:
             check_config(cfg)
         return cfg.default_hooks.visualization, lines
 
     assert check(META) == (hook, [])
     replaced, lines = check(ORIGINAL)
-    assert replaced == dict(
-        type='hime_mm.EncryptedVisualizationHook', draw=True)
+    assert replaced == dict(type='hime_mm.EncryptedVisualizationHook', draw=True)
     assert len(lines) == 2 and all('coordinates of' in line for line in lines)

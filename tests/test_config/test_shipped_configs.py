@@ -11,12 +11,10 @@ from mmengine.registry import init_default_scope
 from hime_mm.apis import check_config
 from hime_mm.ciphers import Cipher
 
-CONFIGS = sorted(
-    p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 
 
-@pytest.mark.parametrize(
-    'path', CONFIGS, ids=[str(p.relative_to(ROOT)) for p in CONFIGS])
+@pytest.mark.parametrize('path', CONFIGS, ids=[str(p.relative_to(ROOT)) for p in CONFIGS])
 def test_shipped_configs(path):
     """Each loads, checks, dumps to readable text and names a real cipher."""
     cfg = check_config(Config.fromfile(path))
@@ -24,8 +22,7 @@ def test_shipped_configs(path):
     assert Config.fromstring(text, '.py').to_dict() == cfg.to_dict()
     if path.parent.name == 'encrypted':
         return
-    assert cfg.default_hooks.visualization.type == (
-        'hime_mm.EncryptedVisualizationHook')
+    assert cfg.default_hooks.visualization.type == ('hime_mm.EncryptedVisualizationHook')
     for phase in ('train', 'val', 'test'):
         dataset = cfg[f'{phase}_dataloader'].dataset
         dataset = dataset.get('dataset', dataset)
@@ -37,8 +34,7 @@ def test_shipped_configs(path):
         if cfg.default_scope == 'mmpretrain':
             # Encrypted on the device: the check has compared it with the
             # backbone, and seen that the pipelines do not encrypt as well.
-            assert cfg.data_preprocessor.type == (
-                'hime_mm.EncryptClsDataPreprocessor')
+            assert cfg.data_preprocessor.type == ('hime_mm.EncryptClsDataPreprocessor')
             assert 'hime_mm.Encrypt' not in names
             continue
         at = names.index('hime_mm.Encrypt')
@@ -46,13 +42,11 @@ def test_shipped_configs(path):
         Cipher.build(step.cipher, step.patch_size)
         # Nothing geometric behind it, and annotations of the file's scale
         # stay behind it at test time.
-        rest = [n for n in names[at + 1:] if not n.startswith('Pack')]
+        rest = [n for n in names[at + 1 :] if not n.startswith('Pack')]
         assert rest == ([] if phase == 'train' else ['LoadAnnotations'])
 
 
-CLASSIFIERS = [
-    p for p in CONFIGS if p.parent.name in ('pevit', 'caltech101', 'cifar')
-]
+CLASSIFIERS = [p for p in CONFIGS if p.parent.name in ('pevit', 'caltech101', 'cifar')]
 
 
 @pytest.mark.parametrize('path', CLASSIFIERS, ids=[p.stem for p in CLASSIFIERS])
@@ -60,41 +54,45 @@ def test_classification_configs(path):
     """They build, and differ from their plain twin in two things only."""
     cfg = Config.fromfile(path)
     _, cipher, *rest = path.stem.split('_')
-    twin, = [
-        p for p in CLASSIFIERS
-        if p.parent == path.parent and p.stem.endswith('_'.join(rest))
+    (twin,) = [
+        p
+        for p in CLASSIFIERS
+        if p.parent == path.parent
+        and p.stem.endswith('_'.join(rest))
         and p.stem.split('_')[1] == 'plain'
-        and p.stem.split('_')[0].split('-')[1] == path.stem.split('_')[0]
-        .split('-')[1]
+        and p.stem.split('_')[0].split('-')[1] == path.stem.split('_')[0].split('-')[1]
     ]
     twin = Config.fromfile(twin)
     if cipher == 'plain':
         assert cfg.model.backbone.type == 'VisionTransformer'
     else:
-        assert cfg.data_preprocessor.pop('type') == (
-            'hime_mm.EncryptClsDataPreprocessor')
+        assert cfg.data_preprocessor.pop('type') == ('hime_mm.EncryptClsDataPreprocessor')
         cfg.data_preprocessor.pop('patch_size', None)
         steps = str(Cipher.build(cfg.data_preprocessor.pop('cipher')))
-        assert steps == {
-            'rs': 'shuffle',
-            'rs-nopos': 'shuffle',
-            'mi2': 'mix2',
-            'center-erode2-rs': 'center+erode2+shuffle'
-        }[cipher]
+        assert (
+            steps
+            == {
+                'rs': 'shuffle',
+                'rs-nopos': 'shuffle',
+                'mi2': 'mix2',
+                'center-erode2-rs': 'center+erode2+shuffle',
+            }[cipher]
+        )
         if 'center' in cipher:
             # Images without means have statistics of their own.
             cfg.data_preprocessor.update(
-                mean=twin.data_preprocessor.mean,
-                std=twin.data_preprocessor.std)
+                mean=twin.data_preprocessor.mean, std=twin.data_preprocessor.std
+            )
         backbone = cfg.model.backbone
-        assert backbone.pos_encoding == dict(
-            mi2='learned').get(cipher, 'none' if 'nopos' in cipher else 'rpe')
+        assert backbone.pos_encoding == dict(mi2='learned').get(
+            cipher, 'none' if 'nopos' in cipher else 'rpe'
+        )
         cfg.model.backbone = twin.model.backbone
         assert cfg.to_dict() == twin.to_dict()
         cfg.model.backbone = backbone
     if path.parent.name == 'pevit':
         # What MMPretrain's configs leave out of the DeiT recipe.
-        assert cfg.model.backbone.drop_path_rate == .1
+        assert cfg.model.backbone.drop_path_rate == 0.1
         assert cfg.custom_hooks[0].type == 'EMAHook'
         assert cfg.train_dataloader.sampler.type == 'RepeatAugSampler'
         assert cfg.auto_scale_lr == dict(base_batch_size=1024, enable=True)
@@ -103,8 +101,7 @@ def test_classification_configs(path):
     registry = importlib.import_module('mmpretrain.registry')
     # The preprocessor holds numbers.
     with torch.device('meta'):
-        model = registry.MODELS.build(
-            {k: v for k, v in cfg.model.items() if k != 'train_cfg'})
+        model = registry.MODELS.build({k: v for k, v in cfg.model.items() if k != 'train_cfg'})
     size = cfg.model.backbone.img_size
     classes = cfg.data_preprocessor.num_classes
     if cipher == 'mi2':
@@ -137,8 +134,7 @@ def test_configs_for_encrypted_data_sets(path, tmp_path, monkeypatch):
         Compose([registry.TRANSFORMS.build(t) for t in dataset.pipeline])
         root = tmp_path / dataset.data_root
         if dataset.type == 'CocoDataset':
-            (root / dataset.data_prefix['img']).mkdir(
-                parents=True, exist_ok=True)
+            (root / dataset.data_prefix['img']).mkdir(parents=True, exist_ok=True)
         else:
             root /= dataset.get('split') or dataset.data_prefix
         manifests.add(make_manifest(root, cipher))
@@ -162,10 +158,12 @@ def test_coco_recipe():
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import init_default_scope
     from mmdet.registry import MODELS
+
     init_default_scope('mmdet')
     for name, base, embedding in (
         ('hime_vit_coco.py', 2.5e-5, 1e-4),
-        ('peyolos/peyolos-small_mi2-yolos_8xb1-150e_coco.py', 1e-5, 1e-4)):
+        ('peyolos/peyolos-small_mi2-yolos_8xb1-150e_coco.py', 1e-5, 1e-4),
+    ):
         cfg = Config.fromfile(ROOT / 'configs' / name)
         cfg.model.backbone.init_cfg = None
         with torch.device('meta'):
@@ -177,9 +175,8 @@ def test_coco_recipe():
                 rates[param] = (group['lr'], group['weight_decay'])
         for key, param in model.named_parameters():
             lr, decay = rates[param]
-            assert lr == pytest.approx(
-                embedding if '.patch_embed.' in key else base), key
+            assert lr == pytest.approx(embedding if '.patch_embed.' in key else base), key
             bare = key.startswith('backbone.') and (
-                key.endswith('.bias') or '.ln' in key or 'token' in key
-                or 'pos_embed' in key)
+                key.endswith('.bias') or '.ln' in key or 'token' in key or 'pos_embed' in key
+            )
             assert decay == (0 if bare else 1e-4), key

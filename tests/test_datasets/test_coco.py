@@ -9,29 +9,37 @@ from hypothesis import strategies as st
 from owner_data import annotation, coco_file
 from pycocotools import mask as mask_utils
 
-from hime_mm.datasets.coco import (dropped_fields, encrypted_annotation,
-                                   encrypted_coco, from_corners,
-                                   group_annotations, load_coco, to_corners)
-from hime_mm.datasets.segmentation import (decode_rle, encode_rle,
-                                           scale_segmentation)
+from hime_mm.datasets.coco import (
+    dropped_fields,
+    encrypted_annotation,
+    encrypted_coco,
+    from_corners,
+    group_annotations,
+    load_coco,
+    to_corners,
+)
+from hime_mm.datasets.segmentation import decode_rle, encode_rle, scale_segmentation
 from hime_mm.errors import CocoError
 
 masks = st.tuples(
-    st.integers(1, 40), st.integers(1, 40), st.floats(0, 1),
-    st.integers(1, 6), st.integers(0, 2**32 - 1)).map(
-        lambda drawn: np.kron(
-            np.random.default_rng(drawn[4]).random(drawn[:2]) < drawn[2],
-            np.ones((drawn[3], drawn[3]))).astype(np.uint8))
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.floats(0, 1),
+    st.integers(1, 6),
+    st.integers(0, 2**32 - 1),
+).map(
+    lambda drawn: np.kron(
+        np.random.default_rng(drawn[4]).random(drawn[:2]) < drawn[2], np.ones((drawn[3], drawn[3]))
+    ).astype(np.uint8)
+)
 
 
 class TestRunLengths:
-
     @given(masks)
     def test_decode_as_pycocotools(self, mask):
         rle = mask_utils.encode(np.asfortranarray(mask))
         text = rle['counts'].decode()
-        np.testing.assert_array_equal(
-            decode_rle(text, tuple(rle['size'])), mask)
+        np.testing.assert_array_equal(decode_rle(text, tuple(rle['size'])), mask)
 
     @given(masks)
     def test_encode_as_pycocotools(self, mask):
@@ -40,8 +48,7 @@ class TestRunLengths:
         assert rle['size'] == list(mask.shape)
         back = mask_utils.decode(mask_utils.frPyObjects(rle, *mask.shape))
         np.testing.assert_array_equal(back, mask)
-        np.testing.assert_array_equal(
-            decode_rle(rle['counts'], mask.shape), mask)
+        np.testing.assert_array_equal(decode_rle(rle['counts'], mask.shape), mask)
         # No run of length zero but the first.
         assert 0 not in rle['counts'][1:]
 
@@ -50,8 +57,7 @@ class TestRunLengths:
         mask = np.zeros((640, 480), np.uint8)
         mask[3:, 7], mask[:, 9:300], mask[5, 301], mask[9, 470:] = 1, 1, 1, 1
         rle = mask_utils.encode(np.asfortranarray(mask))
-        np.testing.assert_array_equal(
-            decode_rle(rle['counts'].decode(), mask.shape), mask)
+        np.testing.assert_array_equal(decode_rle(rle['counts'].decode(), mask.shape), mask)
 
     @pytest.mark.parametrize('counts', [[3, 4], [3, 6], [], [10, -1]])
     def test_runs_that_do_not_fill_the_mask(self, counts):
@@ -60,34 +66,36 @@ class TestRunLengths:
 
 
 class TestScaledSegmentation:
-
-    @given(st.lists(st.lists(st.tuples(st.floats(0, 99), st.floats(0, 99)),
-                             min_size=3, max_size=5), max_size=3),
-           st.floats(.1, 4), st.floats(.1, 4))
+    @given(
+        st.lists(
+            st.lists(st.tuples(st.floats(0, 99), st.floats(0, 99)), min_size=3, max_size=5),
+            max_size=3,
+        ),
+        st.floats(0.1, 4),
+        st.floats(0.1, 4),
+    )
     def test_polygons(self, polygons, sx, sy):
         flat = [[v for point in p for v in point] for p in polygons]
         scaled = scale_segmentation(flat, (sx, sy), (400, 400))
-        assert scaled == [[v for x, y in p for v in (x * sx, y * sy)]
-                          for p in polygons]
+        assert scaled == [[v for x, y in p for v in (x * sx, y * sy)] for p in polygons]
 
     def test_polygon_covers_what_it_covered(self):
         polygon = [[10, 8, 50.5, 12, 44, 60, 12, 50]]
-        before = mask_utils.decode(
-            mask_utils.frPyObjects(polygon, 64, 64)[0])
+        before = mask_utils.decode(mask_utils.frPyObjects(polygon, 64, 64)[0])
         after = mask_utils.decode(
-            mask_utils.frPyObjects(
-                scale_segmentation(polygon, (.5, .25), (16, 32)), 16, 32)[0])
-        assert abs(after.sum() * 8 / before.sum() - 1) < .1
-        assert (before[2::4, 1::2] == after).mean() > .97
+            mask_utils.frPyObjects(scale_segmentation(polygon, (0.5, 0.25), (16, 32)), 16, 32)[0]
+        )
+        assert abs(after.sum() * 8 / before.sum() - 1) < 0.1
+        assert (before[2::4, 1::2] == after).mean() > 0.97
 
     @given(masks, st.sampled_from([2, 3]))
     def test_run_lengths_grow_as_pixels_do(self, mask, factor):
         h, w = mask.shape
-        scaled = scale_segmentation(
-            encode_rle(mask), (factor, factor), (h * factor, w * factor))
+        scaled = scale_segmentation(encode_rle(mask), (factor, factor), (h * factor, w * factor))
         np.testing.assert_array_equal(
             decode_rle(scaled['counts'], tuple(scaled['size'])),
-            np.kron(mask, np.ones((factor, factor))))
+            np.kron(mask, np.ones((factor, factor))),
+        )
 
     def test_run_lengths_of_a_padded_image(self):
         mask = np.ones((10, 20), np.uint8)
@@ -99,15 +107,13 @@ class TestScaledSegmentation:
     def test_run_lengths_shrink(self):
         mask = np.zeros((32, 64), np.uint8)
         mask[8:24, 16:48] = 1
-        scaled = scale_segmentation(encode_rle(mask), (.5, .25), (8, 32))
+        scaled = scale_segmentation(encode_rle(mask), (0.5, 0.25), (8, 32))
         expected = np.zeros((8, 32), np.uint8)
         expected[2:6, 8:24] = 1
-        np.testing.assert_array_equal(
-            decode_rle(scaled['counts'], (8, 32)), expected)
+        np.testing.assert_array_equal(decode_rle(scaled['counts'], (8, 32)), expected)
 
 
 class TestLoad:
-
     IMAGES = {'a.jpg': (20, 30), 'b/c.jpg': (40, 50)}
     COCO = coco_file(IMAGES, [annotation(1, 7, [1, 2, 3, 4])])
 
@@ -124,53 +130,68 @@ class TestLoad:
 
     def test_pycocotools_takes_the_same(self, tmp_path):
         from pycocotools.coco import COCO
+
         self.load(tmp_path)
         assert COCO(tmp_path / 'instances.json').getAnnIds() == [1]
 
-    @pytest.mark.parametrize('change, reason', [
-        (lambda c: c.pop('images'), 'no list `images`'),
-        (lambda c: c.update(annotations={}), 'no list `annotations`'),
-        (lambda c: c.pop('categories'), 'no list `categories`'),
-        (lambda c: c['images'].append(5), r'`images\[2\]` has no `file_name'),
-        (lambda c: c['images'][1].pop('file_name'), r'`images\[1\]` has no'),
-        (lambda c: c['images'][1].update(file_name=''), r'`images\[1\]` has'),
-        (lambda c: c['images'][1].update(id='8'), r'`images\[1\]` .b/c.jpg. '),
-        (lambda c: c['images'][1].update(id=True), 'no whole number'),
-        (lambda c: c['images'][1].update(id=7), 'image id 7 occurs twice'),
-        (lambda c: c['images'][1].update(file_name='/etc/a.jpg'), 'points out'),
-        (lambda c: c['images'][1].update(file_name='../a.jpg'), 'points out'),
-        (lambda c: c['images'][1].update(file_name='a/../../b'), 'points out'),
-        (lambda c: c['images'][1].update(file_name='..\\a.jpg'), 'points out'),
-        (lambda c: c['annotations'].append(None), r'`annotations\[1\]`'),
-        (lambda c: c['annotations'].append(c['annotations'][0]),
-         r'`annotations\[1\]`.*occurs twice'),
-        (lambda c: c['annotations'][0].pop('id'), 'no whole number or'),
-        (lambda c: c['annotations'][0].update(image_id=99), 'the image 99'),
-        (lambda c: c['annotations'][0].update(image_id=[7]), r'image \[7\]'),
-        (lambda c: c['annotations'][0].update(category_id=4), 'category 4'),
-        (lambda c: c['annotations'][0].update(category_id={}), 'category {}'),
-        (lambda c: c['annotations'][0].pop('bbox'), r'\[x, y, width, height'),
-        (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), '`bbox`'),
-        (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, None]), '`bbox`'),
-        (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, '4']), '`bbox`'),
-        (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, True]), '`bbox`'),
-        (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('nan')]),
-         '`bbox`'),
-        (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('inf')]),
-         '`bbox`'),
-    ])
+    @pytest.mark.parametrize(
+        'change, reason',
+        [
+            (lambda c: c.pop('images'), 'no list `images`'),
+            (lambda c: c.update(annotations={}), 'no list `annotations`'),
+            (lambda c: c.pop('categories'), 'no list `categories`'),
+            (lambda c: c['images'].append(5), r'`images\[2\]` has no `file_name'),
+            (lambda c: c['images'][1].pop('file_name'), r'`images\[1\]` has no'),
+            (lambda c: c['images'][1].update(file_name=''), r'`images\[1\]` has'),
+            (lambda c: c['images'][1].update(id='8'), r'`images\[1\]` .b/c.jpg. '),
+            (lambda c: c['images'][1].update(id=True), 'no whole number'),
+            (lambda c: c['images'][1].update(id=7), 'image id 7 occurs twice'),
+            (lambda c: c['images'][1].update(file_name='/etc/a.jpg'), 'points out'),
+            (lambda c: c['images'][1].update(file_name='../a.jpg'), 'points out'),
+            (lambda c: c['images'][1].update(file_name='a/../../b'), 'points out'),
+            (lambda c: c['images'][1].update(file_name='..\\a.jpg'), 'points out'),
+            (lambda c: c['annotations'].append(None), r'`annotations\[1\]`'),
+            (
+                lambda c: c['annotations'].append(c['annotations'][0]),
+                r'`annotations\[1\]`.*occurs twice',
+            ),
+            (lambda c: c['annotations'][0].pop('id'), 'no whole number or'),
+            (lambda c: c['annotations'][0].update(image_id=99), 'the image 99'),
+            (lambda c: c['annotations'][0].update(image_id=[7]), r'image \[7\]'),
+            (lambda c: c['annotations'][0].update(category_id=4), 'category 4'),
+            (lambda c: c['annotations'][0].update(category_id={}), 'category {}'),
+            (lambda c: c['annotations'][0].pop('bbox'), r'\[x, y, width, height'),
+            (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), '`bbox`'),
+            (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, None]), '`bbox`'),
+            (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, '4']), '`bbox`'),
+            (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, True]), '`bbox`'),
+            (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('nan')]), '`bbox`'),
+            (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('inf')]), '`bbox`'),
+        ],
+    )
     def test_entry_is_named(self, tmp_path, change, reason):
         with pytest.raises(CocoError, match=reason) as error:
             self.load(tmp_path, change)
         assert 'instances.json' in str(error.value)
 
-    @pytest.mark.parametrize('segmentation', [
-        'polygons', 5, [[1, 2, 3]], [[1, float('nan')]], [5],
-        [[1, 2], None], dict(counts=[600]), dict(counts=[500], size=[20, 30]),
-        dict(counts=[600], size=[30, 20]), dict(counts=None, size=[20, 30]),
-        dict(counts=[700, -100], size=[20, 30]),
-        dict(counts='0', size=[20, 30]), dict(counts='é', size=[20, 30]),
-    ])
+    @pytest.mark.parametrize(
+        'segmentation',
+        [
+            'polygons',
+            5,
+            [[1, 2, 3]],
+            [[1, float('nan')]],
+            [5],
+            [[1, 2], None],
+            dict(counts=[600]),
+            dict(counts=[500], size=[20, 30]),
+            dict(counts=[600], size=[30, 20]),
+            dict(counts=None, size=[20, 30]),
+            dict(counts=[700, -100], size=[20, 30]),
+            dict(counts='0', size=[20, 30]),
+            dict(counts='é', size=[20, 30]),
+        ],
+    )
     def test_segmentation(self, tmp_path, segmentation):
         def change(coco):
             coco['annotations'][0]['segmentation'] = segmentation
@@ -185,13 +206,22 @@ class TestLoad:
         rle = mask_utils.encode(mask)
         rle['counts'] = rle['counts'].decode()
         for value in (rle, encode_rle(mask), [[1, 2, 3, 4, 5, 6]], [], None):
-            self.load(tmp_path, lambda c: c['annotations'][0].update(
-                segmentation=value), segmentation=True)
+            self.load(
+                tmp_path,
+                lambda c: c['annotations'][0].update(segmentation=value),
+                segmentation=True,
+            )
 
-    @pytest.mark.parametrize('content, reason', [
-        (b'', 'no JSON'), (b'{"images": [', 'no JSON'), (b'\xff\xfe{', 'JSON'),
-        (b'[]', 'holds no object'), (b'null', 'holds no object')
-    ])
+    @pytest.mark.parametrize(
+        'content, reason',
+        [
+            (b'', 'no JSON'),
+            (b'{"images": [', 'no JSON'),
+            (b'\xff\xfe{', 'JSON'),
+            (b'[]', 'holds no object'),
+            (b'null', 'holds no object'),
+        ],
+    )
     def test_no_json(self, tmp_path, content, reason):
         path = tmp_path / 'x.json'
         path.write_bytes(content)
@@ -204,42 +234,59 @@ class TestLoad:
 
 
 class TestEncrypted:
-
     def test_corners(self):
-        boxes = [[1., 2., 3., 4.], [0., 0., 0., 0.]]
+        boxes = [[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]
         corners = to_corners(boxes)
         assert corners[0] == [1, 2, 4, 6]
         assert from_corners(np.array(corners)) == boxes
 
     def test_annotation_keeps_only_what_is_coco(self):
         ann = annotation(
-            5, 7, [1, 2, 4, 6], caption='x', keypoints=[1], iscrowd=1,
-            segmentation=[[1, 2, 3, 4]], ignore=1)
-        new = encrypted_annotation(ann, [8, 9, 2, 12], (.5, 2), False, None)
+            5,
+            7,
+            [1, 2, 4, 6],
+            caption='x',
+            keypoints=[1],
+            iscrowd=1,
+            segmentation=[[1, 2, 3, 4]],
+            ignore=1,
+        )
+        new = encrypted_annotation(ann, [8, 9, 2, 12], (0.5, 2), False, None)
         assert new == dict(
-            id=5, image_id=7, category_id=3, bbox=[8, 9, 2, 12],
-            area=ann['area'], iscrowd=1, ignore=1)
+            id=5,
+            image_id=7,
+            category_id=3,
+            bbox=[8, 9, 2, 12],
+            area=ann['area'],
+            iscrowd=1,
+            ignore=1,
+        )
         assert ann['bbox'] == [1, 2, 4, 6]
 
     def test_area_of_a_cut_or_unmeasured_object_is_its_boxs(self):
         ann = annotation(5, 7, [1, 2, 4, 6])
-        assert encrypted_annotation(
-            ann, [0, 0, 3, 5], (1, 1), True, None)['area'] == 15
+        assert encrypted_annotation(ann, [0, 0, 3, 5], (1, 1), True, None)['area'] == 15
         for area in (None, 'big', float('nan')):
-            assert encrypted_annotation(
-                dict(ann, area=area), [0, 0, 3, 5], (1, 1), False,
-                None)['area'] == 15
+            assert (
+                encrypted_annotation(dict(ann, area=area), [0, 0, 3, 5], (1, 1), False, None)[
+                    'area'
+                ]
+                == 15
+            )
         del ann['area'], ann['iscrowd']
         new = encrypted_annotation(ann, [0, 0, 3, 5], (1, 1), False, [[1]])
-        assert (new['area'], new['iscrowd'],
-                new['segmentation']) == (15, 0, [[1]])
+        assert (new['area'], new['iscrowd'], new['segmentation']) == (15, 0, [[1]])
 
     def test_names_what_is_dropped(self):
-        coco = coco_file({'a.jpg': (2, 2)}, [
-            annotation(1, 7, [0, 0, 1, 1], caption='x', segmentation=[])])
+        coco = coco_file(
+            {'a.jpg': (2, 2)}, [annotation(1, 7, [0, 0, 1, 1], caption='x', segmentation=[])]
+        )
         assert dropped_fields(coco, False) == [
-            'annotations.caption', 'annotations.segmentation',
-            'images.coco_url', 'images.date_captured']
+            'annotations.caption',
+            'annotations.segmentation',
+            'images.coco_url',
+            'images.date_captured',
+        ]
         assert 'annotations.segmentation' not in dropped_fields(coco, True)
 
     def test_file(self):
@@ -247,14 +294,18 @@ class TestEncrypted:
         images = [dict(id=1, file_name='a.png', license=2)]
         new = encrypted_coco(coco, copy.deepcopy(images), [], True, 'said')
         assert new == dict(
-            info=dict(description='said'), licenses=coco['licenses'],
-            images=images, annotations=[], categories=coco['categories'])
+            info=dict(description='said'),
+            licenses=coco['licenses'],
+            images=images,
+            annotations=[],
+            categories=coco['categories'],
+        )
         new = encrypted_coco(coco, copy.deepcopy(images), [], False, 'said')
         assert 'licenses' not in new and 'license' not in new['images'][0]
 
     def test_groups(self):
-        coco = coco_file({'a.jpg': (2, 2), 'b.jpg': (2, 2)}, [
-            annotation(i, 7, [0, 0, 1, 1]) for i in (3, 1)])
+        coco = coco_file(
+            {'a.jpg': (2, 2), 'b.jpg': (2, 2)}, [annotation(i, 7, [0, 0, 1, 1]) for i in (3, 1)]
+        )
         groups = group_annotations(coco)
-        assert {k: [a['id'] for a in v] for k, v in groups.items()} == {
-            7: [3, 1]}
+        assert {k: [a['id'] for a in v] for k, v in groups.items()} == {7: [3, 1]}

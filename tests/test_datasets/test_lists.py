@@ -18,27 +18,31 @@ def write(path, text):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-@pytest.mark.parametrize(('path', 'text', 'folder', 'rows'), [
-    ('meta/val.txt', 'a.JPEG 65\nb c.JPEG 9\n', 'val', [(0, ' 65'),
-                                                        (1, ' 9')]),
-    ('meta/val.txt', 'b c.JPEG\n\n  a.JPEG  \n', 'val', [(1, ''), (0, '')]),
-    ('meta/train.txt', 'n1/a.JPEG 3', 'train', [(2, ' 3')]),
-    ('all.txt', 'train/n1/a.JPEG 1\r\nval/a.JPEG 0\r\n', '', [(2, ' 1'),
-                                                             (0, ' 0')]),
-    ('val/list.txt', 'a.JPEG 0\n', 'val', [(0, ' 0')]),
-    ('meta/val.txt', '', 'val', []),
-])
+@pytest.mark.parametrize(
+    ('path', 'text', 'folder', 'rows'),
+    [
+        ('meta/val.txt', 'a.JPEG 65\nb c.JPEG 9\n', 'val', [(0, ' 65'), (1, ' 9')]),
+        ('meta/val.txt', 'b c.JPEG\n\n  a.JPEG  \n', 'val', [(1, ''), (0, '')]),
+        ('meta/train.txt', 'n1/a.JPEG 3', 'train', [(2, ' 3')]),
+        ('all.txt', 'train/n1/a.JPEG 1\r\nval/a.JPEG 0\r\n', '', [(2, ' 1'), (0, ' 0')]),
+        ('val/list.txt', 'a.JPEG 0\n', 'val', [(0, ' 0')]),
+        ('meta/val.txt', '', 'val', []),
+    ],
+)
 def test_read(tmp_path, path, text, folder, rows):
     write(tmp_path / path, text)
     assert read_list(str(tmp_path), path, NUMBERS) == (folder, rows)
 
 
-@pytest.mark.parametrize(('text', 'message'), [
-    ('a.JPEG 1\nno.JPEG 2\n', r"names 'no.JPEG 2' in line 2"),
-    ('a.JPEG 1 2\n', 'in line 1'),
-    ('../val/a.JPEG 1\n', 'in line 1'),
-    (b'\xff\xfe', 'no UTF-8'),
-])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('a.JPEG 1\nno.JPEG 2\n', r"names 'no.JPEG 2' in line 2"),
+        ('a.JPEG 1 2\n', 'in line 1'),
+        ('../val/a.JPEG 1\n', 'in line 1'),
+        (b'\xff\xfe', 'no UTF-8'),
+    ],
+)
 def test_read_refuses(tmp_path, text, message):
     write(tmp_path / 'meta/val.txt', text)
     with pytest.raises(ListError, match=message):
@@ -49,10 +53,8 @@ def test_read_refuses(tmp_path, text, message):
 
 def test_write():
     files = {0: ['val/a_v0.png', 'val/a_v1.png'], 1: []}
-    assert write_list('val', [(1, ' 3'), (0, ' 7')], files.get) == (
-        'a_v0.png 7\na_v1.png 7\n')
-    assert write_list('', [(0, '')], files.get) == (
-        'val/a_v0.png\nval/a_v1.png\n')
+    assert write_list('val', [(1, ' 3'), (0, ' 7')], files.get) == ('a_v0.png 7\na_v1.png 7\n')
+    assert write_list('', [(0, '')], files.get) == ('val/a_v0.png\nval/a_v1.png\n')
 
 
 def test_imagenet_trains_on_the_flat_tree(tmp_path):
@@ -60,23 +62,33 @@ def test_imagenet_trains_on_the_flat_tree(tmp_path):
     datasets = pytest.importorskip('mmpretrain.datasets')
     src, out = tmp_path / 'src', tmp_path / 'out'
     rng = np.random.default_rng(0)
-    for name in ('train/n01440764/x.JPEG', 'train/n01443537/y.JPEG',
-                 'val/v1.JPEG', 'val/v2.JPEG', 'val/broken.JPEG'):
+    for name in (
+        'train/n01440764/x.JPEG',
+        'train/n01443537/y.JPEG',
+        'val/v1.JPEG',
+        'val/v2.JPEG',
+        'val/broken.JPEG',
+    ):
         path = src / name
         path.parent.mkdir(parents=True, exist_ok=True)
         img = rng.integers(0, 256, (40, 40, 3), np.uint8)
-        path.write_bytes(
-            b'' if 'broken' in name else cv2.imencode('.jpg', img)[1])
+        path.write_bytes(b'' if 'broken' in name else cv2.imencode('.jpg', img)[1])
     write(src / 'meta/val.txt', 'v2.JPEG 1\nbroken.JPEG 1\nv1.JPEG 0\n')
-    write(src / 'meta/train.txt',
-          'n01440764/x.JPEG 0\nn01443537/y.JPEG 1\n')
+    write(src / 'meta/train.txt', 'n01440764/x.JPEG 0\nn01443537/y.JPEG 1\n')
     summary = encrypt_folder(
-        str(src), str(out), 'paper-rs', key=Key.generate(), views=2,
-        lists=['meta/val.txt', 'meta/train.txt'], progress=False)
+        str(src),
+        str(out),
+        'paper-rs',
+        key=Key.generate(),
+        views=2,
+        lists=['meta/val.txt', 'meta/train.txt'],
+        progress=False,
+    )
     assert summary.ignored == 0
     assert [path for path, _ in summary.skipped] == ['val/broken.JPEG']
     assert (out / 'meta/val.txt').read_text() == (
-        'v2_v0.png 1\nv2_v1.png 1\nv1_v0.png 0\nv1_v1.png 0\n')
+        'v2_v0.png 1\nv2_v1.png 1\nv1_v0.png 0\nv1_v1.png 0\n'
+    )
     data = datasets.ImageNet(data_root=str(out), split='val')
     assert [int(row['gt_label']) for row in data] == [1, 1, 0, 0]
     assert all(out.joinpath(row['img_path']).is_file() for row in data)
@@ -92,5 +104,4 @@ def test_imagenet_trains_on_the_flat_tree(tmp_path):
 def test_lists_are_inside_the_source(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((16, 16), np.uint8))
     with pytest.raises(ValueError, match='not inside'):
-        encrypt_folder(str(tmp_path), str(tmp_path) + '-out', 'paper-mi',
-                       lists=['../list.txt'])
+        encrypt_folder(str(tmp_path), str(tmp_path) + '-out', 'paper-mi', lists=['../list.txt'])

@@ -21,25 +21,42 @@ KEY = Key(bytes(range(32)))
 
 
 def row(path='train/a.png', shape=(32, 48), **kwargs):
-    return FileEntry(**dict(
-        dict(
-            path=path, sha256='ab' * 32, size=99, shape=shape, channels=3,
-            ori_shape=(70, 90), scale=(.5, .75)), **kwargs)).to_dict()
+    return FileEntry(
+        **dict(
+            dict(
+                path=path,
+                sha256='ab' * 32,
+                size=99,
+                shape=shape,
+                channels=3,
+                ori_shape=(70, 90),
+                scale=(0.5, 0.75),
+            ),
+            **kwargs,
+        )
+    ).to_dict()
 
 
 def head(cipher='mix2+shuffle', key=KEY, **kwargs):
     cipher = Cipher.build(cipher)
     return dict(
         dict(
-            tool_version='0.1.0', kind='folder', mode='keyed',
-            dataset_id='d', key_id=None if key is None else key.id,
-            cipher=cipher.to_dict(), cipher_text=str(cipher), preprocess={},
-            counts=dict(images=1, files=1)), **kwargs)
+            tool_version='0.1.0',
+            kind='folder',
+            mode='keyed',
+            dataset_id='d',
+            key_id=None if key is None else key.id,
+            cipher=cipher.to_dict(),
+            cipher_text=str(cipher),
+            preprocess={},
+            counts=dict(images=1, files=1),
+        ),
+        **kwargs,
+    )
 
 
 def write(root, rows=None, key=KEY, **kwargs):
-    write_manifest(root, head(key=key, **kwargs),
-                   [row()] if rows is None else rows, key)
+    write_manifest(root, head(key=key, **kwargs), [row()] if rows is None else rows, key)
     return root / 'hime.json'
 
 
@@ -60,23 +77,27 @@ def plain_checksum(state):
 
 names = st.text(min_size=1, max_size=9)
 values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), names,
-              st.floats(allow_nan=False)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(names, inner, max_size=3)), max_leaves=5)
+    st.one_of(st.none(), st.booleans(), st.integers(), names, st.floats(allow_nan=False)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3)),
+    max_leaves=5,
+)
 
 
 class TestWriting:
-
     @settings(max_examples=50)
-    @given(st.dictionaries(
-        names.filter(lambda n: n not in (
-            'files', 'format', 'format_version', 'checksum', 'mac',
-            'dataset_id')), values, max_size=4),
-        st.lists(st.dictionaries(names, values, max_size=4), max_size=3))
-    def test_streamed_as_json_would_write_it(self, tmp_path_factory, extra,
-                                             rows):
+    @given(
+        st.dictionaries(
+            names.filter(
+                lambda n: (
+                    n not in ('files', 'format', 'format_version', 'checksum', 'mac', 'dataset_id')
+                )
+            ),
+            values,
+            max_size=4,
+        ),
+        st.lists(st.dictionaries(names, values, max_size=4), max_size=3),
+    )
+    def test_streamed_as_json_would_write_it(self, tmp_path_factory, extra, rows):
         root = tmp_path_factory.mktemp('m')
         given_head = dict(extra, dataset_id='d')
         write_manifest(root, copy.deepcopy(given_head), iter(rows), KEY)
@@ -84,16 +105,14 @@ class TestWriting:
         state = json.loads(text)
         seals = {k: state.pop(k) for k in ('checksum', 'mac')}
         assert state == dict(
-            given_head, files=rows, format='hime_mm encrypted data set',
-            format_version=1)
+            given_head, files=rows, format='hime_mm encrypted data set', format_version=1
+        )
         assert seals['checksum'] == plain_checksum(state) == checksum(state)
-        expected = hmac.digest(
-            KEY.derive('manifest', 'd'), seals['checksum'].encode(), 'sha256')
+        expected = hmac.digest(KEY.derive('manifest', 'd'), seals['checksum'].encode(), 'sha256')
         assert seals['mac'] == expected.hex()
         # For people: a line for each file.
         lines = text.splitlines()
-        assert all(f'    {json.dumps(row)}' in
-                   [line.rstrip(',') for line in lines] for row in rows)
+        assert all(f'    {json.dumps(row)}' in [line.rstrip(',') for line in lines] for row in rows)
 
     def test_head_is_not_changed(self, tmp_path):
         given_head = head()
@@ -121,8 +140,7 @@ class TestWriting:
         peaks = []
         for num in (300, 6000):
             tracemalloc.start()
-            write_manifest(tmp_path, head(),
-                           (row(f'{i}.png') for i in range(num)), KEY)
+            write_manifest(tmp_path, head(), (row(f'{i}.png') for i in range(num)), KEY)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         assert len(Manifest.load(tmp_path).files) == 6000
@@ -135,7 +153,6 @@ class TestWriting:
 
 
 class TestReading:
-
     def test_content(self, tmp_path):
         rows = [row(), row('train/ü b.png', channels=1)]
         path = write(tmp_path, rows, preprocess=dict(fit='pad'))
@@ -153,34 +170,42 @@ class TestReading:
 
     def test_entry_survives_json(self):
         entry = FileEntry.from_dict(row())
-        assert FileEntry.from_dict(
-            json.loads(json.dumps(entry.to_dict()))) == entry
+        assert FileEntry.from_dict(json.loads(json.dumps(entry.to_dict()))) == entry
 
-    @pytest.mark.parametrize('preprocess', [
-        dict(augment=dict(flip=.5)), dict(center_crop=[64, 48])])
+    @pytest.mark.parametrize(
+        'preprocess', [dict(augment=dict(flip=0.5)), dict(center_crop=[64, 48])]
+    )
     def test_cropped(self, preprocess, tmp_path):
         write(tmp_path, preprocess=preprocess)
         manifest = Manifest.load(tmp_path)
         assert manifest.cropped
         entry = next(iter(manifest.files.values()))
-        for layout in (manifest.layout(entry),
-                       manifest.secret_layout(entry, KEY), manifest.overview):
+        for layout in (
+            manifest.layout(entry),
+            manifest.secret_layout(entry, KEY),
+            manifest.overview,
+        ):
             assert layout.cropped
 
-    @pytest.mark.parametrize('change, reason', [
-        (lambda s: s.update(format_version=2),
-         r"version 2, .* reads version 1: use the release.*0\.1\.0"),
-        (lambda s: s.pop('format_version'), 'version None'),
-        (lambda s: s.update(format='zip'), 'is no manifest'),
-        (lambda s: s.pop('format'), 'is no manifest'),
-        (lambda s: s.update(dataset_id='e'), 'checksum'),
-        (lambda s: s.update(new=1), 'checksum'),
-        (lambda s: s.pop('checksum'), 'checksum'),
-        (lambda s: s['files'][0].update(size=98), 'checksum'),
-        (lambda s: s['files'].append(row('b')), 'checksum'),
-        (lambda s: s.pop('files'), 'damaged|checksum'),
-        (lambda s: s.update(files=5), 'damaged|checksum'),
-    ])
+    @pytest.mark.parametrize(
+        'change, reason',
+        [
+            (
+                lambda s: s.update(format_version=2),
+                r'version 2, .* reads version 1: use the release.*0\.1\.0',
+            ),
+            (lambda s: s.pop('format_version'), 'version None'),
+            (lambda s: s.update(format='zip'), 'is no manifest'),
+            (lambda s: s.pop('format'), 'is no manifest'),
+            (lambda s: s.update(dataset_id='e'), 'checksum'),
+            (lambda s: s.update(new=1), 'checksum'),
+            (lambda s: s.pop('checksum'), 'checksum'),
+            (lambda s: s['files'][0].update(size=98), 'checksum'),
+            (lambda s: s['files'].append(row('b')), 'checksum'),
+            (lambda s: s.pop('files'), 'damaged|checksum'),
+            (lambda s: s.update(files=5), 'damaged|checksum'),
+        ],
+    )
     def test_changed(self, tmp_path, change, reason):
         path = write(tmp_path)
         rewrite(path, change)
@@ -188,14 +213,21 @@ class TestReading:
             Manifest.load(tmp_path)
         assert str(path) in str(error.value)
 
-    @pytest.mark.parametrize('change', [
-        lambda s: s.pop('cipher'), lambda s: s['files'][0].pop('size'),
-        lambda s: s.update(cipher='magic'), lambda s: s.update(files=[5]),
-        lambda s: s.update(files=5), lambda s: s.pop('files'),
-        lambda s: s['files'][0].update(shape=[1]),
-        lambda s: s['cipher'].update(version=99),
-        lambda s: s.pop('key_id'), lambda s: s.pop('dataset_id'),
-    ])
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda s: s.pop('cipher'),
+            lambda s: s['files'][0].pop('size'),
+            lambda s: s.update(cipher='magic'),
+            lambda s: s.update(files=[5]),
+            lambda s: s.update(files=5),
+            lambda s: s.pop('files'),
+            lambda s: s['files'][0].update(shape=[1]),
+            lambda s: s['cipher'].update(version=99),
+            lambda s: s.pop('key_id'),
+            lambda s: s.pop('dataset_id'),
+        ],
+    )
     def test_damaged_with_a_right_checksum(self, tmp_path, change):
         path = write(tmp_path)
         rewrite(path, change)
@@ -219,13 +251,11 @@ class TestReading:
     def test_layout_does_not_matter_for_the_seals(self, tmp_path):
         path = write(tmp_path)
         state = json.loads(path.read_text())
-        path.write_text(json.dumps(dict(sorted(state.items())[::-1]),
-                                   indent=7))
+        path.write_text(json.dumps(dict(sorted(state.items())[::-1]), indent=7))
         Manifest.load(tmp_path).check_key(KEY)
 
 
 class TestEntry:
-
     def test_by_any_name_of_the_file(self, tmp_path, monkeypatch):
         root = tmp_path / 'real'
         root.mkdir()
@@ -236,10 +266,14 @@ class TestEntry:
         monkeypatch.chdir(tmp_path)
         for place in ('real', str(root), 'link', 'real/../link'):
             manifest = Manifest.load(place)
-            for path in ('train/a.png', 'real/train/a.png',
-                         str(root / 'train' / 'a.png'), 'link/train/a.png',
-                         'real/train/../train/a.png',
-                         str(tmp_path / 'link' / 'train' / 'a.png')):
+            for path in (
+                'train/a.png',
+                'real/train/a.png',
+                str(root / 'train' / 'a.png'),
+                'link/train/a.png',
+                'real/train/../train/a.png',
+                str(tmp_path / 'link' / 'train' / 'a.png'),
+            ):
                 assert manifest.entry(path).path == 'train/a.png', path
             assert manifest.entry('ü b.png').path == 'ü b.png'
 
@@ -249,10 +283,9 @@ class TestEntry:
             with pytest.raises(ManifestError, match='not in the manifest'):
                 Manifest.load(tmp_path).entry(path)
 
-    @pytest.mark.parametrize('cipher, side', [
-        ('mix2+shuffle', 8), ('shuffle', 16), ('erode2+shuffle', 12),
-        ('mix2', 8)
-    ])
+    @pytest.mark.parametrize(
+        'cipher, side', [('mix2+shuffle', 8), ('shuffle', 16), ('erode2+shuffle', 12), ('mix2', 8)]
+    )
     @pytest.mark.parametrize('channels', [1, 3])
     def test_layout_and_draw(self, tmp_path, cipher, side, channels):
         shape = (3 * side, 4 * side)
@@ -261,7 +294,7 @@ class TestEntry:
         entry = manifest.entry('train/a.png')
         public = manifest.layout(entry)
         assert public.shape == shape and public.grid == (3, 4)
-        assert public.ori_shape == (70, 90) and public.scale == (.5, .75)
+        assert public.ori_shape == (70, 90) and public.scale == (0.5, 0.75)
         assert public.permutation is None
         assert public.shuffled == ('shuffle' in cipher)
 
@@ -273,12 +306,11 @@ class TestEntry:
         secret = manifest.secret_layout(entry, KEY)
         if 'shuffle' in cipher:
             np.testing.assert_array_equal(secret.permutation, drawn[-1])
-        assert secret.ori_shape == (70, 90) and secret.scale == (.5, .75)
+        assert secret.ori_shape == (70, 90) and secret.scale == (0.5, 0.75)
         assert secret.public().to_dict() == public.to_dict()
 
 
 class TestKey:
-
     def test_right(self, tmp_path):
         write(tmp_path)
         Manifest.load(tmp_path).check_key(KEY)
@@ -295,12 +327,18 @@ class TestKey:
         with pytest.raises(InvalidKey, match='without a key'):
             Manifest.load(tmp_path).check_key(KEY)
 
-    @pytest.mark.parametrize('change', [
-        lambda s: s['files'][0].update(ori_shape=[71, 90]),
-        lambda s: s.update(dataset_id='e'), lambda s: s.update(tool=1),
-        lambda s: s.pop('mac'), lambda s: s.update(mac=None),
-        lambda s: s.update(mac='ü'), lambda s: s.update(mac='0' * 64),
-    ])
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda s: s['files'][0].update(ori_shape=[71, 90]),
+            lambda s: s.update(dataset_id='e'),
+            lambda s: s.update(tool=1),
+            lambda s: s.pop('mac'),
+            lambda s: s.update(mac=None),
+            lambda s: s.update(mac='ü'),
+            lambda s: s.update(mac='0' * 64),
+        ],
+    )
     def test_only_the_key_finds_a_change_on_purpose(self, tmp_path, change):
         path = write(tmp_path)
         rewrite(path, change, seal=True)
@@ -310,7 +348,6 @@ class TestKey:
 
 
 class TestFinding:
-
     def test_nearest_above(self, tmp_path):
         inner = tmp_path / 'a' / 'b'
         (inner / 'c').mkdir(parents=True)

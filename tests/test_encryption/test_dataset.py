@@ -7,11 +7,15 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import pytest
-from owner_data import (SECRET, edit_json, make_coco, photo, png_chunks, read,
-                        tree, write)
+from owner_data import SECRET, edit_json, make_coco, photo, png_chunks, read, tree, write
 
-from hime_mm.apis import (decrypt_dataset, describe_dataset, encrypt_coco,
-                          encrypt_folder, verify_dataset)
+from hime_mm.apis import (
+    decrypt_dataset,
+    describe_dataset,
+    encrypt_coco,
+    encrypt_folder,
+    verify_dataset,
+)
 from hime_mm.ciphers import Cipher, InvalidKey, Key
 from hime_mm.ciphers.steps import STEPS
 from hime_mm.datasets.manifest import Manifest
@@ -31,11 +35,9 @@ def coco_src(tmp_path_factory):
 
 
 def encrypt(src, out, cipher='shuffle', key=KEY, **kwargs):
-    function = encrypt_coco if Path(src, 'annotations').is_dir() else (
-        encrypt_folder)
+    function = encrypt_coco if Path(src, 'annotations').is_dir() else (encrypt_folder)
     kwargs.setdefault('dataset_id', 'd')
-    return function(
-        str(src), str(out), cipher, key=key, progress=False, **kwargs)
+    return function(str(src), str(out), cipher, key=key, progress=False, **kwargs)
 
 
 def verify(path, key=None, workers=1):
@@ -43,12 +45,10 @@ def verify(path, key=None, workers=1):
 
 
 def decrypt(path, out, key=KEY, partial=False, workers=1):
-    return decrypt_dataset(
-        str(path), str(out), key, partial, workers, progress=False)
+    return decrypt_dataset(str(path), str(out), key, partial, workers, progress=False)
 
 
 class TestVerify:
-
     @pytest.fixture(scope='class')
     @classmethod
     def whole(cls, coco_src, tmp_path_factory):
@@ -86,21 +86,23 @@ class TestVerify:
     def valid(path):
         write(path, read(path)[::-1])
 
-    @pytest.mark.parametrize('damage, reason', [
-        (flip, 'SHA-256 is not'),
-        (lambda path: path.write_bytes(path.read_bytes() + b'x'), 'bytes'),
-        (lambda path: path.write_bytes(path.read_bytes()[:-9]), 'truncated'),
-        (lambda path: path.write_bytes(b''), 'has 0 bytes'),
-        (lambda path: path.unlink(), 'No such file'),
-        (lambda path: (path.unlink(), path.mkdir()), 'directory'),
-        (lambda path: shutil.copy(path.with_name('000001.png'), path),
-         'changed'),
-        (valid, 'changed'),
-    ])
+    @pytest.mark.parametrize(
+        'damage, reason',
+        [
+            (flip, 'SHA-256 is not'),
+            (lambda path: path.write_bytes(path.read_bytes() + b'x'), 'bytes'),
+            (lambda path: path.write_bytes(path.read_bytes()[:-9]), 'truncated'),
+            (lambda path: path.write_bytes(b''), 'has 0 bytes'),
+            (lambda path: path.unlink(), 'No such file'),
+            (lambda path: (path.unlink(), path.mkdir()), 'directory'),
+            (lambda path: shutil.copy(path.with_name('000001.png'), path), 'changed'),
+            (valid, 'changed'),
+        ],
+    )
     @pytest.mark.parametrize('key', [KEY, None])
     def test_picture(self, out, damage, reason, key):
         damage(out / 'val2017' / '000002.png')
-        (path, said), = verify(out, key).problems
+        ((path, said),) = verify(out, key).problems
         assert path == 'val2017/000002.png' and reason in said
 
     def test_swapped_pictures(self, out):
@@ -108,86 +110,102 @@ class TestVerify:
         data = one.read_bytes()
         one.write_bytes(two.read_bytes())
         two.write_bytes(data)
-        assert [p for p, _ in verify(out).problems] == [
-            'val2017/000001.png', 'val2017/000002.png']
+        assert [p for p, _ in verify(out).problems] == ['val2017/000001.png', 'val2017/000002.png']
 
     def test_picture_that_fits_its_hash_only(self, out):
         # As a tool would write that has the manifest wrong.
-        edit_json(out / 'hime.json', lambda s: (
-            s['files'][0].update(shape=[96, 144]),
-            s.update(checksum=checksum(s))))
-        (path, said), = [p for p in verify(out).problems if 'png' in p[0]]
+        edit_json(
+            out / 'hime.json',
+            lambda s: (s['files'][0].update(shape=[96, 144]), s.update(checksum=checksum(s))),
+        )
+        ((path, said),) = [p for p in verify(out).problems if 'png' in p[0]]
         assert '96x128' in said and '96x144' in said
 
-    @pytest.mark.parametrize('name', [
-        'val2017/plain.jpg', 'plain.PNG', 'new/deep/x.tiff', '.x.jpeg'])
+    @pytest.mark.parametrize(
+        'name', ['val2017/plain.jpg', 'plain.PNG', 'new/deep/x.tiff', '.x.jpeg']
+    )
     def test_foreign_picture(self, out, coco_src, name):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(coco_src / 'val2017' / '000001.jpg', out / name)
-        (path, said), = verify(out, KEY).problems
+        ((path, said),) = verify(out, KEY).problems
         assert path == name and 'may not be encrypted' in said
 
     def test_other_files_are_noted(self, out):
         (out / 'README.txt').write_text('hello')
         report = verify(out)
-        assert report.ok and report.notes == [
-            '1 further files are not part of it']
+        assert report.ok and report.notes == ['1 further files are not part of it']
 
-    @pytest.mark.parametrize('change', [
-        lambda c: c['annotations'][0].update(bbox=[0, 0, 1, 1]),
-        lambda c: c['annotations'].pop(), lambda c: c['images'].pop(),
-        lambda c: c.update(info='new'),
-    ])
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda c: c['annotations'][0].update(bbox=[0, 0, 1, 1]),
+            lambda c: c['annotations'].pop(),
+            lambda c: c['images'].pop(),
+            lambda c: c.update(info='new'),
+        ],
+    )
     def test_annotations(self, out, change):
         edit_json(out / ANN, change)
-        (path, said), = verify(out).problems
+        ((path, said),) = verify(out).problems
         assert path == ANN and 'SHA-256' in said
 
     def test_missing_annotations(self, out):
         (out / ANN).unlink()
-        (path, said), = verify(out).problems
+        ((path, said),) = verify(out).problems
         assert path == ANN and 'No such file' in said
 
-    @pytest.mark.parametrize('change, reason', [
-        (lambda c: c['images'][1].update(file_name='x.png'), 'x.png is not'),
-        (lambda c: c['images'][1].update(height=5), 'size of 000002.png'),
-    ])
+    @pytest.mark.parametrize(
+        'change, reason',
+        [
+            (lambda c: c['images'][1].update(file_name='x.png'), 'x.png is not'),
+            (lambda c: c['images'][1].update(height=5), 'size of 000002.png'),
+        ],
+    )
     def test_annotations_and_pictures_disagree(self, out, change, reason):
         import hashlib
+
         edit_json(out / ANN, change)
         digest = hashlib.sha256((out / ANN).read_bytes()).hexdigest()
-        edit_json(out / 'hime.json', lambda s: (
-            s['annotations'][0].update(sha256=digest),
-            s.update(checksum=checksum(s))))
-        (path, said), = verify(out).problems
+        edit_json(
+            out / 'hime.json',
+            lambda s: (s['annotations'][0].update(sha256=digest), s.update(checksum=checksum(s))),
+        )
+        ((path, said),) = verify(out).problems
         assert path == ANN and reason in said
 
-    @pytest.mark.parametrize('change', [
-        lambda s: s['files'][0].update(ori_shape=[1, 1]),
-        lambda s: s['files'][0].update(scale=[1, 1.5]),
-        lambda s: s['files'].reverse(),
-        lambda s: s.update(dataset_id='e'),
-        lambda s: s['cipher'].update(patch_size=8),
-        lambda s: s['preprocess'].update(fit='pad'),
-    ])
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda s: s['files'][0].update(ori_shape=[1, 1]),
+            lambda s: s['files'][0].update(scale=[1, 1.5]),
+            lambda s: s['files'].reverse(),
+            lambda s: s.update(dataset_id='e'),
+            lambda s: s['cipher'].update(patch_size=8),
+            lambda s: s['preprocess'].update(fit='pad'),
+        ],
+    )
     def test_manifest(self, out, change):
         edit_json(out / 'hime.json', change)
         with pytest.raises(ManifestError, match='checksum'):
             verify(out)
         # On purpose, with a fresh checksum: only the key finds it.
-        edit_json(out / 'hime.json',
-                  lambda s: s.update(checksum=checksum(s)))
+        edit_json(out / 'hime.json', lambda s: s.update(checksum=checksum(s)))
         assert verify(out).ok or 'cipher' in str(verify(out).problems)
         with pytest.raises(ManifestError, match='without the key'):
             verify(out, KEY)
 
     def test_manifest_that_hides_its_key(self, out):
-        edit_json(out / 'hime.json', lambda s: (
-            s.update(key_id=None), s.pop('mac'),
-            s['files'][0].update(ori_shape=[1, 1]),
-            s.update(checksum=checksum(s))))
+        edit_json(
+            out / 'hime.json',
+            lambda s: (
+                s.update(key_id=None),
+                s.pop('mac'),
+                s['files'][0].update(ori_shape=[1, 1]),
+                s.update(checksum=checksum(s)),
+            ),
+        )
         assert verify(out).ok
-        (path, said), = verify(out, KEY).problems
+        ((path, said),) = verify(out, KEY).problems
         assert path == 'hime.json' and 'cannot authenticate' in said
 
     def test_wrong_key(self, out):
@@ -204,14 +222,17 @@ class TestVerify:
         (out / 'a.png').write_bytes(b'')
         assert verify(out, KEY, workers=2) == verify(out, KEY)
         assert [p for p, _ in verify(out).problems] == [
-            'a.png', 'val2017/000001.png', 'val2017/000003.png']
+            'a.png',
+            'val2017/000001.png',
+            'val2017/000003.png',
+        ]
 
     def test_left_out(self, coco_src, tmp_path):
         src = shutil.copytree(coco_src, tmp_path / 'src')
         (src / 'val2017' / '000002.jpg').write_bytes(b'')
         encrypt(src, tmp_path / 'out')
         report = verify(tmp_path / 'out', KEY)
-        (path, said), = report.problems
+        ((path, said),) = report.problems
         assert path == 'val2017/000002.png'
         assert said == 'left out when encrypting: the file is empty'
         assert any('.hime-work is there' in note for note in report.notes)
@@ -221,10 +242,15 @@ class TestVerify:
 
 
 class TestDecrypt:
-
-    UNDONE = ['shuffle', 'orient', 'negate', 'permute_channels',
-              'permute_pixels', 'orient+negate+permute_channels+shuffle',
-              'shuffle+permute_pixels']
+    UNDONE = [
+        'shuffle',
+        'orient',
+        'negate',
+        'permute_channels',
+        'permute_pixels',
+        'orient+negate+permute_channels+shuffle',
+        'shuffle+permute_pixels',
+    ]
 
     @pytest.mark.parametrize('cipher', UNDONE)
     @pytest.mark.parametrize('fmt', ['png', 'webp'])
@@ -232,26 +258,34 @@ class TestDecrypt:
         encrypt(coco_src, tmp_path / 'out', cipher, fmt=fmt)
         report = decrypt(tmp_path / 'out', tmp_path / 'plain')
         assert report.ok and report.files == 4
-        names = {f'val2017/{p.stem}.png': p
-                 for p in (coco_src / 'val2017').iterdir()}
+        names = {f'val2017/{p.stem}.png': p for p in (coco_src / 'val2017').iterdir()}
         assert set(tree(tmp_path / 'plain')) == set(names)
         for name, source in names.items():
             fitted, _ = fit_image(mmcv.imread(source), 16)
-            np.testing.assert_array_equal(
-                read(tmp_path / 'plain' / name), fitted)
+            np.testing.assert_array_equal(read(tmp_path / 'plain' / name), fitted)
 
     def test_all_that_can_be_undone_is_tested(self):
         names = {str(s) for c in self.UNDONE for s in Cipher(c).steps}
         assert names == {n for n, s in STEPS.items() if s.invertible}
 
-    @pytest.mark.parametrize('channels, dtype, workers', [
-        (1, np.uint8, 1), (1, np.uint16, 1), (3, np.uint16, 1),
-        (3, np.uint8, 2), (4, np.uint8, 1)])
+    @pytest.mark.parametrize(
+        'channels, dtype, workers',
+        [
+            (1, np.uint8, 1),
+            (1, np.uint16, 1),
+            (3, np.uint16, 1),
+            (3, np.uint8, 2),
+            (4, np.uint8, 1),
+        ],
+    )
     def test_padding_is_taken_off(self, tmp_path, channels, dtype, workers):
         img = photo(37, 50, channels=channels, dtype=dtype)
         write(tmp_path / 'src' / 'x' / 'a.png', img)
-        encrypt(tmp_path / 'src', tmp_path / 'out', preprocess=dict(
-            color_type='unchanged', fit='pad', pad_val=9))
+        encrypt(
+            tmp_path / 'src',
+            tmp_path / 'out',
+            preprocess=dict(color_type='unchanged', fit='pad', pad_val=9),
+        )
         assert read(tmp_path / 'out/x/a.png').shape[:2] == (48, 64)
         decrypt(tmp_path / 'out', tmp_path / 'plain', workers=workers)
         path = tmp_path / 'plain' / 'x' / 'a.png'
@@ -264,28 +298,24 @@ class TestDecrypt:
         # Its size is no whole number of pixels of the original.
         write(tmp_path / 'src' / 'a.png', photo(20, 24))
         preprocess = dict(short_side=70, center_crop=(59, 62), fit=fit)
-        encrypt(tmp_path / 'src', tmp_path / 'out', cipher,
-                preprocess=preprocess)
+        encrypt(tmp_path / 'src', tmp_path / 'out', cipher, preprocess=preprocess)
         decrypt(tmp_path / 'out', tmp_path / 'plain', partial=True)
         img = read(tmp_path / 'plain' / 'a.png')
-        bare = Preprocess(**preprocess).prepare(
-            read(tmp_path / 'src' / 'a.png'), 16).img
+        bare = Preprocess(**preprocess).prepare(read(tmp_path / 'src' / 'a.png'), 16).img
         size = (62, 59) if fit == 'pad' else bare.shape[:2]
         if 'mix' in cipher:
             bare = Cipher('mix2').apply(bare, [None])
             size = (round(size[0] / 2), round(size[1] / 2))
-        np.testing.assert_array_equal(img, bare[:size[0], :size[1]])
+        np.testing.assert_array_equal(img, bare[: size[0], : size[1]])
 
     @pytest.mark.parametrize('fit', ['pad', 'resize'])
-    def test_views_come_back_as_they_were_encrypted(self, coco_src, tmp_path,
-                                                    fit):
+    def test_views_come_back_as_they_were_encrypted(self, coco_src, tmp_path, fit):
         preprocess = dict(
-            short_side=(64, 80), fit=fit,
-            augment=dict(flip=.5, crop=(.4, 1), jitter=.2))
+            short_side=(64, 80), fit=fit, augment=dict(flip=0.5, crop=(0.4, 1), jitter=0.2)
+        )
         encrypt(coco_src, tmp_path / 'out', views=3, preprocess=preprocess)
         decrypt(tmp_path / 'out', tmp_path / 'plain')
-        bare = Preprocess.from_dict(
-            json.loads(json.dumps(dict(preprocess, fit='pad'))))
+        bare = Preprocess.from_dict(json.loads(json.dumps(dict(preprocess, fit='pad'))))
         for source in (coco_src / 'val2017').iterdir():
             for view in range(3):
                 name = f'val2017/{source.stem}_v{view}.png'
@@ -295,19 +325,25 @@ class TestDecrypt:
                 expected = ready.img
                 if fit == 'resize':
                     expected, _ = fit_image(expected, 16)
-                np.testing.assert_array_equal(
-                    read(tmp_path / 'plain' / name), expected)
+                np.testing.assert_array_equal(read(tmp_path / 'plain' / name), expected)
 
-    @pytest.mark.parametrize('cipher, rest', [
-        ('center+shuffle', 'center'), ('mix2+shuffle', 'mix2'),
-        ('erode2+orient+shuffle', 'erode2'),
-        ('noise25+negate', 'noise25'), ('shuffle+center+negate', None)])
+    @pytest.mark.parametrize(
+        'cipher, rest',
+        [
+            ('center+shuffle', 'center'),
+            ('mix2+shuffle', 'mix2'),
+            ('erode2+orient+shuffle', 'erode2'),
+            ('noise25+negate', 'noise25'),
+            ('shuffle+center+negate', None),
+        ],
+    )
     def test_partial(self, coco_src, tmp_path, cipher, rest):
         out = tmp_path / 'out'
         fit = 'resize' if 'center' in cipher else 'pad'
         encrypt(coco_src, out, cipher, preprocess=dict(fit=fit))
-        with pytest.raises(EncryptionError, match='cannot be decrypted.*'
-                           'deletes data; what comes after'):
+        with pytest.raises(
+            EncryptionError, match='cannot be decrypted.*deletes data; what comes after'
+        ):
             decrypt(out, tmp_path / 'plain')
         assert not (tmp_path / 'plain').exists()
         assert decrypt(out, tmp_path / 'plain', partial=True).ok
@@ -316,18 +352,18 @@ class TestDecrypt:
             name = f'val2017/{source.stem}.png'
             img, _ = fit_image(mmcv.imread(source), 16, fit)
             drawn = cipher.draw(img.shape, KEY.source('d', name))
-            kept = next(i for i in range(len(cipher.steps), 0, -1)
-                        if not cipher.steps[i - 1].invertible)
+            kept = next(
+                i for i in range(len(cipher.steps), 0, -1) if not cipher.steps[i - 1].invertible
+            )
             expected = Cipher(cipher.steps[:kept]).apply(img, drawn[:kept])
             entry = Manifest.load(out).entry(name)
-            h, w = (round(s * f) for s, f in zip(entry.ori_shape,
-                                                 entry.scale[::-1]))
-            np.testing.assert_array_equal(
-                read(tmp_path / 'plain' / name), expected[:h, :w])
+            h, w = (round(s * f) for s, f in zip(entry.ori_shape, entry.scale[::-1]))
+            np.testing.assert_array_equal(read(tmp_path / 'plain' / name), expected[:h, :w])
         assert rest is None or str(Cipher(cipher.steps[:kept])) == rest
 
-    @pytest.mark.parametrize('cipher', ['mix2', 'shuffle+mix2', 'noise5',
-                                        'shuffle+erode1', 'center'])
+    @pytest.mark.parametrize(
+        'cipher', ['mix2', 'shuffle+mix2', 'noise5', 'shuffle+erode1', 'center']
+    )
     @pytest.mark.parametrize('partial', [True, False])
     def test_deleted_data(self, coco_src, tmp_path, cipher, partial):
         encrypt(coco_src, tmp_path / 'out', cipher)
@@ -351,9 +387,10 @@ class TestDecrypt:
 
     def test_changed_manifest(self, coco_src, tmp_path):
         encrypt(coco_src, tmp_path / 'out')
-        edit_json(tmp_path / 'out' / 'hime.json', lambda s: (
-            s['files'][0].update(path='../../evil.png'),
-            s.update(checksum=checksum(s))))
+        edit_json(
+            tmp_path / 'out' / 'hime.json',
+            lambda s: (s['files'][0].update(path='../../evil.png'), s.update(checksum=checksum(s))),
+        )
         with pytest.raises(ManifestError, match='without the key'):
             decrypt(tmp_path / 'out', tmp_path / 'plain')
 
@@ -363,10 +400,8 @@ class TestDecrypt:
         (out / 'val2017/000001.png').unlink()
         (out / 'val2017/000003.png').write_bytes(b'x')
         report = decrypt(out, tmp_path / 'plain', workers=2)
-        assert [p for p, _ in report.problems] == [
-            'val2017/000001.png', 'val2017/000003.png']
-        assert set(tree(tmp_path / 'plain')) == {
-            'val2017/000002.png', 'val2017/000004.png'}
+        assert [p for p, _ in report.problems] == ['val2017/000001.png', 'val2017/000003.png']
+        assert set(tree(tmp_path / 'plain')) == {'val2017/000002.png', 'val2017/000004.png'}
 
     def test_output(self, coco_src, tmp_path, monkeypatch):
         out = tmp_path / 'out'
@@ -377,11 +412,14 @@ class TestDecrypt:
         monkeypatch.chdir(tmp_path)
         os.symlink('out', 'link')
         for path, target, reason in (
-            (out, 'full', 'not empty'), (out, 'full/x', 'not empty'),
-            (out, out, 'not empty'), (out, out / 'plain', 'lies in'),
+            (out, 'full', 'not empty'),
+            (out, 'full/x', 'not empty'),
+            (out, out, 'not empty'),
+            (out, out / 'plain', 'lies in'),
             (out / 'hime.json', out / 'plain', 'lies in'),
-            ('link', 'out/plain', 'lies in'), ('out', 'link/plain',
-                                               'lies in')):
+            ('link', 'out/plain', 'lies in'),
+            ('out', 'link/plain', 'lies in'),
+        ):
             with pytest.raises(EncryptionError, match=reason):
                 decrypt(path, target)
         assert tree(out) == before
@@ -390,14 +428,12 @@ class TestDecrypt:
 
 
 class TestDescribe:
-
     def describe(self, src, tmp_path, *args, **kwargs):
         encrypt(src, tmp_path / 'out', *args, **kwargs)
         return describe_dataset(Manifest.load(tmp_path / 'out'))
 
     def test_keyed(self, coco_src, tmp_path):
-        text = self.describe(coco_src, tmp_path, 'center+erode2+shuffle',
-                             views=2)
+        text = self.describe(coco_src, tmp_path, 'center+erode2+shuffle', views=2)
         lines = text.splitlines()
         assert f'{tmp_path / "out"}, id d, coco, by hime_mm' in lines[0]
         assert 'center+erode2+shuffle, patches of 16 pixels' in lines[1]
@@ -415,8 +451,10 @@ class TestDescribe:
 
     def test_words(self, coco_src, tmp_path):
         text = self.describe(
-            coco_src, tmp_path, 'noise+erode+mix+center+drop+orient+negate+'
-            'permute_channels+permute_pixels+shuffle').lower()
+            coco_src,
+            tmp_path,
+            'noise+erode+mix+center+drop+orient+negate+permute_channels+permute_pixels+shuffle',
+        ).lower()
         assert all(step.leaves.lower() in text for step in STEPS.values())
         for word in ('secure', 'intractable', ' safe'):
             assert word not in text

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The hook draws what the model saw, and never opens the plain file."""
+
 import numpy as np
 import pytest
 import torch
@@ -12,14 +13,12 @@ from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from hime_mm.engine.hooks.visualization_hook import (
-    EncryptedVisualizationHook, undo_normalization)
+from hime_mm.engine.hooks.visualization_hook import EncryptedVisualizationHook, undo_normalization
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 # As a pipeline loads and packs it: BGR, channels first.
-LOADED = torch.from_numpy(np.ascontiguousarray(PICTURE[..., ::-1])).permute(
-    2, 0, 1)
+LOADED = torch.from_numpy(np.ascontiguousarray(PICTURE[..., ::-1])).permute(2, 0, 1)
 
 
 class Recorder:
@@ -35,6 +34,7 @@ class Recorder:
 
 class Runner:
     """What the hook needs of a runner."""
+
     iter = 7
     timestamp = 'now'
 
@@ -45,26 +45,26 @@ class Runner:
 
 
 def make_hook(monkeypatch, recorder, **kwargs):
-    monkeypatch.setattr(Visualizer, 'get_current_instance',
-                        classmethod(lambda cls: recorder))
+    monkeypatch.setattr(Visualizer, 'get_current_instance', classmethod(lambda cls: recorder))
     return EncryptedVisualizationHook(**kwargs)
 
 
 @pytest.mark.parametrize('convert', [True, False])
 def test_undoes_either_preprocessor(convert):
     det = DetDataPreprocessor(mean=MEAN, std=STD, bgr_to_rgb=convert)
-    out = det(dict(inputs=[LOADED.clone()], data_samples=[
-        DetDataSample(metainfo=dict(img_shape=(24, 40)))]), False)
-    np.testing.assert_array_equal(
-        undo_normalization(out['inputs'][0], det), PICTURE)
+    out = det(
+        dict(
+            inputs=[LOADED.clone()], data_samples=[DetDataSample(metainfo=dict(img_shape=(24, 40)))]
+        ),
+        False,
+    )
+    np.testing.assert_array_equal(undo_normalization(out['inputs'][0], det), PICTURE)
     cls = ClsDataPreprocessor(mean=MEAN, std=STD, to_rgb=convert)
     out = cls(dict(inputs=LOADED[None].clone()), False)
-    np.testing.assert_array_equal(
-        undo_normalization(out['inputs'][0], cls), PICTURE)
+    np.testing.assert_array_equal(undo_normalization(out['inputs'][0], cls), PICTURE)
     raw = DetDataPreprocessor()
     out = raw(dict(inputs=[LOADED.clone()]), False)
-    np.testing.assert_array_equal(
-        undo_normalization(out['inputs'][0], raw), PICTURE)
+    np.testing.assert_array_equal(undo_normalization(out['inputs'][0], raw), PICTURE)
 
 
 def test_refuses_what_it_cannot_show():
@@ -74,14 +74,13 @@ def test_refuses_what_it_cannot_show():
 
 def detections():
     sample = DetDataSample(
-        metainfo=dict(
-            img_shape=(24, 40),
-            scale_factor=(0.5, 0.25),
-            img_path='/nowhere/secret.jpg'))
+        metainfo=dict(img_shape=(24, 40), scale_factor=(0.5, 0.25), img_path='/nowhere/secret.jpg')
+    )
     sample.pred_instances = InstanceData(
-        bboxes=torch.tensor([[10., 20., 30., 40.]]),
+        bboxes=torch.tensor([[10.0, 20.0, 30.0, 40.0]]),
         scores=torch.tensor([0.9]),
-        labels=torch.tensor([0]))
+        labels=torch.tensor([0]),
+    )
     return sample
 
 
@@ -92,21 +91,16 @@ def run(hook, runner, sample, phase, batches=1):
     other_sample.set_metainfo(dict(img_shape=(32, 48)))
     getattr(hook, f'before_{phase}_epoch')(runner)
     for i in range(batches):
-        batch = dict(
-            inputs=[LOADED.clone(), other],
-            data_samples=[sample.clone(), other_sample])
+        batch = dict(inputs=[LOADED.clone(), other], data_samples=[sample.clone(), other_sample])
         runner.model.data_preprocessor(batch, False)
-        getattr(hook, f'after_{phase}_iter')(runner, i, batch,
-                                             [sample, other_sample])
+        getattr(hook, f'after_{phase}_iter')(runner, i, batch, [sample, other_sample])
     getattr(hook, f'after_{phase}_epoch')(runner)
 
 
-def test_draws_the_network_input_with_boxes_in_its_scale(
-        monkeypatch, tmp_path):
+def test_draws_the_network_input_with_boxes_in_its_scale(monkeypatch, tmp_path):
     recorder = Recorder('add_datasample')
     hook = make_hook(monkeypatch, recorder, draw=True, test_out_dir='shown')
-    runner = Runner(
-        DetDataPreprocessor(mean=MEAN, std=STD, bgr_to_rgb=True), tmp_path)
+    runner = Runner(DetDataPreprocessor(mean=MEAN, std=STD, bgr_to_rgb=True), tmp_path)
     sample = detections()
     run(hook, runner, sample, 'test')
     assert len(recorder.calls) == 2
@@ -114,9 +108,9 @@ def test_draws_the_network_input_with_boxes_in_its_scale(
     np.testing.assert_array_equal(picture, PICTURE)
     assert kwargs['out_file'] == str(tmp_path / 'now/shown/000001_secret.png')
     drawn = kwargs['data_sample'].pred_instances.bboxes
-    assert drawn.tolist() == [[5., 5., 15., 10.]]
+    assert drawn.tolist() == [[5.0, 5.0, 15.0, 10.0]]
     # The evaluated sample is left alone.
-    assert sample.pred_instances.bboxes.tolist() == [[10., 20., 30., 40.]]
+    assert sample.pred_instances.bboxes.tolist() == [[10.0, 20.0, 30.0, 40.0]]
 
 
 def test_validation_draws_every_interval(monkeypatch):
@@ -145,7 +139,6 @@ def test_test_time_augmentation_shows_the_first_view(monkeypatch):
     hook = make_hook(monkeypatch, recorder, draw=True)
 
     class TTA(BaseTTAModel):
-
         def __init__(self, module):
             super(BaseTTAModel, self).__init__()
             self.module = module
@@ -154,8 +147,7 @@ def test_test_time_augmentation_shows_the_first_view(monkeypatch):
             return data_samples_list
 
     inner = nn.Module()
-    inner.data_preprocessor = DetDataPreprocessor(
-        mean=MEAN, std=STD, bgr_to_rgb=True)
+    inner.data_preprocessor = DetDataPreprocessor(mean=MEAN, std=STD, bgr_to_rgb=True)
     runner = Runner(DetDataPreprocessor())
     runner.model = TTA(inner)
     hook.before_test_epoch(runner)
@@ -163,8 +155,8 @@ def test_test_time_augmentation_shows_the_first_view(monkeypatch):
     for _ in range(2):
         for view in (LOADED, LOADED.flip(-1)):
             inner.data_preprocessor(
-                dict(inputs=[view.clone()], data_samples=[sample.clone()]),
-                False)
+                dict(inputs=[view.clone()], data_samples=[sample.clone()]), False
+            )
         hook.after_test_iter(runner, 0, {}, [sample])
     assert len(recorder.calls) == 2
     for (_, picture), _ in recorder.calls:

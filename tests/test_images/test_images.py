@@ -11,8 +11,7 @@ from owner_data import photo, png_chunks, tree
 from PIL import Image
 
 from hime_mm.errors import UnreadableImage
-from hime_mm.images.codec import (COLOR_TYPES, check_encoding, decode_image,
-                                  encode_image, read_image)
+from hime_mm.images.codec import COLOR_TYPES, check_encoding, decode_image, encode_image, read_image
 from hime_mm.images.files import atomic_file, write_atomic
 from hime_mm.images.sizing import INTERPOLATIONS, fit_image, resize_image
 
@@ -27,7 +26,7 @@ def rotated_jpeg(orientation, **kwargs):
     """A JPEG file that is to be turned when it is shown."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    exif[0x010e] = 'a secret place'
+    exif[0x010E] = 'a secret place'
     out = io.BytesIO()
     Image.fromarray(photo(40, 70)).save(out, 'JPEG', exif=exif, **kwargs)
     return out.getvalue()
@@ -48,11 +47,9 @@ def palette_png():
 
 FILES = {
     'jpeg': encoded('.jpg', photo(37, 50)),
-    'progressive': encoded('.jpg', photo(37, 50),
-                           cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    'progressive': encoded('.jpg', photo(37, 50), cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     'gray jpeg': encoded('.jpg', photo(37, 50, channels=1)),
-    'restarts': encoded('.jpg', photo(64, 80), cv2.IMWRITE_JPEG_RST_INTERVAL,
-                        2),
+    'restarts': encoded('.jpg', photo(64, 80), cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
     'thumbnail': with_thumbnail(encoded('.jpg', photo(37, 50))),
     'turned': rotated_jpeg(6),
     'mirrored': rotated_jpeg(7),
@@ -69,7 +66,6 @@ FILES = {
 
 
 class TestDecode:
-
     @pytest.mark.parametrize('color_type', COLOR_TYPES)
     @pytest.mark.parametrize('name', FILES)
     def test_as_mmcv(self, name, color_type):
@@ -87,30 +83,46 @@ class TestDecode:
     def test_what_follows_a_jpeg_is_no_part_of_it(self):
         # A film behind the picture, as phones write it.
         data = FILES['jpeg'] + b'\xff\xda movie' + bytes(range(256)) * 9
-        np.testing.assert_array_equal(
-            decode_image(data), decode_image(FILES['jpeg']))
+        np.testing.assert_array_equal(decode_image(data), decode_image(FILES['jpeg']))
 
-    @pytest.mark.parametrize('name', [
-        'jpeg', 'progressive', 'gray jpeg', 'restarts', 'thumbnail', 'turned',
-        'png', 'alpha', 'gray16', 'palette', 'bmp', 'webp', 'tiff', 'pgm'
-    ])
+    @pytest.mark.parametrize(
+        'name',
+        [
+            'jpeg',
+            'progressive',
+            'gray jpeg',
+            'restarts',
+            'thumbnail',
+            'turned',
+            'png',
+            'alpha',
+            'gray16',
+            'palette',
+            'bmp',
+            'webp',
+            'tiff',
+            'pgm',
+        ],
+    )
     def test_half_a_file_is_refused(self, name):
         data = FILES[name]
         is_jpeg = data[:2] == b'\xff\xd8'
         # A JPEG file lacks its end as soon as it lacks the last byte.
         most = len(data) - (0 if is_jpeg else len(data) // 8)
         for size in {*range(3, most, max(1, most // 60)), most - 1}:
-            with pytest.raises(UnreadableImage,
-                               match='truncated' if is_jpeg else None):
+            with pytest.raises(UnreadableImage, match='truncated' if is_jpeg else None):
                 decode_image(data[:size])
 
-    @pytest.mark.parametrize('data, reason', [
-        (b'', 'empty'),
-        (b'not a picture\n', 'cannot decode'),
-        (b'\xff\xd8\xff', 'truncated'),
-        (FILES['png'][:-20], 'PNG file is truncated'),
-        (encoded('.tiff', np.ones((4, 4), np.float32)), 'float32'),
-    ])
+    @pytest.mark.parametrize(
+        'data, reason',
+        [
+            (b'', 'empty'),
+            (b'not a picture\n', 'cannot decode'),
+            (b'\xff\xd8\xff', 'truncated'),
+            (FILES['png'][:-20], 'PNG file is truncated'),
+            (encoded('.tiff', np.ones((4, 4), np.float32)), 'float32'),
+        ],
+    )
     def test_reason(self, data, reason):
         with pytest.raises(UnreadableImage, match=reason):
             decode_image(data, 'unchanged')
@@ -132,15 +144,19 @@ class TestDecode:
 
 
 class TestEncode:
-
-    @pytest.mark.parametrize('shape, dtype', [
-        ((33, 20), np.uint8), ((33, 20), np.uint16), ((33, 20, 3), np.uint8),
-        ((33, 20, 3), np.uint16), ((33, 20, 4), np.uint8),
-        ((33, 20, 4), np.uint16)
-    ])
+    @pytest.mark.parametrize(
+        'shape, dtype',
+        [
+            ((33, 20), np.uint8),
+            ((33, 20), np.uint16),
+            ((33, 20, 3), np.uint8),
+            ((33, 20, 3), np.uint16),
+            ((33, 20, 4), np.uint8),
+            ((33, 20, 4), np.uint16),
+        ],
+    )
     @pytest.mark.parametrize('compression', [None, 0, 1, 9])
-    def test_png_loses_nothing_and_says_nothing(self, make_image, shape,
-                                                dtype, compression):
+    def test_png_loses_nothing_and_says_nothing(self, make_image, shape, dtype, compression):
         img = make_image(shape, dtype)
         data = encode_image(img, 'png', compression)
         back = decode_image(data, 'unchanged')
@@ -163,28 +179,32 @@ class TestEncode:
         for img in (make_image((48, 33, 3)), photo(64, 64)):
             data = encode_image(img, 'webp')
             assert data[8:16] == b'WEBPVP8L' and b'EXIF' not in data
-            np.testing.assert_array_equal(
-                decode_image(data, 'unchanged'), img)
+            np.testing.assert_array_equal(decode_image(data, 'unchanged'), img)
 
-    @pytest.mark.parametrize('shape, dtype', [
-        ((8, 8), np.uint8), ((8, 8, 4), np.uint8), ((8, 8, 3), np.uint16),
-        ((1, 16384, 3), np.uint8)
-    ])
+    @pytest.mark.parametrize(
+        'shape, dtype',
+        [
+            ((8, 8), np.uint8),
+            ((8, 8, 4), np.uint8),
+            ((8, 8, 3), np.uint16),
+            ((1, 16384, 3), np.uint8),
+        ],
+    )
     def test_webp_refuses_what_it_would_change(self, shape, dtype):
         with pytest.raises(ValueError, match="use 'png'"):
             encode_image(np.zeros(shape, dtype), 'webp')
 
-    @pytest.mark.parametrize('shape, dtype', [
-        ((8, 8, 2), np.uint8), ((8, 8, 5), np.uint8), ((8, 8), np.float32),
-        ((8, 8), np.int32)
-    ])
+    @pytest.mark.parametrize(
+        'shape, dtype',
+        [((8, 8, 2), np.uint8), ((8, 8, 5), np.uint8), ((8, 8), np.float32), ((8, 8), np.int32)],
+    )
     def test_png_refuses_what_it_cannot_hold(self, shape, dtype):
         with pytest.raises(ValueError, match='without loss'):
             encode_image(np.zeros(shape, dtype))
 
-    @pytest.mark.parametrize('fmt, compression', [
-        ('jpg', None), ('jpeg', 5), ('png', 10), ('png', -1), ('webp', 5)
-    ])
+    @pytest.mark.parametrize(
+        'fmt, compression', [('jpg', None), ('jpeg', 5), ('png', 10), ('png', -1), ('webp', 5)]
+    )
     def test_unknown_encoding(self, fmt, compression):
         with pytest.raises(ValueError, match='jp|compression level'):
             check_encoding(fmt, compression)
@@ -193,7 +213,6 @@ class TestEncode:
 
 
 class TestAtomicFile:
-
     def test_is_there_as_a_whole_or_not_at_all(self, tmp_path):
         path = tmp_path / 'deep' / 'er' / 'file'
         with atomic_file(str(path)) as file:
@@ -226,48 +245,52 @@ class TestAtomicFile:
         assert tree(tmp_path) == {'name': b'1'}
 
     @pytest.mark.parametrize('sync', [True, False])
-    def test_waits_for_the_disk_before_the_file_appears(
-            self, tmp_path, monkeypatch, sync):
+    def test_waits_for_the_disk_before_the_file_appears(self, tmp_path, monkeypatch, sync):
         calls = []
         for name in ('fsync', 'replace'):
             monkeypatch.setattr(
-                os, name,
-                lambda *args, do=getattr(os, name), name=name:
-                (calls.append(name), do(*args)))
+                os,
+                name,
+                lambda *args, do=getattr(os, name), name=name: (calls.append(name), do(*args)),
+            )
         write_atomic(str(tmp_path / 'a'), b'1', sync)
-        assert calls == ['fsync', 'replace'][not sync:]
+        assert calls == ['fsync', 'replace'][not sync :]
 
 
 class TestResize:
-
     @pytest.mark.parametrize('interpolation', INTERPOLATIONS)
     @pytest.mark.parametrize('shape', [(40, 61, 3), (40, 61)])
     def test_as_mmcv(self, shape, interpolation):
         img = photo(40, 61, channels=3 if len(shape) == 3 else 1)
         np.testing.assert_array_equal(
             resize_image(img, (64, 33), interpolation),
-            mmcv.imresize(img, (33, 64), interpolation=interpolation))
+            mmcv.imresize(img, (33, 64), interpolation=interpolation),
+        )
 
     def test_keeps_the_channel_axis(self):
         img = photo(40, 61, channels=1)
         np.testing.assert_array_equal(
-            resize_image(img[..., None], (20, 30))[..., 0],
-            resize_image(img, (20, 30)))
+            resize_image(img[..., None], (20, 30))[..., 0], resize_image(img, (20, 30))
+        )
 
 
 class TestFit:
-
-    @pytest.mark.parametrize('shape, expected', [
-        ((40, 61, 3), (32, 48, 3)), ((17, 15), (16, 16)), ((3, 5), (16, 16)),
-        ((48, 20, 1), (48, 16, 1))
-    ])
+    @pytest.mark.parametrize(
+        'shape, expected',
+        [
+            ((40, 61, 3), (32, 48, 3)),
+            ((17, 15), (16, 16)),
+            ((3, 5), (16, 16)),
+            ((48, 20, 1), (48, 16, 1)),
+        ],
+    )
     def test_resize(self, make_image, shape, expected):
         img = make_image(shape)
         fitted, scaled = fit_image(img, 16)
         assert scaled and fitted.shape == expected
         np.testing.assert_array_equal(
-            fitted.squeeze(),
-            mmcv.imresize(img.squeeze(), expected[1::-1]))
+            fitted.squeeze(), mmcv.imresize(img.squeeze(), expected[1::-1])
+        )
 
     @pytest.mark.parametrize('fit', ['resize', 'pad', 'error'])
     def test_leaves_what_fits(self, make_image, fit):

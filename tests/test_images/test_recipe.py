@@ -20,20 +20,23 @@ KEY = Key(SECRET)
 preprocesses = st.builds(
     Preprocess,
     color_type=st.sampled_from(['color', 'grayscale', 'unchanged']),
-    short_side=st.none() | st.integers(1, 500)
+    short_side=st.none()
+    | st.integers(1, 500)
     | st.lists(st.integers(1, 500), min_size=1).map(tuple),
     fit=st.sampled_from(['resize', 'error']),
     pad_val=st.integers(0, 255) | st.tuples(*[st.integers(0, 255)] * 3),
-    augment=st.builds(Augment, flip=st.floats(0, 1),
-                      jitter=st.floats(0, .9)))
+    augment=st.builds(Augment, flip=st.floats(0, 1), jitter=st.floats(0, 0.9)),
+)
 recipes = st.builds(
     Recipe,
-    cipher=st.sampled_from(['shuffle', 'mix2:tiled', 'center+erode2+shuffle',
-                            'drop50', 'noise25']).map(Cipher),
+    cipher=st.sampled_from(
+        ['shuffle', 'mix2:tiled', 'center+erode2+shuffle', 'drop50', 'noise25']
+    ).map(Cipher),
     preprocess=preprocesses,
     names=st.sampled_from(['keep', 'ids']),
     compression=st.none() | st.integers(0, 9),
-    one_way=st.booleans())
+    one_way=st.booleans(),
+)
 
 
 @given(recipes)
@@ -45,23 +48,27 @@ def test_there_and_back_through_a_manifest(recipe):
 
 @given(recipes)
 def test_no_secret_is_in_it(recipe):
-    assert not any(isinstance(value, (bytes, Key))
-                   for value in vars(recipe).values())
+    assert not any(isinstance(value, (bytes, Key)) for value in vars(recipe).values())
 
 
-@pytest.mark.parametrize('settings, match', [
-    (dict(cipher='mix2', views=2), 'would be equal'),
-    (dict(cipher='shuffle', views=0), '`views`.*at least 1.*0'),
-    (dict(cipher='shuffle', views=True), '`views`.*True'),
-    (dict(cipher='shuffle', names='hash'), "'hash'.*ids"),
-    (dict(cipher='shuffle', fmt='jpg'), "'jpg'"),
-    (dict(cipher='shuffle', fmt='webp', compression=3), 'WebP none'),
-    (dict(cipher='shuffle', compression=11), 'compression level of 11'),
-    (dict(cipher='shuffle', fmt='webp',
-          preprocess=dict(color_type='unchanged')), 'three channels'),
-    (dict(cipher='center', preprocess=dict(fit='pad')), 'padding'),
-    (dict(cipher='permute_pixels', one_way=True), 'needs a key'),
-])
+@pytest.mark.parametrize(
+    'settings, match',
+    [
+        (dict(cipher='mix2', views=2), 'would be equal'),
+        (dict(cipher='shuffle', views=0), '`views`.*at least 1.*0'),
+        (dict(cipher='shuffle', views=True), '`views`.*True'),
+        (dict(cipher='shuffle', names='hash'), "'hash'.*ids"),
+        (dict(cipher='shuffle', fmt='jpg'), "'jpg'"),
+        (dict(cipher='shuffle', fmt='webp', compression=3), 'WebP none'),
+        (dict(cipher='shuffle', compression=11), 'compression level of 11'),
+        (
+            dict(cipher='shuffle', fmt='webp', preprocess=dict(color_type='unchanged')),
+            'three channels',
+        ),
+        (dict(cipher='center', preprocess=dict(fit='pad')), 'padding'),
+        (dict(cipher='permute_pixels', one_way=True), 'needs a key'),
+    ],
+)
 def test_contradictions(settings, match):
     with pytest.raises(HimeError, match=match):
         Recipe.build(**settings)
@@ -78,18 +85,20 @@ def test_unknown_cipher_and_setting():
         Recipe.build('shuffle', colour=1)
 
 
-@pytest.mark.parametrize('cipher, augment, one_way, key, match', [
-    ('shuffle', {}, False, None, 'give a key'),
-    ('mix2', dict(flip=.5), False, None, 'give a key'),
-    ('shuffle', {}, True, KEY, 'not both'),
-    ('mix2', {}, False, None, None),
-    ('mix2', {}, False, KEY, None),
-    ('shuffle', {}, True, None, None),
-    ('shuffle', {}, False, KEY, None),
-])
+@pytest.mark.parametrize(
+    'cipher, augment, one_way, key, match',
+    [
+        ('shuffle', {}, False, None, 'give a key'),
+        ('mix2', dict(flip=0.5), False, None, 'give a key'),
+        ('shuffle', {}, True, KEY, 'not both'),
+        ('mix2', {}, False, None, None),
+        ('mix2', {}, False, KEY, None),
+        ('shuffle', {}, True, None, None),
+        ('shuffle', {}, False, KEY, None),
+    ],
+)
 def test_key(cipher, augment, one_way, key, match):
-    recipe = Recipe.build(
-        cipher, preprocess=dict(augment=augment), one_way=one_way)
+    recipe = Recipe.build(cipher, preprocess=dict(augment=augment), one_way=one_way)
     if match is None:
         recipe.check(key)
         return
@@ -110,6 +119,9 @@ def test_every_setting_is_an_option_with_the_same_default(command):
                 assert (default or None) == (item.default or None)
                 assert options[item.name].help == item.metadata['text']
     # All that is no option of a setting.
-    assert {item.name for owner in (Recipe, Preprocess, Augment)
-            for item in fields(owner) if not item.metadata} == {
-                'cipher', 'preprocess', 'augment'}
+    assert {
+        item.name
+        for owner in (Recipe, Preprocess, Augment)
+        for item in fields(owner)
+        if not item.metadata
+    } == {'cipher', 'preprocess', 'augment'}

@@ -8,18 +8,27 @@ from hime_mm.errors import BoxError, PictureError
 from hime_mm.images import Recipe, seal
 
 KEY = Key(SECRET)
-CIPHERS = ('shuffle', 'mix2', 'mix2:tiled+shuffle', 'center+erode2+shuffle',
-           'drop50+shuffle', 'noise25', 'orient+negate')
-BOXES = np.array([[3., 5, 40, 60], [70, 20, 90, 21.5], [0, 0, 120, 90]])
+CIPHERS = (
+    'shuffle',
+    'mix2',
+    'mix2:tiled+shuffle',
+    'center+erode2+shuffle',
+    'drop50+shuffle',
+    'noise25',
+    'orient+negate',
+)
+BOXES = np.array([[3.0, 5, 40, 60], [70, 20, 90, 21.5], [0, 0, 120, 90]])
 
 
 def steps(img, recipe, source):
     """The same, one step of a cipher after the other."""
     cipher = recipe.cipher
     ready = recipe.preprocess.prepare(
-        img, cipher.patch_size, BOXES,
-        source.augmentation(cipher.canonical)
-        if recipe.preprocess.random else None)
+        img,
+        cipher.patch_size,
+        BOXES,
+        source.augmentation(cipher.canonical) if recipe.preprocess.random else None,
+    )
     out, layouts = ready.img, cipher.layouts(ready.img.shape[:2])
     perm = None
     for i, (step, layout) in enumerate(zip(cipher.steps, layouts)):
@@ -31,9 +40,15 @@ def steps(img, recipe, source):
 
 
 @pytest.mark.parametrize('cipher', CIPHERS)
-@pytest.mark.parametrize('preprocess', [
-    dict(), dict(short_side=(48, 64)), dict(center_crop=(64, 48)),
-    dict(augment=dict(flip=.5, crop=(.3, 1), jitter=.2))])
+@pytest.mark.parametrize(
+    'preprocess',
+    [
+        dict(),
+        dict(short_side=(48, 64)),
+        dict(center_crop=(64, 48)),
+        dict(augment=dict(flip=0.5, crop=(0.3, 1), jitter=0.2)),
+    ],
+)
 def test_as_step_by_step(cipher, preprocess):
     img, recipe = photo(90, 120), Recipe.build(cipher, preprocess=preprocess)
     source = KEY.source('data', 'a.png')
@@ -42,8 +57,7 @@ def test_as_step_by_step(cipher, preprocess):
     np.testing.assert_array_equal(sealed.img, out)
     assert sealed.layout.ori_shape == ready.ori_shape
     assert sealed.layout.shape == out.shape[:2]
-    assert sealed.layout.cropped == ('center_crop' in preprocess
-                                     or 'augment' in preprocess)
+    assert sealed.layout.cropped == ('center_crop' in preprocess or 'augment' in preprocess)
     if perm is None:
         assert sealed.layout.permutation is None
     else:
@@ -69,11 +83,10 @@ def test_kinds_of_pixels(dtype, channels):
 
 def test_same_key_and_name_same_picture():
     img = photo(64, 96)
-    recipe = Recipe.build('noise25+shuffle',
-                          preprocess=dict(augment=dict(flip=.5, jitter=.3)))
+    recipe = Recipe.build('noise25+shuffle', preprocess=dict(augment=dict(flip=0.5, jitter=0.3)))
     first, again, other = [
-        seal(img, recipe, KEY.source('data', name)).img
-        for name in ('a.png', 'a.png', 'b.png')]
+        seal(img, recipe, KEY.source('data', name)).img for name in ('a.png', 'a.png', 'b.png')
+    ]
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert (seal(img, recipe).img != seal(img, recipe).img).any()
@@ -87,11 +100,14 @@ def test_clipped_values_are_counted():
     assert 0 < clipped['noise25'][0] < img.size
 
 
-@pytest.mark.parametrize('preprocess, match', [
-    (dict(fit='error'), '50x70.*16'),
-    (dict(center_crop=(80, 48)), '50x70.*48x80'),
-    (dict(fit='pad', pad_val=(1, 2)), 'pad_val'),
-])
+@pytest.mark.parametrize(
+    'preprocess, match',
+    [
+        (dict(fit='error'), '50x70.*16'),
+        (dict(center_crop=(80, 48)), '50x70.*48x80'),
+        (dict(fit='pad', pad_val=(1, 2)), 'pad_val'),
+    ],
+)
 def test_picture_that_does_not_fit(preprocess, match):
     with pytest.raises(PictureError, match=match):
         seal(photo(50, 70), Recipe.build('mix2', preprocess=preprocess))
@@ -105,8 +121,9 @@ def test_boxes_of_cropped_pictures_do_not_come_back():
 
 
 @pytest.mark.parametrize('shape', [(0, 5, 3), (5, 0), (32, 32, 0)])
-@pytest.mark.parametrize('preprocess', [dict(), dict(resize=(32, 32)),
-                                        dict(augment=dict(crop=(.5, 1)))])
+@pytest.mark.parametrize(
+    'preprocess', [dict(), dict(resize=(32, 32)), dict(augment=dict(crop=(0.5, 1)))]
+)
 def test_empty_picture(shape, preprocess):
     recipe = Recipe.build('mix2', preprocess=preprocess)
     with pytest.raises(PictureError, match='not be empty'):

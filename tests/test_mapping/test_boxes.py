@@ -24,8 +24,7 @@ from hime_mm.mapping.results import map_results
 KEY = Key(bytes(range(32)))
 OTHER = Key(bytes(32))
 # Height and width, none of them a multiple of the patches.
-SIZES = {'train': {3: (70, 101), 5: (64, 96)},
-         'val': {7: (99, 67), 9: (50, 130)}}
+SIZES = {'train': {3: (70, 101), 5: (64, 96)}, 'val': {7: (99, 67), 9: (50, 130)}}
 
 
 @pytest.fixture(scope='module')
@@ -39,41 +38,48 @@ def plain(tmp_path_factory):
         images, annotations = [], []
         for image_id, (h, w) in sizes.items():
             cv2.imwrite(
-                str(root / split / f'{image_id}.png'),
-                rng.integers(0, 256, (h, w, 3), np.uint8))
-            images.append(
-                dict(id=image_id, file_name=f'{image_id}.png', height=h,
-                     width=w))
+                str(root / split / f'{image_id}.png'), rng.integers(0, 256, (h, w, 3), np.uint8)
+            )
+            images.append(dict(id=image_id, file_name=f'{image_id}.png', height=h, width=w))
             corners = rng.uniform(0, 1, (4, 2, 2)) * [w, h]
             for low, high in zip(corners.min(1), corners.max(1)):
                 annotations.append(
-                    dict(id=len(annotations) + 1000 * image_id,
-                         image_id=image_id,
-                         category_id=len(annotations) % 2 + 1,
-                         bbox=[*low.tolist(), *(high - low).tolist()],
-                         iscrowd=0))
+                    dict(
+                        id=len(annotations) + 1000 * image_id,
+                        image_id=image_id,
+                        category_id=len(annotations) % 2 + 1,
+                        bbox=[*low.tolist(), *(high - low).tolist()],
+                        iscrowd=0,
+                    )
+                )
         (root / f'annotations/instances_{split}.json').write_text(
             json.dumps(
-                dict(images=images, annotations=annotations,
-                     categories=[dict(id=1, name='a'),
-                                 dict(id=2, name='b')])))
+                dict(
+                    images=images,
+                    annotations=annotations,
+                    categories=[dict(id=1, name='a'), dict(id=2, name='b')],
+                )
+            )
+        )
     return root
 
 
 def encrypted(plain, tmp_path, cipher='shuffle', key=KEY, **kwargs):
     out = tmp_path / 'encrypted'
-    encrypt_coco(str(plain), str(out), cipher, key=key, progress=False,
-                 dataset_id='test', **kwargs)
+    encrypt_coco(str(plain), str(out), cipher, key=key, progress=False, dataset_id='test', **kwargs)
     return out
 
 
 def as_results(root, split='val'):
     """The annotations of a split as the results of a perfect detector."""
-    coco = json.loads(
-        (root / f'annotations/instances_{split}.json').read_text())
+    coco = json.loads((root / f'annotations/instances_{split}.json').read_text())
     return [
-        dict(image_id=ann['image_id'], category_id=ann['category_id'],
-             bbox=ann['bbox'], score=1 / (i + 1))
+        dict(
+            image_id=ann['image_id'],
+            category_id=ann['category_id'],
+            bbox=ann['bbox'],
+            score=1 / (i + 1),
+        )
         for i, ann in enumerate(coco['annotations'])
     ]
 
@@ -81,15 +87,22 @@ def as_results(root, split='val'):
 def run(results, data, tmp_path, **kwargs):
     path, out = tmp_path / 'results.json', tmp_path / 'out.json'
     path.write_text(json.dumps(results))
-    summary = map_coco_results(
-        str(path), str(out), str(data), progress=False, **kwargs)
+    summary = map_coco_results(str(path), str(out), str(data), progress=False, **kwargs)
     return json.loads(out.read_text()), summary
 
 
-@pytest.mark.parametrize('cipher', [
-    'shuffle', 'mix2', 'mix2+shuffle', 'center+erode2+shuffle', 'negate',
-    'permute_pixels', 'mix2:tiled'
-])
+@pytest.mark.parametrize(
+    'cipher',
+    [
+        'shuffle',
+        'mix2',
+        'mix2+shuffle',
+        'center+erode2+shuffle',
+        'negate',
+        'permute_pixels',
+        'mix2:tiled',
+    ],
+)
 @pytest.mark.parametrize('fit', ['resize', 'pad'])
 def test_perfect_results_come_back(plain, tmp_path, cipher, fit):
     if 'center' in cipher and fit == 'pad':
@@ -97,17 +110,14 @@ def test_perfect_results_come_back(plain, tmp_path, cipher, fit):
     data = encrypted(plain, tmp_path, cipher, preprocess=dict(fit=fit))
     key = KEY if 'shuffle' in cipher else None
     moved = as_results(data)
-    new, summary = run(moved, data, tmp_path, key=key, nms=1.)
+    new, summary = run(moved, data, tmp_path, key=key, nms=1.0)
     old = as_results(plain)
-    assert [{**row, 'bbox': None} for row in new] == [
-        {**row, 'bbox': None} for row in old
-    ]
-    np.testing.assert_allclose([row['bbox'] for row in new],
-                               [row['bbox'] for row in old], atol=1e-9)
-    if fit == 'resize' or cipher not in ('negate', 'permute_pixels',
-                                         'mix2:tiled'):
-        assert not np.allclose([row['bbox'] for row in moved],
-                               [row['bbox'] for row in old])
+    assert [{**row, 'bbox': None} for row in new] == [{**row, 'bbox': None} for row in old]
+    np.testing.assert_allclose(
+        [row['bbox'] for row in new], [row['bbox'] for row in old], atol=1e-9
+    )
+    if fit == 'resize' or cipher not in ('negate', 'permute_pixels', 'mix2:tiled'):
+        assert not np.allclose([row['bbox'] for row in moved], [row['bbox'] for row in old])
     assert (summary.results, summary.kept, summary.images) == (8, 8, 2)
 
 
@@ -117,22 +127,26 @@ def test_suppression_is_done_in_the_original(plain, tmp_path):
     manifest = Manifest.load(data)
     layout = manifest.secret_layout(manifest.entry('val/7.png'), KEY)
     # Their centres lie in neighbouring patches, of 16 original pixels.
-    pair = np.array([[4, 20, 24, 40], [7, 20, 29, 40.]])
+    pair = np.array([[4, 20, 24, 40], [7, 20, 29, 40.0]])
     there = layout.map_boxes(pair)
-    assert there[0, 2] < there[1, 0] or there[1, 2] < there[0, 0] or (
-        there[0, 3] < there[1, 1] or there[1, 3] < there[0, 1])
+    assert (
+        there[0, 2] < there[1, 0]
+        or there[1, 2] < there[0, 0]
+        or (there[0, 3] < there[1, 1] or there[1, 3] < there[0, 1])
+    )
     results = [
-        dict(image_id=7, category_id=category, score=score,
-             bbox=[*box[:2].tolist(), *(box[2:] - box[:2]).tolist()])
-        for category, score, box in ((1, 0.5, there[0]), (1, 0.9, there[1]),
-                                     (2, 0.1, there[0]))
+        dict(
+            image_id=7,
+            category_id=category,
+            score=score,
+            bbox=[*box[:2].tolist(), *(box[2:] - box[:2]).tolist()],
+        )
+        for category, score, box in ((1, 0.5, there[0]), (1, 0.9, there[1]), (2, 0.1, there[0]))
     ]
     new, summary = run(results, data, tmp_path, key=KEY)
-    assert [(row['category_id'], row['score']) for row in new] == [(1, 0.9),
-                                                                   (2, 0.1)]
+    assert [(row['category_id'], row['score']) for row in new] == [(1, 0.9), (2, 0.1)]
     assert (summary.kept, summary.nms) == (2, SHUFFLED_NMS)
-    assert len(run(results, data, tmp_path, key=KEY, nms=1.,
-                   force=True)[0]) == 3
+    assert len(run(results, data, tmp_path, key=KEY, nms=1.0, force=True)[0]) == 3
     # Patches in place: the model has done it.
     (tmp_path / 'encrypted').rename(tmp_path / 'moved')
     data = encrypted(plain, tmp_path, 'mix2', key=None)
@@ -144,13 +158,11 @@ def test_suppression_is_done_in_the_original(plain, tmp_path):
 
 def test_boxes_are_cut_to_the_original():
     layout = PatchLayout((40, 50), 16, (2, 3), (0.96, 0.8))
-    boxes = np.array([[-8, 8, 60, 40.], [8, 8, 16, 16]])
+    boxes = np.array([[-8, 8, 60, 40.0], [8, 8, 16, 16]])
     np.testing.assert_allclose(
-        unmap_boxes(layout, boxes),
-        [[0, 10, 50, 40], [8 / .96, 10, 16 / .96, 20]])
-    np.testing.assert_allclose(
-        unmap_boxes(layout, boxes, clip=False)[0],
-        [-8 / .96, 10, 62.5, 50])
+        unmap_boxes(layout, boxes), [[0, 10, 50, 40], [8 / 0.96, 10, 16 / 0.96, 20]]
+    )
+    np.testing.assert_allclose(unmap_boxes(layout, boxes, clip=False)[0], [-8 / 0.96, 10, 62.5, 50])
 
 
 def test_no_clip(plain, tmp_path):
@@ -181,8 +193,7 @@ def test_suppression_against_the_definition(num, seed, iou):
 
     kept = []
     for i in sorted(range(num), key=lambda i: -scores[i]):
-        if all(labels[i] != labels[j] or overlap(boxes[i], boxes[j]) <= iou
-               for j in kept):
+        if all(labels[i] != labels[j] or overlap(boxes[i], boxes[j]) <= iou for j in kept):
             kept.append(i)
     assert suppress(boxes, scores, labels, iou).tolist() == sorted(kept)
 
@@ -190,6 +201,7 @@ def test_suppression_against_the_definition(num, seed, iou):
 def test_suppression_is_that_of_torchvision():
     torch = pytest.importorskip('torch')
     from torchvision.ops import batched_nms
+
     rng = np.random.default_rng(1)
     corners = rng.uniform(0, 200, (500, 2, 2))
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
@@ -202,8 +214,7 @@ def test_suppression_is_that_of_torchvision():
 
 def test_suppression_of_boxes_without_area():
     boxes = np.array([[5, 5, 5, 5]] * 2 + [[0, 0, 9, 9]])
-    assert suppress(boxes, np.arange(3), np.zeros(3), 0.5).tolist() == [
-        0, 1, 2]
+    assert suppress(boxes, np.arange(3), np.zeros(3), 0.5).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize('nms', [-0.1, 1.5, float('nan'), '0.5', True])
@@ -245,17 +256,16 @@ def test_masks_follow_the_scale_and_leave_the_padding():
         unmap_masks(layout, mask[:, :20, :25])
 
 
-@pytest.mark.parametrize('scale', [(2., 3.), (1., 1.), (0.25, 0.5)])
+@pytest.mark.parametrize('scale', [(2.0, 3.0), (1.0, 1.0), (0.25, 0.5)])
 def test_anisotropic_masks(scale):
     shape = (32, 48)
-    layout = PatchLayout((round(32 / scale[1]), round(48 / scale[0])), 16,
-                         (2, 3), scale)
+    layout = PatchLayout((round(32 / scale[1]), round(48 / scale[0])), 16, (2, 3), scale)
     mask = np.zeros(shape, bool)
     mask[:16, 24:] = True
     h, w = layout.ori_shape
     found = unmap_masks(layout, mask[None])[0]
     wanted = np.zeros((h, w), bool)
-    wanted[:h // 2, w // 2:] = True
+    wanted[: h // 2, w // 2 :] = True
     # Pixels that the edge goes through may fall to either side.
     assert (found != wanted).mean() < 0.02
 
@@ -265,14 +275,12 @@ def test_segmentations_of_results(plain, tmp_path):
     entry = Manifest.load(data).entry('val/9.png')
     mask = np.zeros(entry.shape, np.uint8)
     mask[4:16, 8:40] = 1
-    row = dict(image_id=9, category_id=1, bbox=[8, 4, 32, 12], score=1,
-               area=384)
+    row = dict(image_id=9, category_id=1, bbox=[8, 4, 32, 12], score=1, area=384)
     runs = encode_rle(mask)
     results = [
-        dict(row, segmentation=dict(
-            size=list(mask.shape), counts=compress_rle(runs['counts']))),
+        dict(row, segmentation=dict(size=list(mask.shape), counts=compress_rle(runs['counts']))),
         dict(row, segmentation=runs),
-        dict(row, segmentation=[[8, 4, 40, 4, 40, 16, 8, 16]])
+        dict(row, segmentation=[[8, 4, 40, 4, 40, 16, 8, 16]]),
     ]
     new, summary = run(results, data, tmp_path)
     assert summary.masks == 0
@@ -283,8 +291,7 @@ def test_segmentations_of_results(plain, tmp_path):
         assert abs(int(back.sum()) - got['area']) < 60
         x1, y1 = back.any(0).argmax(), back.any(1).argmax()
         assert abs(x1 - 8 / sx) <= 1 and abs(y1 - 4 / sy) <= 1
-    np.testing.assert_allclose(new[2]['segmentation'][0][:4],
-                               [8 / sx, 4 / sy, 40 / sx, 4 / sy])
+    np.testing.assert_allclose(new[2]['segmentation'][0][:4], [8 / sx, 4 / sy, 40 / sx, 4 / sy])
     results[0]['segmentation']['size'] = [50, 130]
     with pytest.raises(BoxError, match=r'results\[0\].*50 x 130'):
         run(results, data, tmp_path, force=True)
@@ -295,7 +302,7 @@ def test_segmentations_cannot_follow_moved_pixels(plain, tmp_path):
     rows = as_results(data)
     for row in rows:
         row['segmentation'] = [[0, 0, 4, 0, 4, 4]]
-    new, summary = run(rows, data, tmp_path, key=KEY, nms=1.)
+    new, summary = run(rows, data, tmp_path, key=KEY, nms=1.0)
     assert summary.masks == len(rows) == len(new)
     assert not any('segmentation' in row for row in new)
 
@@ -319,10 +326,13 @@ def test_one_way(plain, tmp_path):
             run(as_results(data), data, tmp_path, key=key)
 
 
-@pytest.mark.parametrize('kwargs, match', [
-    (dict(preprocess=dict(augment=dict(flip=0.5))), 'without augmentation'),
-    (dict(views=2), '2 files for each picture'),
-])
+@pytest.mark.parametrize(
+    'kwargs, match',
+    [
+        (dict(preprocess=dict(augment=dict(flip=0.5))), 'without augmentation'),
+        (dict(views=2), '2 files for each picture'),
+    ],
+)
 def test_data_sets_without_a_way_back(plain, tmp_path, kwargs, match):
     data = encrypted(plain, tmp_path, **kwargs)
     # Asked of the data set, not of each box.
@@ -340,8 +350,14 @@ def test_image_ids(plain, tmp_path):
     val = 'annotations/instances_val.json'
     assert run([good], data, tmp_path, key=KEY, annotations=val)[0]
     with pytest.raises(BoxError, match='id 3 '):
-        run(as_results(data, 'train'), data, tmp_path, key=KEY,
-            annotations=str(data / val), force=True)
+        run(
+            as_results(data, 'train'),
+            data,
+            tmp_path,
+            key=KEY,
+            annotations=str(data / val),
+            force=True,
+        )
 
 
 def test_ambiguous_image_ids(plain, tmp_path):
@@ -349,23 +365,33 @@ def test_ambiguous_image_ids(plain, tmp_path):
     source = tmp_path / 'plain'
     shutil.copytree(plain, source)
     path = source / 'annotations/instances_train.json'
-    text = path.read_text().replace('"id": 3,', '"id": 7,').replace(
-        '"image_id": 3,', '"image_id": 7,')
+    text = (
+        path.read_text().replace('"id": 3,', '"id": 7,').replace('"image_id": 3,', '"image_id": 7,')
+    )
     path.write_text(text)
     data = encrypted(source, tmp_path)
     rows = as_results(data, 'val')
-    with pytest.raises(BoxError, match='id 7 .*instances_train.json and '
-                       '.*instances_val.json: name'):
+    with pytest.raises(
+        BoxError, match='id 7 .*instances_train.json and .*instances_val.json: name'
+    ):
         run(rows, data, tmp_path, key=KEY)
     # What is not ambiguous goes through, and so does all with the file.
-    assert run(rows[4:], data, tmp_path, key=KEY, nms=1.)[1].images == 1
+    assert run(rows[4:], data, tmp_path, key=KEY, nms=1.0)[1].images == 1
     for split in ('train', 'val'):
-        new, _ = run(as_results(data, split), data, tmp_path, key=KEY, nms=1.,
-                     force=True,
-                     annotations=f'annotations/instances_{split}.json')
+        new, _ = run(
+            as_results(data, split),
+            data,
+            tmp_path,
+            key=KEY,
+            nms=1.0,
+            force=True,
+            annotations=f'annotations/instances_{split}.json',
+        )
         np.testing.assert_allclose(
             [row['bbox'] for row in new],
-            [row['bbox'] for row in as_results(source, split)], atol=1e-9)
+            [row['bbox'] for row in as_results(source, split)],
+            atol=1e-9,
+        )
 
 
 def test_annotation_file_from_elsewhere(plain, tmp_path):
@@ -373,28 +399,23 @@ def test_annotation_file_from_elsewhere(plain, tmp_path):
     elsewhere = tmp_path / 'subset.json'
     shutil.copy(data / 'annotations/instances_val.json', elsewhere)
     rows = as_results(data)
-    assert run(rows, data, tmp_path, key=KEY, nms=1.,
-               annotations=str(elsewhere))[1].kept == 8
+    assert run(rows, data, tmp_path, key=KEY, nms=1.0, annotations=str(elsewhere))[1].kept == 8
     coco = json.loads(elsewhere.read_text())
     coco['images'][0]['file_name'] = 'other.png'
     elsewhere.write_text(json.dumps(coco))
     with pytest.raises(BoxError, match='other.png.*not part of'):
-        run(rows, data, tmp_path, key=KEY, annotations=str(elsewhere),
-            force=True)
+        run(rows, data, tmp_path, key=KEY, annotations=str(elsewhere), force=True)
     with pytest.raises(ValueError, match='cannot read.*missing.json'):
-        run(rows, data, tmp_path, key=KEY, annotations='missing.json',
-            force=True)
+        run(rows, data, tmp_path, key=KEY, annotations='missing.json', force=True)
 
 
 def test_file_names_that_stand_for_two_images(plain, tmp_path):
     source = tmp_path / 'plain'
     shutil.copytree(plain, source)
     for split, image_id in (('train', 3), ('val', 7)):
-        (source / split / f'{image_id}.png').rename(
-            source / split / 'same.png')
+        (source / split / f'{image_id}.png').rename(source / split / 'same.png')
         path = source / f'annotations/instances_{split}.json'
-        path.write_text(path.read_text().replace(f'"{image_id}.png"',
-                                                 '"same.png"'))
+        path.write_text(path.read_text().replace(f'"{image_id}.png"', '"same.png"'))
     data = encrypted(source, tmp_path)
     # The manifest knows which folder a file of its own speaks of.
     assert len(image_entries(Manifest.load(data))) == 4
@@ -416,38 +437,47 @@ def test_changed_annotations(plain, tmp_path):
         run(rows, data, tmp_path, key=KEY)
 
 
-@pytest.mark.parametrize('change, match', [
-    (dict(bbox=[1, 2, 3]), 'bbox'),
-    (dict(bbox=[1, 2, 3, -4]), 'bbox'),
-    (dict(bbox=[1, 2, 3, float('nan')]), 'bbox'),
-    (dict(bbox=None), 'bbox'),
-    (dict(score='high'), 'score'),
-    (dict(score=float('inf')), 'score'),
-    (dict(image_id='7'), 'image_id'),
-    (dict(image_id=[7]), 'image_id'),
-    (dict(category_id=None), 'category_id'),
-    (dict(area='large'), 'area'),
-    (dict(keypoints=[1, 2, 2]), 'keypoints'),
-    (dict(segmentation='abc'), 'segmentation'),
-    (dict(segmentation=dict(size=[48, 48])), 'segmentation'),
-    (dict(segmentation=dict(size=[48], counts='0')), 'segmentation'),
-])
+@pytest.mark.parametrize(
+    'change, match',
+    [
+        (dict(bbox=[1, 2, 3]), 'bbox'),
+        (dict(bbox=[1, 2, 3, -4]), 'bbox'),
+        (dict(bbox=[1, 2, 3, float('nan')]), 'bbox'),
+        (dict(bbox=None), 'bbox'),
+        (dict(score='high'), 'score'),
+        (dict(score=float('inf')), 'score'),
+        (dict(image_id='7'), 'image_id'),
+        (dict(image_id=[7]), 'image_id'),
+        (dict(category_id=None), 'category_id'),
+        (dict(area='large'), 'area'),
+        (dict(keypoints=[1, 2, 2]), 'keypoints'),
+        (dict(segmentation='abc'), 'segmentation'),
+        (dict(segmentation=dict(size=[48, 48])), 'segmentation'),
+        (dict(segmentation=dict(size=[48], counts='0')), 'segmentation'),
+    ],
+)
 def test_malformed_results(plain, tmp_path, change, match):
     data = encrypted(plain, tmp_path, 'negate')
     rows = as_results(data)[:2]
     rows[1].update(change)
-    with pytest.raises(BoxError, match=rf'`{match}`.*results\[1\]|'
-                       rf'results\[1\]` has `{match}`'):
+    with pytest.raises(
+        BoxError,
+        match=rf'`{match}`.*results\[1\]|'
+        rf'results\[1\]` has `{match}`',
+    ):
         run(rows, data, tmp_path, key=KEY)
     assert not (tmp_path / 'out.json').exists()
 
 
-@pytest.mark.parametrize('content, match', [
-    ('{"images": []}', 'annotation file'),
-    ('[3]', r'results\[0\]'),
-    ('[', 'no JSON'),
-    ('"text"', 'a string'),
-])
+@pytest.mark.parametrize(
+    'content, match',
+    [
+        ('{"images": []}', 'annotation file'),
+        ('[3]', r'results\[0\]'),
+        ('[', 'no JSON'),
+        ('"text"', 'a string'),
+    ],
+)
 def test_files_that_hold_no_results(plain, tmp_path, content, match):
     data = encrypted(plain, tmp_path, 'mix2', key=None)
     path = tmp_path / 'results.json'
@@ -464,10 +494,20 @@ def test_no_results_at_all(plain, tmp_path):
 def test_results_stay_as_they_are():
     """The caller's list is not written to."""
     cipher = Cipher('mix2')
-    manifest = type('Manifest', (), dict(
-        cipher=cipher, overview=cipher.plan((16, 16)), key_id=None, root='.',
-        recipe=Recipe.build(cipher), layout=lambda self, entry: cipher.plan((64, 64))))()
+    manifest = type(
+        'Manifest',
+        (),
+        dict(
+            cipher=cipher,
+            overview=cipher.plan((16, 16)),
+            key_id=None,
+            root='.',
+            recipe=Recipe.build(cipher),
+            layout=lambda self, entry: cipher.plan((64, 64)),
+        ),
+    )()
     from hime_mm.datasets.entries import FileEntry
+
     entry = FileEntry('a.png', '', 0, (32, 32), 3, (64, 64), (0.5, 0.5))
     rows = [dict(image_id=1, category_id=1, bbox=[4, 4, 8, 8], score=1)]
     before = json.dumps(rows)
@@ -493,18 +533,18 @@ def files(plain, tmp_path):
 
 def test_command(plain, files):
     results, out, data, key = files
-    done = hime('boxes', results, out, '--data', data, '--key', key, '--nms',
-                1)
+    done = hime('boxes', results, out, '--data', data, '--key', key, '--nms', 1)
     assert done.exit_code == 0, done.output
     assert '8 boxes of 2 images' in done.output
     np.testing.assert_allclose(
         [row['bbox'] for row in json.loads(out.read_text())],
-        [row['bbox'] for row in as_results(plain)], atol=1e-9)
+        [row['bbox'] for row in as_results(plain)],
+        atol=1e-9,
+    )
     again = hime('boxes', results, out, '--data', data, '--key', key)
     assert again.exit_code == 1
     assert f'hime: {out} is there already' in again.output
-    again = hime('boxes', results, out, '--data', data, '--key', key,
-                 '--force')
+    again = hime('boxes', results, out, '--data', data, '--key', key, '--force')
     assert again.exit_code == 0 and 'suppression at IoU 0.6' in again.output
 
 
@@ -514,8 +554,7 @@ def test_command_and_keys(files, monkeypatch):
     done = hime('boxes', results, out, '--data', data)
     assert done.exit_code == 2 and 'a key is needed' in done.output
     secret = key.read_text().strip()
-    monkeypatch.setenv('HIME_KEY', secret[:-1] + (
-        '0' if secret[-1] != '0' else '1'))
+    monkeypatch.setenv('HIME_KEY', secret[:-1] + ('0' if secret[-1] != '0' else '1'))
     done = hime('boxes', results, out, '--data', data)
     assert done.exit_code == 1 and 'hime: wrong key' in done.output
     assert secret[12:60] not in done.output
@@ -523,8 +562,7 @@ def test_command_and_keys(files, monkeypatch):
     assert hime('boxes', results, out, '--data', data).exit_code == 0
 
 
-def test_key_of_another_data_set_where_none_counts(plain, tmp_path,
-                                                   monkeypatch):
+def test_key_of_another_data_set_where_none_counts(plain, tmp_path, monkeypatch):
     data = encrypted(plain, tmp_path, 'negate')
     results = tmp_path / 'results.json'
     results.write_text(json.dumps(as_results(data)))
@@ -544,5 +582,4 @@ def test_places_to_write_to(files, tmp_path):
     assert done.exit_code == 1 and 'handed over' in done.output
     assert not (data / 'mapped.json').exists()
     assert hime('boxes', results, tmp_path, *rest).exit_code != 0
-    assert hime('boxes', results, tmp_path / 'new/out.json',
-                *rest).exit_code == 0
+    assert hime('boxes', results, tmp_path / 'new/out.json', *rest).exit_code == 0

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """MMPretrain's own DeiT config with a few lines of ours, by the tools."""
+
 import json
 import os
 import re
@@ -15,14 +16,14 @@ ROOT = Path(__file__).parents[2]
 CLASSES = ('Leopards', 'Motorbikes', 'sunflower')
 
 # What a user writes: cipher and backbone.
-OVERRIDE = '''
+OVERRIDE = """
 _base_ = ['mmpretrain::deit/deit-tiny_4xb256_in1k.py']
 data_preprocessor = dict(
     type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')
 model = dict(backbone=dict(type='hime_mm.PEViT', pos_encoding='rpe'))
-'''
+"""
 # Where the pictures lie, and a length for a test.
-DATA = '''
+DATA = """
 _train = dict(
     _delete_=True, type='CustomDataset', data_root='{root}',
     data_prefix='train', pipeline=[
@@ -52,13 +53,13 @@ default_hooks = dict(
     logger=dict(interval=1), visualization=dict(enable=True, interval=1))
 visualizer = dict(name='{name}')
 randomness = dict(seed=0)
-'''
-RUN = '''
+"""
+RUN = """
 import json, runpy, sys
 for args in json.loads(sys.argv[1]):
     sys.argv = args
     runpy.run_path(args[0], run_name='__main__')
-'''
+"""
 
 
 @pytest.fixture(scope='module')
@@ -77,11 +78,9 @@ def pictures(data_root, tmp_path_factory):
 
 
 def config(folder, pictures, name, epochs, cipher='shuffle', pos='rpe'):
-    text = OVERRIDE.replace("'shuffle'", repr(cipher)).replace(
-        "'rpe'", repr(pos))
+    text = OVERRIDE.replace("'shuffle'", repr(cipher)).replace("'rpe'", repr(pos))
     path = folder / f'{name}.py'
-    path.write_text(text + DATA.format(
-        root=pictures, name=name, epochs=epochs))
+    path.write_text(text + DATA.format(root=pictures, name=name, epochs=epochs))
     return str(path)
 
 
@@ -92,9 +91,8 @@ def run(*calls):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={
-            **os.environ, 'PYTHONPATH': str(ROOT)
-        })
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     text = done.stdout + done.stderr
     assert done.returncode == 0, text[-4000:]
     return text
@@ -103,10 +101,7 @@ def run(*calls):
 def logged(folder, key):
     lines = []
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        lines += [
-            json.loads(line) for line in path.read_text().splitlines()
-            if f'"{key}"' in line
-        ]
+        lines += [json.loads(line) for line in path.read_text().splitlines() if f'"{key}"' in line]
     return [line[key] for line in lines]
 
 
@@ -116,10 +111,9 @@ def trained(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs')
     work = folder / 'work'
     text = run(
-        ('tools/train.py', config(folder, pictures, 'first', 3), '--work-dir',
-         work),
-        ('tools/train.py', config(folder, pictures, 'all', 8), '--work-dir',
-         work, '--resume'))
+        ('tools/train.py', config(folder, pictures, 'first', 3), '--work-dir', work),
+        ('tools/train.py', config(folder, pictures, 'all', 8), '--work-dir', work, '--resume'),
+    )
     return folder, work, text
 
 
@@ -145,13 +139,13 @@ def test_only_encrypted_pictures_are_shown(trained):
     shown = sorted(work.glob('*/vis_data/vis_image/*.png'))
     assert shown
     # Neighbouring pixels differ more across the borders of shuffled patches.
-    at_border = inside = 0.
+    at_border = inside = 0.0
     for path in shown:
         img = cv2.imread(str(path)).astype(float)
         side = 16 * (img.shape[1] // 64)
         step = abs(img[:, 1:] - img[:, :-1]).mean((0, 2))
-        at_border += step[side - 1::side].mean()
-        inside += step[side // 2 - 1::side].mean()
+        at_border += step[side - 1 :: side].mean()
+        inside += step[side // 2 - 1 :: side].mean()
     assert at_border > 1.5 * inside
 
 
@@ -163,23 +157,35 @@ def test_accuracy_does_not_depend_on_the_permutations(trained, pictures):
     top1 = []
     calls = []
     for i, cipher in enumerate(['shuffle', 'shuffle']):
-        calls.append(('tools/test.py',
-                      config(folder, pictures, f'test{i}', 8, cipher), weights,
-                      '--out', outs[i], '--work-dir', folder / f'test{i}'))
+        calls.append(
+            (
+                'tools/test.py',
+                config(folder, pictures, f'test{i}', 8, cipher),
+                weights,
+                '--out',
+                outs[i],
+                '--work-dir',
+                folder / f'test{i}',
+            )
+        )
     plain = Path(config(folder, pictures, 'test2', 8))
-    plain.write_text(plain.read_text().replace(
-        "data_preprocessor = dict(\n    type='hime_mm."
-        "EncryptClsDataPreprocessor', cipher='shuffle')",
-        'data_preprocessor = dict()'))
-    calls.append(('tools/test.py', plain, weights, '--out', outs[2],
-                  '--work-dir', folder / 'test2'))
+    plain.write_text(
+        plain.read_text().replace(
+            "data_preprocessor = dict(\n    type='hime_mm."
+            "EncryptClsDataPreprocessor', cipher='shuffle')",
+            'data_preprocessor = dict()',
+        )
+    )
+    calls.append(
+        ('tools/test.py', plain, weights, '--out', outs[2], '--work-dir', folder / 'test2')
+    )
     text = run(*calls)
     top1 = re.findall(r'accuracy/top1: ([\d.]+)', text)
     assert len(set(top1)) == 1 and len(top1) == 3
     from mmengine.fileio import load
+
     scores = [
-        torch.stack([torch.as_tensor(s['pred_score']) for s in load(str(out))])
-        for out in outs
+        torch.stack([torch.as_tensor(s['pred_score']) for s in load(str(out))]) for out in outs
     ]
     assert len(scores[0]) == 24
     for other in scores[1:]:
@@ -189,9 +195,17 @@ def test_accuracy_does_not_depend_on_the_permutations(trained, pictures):
 
 
 def test_browse_shows_what_the_device_will_encrypt(pictures, tmp_path):
-    run(('tools/browse_dataset.py', config(
-        tmp_path, pictures, 'browse', 1, 'mix2:tiled', 'learned'), '-n', '2',
-         '--no-original', '-o', tmp_path / 'shown'))
+    run(
+        (
+            'tools/browse_dataset.py',
+            config(tmp_path, pictures, 'browse', 1, 'mix2:tiled', 'learned'),
+            '-n',
+            '2',
+            '--no-original',
+            '-o',
+            tmp_path / 'shown',
+        )
+    )
     shown = sorted((tmp_path / 'shown').iterdir())
     assert len(shown) == 2
     for path in shown:
@@ -209,9 +223,18 @@ def test_experiment(pictures, tmp_path):
     for name, split in (('train', 'train'), ('test', 'val')):
         (tmp_path / 'data' / name).symlink_to(pictures / split)
     options = ('--profile', 'cpu', '--work-dir', tmp_path / 'out')
-    start = ('tools/experiments/caltech101.py', 'run', '--data-root',
-             tmp_path / 'data', '--seeds', '3', '--rows', 'rs_rpe',
-             'rs_rpe_on_plain', *options)
+    start = (
+        'tools/experiments/caltech101.py',
+        'run',
+        '--data-root',
+        tmp_path / 'data',
+        '--seeds',
+        '3',
+        '--rows',
+        'rs_rpe',
+        'rs_rpe_on_plain',
+        *options,
+    )
     run(start)
     results = {
         path.parents[1].name: json.loads(path.read_text())
@@ -227,14 +250,18 @@ def test_experiment(pictures, tmp_path):
     assert control['top1'] == trained['top1']
     assert trained['environment']['torch'] == torch.__version__
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.json')}
-    text = run(start,
-               ('tools/experiments/caltech101.py', 'report', '--curves',
-                tmp_path / 'curves.png', *options))
+    text = run(
+        start,
+        (
+            'tools/experiments/caltech101.py',
+            'report',
+            '--curves',
+            tmp_path / 'curves.png',
+            *options,
+        ),
+    )
     # What is there is not done again.
-    assert before == {
-        p: p.stat().st_mtime_ns
-        for p in tmp_path.rglob('*.json')
-    }
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.json')}
     assert f'| RS + RPE | `shuffle` | {trained["top1"]:.1f} |' in text
     assert '| MI, g = 2 | `mix2` | not run |' in text
     assert cv2.imread(str(tmp_path / 'curves.png')) is not None
@@ -242,10 +269,8 @@ def test_experiment(pictures, tmp_path):
     settings = tmp_path / 'out/rs_rpe/seed3.py'
     settings.write_text(settings.read_text().replace('lr=0.002', 'lr=0.003'))
     done = subprocess.run(
-        [sys.executable, *map(str, start)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT)
+        [sys.executable, *map(str, start)], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 1 and 'of other settings' in done.stderr
 
 
@@ -253,21 +278,42 @@ def test_experiment_refuses(pictures, tmp_path):
     tool = ROOT / 'tools/experiments/caltech101.py'
     for args, message in (
         (['--rows', 'nothing'], "unknown rows ['nothing']"),
-        (['--data-root', tmp_path], "no folder 'train'")):
+        (['--data-root', tmp_path], "no folder 'train'"),
+    ):
         done = subprocess.run(
-            [sys.executable, tool, 'run', '--data-root', pictures,
-             *map(str, args)],
+            [sys.executable, tool, 'run', '--data-root', pictures, *map(str, args)],
             capture_output=True,
             text=True,
-            cwd=tmp_path)
+            cwd=tmp_path,
+        )
         assert done.returncode == 1 and message in done.stderr
 
 
 def test_benchmark_prints_its_table():
-    text = run(('tools/benchmarks/benchmark_training.py', '--size', 'tiny',
-                '--batch', '1', '--cipher-batch', '2', '--repeats', '1', '--ciphers',
-                'shuffle', 'mix2', '--device', 'cpu'))
-    for line in ("MMPretrain's DeiT", 'PEViT, RPE ', 'no cipher, with Mixup',
-                 'mix2, with Mixup', 'PEViT, RPE <= 1.03 x plain',
-                 'shuffle <= 2% of a step'):
+    text = run(
+        (
+            'tools/benchmarks/benchmark_training.py',
+            '--size',
+            'tiny',
+            '--batch',
+            '1',
+            '--cipher-batch',
+            '2',
+            '--repeats',
+            '1',
+            '--ciphers',
+            'shuffle',
+            'mix2',
+            '--device',
+            'cpu',
+        )
+    )
+    for line in (
+        "MMPretrain's DeiT",
+        'PEViT, RPE ',
+        'no cipher, with Mixup',
+        'mix2, with Mixup',
+        'PEViT, RPE <= 1.03 x plain',
+        'shuffle <= 2% of a step',
+    ):
         assert line in text, text

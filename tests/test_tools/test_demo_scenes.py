@@ -13,8 +13,7 @@ CLASSES, make_demo_coco = demo_scenes.CLASSES, demo_scenes.make_demo_coco
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return make_demo_coco(
-        tmp_path_factory.mktemp('demo') / 'data', 12, 5, size=128)
+    return make_demo_coco(tmp_path_factory.mktemp('demo') / 'data', 12, 5, size=128)
 
 
 def read(folder, split):
@@ -25,8 +24,7 @@ def test_is_valid_coco(folder):
     for split, num in (('train', 12), ('val', 5)):
         coco = read(folder, split)
         assert len(coco.imgs) == num
-        assert [c['name'] for c in coco.loadCats([1, 2, 3, 4, 5])
-                ] == list(CLASSES)
+        assert [c['name'] for c in coco.loadCats([1, 2, 3, 4, 5])] == list(CLASSES)
         for info in coco.imgs.values():
             image = cv2.imread(str(folder / split / info['file_name']))
             assert image.shape == (128, 128, 3)
@@ -36,8 +34,8 @@ def test_is_valid_coco(folder):
             mask = coco.annToMask(ann)
             ys, xs = np.nonzero(mask)
             np.testing.assert_allclose(
-                [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1],
-                [x, y, x + w, y + h], atol=2)
+                [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], [x, y, x + w, y + h], atol=2
+            )
             assert mask.sum() == pytest.approx(ann['area'], rel=0.1)
 
 
@@ -85,16 +83,13 @@ def test_the_same_recipe_gives_the_same_bytes(folder, tmp_path):
             assert twin.read_bytes() == path.read_bytes()
     # Fewer images are the first of many.
     part = make_demo_coco(tmp_path / 'part', 2, 1, size=128)
-    assert (part / 'train/000001.png').read_bytes() == (
-        folder / 'train/000001.png').read_bytes()
+    assert (part / 'train/000001.png').read_bytes() == (folder / 'train/000001.png').read_bytes()
     other = make_demo_coco(tmp_path / 'other', 2, 1, size=128, seed=1)
-    assert (other / 'train/000001.png').read_bytes() != (
-        folder / 'train/000001.png').read_bytes()
+    assert (other / 'train/000001.png').read_bytes() != (folder / 'train/000001.png').read_bytes()
 
 
 def test_train_and_val_differ(folder):
-    assert (folder / 'train/000000.png').read_bytes() != (
-        folder / 'val/000000.png').read_bytes()
+    assert (folder / 'train/000000.png').read_bytes() != (folder / 'val/000000.png').read_bytes()
 
 
 def test_is_kept_or_refused(folder, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The tools as a person calls them, in processes of their own."""
+
 import json
 import os
 import re
@@ -28,9 +29,8 @@ def call(*args, ok=True, cwd=ROOT):
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={
-            **os.environ, 'PYTHONPATH': str(ROOT)
-        })
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     text = done.stdout + done.stderr
     if ok:
         assert done.returncode == 0, text[-4000:]
@@ -44,10 +44,13 @@ def coco(coco_like, tmp_path_factory):
     """Eight training and four validation images of COCO."""
     folder = tmp_path_factory.mktemp('coco')
     for split, num in (('train', 8), ('val', 4)):
-        call('tools/dataset_converters/subset_coco.py',
-             coco_like / f'annotations/instances_{split}2017.json',
-             folder / f'annotations/instances_{split}2017.json', '--number',
-             num)
+        call(
+            'tools/dataset_converters/subset_coco.py',
+            coco_like / f'annotations/instances_{split}2017.json',
+            folder / f'annotations/instances_{split}2017.json',
+            '--number',
+            num,
+        )
         (folder / f'{split}2017').symlink_to(coco_like / f'{split}2017')
     return folder
 
@@ -58,10 +61,12 @@ def paths_and_sizes(coco):
     val = f'{coco}/annotations/instances_val2017.json'
     pipeline = 'train_dataloader.dataset.pipeline.3.transforms'
     return [
-        '--cfg-options', f'train_dataloader.dataset.data_root={root}',
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={root}',
         f'val_dataloader.dataset.data_root={root}',
         f'test_dataloader.dataset.data_root={root}',
-        f'val_evaluator.ann_file={val}', f'test_evaluator.ann_file={val}',
+        f'val_evaluator.ann_file={val}',
+        f'test_evaluator.ann_file={val}',
         'model.backbone.init_cfg=None',
         f'{pipeline}.0.0.scales=[(112,192),(128,192)]',
         f'{pipeline}.1.0.scales=[(112,192)]',
@@ -69,15 +74,21 @@ def paths_and_sizes(coco):
         f'{pipeline}.1.2.scales=[(112,192),(128,192)]',
         'val_dataloader.dataset.pipeline.1.scale=(192,128)',
         'test_dataloader.dataset.pipeline.1.scale=(192,128)',
-        'default_hooks.logger.interval=2'
+        'default_hooks.logger.interval=2',
     ]
 
 
 @pytest.fixture(scope='module')
 def trained(coco, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('work')
-    log = call('tools/train.py', 'configs/hime_vit_coco.py', '--work-dir',
-               work_dir, *paths_and_sizes(coco), 'train_cfg.max_epochs=1')
+    log = call(
+        'tools/train.py',
+        'configs/hime_vit_coco.py',
+        '--work-dir',
+        work_dir,
+        *paths_and_sizes(coco),
+        'train_cfg.max_epochs=1',
+    )
     return work_dir, log
 
 
@@ -88,16 +99,22 @@ def test_coco_config_trains(trained):
     assert len(losses) == 4 and all(0 < v < 100 for v in losses)
     assert 'coco/bbox_mAP_50' in log
     # The dump is a readable config that gives the same run.
-    dumped, = work_dir.glob('hime_vit_coco.py')
+    (dumped,) = work_dir.glob('hime_vit_coco.py')
     cfg = Config.fromfile(dumped)
     assert cfg.train_dataloader.dataset.pipeline[4].cipher == 'mix2'
 
 
 def test_resume(trained, coco):
     work_dir, _ = trained
-    log = call('tools/train.py', 'configs/hime_vit_coco.py', '--work-dir',
-               work_dir, '--resume', *paths_and_sizes(coco),
-               'train_cfg.max_epochs=2')
+    log = call(
+        'tools/train.py',
+        'configs/hime_vit_coco.py',
+        '--work-dir',
+        work_dir,
+        '--resume',
+        *paths_and_sizes(coco),
+        'train_cfg.max_epochs=2',
+    )
     assert re.search(r'resumed epoch: 1, iter: 8', log)
     epochs = re.findall(r'Epoch\(train\) +\[(\d+)\]', log)
     assert set(epochs) == {'2'}
@@ -106,15 +123,22 @@ def test_resume(trained, coco):
 
 def test_test_prints_metrics_and_shows_no_plain_image(trained, coco, tmp_path):
     work_dir, _ = trained
-    log = call('tools/test.py', 'configs/hime_vit_coco.py',
-               work_dir / 'epoch_1.pth', '--work-dir', tmp_path, '--show-dir',
-               'shown', '--out', tmp_path / 'pred.pkl',
-               *paths_and_sizes(coco))
+    log = call(
+        'tools/test.py',
+        'configs/hime_vit_coco.py',
+        work_dir / 'epoch_1.pth',
+        '--work-dir',
+        tmp_path,
+        '--show-dir',
+        'shown',
+        '--out',
+        tmp_path / 'pred.pkl',
+        *paths_and_sizes(coco),
+    )
     assert re.search(r'Average Precision .* = ', log)
     shown = sorted(tmp_path.glob('*/shown/*.png'))
     with open(coco / 'annotations/instances_val2017.json') as file:
-        names = sorted(
-            Path(i['file_name']).stem for i in json.load(file)['images'])
+        names = sorted(Path(i['file_name']).stem for i in json.load(file)['images'])
     assert sorted(p.stem.split('_', 1)[1] for p in shown) == names
     for path in shown:
         # Half of the network's input size, so certainly not the file.
@@ -124,10 +148,18 @@ def test_test_prints_metrics_and_shows_no_plain_image(trained, coco, tmp_path):
 
 def test_metrics_to_a_file(trained, coco, tmp_path):
     work_dir, _ = trained
-    call('tools/test.py', 'configs/hime_vit_coco.py',
-         work_dir / 'epoch_1.pth', '--work-dir', tmp_path, '--out',
-         tmp_path / 'metrics.json', '--out-item', 'metrics',
-         *paths_and_sizes(coco))
+    call(
+        'tools/test.py',
+        'configs/hime_vit_coco.py',
+        work_dir / 'epoch_1.pth',
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'metrics.json',
+        '--out-item',
+        'metrics',
+        *paths_and_sizes(coco),
+    )
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert 0 <= metrics['coco/bbox_mAP_50'] <= 1
 
@@ -140,18 +172,24 @@ def test_clear_errors(coco, tmp_path):
         tmp_path,
         *paths_and_sizes(coco),
         'model.backbone.type=PEViT',
-        ok=False)
+        ok=False,
+    )
     assert "written with their prefix, `type='hime_mm.PEViT'`" in log
-    log = call('tools/test.py', 'configs/hime_vit_coco.py', 'none.pth',
-               '--out', 'pred.txt', ok=False)
+    log = call(
+        'tools/test.py', 'configs/hime_vit_coco.py', 'none.pth', '--out', 'pred.txt', ok=False
+    )
     assert 'predictions go to a .pkl file' in log
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('name, args', [
-    ('train', ['configs/hime_vit_coco.py']),
-    ('test', ['configs/hime_vit_coco.py', 'none.pth']), ('demo', [])
-])
+@pytest.mark.parametrize(
+    'name, args',
+    [
+        ('train', ['configs/hime_vit_coco.py']),
+        ('test', ['configs/hime_vit_coco.py', 'none.pth']),
+        ('demo', []),
+    ],
+)
 def test_nothing_runs_before_the_checks(name, args, monkeypatch, tmp_path):
     """No checkpoint is read that could run code, no config unchecked."""
     tool = load_script(f'tools/{name}.py')
@@ -203,8 +241,7 @@ def test_browse_leaves_the_pipeline_without_permutations():
     before, after = load_script('tools/browse_dataset.py').views(OneImage(transform), 0)
     assert (before['img'] != after['img']).any()
     assert transform.keep_permutation is False
-    assert transform(OneImage().get_data_info(0))[
-        'patch_layout'].permutation is None
+    assert transform(OneImage().get_data_info(0))['patch_layout'].permutation is None
 
 
 def test_browse_without_originals(monkeypatch, tmp_path):
@@ -216,14 +253,13 @@ def test_browse_without_originals(monkeypatch, tmp_path):
     sizes = {}
     for args in ([], ['--no-original']):
         out = tmp_path / str(len(args))
-        monkeypatch.setattr(sys, 'argv', [
-            'browse_dataset.py', 'config.py', '-o', str(out), *args])
+        monkeypatch.setattr(sys, 'argv', ['browse_dataset.py', 'config.py', '-o', str(out), *args])
         browse.main()
-        path, = out.iterdir()
+        (path,) = out.iterdir()
         sizes[len(args)] = cv2.imread(str(path))[22:]
     assert sizes[0].shape[1] > 2 * 96
     # Of 24 patches one is not grey.
-    assert (sizes[1][:64, :96] == 128).mean() > .9
+    assert (sizes[1][:64, :96] == 128).mean() > 0.9
 
 
 def test_demo_shows_only_what_was_encrypted():
@@ -235,15 +271,24 @@ def test_demo_shows_only_what_was_encrypted():
         demo.encrypted(OneImage(lambda results: results), 0)
 
 
-@pytest.mark.parametrize('phase, cipher', [('train', 'mix2'),
-                                           ('val', 'mix2+shuffle')])
+@pytest.mark.parametrize('phase, cipher', [('train', 'mix2'), ('val', 'mix2+shuffle')])
 def test_browse(coco, tmp_path, phase, cipher):
     at = 4 if phase == 'train' else 2
-    call('tools/browse_dataset.py', 'configs/hime_vit_coco.py', '--phase',
-         phase, '--no-boxes', '-n', 2, '-o', tmp_path / 'pictures', '--cfg-options',
-         f'{phase}_dataloader.dataset.data_root={coco}/',
-         f'{phase}_dataloader.dataset.pipeline.{at}.cipher={cipher}',
-         'model.backbone.pos_encoding=none')
+    call(
+        'tools/browse_dataset.py',
+        'configs/hime_vit_coco.py',
+        '--phase',
+        phase,
+        '--no-boxes',
+        '-n',
+        2,
+        '-o',
+        tmp_path / 'pictures',
+        '--cfg-options',
+        f'{phase}_dataloader.dataset.data_root={coco}/',
+        f'{phase}_dataloader.dataset.pipeline.{at}.cipher={cipher}',
+        'model.backbone.pos_encoding=none',
+    )
     pictures = sorted((tmp_path / 'pictures').glob('*.png'))
     assert len(pictures) == 2
     for path in pictures:
@@ -256,8 +301,7 @@ def test_browse(coco, tmp_path, phase, cipher):
         left, right = picture[:, :half], picture[:, -half:]
         size = (round(half / 16) * 8, round(height / 16) * 8)
         small = cv2.resize(right, size, interpolation=cv2.INTER_AREA)
-        again = cv2.resize(
-            small, (half, height), interpolation=cv2.INTER_NEAREST)
+        again = cv2.resize(small, (half, height), interpolation=cv2.INTER_NEAREST)
         # Half as many pixels: nothing is lost by shrinking what is shown.
         assert np.abs(again - right).mean() < 6
         assert np.abs(left - right).mean() > 3
@@ -280,7 +324,7 @@ def test_browse_maps_the_boxes(coco_like, phase, cipher):
         dict(type='LoadAnnotations', with_bbox=True),
         dict(type='Resize', scale=(320, 256)),
         dict(type='hime_mm.Encrypt', cipher=cipher),
-        dict(type='PackDetInputs')
+        dict(type='PackDetInputs'),
     ]
     order = [0, 1, 2, 3, 4] if phase == 'train' else [0, 2, 3, 1, 4]
     dataset = DATASETS.build(
@@ -290,14 +334,13 @@ def test_browse_maps_the_boxes(coco_like, phase, cipher):
             ann_file=f'annotations/instances_{phase}2017.json',
             data_prefix=dict(img=f'{phase}2017/'),
             test_mode=phase == 'val',
-            pipeline=[steps[i] for i in order]))
+            pipeline=[steps[i] for i in order],
+        )
+    )
     before, after = browse.views(dataset, 0)
     assert before['img'].shape == (256, 320, 3)
     assert after['img'].shape == (128, 160, 3)
-    instances = [
-        i for i in dataset.get_data_info(0)['instances']
-        if not i['ignore_flag']
-    ]
+    instances = [i for i in dataset.get_data_info(0)['instances'] if not i['ignore_flag']]
     height, width = cv2.imread(dataset.get_data_info(0)['img_path']).shape[:2]
     scale = np.array([320 / width, 256 / height] * 2)
     expected = np.array([i['bbox'] for i in instances]) * scale
@@ -314,7 +357,7 @@ def test_browse_maps_the_boxes(coco_like, phase, cipher):
         assert np.abs(move).max() >= 8
 
 
-CLASSIFIER = '''
+CLASSIFIER = """
 _base_ = ['mmpretrain::deit/deit-tiny_4xb256_in1k.py',
           '{root}/configs/_base_/ciphers/paper_rs.py']
 model = dict(
@@ -340,7 +383,7 @@ train_cfg = dict(max_epochs=2, val_interval=1)
 param_scheduler = []
 default_hooks = dict(logger=dict(interval=1))
 randomness = dict(seed=0)
-'''
+"""
 
 
 def test_runs_classifiers_too(tmp_path):
@@ -352,29 +395,39 @@ def test_runs_classifiers_too(tmp_path):
             image = rng.integers(hue - 30, hue + 30, (70, 90, 3), np.uint8)
             cv2.imwrite(str(tmp_path / 'data' / name / f'{i}.png'), image)
     config = tmp_path / 'config.py'
-    config.write_text(
-        CLASSIFIER.format(root=ROOT, data=tmp_path / 'data'))
+    config.write_text(CLASSIFIER.format(root=ROOT, data=tmp_path / 'data'))
     log = call('tools/train.py', config, '--work-dir', tmp_path / 'work')
     assert 'accuracy/top1' in log
-    log = call('tools/test.py', config, tmp_path / 'work/epoch_2.pth',
-               '--work-dir', tmp_path / 'test', '--show-dir',
-               tmp_path / 'shown')
+    log = call(
+        'tools/test.py',
+        config,
+        tmp_path / 'work/epoch_2.pth',
+        '--work-dir',
+        tmp_path / 'test',
+        '--show-dir',
+        tmp_path / 'shown',
+    )
     assert 'accuracy/top1' in log
     shown = list((tmp_path / 'shown').glob('*.png'))
-    assert shown and all(
-        cv2.imread(str(p)).shape == (64, 64, 3) for p in shown)
+    assert shown and all(cv2.imread(str(p)).shape == (64, 64, 3) for p in shown)
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='mixed precision needs a GPU')
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='mixed precision needs a GPU')
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_mixed_precision(coco, tmp_path, dtype):
     """Batches of two unequal images, so that padding is masked."""
-    log = call('tools/train.py', 'configs/hime_vit_coco.py', '--work-dir',
-               tmp_path, '--amp', *paths_and_sizes(coco),
-               'train_cfg.max_epochs=2', 'train_dataloader.batch_size=2',
-               'train_dataloader.batch_sampler=None',
-               f'optim_wrapper.dtype={dtype}')
+    log = call(
+        'tools/train.py',
+        'configs/hime_vit_coco.py',
+        '--work-dir',
+        tmp_path,
+        '--amp',
+        *paths_and_sizes(coco),
+        'train_cfg.max_epochs=2',
+        'train_dataloader.batch_size=2',
+        'train_dataloader.batch_sampler=None',
+        f'optim_wrapper.dtype={dtype}',
+    )
     losses = [float(v) for v in re.findall(r' loss: ([\d.]+)', log)]
     assert losses and all(0 < v < 100 for v in losses)
     assert 'nan' not in ''.join(re.findall(r' loss: \S+', log))

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Encrypted samples for the tests of their augmentation."""
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -8,17 +9,18 @@ from hime_mm.ciphers import Cipher
 DTYPES = ['uint8', 'uint16', 'float32']
 GREY = dict(uint8=128, uint16=32768, float32=128)
 SIZES = st.tuples(
-    st.integers(1, 5), st.integers(1, 6), st.sampled_from([1, 3, 8]),
-    st.sampled_from([(), (1, ), (3, )]), st.sampled_from(DTYPES))
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.sampled_from([1, 3, 8]),
+    st.sampled_from([(), (1,), (3,)]),
+    st.sampled_from(DTYPES),
+)
 
 
 def cut(img, side):
     """The patches of an image, one after the other."""
     h, w = img.shape[:2]
-    return [
-        img[y:y + side, x:x + side] for y in range(0, h, side)
-        for x in range(0, w, side)
-    ]
+    return [img[y : y + side, x : x + side] for y in range(0, h, side) for x in range(0, w, side)]
 
 
 def sample(img, cipher='shuffle', boxes=None, **kwargs):
@@ -33,7 +35,8 @@ def sample(img, cipher='shuffle', boxes=None, **kwargs):
         ori_shape=img.shape[:2],
         cipher=cipher,
         patch_layout=layout,
-        **kwargs)
+        **kwargs,
+    )
     if boxes is not None:
         results['gt_bboxes'] = np.array(boxes, np.float32).reshape(-1, 4)
         results['gt_bboxes_labels'] = np.arange(len(boxes))

@@ -14,8 +14,7 @@ from hime_mm.apis import encrypt_coco, encrypt_folder
 from hime_mm.ciphers import Cipher, Key
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.registry import MODELS
-from hime_mm.transforms import (EncryptedAugment, EncryptedColorJitter,
-                                PatchDrop, PatchReshuffle)
+from hime_mm.transforms import EncryptedAugment, EncryptedColorJitter, PatchDrop, PatchReshuffle
 
 pytest.importorskip('mmpretrain')
 
@@ -24,15 +23,19 @@ pytest.importorskip('mmpretrain')
 def test_registered(host):
     registry = pytest.importorskip(f'{host}.registry').TRANSFORMS
     for cfg, text in (
-        (dict(type='hime_mm.PatchDrop', ratio=(.1, .3), fill=7),
-         'PatchDrop(ratio=(0.1, 0.3), patch_size=None, fill=7, '
-         'spare_boxes=True, prob=1.0)'),
-        (dict(type='hime_mm.PatchReshuffle', patch_size=8, prob=.5),
-         "PatchReshuffle(patch_size=8, unshuffled='error', prob=0.5)"),
-        (dict(type='hime_mm.EncryptedColorJitter', brightness=.4,
-              contrast=(.5, 1)),
-         'EncryptedColorJitter(brightness=0.4, contrast=(0.5, 1), '
-         "saturation=0.0, hue=0.0, backend='cv2', keep_grey=None, prob=1.0)")
+        (
+            dict(type='hime_mm.PatchDrop', ratio=(0.1, 0.3), fill=7),
+            'PatchDrop(ratio=(0.1, 0.3), patch_size=None, fill=7, spare_boxes=True, prob=1.0)',
+        ),
+        (
+            dict(type='hime_mm.PatchReshuffle', patch_size=8, prob=0.5),
+            "PatchReshuffle(patch_size=8, unshuffled='error', prob=0.5)",
+        ),
+        (
+            dict(type='hime_mm.EncryptedColorJitter', brightness=0.4, contrast=(0.5, 1)),
+            'EncryptedColorJitter(brightness=0.4, contrast=(0.5, 1), '
+            "saturation=0.0, hue=0.0, backend='cv2', keep_grey=None, prob=1.0)",
+        ),
     ):
         transform = registry.build(cfg)
         assert isinstance(transform, EncryptedAugment)
@@ -40,15 +43,11 @@ def test_registered(host):
         assert repr(transform) == text
 
 
-ALL = [
-    PatchDrop(), PatchReshuffle(),
-    EncryptedColorJitter(.5, .5, .5)
-]
+ALL = [PatchDrop(), PatchReshuffle(), EncryptedColorJitter(0.5, 0.5, 0.5)]
 
 
 @pytest.mark.parametrize('transform', ALL, ids=lambda t: type(t).__name__)
 class TestAll:
-
     def test_what_is_handed_in_stays(self, transform, make_image):
         img = make_image((64, 96, 3))
         given_, before = sample(img, boxes=some_boxes(64, 96, 5)), img.copy()
@@ -57,7 +56,7 @@ class TestAll:
         results = transform(dict(given_))
         np.testing.assert_array_equal(img, before)
         np.testing.assert_array_equal(boxes, boxes_before)
-        assert (results['img'] != img).mean() > .1
+        assert (results['img'] != img).mean() > 0.1
         assert results['img'].flags.c_contiguous
         assert results['img'].dtype == np.uint8
 
@@ -74,12 +73,10 @@ class TestAll:
     def test_prob(self, transform, make_image):
         img = make_image((64, 96, 3))
         transform = copy.copy(transform)
-        transform.prob = .3
+        transform.prob = 0.3
         np.random.seed(0)
-        changed = [
-            transform(sample(img))['img'] is not img for _ in range(300)
-        ]
-        assert .2 < np.mean(changed) < .4
+        changed = [transform(sample(img))['img'] is not img for _ in range(300)]
+        assert 0.2 < np.mean(changed) < 0.4
         transform.prob = 0
         assert transform(sample(img))['img'] is img
         # What cannot be augmented is found at once, not by chance.
@@ -102,11 +99,15 @@ class TestAll:
 
 
 @pytest.mark.parametrize('kind', [PatchDrop, PatchReshuffle])
-@pytest.mark.parametrize('wrong, message', [
-    (dict(prob=1.5), '`prob`.*1.5'), (dict(prob='half'), '`prob`.*half'),
-    (dict(patch_size=0), '`patch_size`.*got 0'),
-    (dict(patch_size=8.), '`patch_size`.*8.0')
-])
+@pytest.mark.parametrize(
+    'wrong, message',
+    [
+        (dict(prob=1.5), '`prob`.*1.5'),
+        (dict(prob='half'), '`prob`.*half'),
+        (dict(patch_size=0), '`patch_size`.*got 0'),
+        (dict(patch_size=8.0), '`patch_size`.*8.0'),
+    ],
+)
 def test_wrong_common_options(kind, wrong, message):
     with pytest.raises(ValueError, match=f'{kind.__name__}: {message}'):
         kind(**wrong)
@@ -139,13 +140,13 @@ def test_reshuffling_is_nothing_to_a_model_without_positions(make_image):
     model = MODELS.build(
         dict(
             type='hime_mm.PEViT',
-            arch=dict(
-                embed_dims=16, num_layers=2, num_heads=2,
-                feedforward_channels=32),
+            arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
             img_size=64,
-            pos_encoding='rpe')).eval()
+            pos_encoding='rpe',
+        )
+    ).eval()
     moved = PatchReshuffle()(sample(img))['img']
-    dropped = PatchDrop(.5)(sample(img))['img']
+    dropped = PatchDrop(0.5)(sample(img))['img']
     batch = torch.from_numpy(np.stack([img, moved, dropped]))
     with torch.no_grad():
         out = model(batch.permute(0, 3, 1, 2).float() / 255)[-1]
@@ -155,22 +156,21 @@ def test_reshuffling_is_nothing_to_a_model_without_positions(make_image):
 
 AUGMENTS = [
     dict(type='hime_mm.PatchReshuffle', unshuffled='keep'),
-    dict(type='hime_mm.EncryptedColorJitter', brightness=.4, contrast=.4,
-         saturation=.4),
-    dict(type='hime_mm.PatchDrop', ratio=.25)
+    dict(type='hime_mm.EncryptedColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
+    dict(type='hime_mm.PatchDrop', ratio=0.25),
 ]
 
 
-@pytest.mark.parametrize('cipher', [
-    'paper-rs', 'center+erode2+shuffle', 'paper-mi', 'drop50+shuffle'])
+@pytest.mark.parametrize(
+    'cipher', ['paper-rs', 'center+erode2+shuffle', 'paper-mi', 'drop50+shuffle']
+)
 def test_classification_from_a_folder(cipher, tmp_path):
     registry = pytest.importorskip('mmpretrain.registry')
     for i in range(3):
         write(tmp_path / f'src/a/{i}.png', photo(64, 96, i))
     out = tmp_path / 'out'
     key = Key(SECRET) if Cipher(cipher).random else None
-    encrypt_folder(
-        str(tmp_path / 'src'), str(out), cipher, key=key, progress=False)
+    encrypt_folder(str(tmp_path / 'src'), str(out), cipher, key=key, progress=False)
     files = tree(out)
 
     def build(steps):
@@ -181,9 +181,12 @@ def test_classification_from_a_folder(cipher, tmp_path):
                 _scope_='mmpretrain',
                 pipeline=[
                     dict(type='LoadImageFromFile'),
-                    dict(type='hime_mm.LoadEncryptedMeta'), *steps,
-                    dict(type='PackInputs', meta_keys=('patch_layout', ))
-                ]))
+                    dict(type='hime_mm.LoadEncryptedMeta'),
+                    *steps,
+                    dict(type='PackInputs', meta_keys=('patch_layout',)),
+                ],
+            )
+        )
 
     side = Cipher(cipher).encrypted_patch_size
     shuffles = Cipher(cipher).shuffles
@@ -207,8 +210,7 @@ def test_detection_from_a_folder(tmp_path):
     source = make_coco(tmp_path / 'src', sizes=((96, 128), (64, 64)))
     out = tmp_path / 'out'
     key_file(tmp_path / 'key')
-    encrypt_coco(
-        str(source), str(out), 'paper-rs', key=Key(SECRET), progress=False)
+    encrypt_coco(str(source), str(out), 'paper-rs', key=Key(SECRET), progress=False)
     dataset = registry.DATASETS.build(
         dict(
             type='CocoDataset',
@@ -221,18 +223,24 @@ def test_detection_from_a_folder(tmp_path):
                 dict(type='LoadImageFromFile'),
                 dict(type='hime_mm.LoadEncryptedMeta'),
                 dict(type='LoadAnnotations', with_bbox=True),
-                dict(type='hime_mm.PatchReshuffle')
-            ]))
+                dict(type='hime_mm.PatchReshuffle'),
+            ],
+        )
+    )
     results = dataset[0]
     path = results['img_path']
     manifest = Manifest.load(out)
     entry = manifest.entry(path)
     encrypted = cut(read(path), 16)
-    boxes = np.array([
-        ann['bbox'] for ann in json.loads(
-            (out / 'annotations/instances_val2017.json').read_text())
-        ['annotations'] if ann['image_id'] == results['img_id']
-    ])
+    boxes = np.array(
+        [
+            ann['bbox']
+            for ann in json.loads((out / 'annotations/instances_val2017.json').read_text())[
+                'annotations'
+            ]
+            if ann['image_id'] == results['img_id']
+        ]
+    )
     boxes[:, 2:] += boxes[:, :2]
     assert len(boxes) == 2 and entry.shape == (96, 128)
     for box, moved in zip(boxes, results['gt_bboxes'].numpy()):
@@ -240,12 +248,14 @@ def test_detection_from_a_folder(tmp_path):
         # The offset to the patch is kept, so that is where it went.
         slot_col, slot_row = ((moved[:2] + moved[2:]) / 2 // 16).astype(int)
         np.testing.assert_array_equal(
-            results['img'][slot_row * 16:slot_row * 16 + 16,
-                           slot_col * 16:slot_col * 16 + 16],
-            encrypted[row * 8 + col])
+            results['img'][slot_row * 16 : slot_row * 16 + 16, slot_col * 16 : slot_col * 16 + 16],
+            encrypted[row * 8 + col],
+        )
         np.testing.assert_allclose(
             moved - np.tile([slot_col, slot_row], 2) * 16,
-            box - np.tile([col, row], 2) * 16, atol=1e-3)
+            box - np.tile([col, row], 2) * 16,
+            atol=1e-3,
+        )
     assert results['gt_bboxes_labels'].tolist() == [0, 1]
     assert results['gt_ignore_flags'].tolist() == [False, True]
     # Masks are not thought to follow.

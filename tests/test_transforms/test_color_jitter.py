@@ -11,12 +11,10 @@ ColorJitter = pytest.importorskip('mmpretrain.datasets').ColorJitter
 
 
 class TestEncryptedColorJitter:
-
     @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
     def test_is_that_of_mmpretrain(self, backend, make_image):
         img = make_image((64, 96, 3))
-        args = dict(
-            brightness=.4, contrast=.5, saturation=.6, hue=.2, backend=backend)
+        args = dict(brightness=0.4, contrast=0.5, saturation=0.6, hue=0.2, backend=backend)
         for seed in range(5):
             np.random.seed(seed)
             np.random.rand()
@@ -26,7 +24,7 @@ class TestEncryptedColorJitter:
             np.testing.assert_array_equal(got['img'], want)
             # MMPretrain gives a mirrored view with one of the backends.
             assert got['img'].flags.c_contiguous
-            assert (want != img).mean() > .5
+            assert (want != img).mean() > 0.5
 
     @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
     @pytest.mark.parametrize('grey', [True, False])
@@ -34,8 +32,7 @@ class TestEncryptedColorJitter:
         """It does not matter where a patch lies."""
         img = make_image((64, 96, 3))
         perm = np.random.default_rng(0).permutation(24)
-        transform = EncryptedColorJitter(
-            .4, .5, .6, 0 if grey else .2, backend, keep_grey=grey)
+        transform = EncryptedColorJitter(0.4, 0.5, 0.6, 0 if grey else 0.2, backend, keep_grey=grey)
         np.random.seed(0)
         want = shuffle_patches(transform(dict(img=img))['img'], perm, 16)
         np.random.seed(0)
@@ -43,29 +40,34 @@ class TestEncryptedColorJitter:
         np.testing.assert_array_equal(got, want)
 
     @pytest.mark.parametrize('dtype', ['uint8', 'float32'])
-    @pytest.mark.parametrize('name, factor', [('brightness', 1.3),
-                                              ('brightness', .4),
-                                              ('contrast', 1.2),
-                                              ('contrast', .5),
-                                              ('saturation', 1.3),
-                                              ('saturation', 0.)])
+    @pytest.mark.parametrize(
+        'name, factor',
+        [
+            ('brightness', 1.3),
+            ('brightness', 0.4),
+            ('contrast', 1.2),
+            ('contrast', 0.5),
+            ('saturation', 1.3),
+            ('saturation', 0.0),
+        ],
+    )
     def test_commutes_with_centring(self, dtype, name, factor):
         """Jittering centred images is centring jittered originals."""
         rng = np.random.default_rng(0)
         # Dark and light patches, of values that no factor takes too far.
         img = rng.integers(-25, 26, (64, 96, 3)) + np.kron(
-            rng.integers(80, 150, (4, 6, 3)), np.ones((16, 16, 1), int))
+            rng.integers(80, 150, (4, 6, 3)), np.ones((16, 16, 1), int)
+        )
         img = img.astype(dtype)
         args = {name: (factor, factor)}
-        want, clipped = center_patches(
-            ColorJitter(**args, backend='cv2')(dict(img=img))['img'], 16)
+        want, clipped = center_patches(ColorJitter(**args, backend='cv2')(dict(img=img))['img'], 16)
         assert clipped == 0
         centred = center_patches(img, 16)[0]
         got = EncryptedColorJitter(**args)(sample(centred, 'center+shuffle'))
         got = got['img']
         assert got.dtype == want.dtype == dtype
         error = np.abs(got.astype(float) - want).max()
-        assert error <= (2 if dtype == 'uint8' else 1.)
+        assert error <= (2 if dtype == 'uint8' else 1.0)
         assert np.abs(centred.astype(float) - want).max() > 5
         means = [patch.mean(axis=(0, 1)) for patch in cut(got, 16)]
         assert np.abs(np.array(means) - 128).max() < 1
@@ -76,16 +78,14 @@ class TestEncryptedColorJitter:
 
     def test_both_factors(self, make_image):
         img = make_image((32, 32, 3)).astype(np.float32) / 4 + 96
-        out = EncryptedColorJitter((2, 2), (.25, .25), keep_grey=True)(
-            dict(img=img))['img']
-        np.testing.assert_allclose(out, 128 + .5 * (img - 128), atol=1e-3)
+        out = EncryptedColorJitter((2, 2), (0.25, 0.25), keep_grey=True)(dict(img=img))['img']
+        np.testing.assert_allclose(out, 128 + 0.5 * (img - 128), atol=1e-3)
 
-    @pytest.mark.parametrize('cipher', [
-        'drop50+shuffle', 'erode2:filled', 'center', 'drop50+mix2'])
+    @pytest.mark.parametrize('cipher', ['drop50+shuffle', 'erode2:filled', 'center', 'drop50+mix2'])
     def test_mid_grey_stays(self, cipher, make_image):
         """By itself where the cipher gives it a meaning."""
         img = make_image((64, 96, 3))
-        transform = EncryptedColorJitter(.5, .5, .5)
+        transform = EncryptedColorJitter(0.5, 0.5, 0.5)
         assert not transform._check(sample(img, 'shuffle'))
         results = Encrypt(cipher)(dict(img=img))
         before = results['img']
@@ -93,29 +93,28 @@ class TestEncryptedColorJitter:
         assert grey.any() or cipher == 'center'
         after = transform(results)['img']
         assert (after[grey] == 128).all()
-        assert (after != before).mean() > .2
+        assert (after != before).mean() > 0.2
 
-    @pytest.mark.parametrize('factor', [.3, .77, 1.31, 1.9])
+    @pytest.mark.parametrize('factor', [0.3, 0.77, 1.31, 1.9])
     @pytest.mark.parametrize('dtype', ['uint8', 'float32'])
     def test_linear_around_grey(self, factor, dtype, make_image):
         img = make_image((32, 32, 3)).astype(dtype)
-        out = EncryptedColorJitter((factor, factor), keep_grey=True)(
-            dict(img=img))['img']
+        out = EncryptedColorJitter((factor, factor), keep_grey=True)(dict(img=img))['img']
         for x, y in zip(img.ravel().tolist(), out.ravel().tolist()):
             want = min(max(128 + factor * (x - 128), 0), 255)
-            assert abs(y - want) <= (.5001 if dtype == 'uint8' else 1e-3)
+            assert abs(y - want) <= (0.5001 if dtype == 'uint8' else 1e-3)
 
     def test_hue_moves_means(self, make_image):
         img = make_image((32, 48, 3))
         with pytest.raises(ValueError, match='`keep_grey` is set.*`hue` out'):
-            EncryptedColorJitter(hue=.1, keep_grey=True)
-        transform = EncryptedColorJitter(hue=.1)
+            EncryptedColorJitter(hue=0.1, keep_grey=True)
+        transform = EncryptedColorJitter(hue=0.1)
         transform(sample(img, 'shuffle'))
         with pytest.raises(ValueError, match="'center.mix2'.*center.*`hue`"):
             transform(sample(img, 'center+mix2'))
 
     def test_what_it_cannot_take(self, make_image):
-        transform = EncryptedColorJitter(.5)
+        transform = EncryptedColorJitter(0.5)
         with pytest.raises(ValueError, match='no `cipher`.*`keep_grey`'):
             transform(dict(img=make_image((16, 16, 3))))
         for shape in ((16, 16), (16, 16, 1)):
@@ -125,12 +124,17 @@ class TestEncryptedColorJitter:
         with pytest.raises(TypeError, match='got uint16'):
             transform(sample(img))
         with pytest.raises(TypeError, match="'pillow'`, got float32"):
-            EncryptedColorJitter(.5, backend='pillow')(
-                sample(make_image((16, 16, 3), np.float32)))
+            EncryptedColorJitter(0.5, backend='pillow')(sample(make_image((16, 16, 3), np.float32)))
 
-    @pytest.mark.parametrize('wrong, error', [
-        (dict(brightness=-1), ValueError), (dict(contrast='a'), TypeError),
-        (dict(backend='torch'), ValueError), (dict(prob=2), ValueError)])
+    @pytest.mark.parametrize(
+        'wrong, error',
+        [
+            (dict(brightness=-1), ValueError),
+            (dict(contrast='a'), TypeError),
+            (dict(backend='torch'), ValueError),
+            (dict(prob=2), ValueError),
+        ],
+    )
     def test_wrong_options(self, wrong, error):
         with pytest.raises(error, match=next(iter(wrong))):
             EncryptedColorJitter(**wrong)

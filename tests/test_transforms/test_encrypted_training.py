@@ -4,6 +4,7 @@
 With the tools as a person calls them; all runs share one process, since
 imports would take longer than training.
 """
+
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, EPOCHS = 192, 160, 30
 ANN_FILE = 'annotations/instances_train2017.json'
 
-CONFIG = '''
+CONFIG = """
 _base_ = ['{repository}/configs/demo/peyolos_mi2_overfit_coco.py']
 dims = 64
 model = dict(
@@ -50,14 +51,14 @@ default_hooks = dict(logger=dict(interval=1),
 # Each run logs to a place of its own.
 visualizer = dict(name='{name}')
 randomness = dict(seed=0)
-'''
+"""
 
-RUN = '''
+RUN = """
 import json, runpy, sys
 for args in json.loads(sys.argv[1]):
     sys.argv = args
     runpy.run_path(args[0], run_name='__main__')
-'''
+"""
 
 LOAD = dict(type='LoadImageFromFile')
 BOXES = dict(type='LoadAnnotations', with_bbox=True)
@@ -65,9 +66,8 @@ RESIZE = dict(type='Resize', scale=(WIDTH, HEIGHT), keep_ratio=False)
 ENCRYPT = dict(type='hime_mm.Encrypt', cipher='paper-mi')
 META = dict(type='hime_mm.LoadEncryptedMeta')
 PACK = dict(
-    type='PackDetInputs',
-    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-               'scale_factor'))
+    type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+)
 
 
 def few_images(source: Path, target: Path) -> None:
@@ -85,10 +85,14 @@ def few_images(source: Path, target: Path) -> None:
     def fits(image) -> bool:
         w, h = image['width'], image['height']
         group = groups[image['id']]
-        return 1 <= len(group) <= 4 and all(
-            a['bbox'][2] * WIDTH / w / 2 >= 1
-            and a['bbox'][3] * HEIGHT / h / 2 >= 1 for a in group) and any(
-                a['area'] > .2 * w * h for a in group)
+        return (
+            1 <= len(group) <= 4
+            and all(
+                a['bbox'][2] * WIDTH / w / 2 >= 1 and a['bbox'][3] * HEIGHT / h / 2 >= 1
+                for a in group
+            )
+            and any(a['area'] > 0.2 * w * h for a in group)
+        )
 
     coco['images'] = [i for i in coco['images'] if fits(i)][:8]
     coco['annotations'] = sum((groups[i['id']] for i in coco['images']), [])
@@ -105,19 +109,19 @@ def runs(coco_tiny, tmp_path_factory):
     plain, out = folder / 'plain', folder / 'out'
     few_images(coco_tiny, plain)
     encrypt_coco(
-        str(plain),
-        str(out),
-        'paper-mi',
-        preprocess=dict(resize=(WIDTH, HEIGHT)),
-        progress=False)
+        str(plain), str(out), 'paper-mi', preprocess=dict(resize=(WIDTH, HEIGHT)), progress=False
+    )
     original = dict(META, coordinates='original')
     ways = dict(
-        online=([LOAD, BOXES, RESIZE, ENCRYPT, PACK],
-                [LOAD, RESIZE, ENCRYPT, BOXES, PACK], plain, plain),
-        encrypted=([LOAD, META, BOXES, PACK], [LOAD, META, BOXES,
-                                               PACK], out, out),
-        original=([LOAD, META, BOXES, PACK], [LOAD, original, BOXES,
-                                              PACK], out, plain))
+        online=(
+            [LOAD, BOXES, RESIZE, ENCRYPT, PACK],
+            [LOAD, RESIZE, ENCRYPT, BOXES, PACK],
+            plain,
+            plain,
+        ),
+        encrypted=([LOAD, META, BOXES, PACK], [LOAD, META, BOXES, PACK], out, out),
+        original=([LOAD, META, BOXES, PACK], [LOAD, original, BOXES, PACK], out, plain),
+    )
     for name, (train, test, root, truth) in ways.items():
         (folder / f'{name}.py').write_text(
             CONFIG.format(
@@ -130,35 +134,46 @@ def runs(coco_tiny, tmp_path_factory):
                 ann_file=ANN_FILE,
                 train=train,
                 test=test,
-                truth=truth / ANN_FILE))
-    calls = [[
-        'tools/train.py', f'{folder}/{name}.py', '--work-dir',
-        f'{folder}/train-{name}', '--no-validate'
-    ] for name in ('online', 'encrypted')]
-    calls += [[
-        'tools/test.py', f'{folder}/{name}.py',
-        f'{folder}/train-online/epoch_{EPOCHS}.pth', '--work-dir',
-        f'{folder}/test-{name}', '--out', f'{folder}/{name}.json',
-        '--out-item', 'metrics'
-    ] for name in ways]
-    done = subprocess.run([sys.executable, '-c', RUN, json.dumps(calls)],
-                          capture_output=True,
-                          text=True,
-                          cwd=ROOT,
-                          env={
-                              **os.environ, 'PYTHONPATH': str(ROOT)
-                          })
+                truth=truth / ANN_FILE,
+            )
+        )
+    calls = [
+        [
+            'tools/train.py',
+            f'{folder}/{name}.py',
+            '--work-dir',
+            f'{folder}/train-{name}',
+            '--no-validate',
+        ]
+        for name in ('online', 'encrypted')
+    ]
+    calls += [
+        [
+            'tools/test.py',
+            f'{folder}/{name}.py',
+            f'{folder}/train-online/epoch_{EPOCHS}.pth',
+            '--work-dir',
+            f'{folder}/test-{name}',
+            '--out',
+            f'{folder}/{name}.json',
+            '--out-item',
+            'metrics',
+        ]
+        for name in ways
+    ]
+    done = subprocess.run(
+        [sys.executable, '-c', RUN, json.dumps(calls)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     losses = {}
     for name in ('online', 'encrypted'):
-        path, = folder.glob(f'train-{name}/*/vis_data/scalars.json')
-        losses[name] = [
-            json.loads(line)['loss'] for line in path.read_text().splitlines()
-        ]
-    metrics = {
-        name: json.loads((folder / f'{name}.json').read_text())
-        for name in ways
-    }
+        (path,) = folder.glob(f'train-{name}/*/vis_data/scalars.json')
+        losses[name] = [json.loads(line)['loss'] for line in path.read_text().splitlines()]
+    metrics = {name: json.loads((folder / f'{name}.json').read_text()) for name in ways}
     return losses, metrics
 
 
@@ -174,7 +189,7 @@ def test_the_losses_are_the_same(runs):
     differences = [abs(a - b) for a, b in zip(online, encrypted)]
     assert max(differences[:60]) <= 1e-4
     # They are of a training that learns something.
-    assert online[-1] < .5 * online[0]
+    assert online[-1] < 0.5 * online[0]
 
 
 def test_the_metrics_are_the_same(runs):
@@ -184,12 +199,10 @@ def test_the_metrics_are_the_same(runs):
     small, medium and large is counted in pixels, and there are fewer of them.
     """
     metrics = runs[1]
-    names = [
-        f'coco/bbox_mAP{k}' for k in ('', '_50', '_75', '_s', '_m', '_l')
-    ]
+    names = [f'coco/bbox_mAP{k}' for k in ('', '_50', '_75', '_s', '_m', '_l')]
     online = [metrics['online'][name] for name in names]
     assert [metrics['original'][name] for name in names] == online
     assert [metrics['encrypted'][name] for name in names[:3]] == online[:3]
     assert [metrics['encrypted'][name] for name in names[3:]] != online[3:]
     # Of a detector that finds something.
-    assert online[0] > .05 and online[1] > .1
+    assert online[0] > 0.05 and online[1] > 0.1

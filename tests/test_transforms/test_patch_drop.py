@@ -10,8 +10,7 @@ from hime_mm.transforms import PatchDrop
 
 
 class TestPatchDrop:
-
-    @given(SIZES, st.floats(0, .999), st.integers(0, 99))
+    @given(SIZES, st.floats(0, 0.999), st.integers(0, 99))
     def test_values(self, make_image, size, ratio, seed):
         rows, cols, side, channels, dtype = size
         img = make_image((rows * side, cols * side, *channels), dtype, seed)
@@ -25,14 +24,14 @@ class TestPatchDrop:
                 painted += 1
                 assert (new == GREY[dtype]).all()
         num = rows * cols
-        assert painted == min(int(num * ratio + .5), num - 1)
+        assert painted == min(int(num * ratio + 0.5), num - 1)
 
     def test_each_patch_alike(self, make_image):
         img = make_image((64, 96, 3))
         np.random.seed(0)
         hits, counts = np.zeros(24), []
         for _ in range(400):
-            out = PatchDrop((.25, .75))(sample(img))['img']
+            out = PatchDrop((0.25, 0.75))(sample(img))['img']
             hit = [(a != b).any() for a, b in zip(cut(img, 16), cut(out, 16))]
             hits += hit
             counts.append(sum(hit))
@@ -44,11 +43,8 @@ class TestPatchDrop:
     @pytest.mark.parametrize('shape', [(32, 32), (32, 32, 3)])
     def test_mean(self, dtype, shape, make_image):
         img = make_image(shape, dtype)
-        out = PatchDrop(.5, patch_size=16, fill='mean')(dict(img=img))['img']
-        painted = [
-            new for old, new in zip(cut(img, 16), cut(out, 16))
-            if (new != old).any()
-        ]
+        out = PatchDrop(0.5, patch_size=16, fill='mean')(dict(img=img))['img']
+        painted = [new for old, new in zip(cut(img, 16), cut(out, 16)) if (new != old).any()]
         assert len(painted) == 2
         for channel in range(img[0, 0].size):
             plane = img.reshape(32, 32, -1)[..., channel]
@@ -56,18 +52,16 @@ class TestPatchDrop:
             for patch in painted:
                 patch = patch.reshape(16, 16, -1)[..., channel]
                 assert np.ptp(patch) == 0
-                assert abs(patch[0, 0] - mean) <= (
-                    .5 if dtype != 'float32' else 1e-3)
+                assert abs(patch[0, 0] - mean) <= (0.5 if dtype != 'float32' else 1e-3)
 
-    @pytest.mark.parametrize('fill, colour', [(0, [0, 0, 0]),
-                                              (2.6, [3, 3, 3]),
-                                              ((1, 20, 255), [1, 20, 255])])
+    @pytest.mark.parametrize(
+        'fill, colour', [(0, [0, 0, 0]), (2.6, [3, 3, 3]), ((1, 20, 255), [1, 20, 255])]
+    )
     def test_colours(self, fill, colour, make_image):
         img = make_image((16, 48, 3))
-        out = PatchDrop(.4, 16, fill)(dict(img=img))['img']
+        out = PatchDrop(0.4, 16, fill)(dict(img=img))['img']
         assert sum((patch == colour).all() for patch in cut(out, 16)) == 1
-        out = PatchDrop(.4, 16, fill)(
-            dict(img=img.astype(np.float32)))['img']
+        out = PatchDrop(0.4, 16, fill)(dict(img=img.astype(np.float32)))['img']
         exact = np.float32([colour if fill != 2.6 else 2.6])
         assert sum((patch == exact).all() for patch in cut(out, 16)) == 1
 
@@ -78,8 +72,7 @@ class TestPatchDrop:
         # As after a shuffle, boxes may stick out, centres of theirs too.
         boxes[0] += (96, 0, 96, 0)
         centres = {
-            min(int((y1 + y2) / 2 // 16), 3) * 6 + min(
-                int((x1 + x2) / 2 // 16), 5)
+            min(int((y1 + y2) / 2 // 16), 3) * 6 + min(int((x1 + x2) / 2 // 16), 5)
             for x1, y1, x2, y2 in boxes
         }
         others = 24 - len(centres)
@@ -87,10 +80,9 @@ class TestPatchDrop:
             hits = np.zeros(24, int)
             for _ in range(60):
                 given_ = sample(img, boxes=boxes)
-                results = PatchDrop(.9, spare_boxes=spare)(dict(given_))
+                results = PatchDrop(0.9, spare_boxes=spare)(dict(given_))
                 assert results['gt_bboxes'] is given_['gt_bboxes']
-                hit = [(a != b).any()
-                       for a, b in zip(cut(img, 16), cut(results['img'], 16))]
+                hit = [(a != b).any() for a, b in zip(cut(img, 16), cut(results['img'], 16))]
                 assert sum(hit) == (others if spare else 22)
                 hits += hit
             spared = set(np.flatnonzero(hits == 0))
@@ -99,24 +91,28 @@ class TestPatchDrop:
     def test_box_types(self, make_image):
         boxes = pytest.importorskip('mmdet.structures.bbox').HorizontalBoxes
         img = make_image((16, 32, 3))
-        for some in (boxes([[2., 3., 5., 6.]]),
-                     boxes([[2., 3., 5., 6.]]).numpy()):
+        for some in (boxes([[2.0, 3.0, 5.0, 6.0]]), boxes([[2.0, 3.0, 5.0, 6.0]]).numpy()):
             for _ in range(8):
-                out = PatchDrop(.5)(dict(sample(img), gt_bboxes=some))['img']
+                out = PatchDrop(0.5)(dict(sample(img), gt_bboxes=some))['img']
                 np.testing.assert_array_equal(out[:, :16], img[:, :16])
                 assert (out[:, 16:] == 128).all()
         for none in (np.zeros((0, 4)), np.zeros(0), boxes([])):
-            out = PatchDrop(.5)(dict(sample(img), gt_bboxes=none))['img']
+            out = PatchDrop(0.5)(dict(sample(img), gt_bboxes=none))['img']
             assert (out == 128).all(axis=2).sum() >= 256
 
-    @pytest.mark.parametrize('wrong, message', [
-        (dict(ratio=1.), '`ratio`.*1.0'),
-        (dict(ratio=(.5, .2)), r'`ratio`.*\(0.5, 0.2\)'),
-        (dict(ratio=-.1), '`ratio`.*-0.1'), (dict(ratio='half'), '`ratio`'),
-        (dict(ratio=(.1, .2, .3)), '`ratio`'),
-        (dict(fill='gray'), "`fill`.*'gray'"), (dict(fill=()), '`fill`'),
-        (dict(fill=None), '`fill`')
-    ])
+    @pytest.mark.parametrize(
+        'wrong, message',
+        [
+            (dict(ratio=1.0), '`ratio`.*1.0'),
+            (dict(ratio=(0.5, 0.2)), r'`ratio`.*\(0.5, 0.2\)'),
+            (dict(ratio=-0.1), '`ratio`.*-0.1'),
+            (dict(ratio='half'), '`ratio`'),
+            (dict(ratio=(0.1, 0.2, 0.3)), '`ratio`'),
+            (dict(fill='gray'), "`fill`.*'gray'"),
+            (dict(fill=()), '`fill`'),
+            (dict(fill=None), '`fill`'),
+        ],
+    )
     def test_wrong_options(self, wrong, message):
         with pytest.raises(ValueError, match=f'PatchDrop: {message}'):
             PatchDrop(**wrong)
@@ -127,7 +123,7 @@ class TestPatchDrop:
         with pytest.raises(ValueError, match='256.*uint8.*0 to 255'):
             PatchDrop(fill=256)(sample(make_image((32, 32, 3))))
         img = make_image((32, 32), np.uint16)
-        out = PatchDrop(.25, fill=256)(sample(img))['img']
+        out = PatchDrop(0.25, fill=256)(sample(img))['img']
         assert sum((patch == 256).all() for patch in cut(out, 16)) == 1
 
 

@@ -12,7 +12,6 @@ from hime_mm.transforms import Encrypt, PatchReshuffle
 
 
 class TestPatchReshuffle:
-
     @given(SIZES, st.integers(0, 99))
     def test_values(self, make_image, size, seed):
         """Against a loop over patches, found again by their content."""
@@ -24,19 +23,21 @@ class TestPatchReshuffle:
             patch[0, 0] = i
         boxes = some_boxes(rows * side, cols * side, 7, seed)
         results = dict(
-            img=img, gt_bboxes=boxes, proposals=boxes[::-1].astype('f4'),
-            gt_bboxes_labels=np.arange(7), gt_ignore_flags=np.zeros(7, bool))
+            img=img,
+            gt_bboxes=boxes,
+            proposals=boxes[::-1].astype('f4'),
+            gt_bboxes_labels=np.arange(7),
+            gt_ignore_flags=np.zeros(7, bool),
+        )
         labels = results['gt_bboxes_labels']
-        out = PatchReshuffle(
-            patch_size=side, unshuffled='shuffle')(results)['img']
+        out = PatchReshuffle(patch_size=side, unshuffled='shuffle')(results)['img']
         assert out.shape == img.shape and out.dtype == img.dtype
         old, new = cut(img, side), cut(out, side)
         where = {int(patch[0, 0].flat[0]): k for k, patch in enumerate(new)}
         assert sorted(where) == list(range(rows * cols))
         for i, k in where.items():
             np.testing.assert_array_equal(old[i], new[k])
-        for box, moved, proposal in zip(boxes, results['gt_bboxes'],
-                                        results['proposals'][::-1]):
+        for box, moved, proposal in zip(boxes, results['gt_bboxes'], results['proposals'][::-1]):
             col, row = ((box[:2] + box[2:]) / 2 // side).astype(int)
             k = where[row * cols + col]
             dx, dy = (k % cols - col) * side, (k // cols - row) * side
@@ -52,9 +53,9 @@ class TestPatchReshuffle:
         np.random.seed(0)
         orders = [
             tuple(
-                int(np.flatnonzero([(new == old).all()
-                                    for old in cut(img, 16)])[0])
-                for new in cut(PatchReshuffle()(sample(img))['img'], 16))
+                int(np.flatnonzero([(new == old).all() for old in cut(img, 16)])[0])
+                for new in cut(PatchReshuffle()(sample(img))['img'], 16)
+            )
             for _ in range(600)
         ]
         counts = [orders.count(order) for order in set(orders)]
@@ -69,10 +70,9 @@ class TestPatchReshuffle:
         before = secret.public()
         results = PatchReshuffle()(
             dict(
-                img=encrypted,
-                cipher=cipher,
-                patch_layout=before,
-                gt_bboxes=secret.map_boxes(boxes)))
+                img=encrypted, cipher=cipher, patch_layout=before, gt_bboxes=secret.map_boxes(boxes)
+            )
+        )
         layout = results['patch_layout']
         assert layout.reshuffled and layout.shuffled
         assert layout.permutation is None and not before.reshuffled
@@ -94,19 +94,16 @@ class TestPatchReshuffle:
     def test_a_known_permutation_stays_right(self, make_image):
         img = make_image((64, 96, 3))
         boxes = some_boxes(64, 96, 20)
-        results = Encrypt(
-            'shuffle', keep_permutation=True)(
-                dict(img=img, gt_bboxes=boxes))
+        results = Encrypt('shuffle', keep_permutation=True)(dict(img=img, gt_bboxes=boxes))
         for _ in range(3):
             before = results['patch_layout'].permutation
             results = PatchReshuffle()(results)
             layout = results['patch_layout']
             assert (layout.permutation != before).any()
             np.testing.assert_array_equal(
-                unshuffle_patches(results['img'], layout.permutation, 16),
-                img)
-            np.testing.assert_allclose(
-                layout.unmap_boxes(results['gt_bboxes']), boxes, atol=1e-9)
+                unshuffle_patches(results['img'], layout.permutation, 16), img
+            )
+            np.testing.assert_allclose(layout.unmap_boxes(results['gt_bboxes']), boxes, atol=1e-9)
 
     @pytest.mark.parametrize('cipher', ['mix2', 'center'])
     def test_patches_in_their_places(self, cipher, make_image):
@@ -121,18 +118,17 @@ class TestPatchReshuffle:
         layout = moved['patch_layout']
         side = layout.patch_size
         np.testing.assert_array_equal(
-            unshuffle_patches(moved['img'], layout.permutation, side),
-            given_['img'])
+            unshuffle_patches(moved['img'], layout.permutation, side), given_['img']
+        )
         assert (moved['img'] != given_['img']).any()
-        np.testing.assert_allclose(
-            layout.unmap_boxes(moved['gt_bboxes']), boxes, atol=1e-9)
+        np.testing.assert_allclose(layout.unmap_boxes(moved['gt_bboxes']), boxes, atol=1e-9)
         # Where nothing is known, nothing is assumed.
         with pytest.raises(ValueError, match='no `patch_layout`, so nothing'):
             PatchReshuffle(patch_size=16)(dict(img=img))
 
     def test_box_types(self, make_image):
         boxes = pytest.importorskip('mmdet.structures.bbox').HorizontalBoxes
-        some = boxes([[2., 3., 5., 6.]])
+        some = boxes([[2.0, 3.0, 5.0, 6.0]])
         img = make_image((16, 32, 3))
         results = dict(sample(img), gt_bboxes=some)
         seen = set()
@@ -141,14 +137,15 @@ class TestPatchReshuffle:
             assert type(out['gt_bboxes']) is boxes
             moved = (out['img'][:, 16:] == img[:, :16]).all()
             np.testing.assert_array_equal(
-                out['gt_bboxes'].numpy(), [[2 + 16 * moved, 3, 5 + 16 * moved,
-                                            6]])
+                out['gt_bboxes'].numpy(), [[2 + 16 * moved, 3, 5 + 16 * moved, 6]]
+            )
             seen.add(bool(moved))
         assert seen == {True, False}
         assert some.tensor.tolist() == [[2, 3, 5, 6]]
 
-    @pytest.mark.parametrize('key', ['gt_masks', 'gt_seg_map', 'depth',
-                                     'gt_keypoints', 'mix_results'])
+    @pytest.mark.parametrize(
+        'key', ['gt_masks', 'gt_seg_map', 'depth', 'gt_keypoints', 'mix_results']
+    )
     def test_what_cannot_move(self, key, make_image):
         img = make_image((32, 48, 3))
         for prob in (0, 1):

@@ -33,44 +33,36 @@ BACKBONES = {
     'PEViT, no position': dict(type='hime_mm.PEViT', pos_encoding='none'),
     'PEViT, RPE': dict(type='hime_mm.PEViT', pos_encoding='rpe'),
     'PEViT, MI g = 2': dict(
-        type='hime_mm.PEViT',
-        pos_encoding='learned',
-        patch_embed='mixed',
-        num_splits=2),
+        type='hime_mm.PEViT', pos_encoding='learned', patch_embed='mixed', num_splits=2
+    ),
 }
 MAIN = 'PEViT, RPE'
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Time training steps and the encryption of a batch')
+        description='Time training steps and the encryption of a batch'
+    )
     parser.add_argument('--size', choices=sorted(WIDTHS), default='small')
     parser.add_argument(
         '--backbones',
         nargs='*',
         default=list(BACKBONES),
         choices=list(BACKBONES),
-        help=f'beside {PLAIN!r} and {MAIN!r}')
+        help=f'beside {PLAIN!r} and {MAIN!r}',
+    )
+    parser.add_argument('--batch', type=int, default=16, help='images of a training step')
     parser.add_argument(
-        '--batch', type=int, default=16, help='images of a training step')
-    parser.add_argument(
-        '--cipher-batch',
-        type=int,
-        default=256,
-        help='images that are encrypted at once')
+        '--cipher-batch', type=int, default=256, help='images that are encrypted at once'
+    )
     parser.add_argument(
         '--ciphers',
         nargs='+',
-        default=[
-            'shuffle', 'mix2', 'mix2+shuffle', 'center+erode2+shuffle',
-            'noise25+shuffle'
-        ])
-    parser.add_argument(
-        '--repeats', type=int, default=10, help='timed calls of each row')
-    parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument(
-        '--amp', action='store_true', help='bfloat16 mixed precision')
+        default=['shuffle', 'mix2', 'mix2+shuffle', 'center+erode2+shuffle', 'noise25+shuffle'],
+    )
+    parser.add_argument('--repeats', type=int, default=10, help='timed calls of each row')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 mixed precision')
     args = parser.parse_args()
     if min(args.batch, args.cipher_batch, args.repeats) < 1:
         parser.error('all numbers must be positive')
@@ -80,29 +72,29 @@ def parse_args() -> argparse.Namespace:
 def training_step(backbone: dict, args: argparse.Namespace) -> Callable:
     """A step as the runner does it, on a batch that is there already."""
     torch.manual_seed(0)
-    model = MODELS.build(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(arch=f'deit-{args.size}', img_size=224, **backbone),
-            head=dict(
-                type='VisionTransformerClsHead',
-                num_classes=1000,
-                in_channels=WIDTHS[args.size],
-                loss=dict(
-                    type='LabelSmoothLoss',
-                    label_smooth_val=0.1,
-                    mode='original')))).to(args.device).train()
+    model = (
+        MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=dict(arch=f'deit-{args.size}', img_size=224, **backbone),
+                head=dict(
+                    type='VisionTransformerClsHead',
+                    num_classes=1000,
+                    in_channels=WIDTHS[args.size],
+                    loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+                ),
+            )
+        )
+        .to(args.device)
+        .train()
+    )
     kind = dict(type='OptimWrapper')
     if args.amp:
         kind = dict(type='AmpOptimWrapper', dtype='bfloat16')
-    optimizer = build_optim_wrapper(
-        model, dict(optimizer=dict(type='AdamW', lr=1e-4), **kind))
+    optimizer = build_optim_wrapper(model, dict(optimizer=dict(type='AdamW', lr=1e-4), **kind))
     side = 112 if backbone.get('patch_embed') == 'mixed' else 224
     inputs = torch.randn(args.batch, 3, side, side, device=args.device)
-    samples = [
-        DataSample().set_gt_label(i % 1000).to(args.device)
-        for i in range(args.batch)
-    ]
+    samples = [DataSample().set_gt_label(i % 1000).to(args.device) for i in range(args.batch)]
 
     def step() -> None:
         with optimizer.optim_context(model):
@@ -112,16 +104,16 @@ def training_step(backbone: dict, args: argparse.Namespace) -> Callable:
     return step
 
 
-def preprocess(module: ClsDataPreprocessor, inputs: torch.Tensor,
-               samples: List[DataSample]) -> dict:
+def preprocess(
+    module: ClsDataPreprocessor, inputs: torch.Tensor, samples: List[DataSample]
+) -> dict:
     """What a training step starts with."""
     # Mixup would add up over the rounds.
     samples = [DataSample().set_gt_label(s.gt_label) for s in samples]
     return module(dict(inputs=inputs, data_samples=samples), training=True)
 
 
-def time_all(calls: Dict[str, Callable], repeats: int,
-             device: str) -> Dict[str, List[float]]:
+def time_all(calls: Dict[str, Callable], repeats: int, device: str) -> Dict[str, List[float]]:
     """Time the calls in turn, so that a busy moment hits all of them."""
 
     def wait() -> None:
@@ -132,7 +124,7 @@ def time_all(calls: Dict[str, Callable], repeats: int,
     for i in range(repeats + 2):
         # In another order each time: what runs after what has its cost too.
         names = list(calls)
-        names = names[i % len(names):] + names[:i % len(names)]
+        names = names[i % len(names) :] + names[: i % len(names)]
         for name in names:
             wait()
             start = time.perf_counter()
@@ -147,46 +139,49 @@ def main() -> None:
     args = parse_args()
     init_default_scope('mmpretrain')
     device = args.device
-    name = (torch.cuda.get_device_name()
-            if device.startswith('cuda') else f'{os.cpu_count()} CPUs')
-    print(f'hime_mm {hime_mm.__version__}, torch {torch.__version__}, '
-          f'mmpretrain {mmpretrain.__version__}, Python '
-          f'{platform.python_version()}, {name}')
-    print(f'DeiT-{args.size}, 224x224, batch {args.batch}, '
-          f'{"bfloat16 AMP" if args.amp else "float32"}, {args.repeats} '
-          'repeats; ratios are best / median\n')
+    name = torch.cuda.get_device_name() if device.startswith('cuda') else f'{os.cpu_count()} CPUs'
+    print(
+        f'hime_mm {hime_mm.__version__}, torch {torch.__version__}, '
+        f'mmpretrain {mmpretrain.__version__}, Python '
+        f'{platform.python_version()}, {name}'
+    )
+    print(
+        f'DeiT-{args.size}, 224x224, batch {args.batch}, '
+        f'{"bfloat16 AMP" if args.amp else "float32"}, {args.repeats} '
+        'repeats; ratios are best / median\n'
+    )
 
     steps = time_all(
-        {key: training_step(value, args)
-         for key, value in BACKBONES.items()
-         if key in (PLAIN, MAIN, *args.backbones)}, args.repeats, device)
-    print(f'{"training step":26} {"best ms":>9} {"median ms":>10} '
-          f'{"x plain":>17}')
+        {
+            key: training_step(value, args)
+            for key, value in BACKBONES.items()
+            if key in (PLAIN, MAIN, *args.backbones)
+        },
+        args.repeats,
+        device,
+    )
+    print(f'{"training step":26} {"best ms":>9} {"median ms":>10} {"x plain":>17}')
     plain = steps[PLAIN]
     ratios = {}
     for key, values in steps.items():
         # Each round's own plain step: a slow round is slow for both.
         pairs = np.array(values) / np.array(plain)
         ratios[key] = (min(values) / min(plain), float(np.median(pairs)))
-        print(f'{key:26} {min(values) * 1e3:9.1f} '
-              f'{np.median(values) * 1e3:10.1f} '
-              f'{ratios[key][0]:8.3f} /{ratios[key][1]:7.3f}')
+        print(
+            f'{key:26} {min(values) * 1e3:9.1f} '
+            f'{np.median(values) * 1e3:10.1f} '
+            f'{ratios[key][0]:8.3f} /{ratios[key][1]:7.3f}'
+        )
 
-    batch = torch.randint(
-        0, 256, (args.cipher_batch, 3, 224, 224), dtype=torch.uint8)
+    batch = torch.randint(0, 256, (args.cipher_batch, 3, 224, 224), dtype=torch.uint8)
     inputs = batch.to(device)
-    samples = [
-        DataSample().set_gt_label(i % 1000) for i in range(args.cipher_batch)
-    ]
+    samples = [DataSample().set_gt_label(i % 1000) for i in range(args.cipher_batch)]
     norm = dict(
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        to_rgb=True,
-        num_classes=1000)
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True, num_classes=1000
+    )
     calls = {}
     # After Mixup pixels have to be rounded first.
-    for title, augments in (('', None), (', with Mixup',
-                                         dict(type='Mixup', alpha=0.8))):
+    for title, augments in (('', None), (', with Mixup', dict(type='Mixup', alpha=0.8))):
         options = dict(norm)
         if augments:
             options['batch_augments'] = dict(augments=augments)
@@ -194,36 +189,32 @@ def main() -> None:
         for text in args.ciphers:
             modules[text + title] = EncryptClsDataPreprocessor(text, **options)
         for name, module in modules.items():
-            calls[name] = partial(preprocess, module.to(device), inputs,
-                                  samples)
+            calls[name] = partial(preprocess, module.to(device), inputs, samples)
     times = time_all(calls, args.repeats, device)
     # A step of as many images as are encrypted.
     factor = args.cipher_batch / args.batch
     best = min(steps[MAIN]) * factor
     median = np.median(steps[MAIN]) * factor
     title = f'preprocessing {args.cipher_batch} images'
-    print(f'\n{title:36} {"best ms":>9} {"median ms":>10} '
-          f'{"% of their step":>17}')
+    print(f'\n{title:36} {"best ms":>9} {"median ms":>10} {"% of their step":>17}')
     shares = {}
     for name, values in times.items():
-        none = times['no cipher, with Mixup' if name.endswith('Mixup') else
-                     'no cipher']
+        none = times['no cipher, with Mixup' if name.endswith('Mixup') else 'no cipher']
         low = min(values) - min(none)
         mid = float(np.median(np.array(values) - np.array(none)))
         shares[name] = (low / best, mid / median)
         added = ''
         if values is not none:
             added = f'+{low / best:7.2%} /{mid / median:7.2%}'
-        print(f'{name:36} {min(values) * 1e3:9.1f} '
-              f'{np.median(values) * 1e3:10.1f} {added:>17}')
+        print(f'{name:36} {min(values) * 1e3:9.1f} {np.median(values) * 1e3:10.1f} {added:>17}')
 
     print()
     ratio = ratios[MAIN]
     share = shares[f'{args.ciphers[0]}, with Mixup']
     for what, (low, mid), goal, form in (
         (f'{MAIN} <= {STEP_GOAL} x plain', ratio, STEP_GOAL, '.3f'),
-        (f'{args.ciphers[0]} <= {CIPHER_GOAL:.0%} of a step', share,
-         CIPHER_GOAL, '.2%')):
+        (f'{args.ciphers[0]} <= {CIPHER_GOAL:.0%} of a step', share, CIPHER_GOAL, '.2%'),
+    ):
         reached = 'reached' if mid <= goal else 'not reached'
         print(f'{what:36} best {low:{form}}, median {mid:{form}}: {reached}')
 

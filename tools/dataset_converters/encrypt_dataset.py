@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Encrypt a data set: `hime encrypt` for a checkout that is not installed."""
+
 import sys
 from pathlib import Path
 

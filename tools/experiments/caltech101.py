@@ -10,6 +10,7 @@ runs go on from their last checkpoint, with draws that start over; a folder of
 other settings is refused. Images are encrypted in the pipeline, as 8-bit
 pictures, anew in every epoch.
 """
+
 import argparse
 import json
 import os
@@ -29,8 +30,7 @@ from tqdm import tqdm
 from hime_mm.ciphers import Cipher
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / ('configs/caltech101/'
-                 'vit-tiny_plain_1xb128-100e_caltech101-160px.py')
+CONFIG = ROOT / ('configs/caltech101/vit-tiny_plain_1xb128-100e_caltech101-160px.py')
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Row:
         trained_as (str, optional): For a control: the row whose checkpoint
             is tested, without training, on the images of this one.
     """
+
     name: str
     title: str
     cipher: Optional[str] = None
@@ -66,28 +67,28 @@ ROWS = [
     Row('mi2', 'MI, g = 2', 'mix2', 'learned', 2),
     Row('mi4', 'MI, g = 4', 'mix4', 'learned', 4),
     Row('rs_mi2', 'RS + MI, g = 2', 'mix2+shuffle', mixed=2),
-    Row('rs_mi2_center', 'RS + MI, g = 2, centred', 'mix2+center+shuffle',
-        mixed=2, std=18.),
-    Row('rs_center', 'RS + center', 'center+shuffle', std=40.),
-    Row('rs_center_erode1', 'RS + center + erode 1', 'center+erode1+shuffle',
-        std=38.),
-    Row('rs_center_erode2', 'RS + center + erode 2', 'center+erode2+shuffle',
-        std=37.),
-    Row('rs_center_erode4', 'RS + center + erode 4', 'center+erode4+shuffle',
-        std=35.),
+    Row('rs_mi2_center', 'RS + MI, g = 2, centred', 'mix2+center+shuffle', mixed=2, std=18.0),
+    Row('rs_center', 'RS + center', 'center+shuffle', std=40.0),
+    Row('rs_center_erode1', 'RS + center + erode 1', 'center+erode1+shuffle', std=38.0),
+    Row('rs_center_erode2', 'RS + center + erode 2', 'center+erode2+shuffle', std=37.0),
+    Row('rs_center_erode4', 'RS + center + erode 4', 'center+erode4+shuffle', std=35.0),
     Row('rs_erode2', 'RS + erode 2', 'erode2+shuffle'),
-    Row('plain_on_rs', 'control: plain ViT tested on RS', 'shuffle', 'learned',
-        trained_as='plain'),
-    Row('plain_on_mi2', 'control: plain ViT tested on MI, g = 2', 'mix2:tiled',
-        'learned', trained_as='plain'),
-    Row('rs_rpe_on_plain', 'control: RS + RPE tested on plain images', None,
-        trained_as='rs_rpe'),
+    Row('plain_on_rs', 'control: plain ViT tested on RS', 'shuffle', 'learned', trained_as='plain'),
+    Row(
+        'plain_on_mi2',
+        'control: plain ViT tested on MI, g = 2',
+        'mix2:tiled',
+        'learned',
+        trained_as='plain',
+    ),
+    Row('rs_rpe_on_plain', 'control: RS + RPE tested on plain images', None, trained_as='rs_rpe'),
 ]
 
 
 @dataclass(frozen=True)
 class Profile:
     """A budget that all rows share."""
+
     about: str
     crop: int
     resize: int
@@ -96,19 +97,17 @@ class Profile:
 
 
 PROFILES = {
-    'gpu':
-    Profile('DeiT-Ti (12 layers, 192 wide), 160-px crops, 100 epochs', 160,
-            184, 100),
+    'gpu': Profile('DeiT-Ti (12 layers, 192 wide), 160-px crops, 100 epochs', 160, 184, 100),
     # What a CPU core trains in five minutes.
-    'cpu':
-    Profile(
-        '4 layers, 96 wide, 112-px crops, 12 epochs', 112, 128, 12, {
-            'model.backbone.arch':
-            dict(
-                embed_dims=96,
-                num_layers=4,
-                num_heads=3,
-                feedforward_channels=384),
+    'cpu': Profile(
+        '4 layers, 96 wide, 112-px crops, 12 epochs',
+        112,
+        128,
+        12,
+        {
+            'model.backbone.arch': dict(
+                embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384
+            ),
             'model.head.in_channels': 96,
             'model.train_cfg': None,
             'optim_wrapper.optimizer.lr': 2e-3,
@@ -121,18 +120,21 @@ PROFILES = {
             'val_dataloader.num_workers': 0,
             'val_dataloader.persistent_workers': False,
             'default_hooks.checkpoint.interval': 3,
-        }),
+        },
+    ),
 }
 
 
 def row_config(row: Row, seed: int, profile: Profile, data_root: str) -> Config:
     """The config of one run: the plain twin but for cipher and backbone."""
     cfg = Config.fromfile(CONFIG)
-    cfg.merge_from_dict({
-        key: value
-        for key, value in profile.options.items()
-        if not key.endswith('.arch') and value is not None
-    })
+    cfg.merge_from_dict(
+        {
+            key: value
+            for key, value in profile.options.items()
+            if not key.endswith('.arch') and value is not None
+        }
+    )
     for key, value in profile.options.items():
         if value is None:
             node = cfg
@@ -145,33 +147,26 @@ def row_config(row: Row, seed: int, profile: Profile, data_root: str) -> Config:
         cfg.model.backbone.arch = dict(arch)
     cfg.train_cfg.max_epochs = profile.epochs
     cfg.model.backbone.img_size = profile.crop
-    cfg.model.backbone.update(
-        type='hime_mm.PEViT', pos_encoding=row.pos, pos_init='sincos')
+    cfg.model.backbone.update(type='hime_mm.PEViT', pos_encoding=row.pos, pos_init='sincos')
     train, test = cfg.train_dataloader, cfg.val_dataloader
     train.dataset.pipeline[1].scale = profile.crop
     test.dataset.pipeline[1].scale = profile.resize
     test.dataset.pipeline[2].crop_size = profile.crop
     trained = next((r for r in ROWS if r.name == row.trained_as), row)
     if trained.std is not None:
-        cfg.data_preprocessor.update(mean=[128.] * 3, std=[trained.std] * 3)
+        cfg.data_preprocessor.update(mean=[128.0] * 3, std=[trained.std] * 3)
     if trained.cipher is not None:
         if trained.mixed:
-            cfg.model.backbone.update(
-                patch_embed='mixed', num_splits=trained.mixed)
+            cfg.model.backbone.update(patch_embed='mixed', num_splits=trained.mixed)
         else:
             side = Cipher.build(trained.cipher).encrypted_patch_size
-            cfg.model.backbone.update(
-                patch_size=side, img_size=profile.crop // 16 * side)
+            cfg.model.backbone.update(patch_size=side, img_size=profile.crop // 16 * side)
     if row.cipher is not None:
         for loader in (train, test):
             # A simulation that the seed repeats.
             loader.dataset.pipeline.insert(
-                -1,
-                dict(
-                    type='hime_mm.Encrypt',
-                    cipher=row.cipher,
-                    fit='error',
-                    randomness='numpy'))
+                -1, dict(type='hime_mm.Encrypt', cipher=row.cipher, fit='error', randomness='numpy')
+            )
     train.dataset.data_root = test.dataset.data_root = data_root
     cfg.test_dataloader = test
     cfg.randomness = dict(seed=seed)
@@ -186,17 +181,22 @@ def environment() -> dict:
     import torch
 
     import hime_mm
-    commit = subprocess.run(['git', 'describe', '--always', '--dirty'],
-                            cwd=ROOT,
-                            capture_output=True,
-                            text=True).stdout.strip()
+
+    commit = subprocess.run(
+        ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
     device = platform.processor() or platform.machine()
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
     elif Path('/proc/cpuinfo').is_file():
-        device = next((line.split(':')[1].strip()
-                       for line in open('/proc/cpuinfo')
-                       if line.startswith('model name')), device)
+        device = next(
+            (
+                line.split(':')[1].strip()
+                for line in open('/proc/cpuinfo')
+                if line.startswith('model name')
+            ),
+            device,
+        )
     return dict(
         hime_mm=hime_mm.__version__,
         commit=commit,
@@ -205,16 +205,19 @@ def environment() -> dict:
         mmpretrain=mmpretrain.__version__,
         mmengine=mmengine.__version__,
         numpy=numpy.__version__,
-        device=device)
+        device=device,
+    )
 
 
 def call(tool: str, *args: str, log: Path) -> None:
     """Run one of our tools; its output goes to a file."""
     with open(log, 'a') as out:
-        code = subprocess.run([sys.executable, str(ROOT / tool), *args],
-                              stdout=out,
-                              stderr=subprocess.STDOUT,
-                              cwd=ROOT).returncode
+        code = subprocess.run(
+            [sys.executable, str(ROOT / tool), *args],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+        ).returncode
     if code:
         raise RuntimeError(f'{tool} failed with exit status {code}: see {log}')
 
@@ -229,8 +232,7 @@ def scalars(folder: Path) -> List[dict]:
     return lines
 
 
-def run_one(row: Row, seed: int, profile_name: str, data_root: str,
-            work_dir: Path) -> None:
+def run_one(row: Row, seed: int, profile_name: str, data_root: str, work_dir: Path) -> None:
     profile = PROFILES[profile_name]
     folder = work_dir / row.name / f'seed{seed}'
     done = folder / 'result.json'
@@ -240,7 +242,8 @@ def run_one(row: Row, seed: int, profile_name: str, data_root: str,
     if config.is_file() and config.read_text() != cfg.pretty_text:
         raise RuntimeError(
             f'{config} is of other settings than those of now: delete it and '
-            f'{folder}, or name another --work-dir')
+            f'{folder}, or name another --work-dir'
+        )
     if done.is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -252,34 +255,38 @@ def run_one(row: Row, seed: int, profile_name: str, data_root: str,
         # Of the parts before.
         start -= float(spent.read_text())
     try:
-        _train_or_test(row, seed, profile, profile_name, folder, config,
-                       work_dir, log, start)
+        _train_or_test(row, seed, profile, profile_name, folder, config, work_dir, log, start)
     finally:
         spent.write_text(str(round(time.time() - start, 1)))
 
 
-def _train_or_test(row: Row, seed: int, profile: Profile, profile_name: str,
-                   folder: Path, config: Path, work_dir: Path, log: Path,
-                   start: float) -> None:
+def _train_or_test(
+    row: Row,
+    seed: int,
+    profile: Profile,
+    profile_name: str,
+    folder: Path,
+    config: Path,
+    work_dir: Path,
+    log: Path,
+    start: float,
+) -> None:
     done = folder / 'result.json'
     if row.trained_as:
-        weights = (work_dir / row.trained_as / f'seed{seed}' /
-                   f'epoch_{profile.epochs}.pth')
+        weights = work_dir / row.trained_as / f'seed{seed}' / f'epoch_{profile.epochs}.pth'
         if not weights.is_file():
-            raise RuntimeError(f'{row.title!r} needs {weights}: run the row '
-                               f'{row.trained_as!r} first')
-        call('tools/test.py', str(config), str(weights), '--work-dir',
-             str(folder), log=log)
+            raise RuntimeError(
+                f'{row.title!r} needs {weights}: run the row {row.trained_as!r} first'
+            )
+        call('tools/test.py', str(config), str(weights), '--work-dir', str(folder), log=log)
         curve = []
         # Where MMEngine leaves the metrics of a test.
         newest = max(p for p in folder.glob('2*') if p.is_dir())
         last = json.loads((newest / f'{newest.name}.json').read_text())
     else:
-        call('tools/train.py', str(config), '--work-dir', str(folder),
-             '--resume', log=log)
+        call('tools/train.py', str(config), '--work-dir', str(folder), '--resume', log=log)
         # A resumed run logs an epoch again at most.
-        curve = {line['step']: line['accuracy/top1']
-                 for line in scalars(folder)}
+        curve = {line['step']: line['accuracy/top1'] for line in scalars(folder)}
         curve = sorted(curve.items())
         last = scalars(folder)[-1]
     result = dict(
@@ -291,7 +298,8 @@ def _train_or_test(row: Row, seed: int, profile: Profile, profile_name: str,
         top5=last['accuracy/top5'],
         curve=curve,
         seconds=round(time.time() - start, 1),
-        environment=environment())
+        environment=environment(),
+    )
     part = done.with_suffix('.part')
     part.write_text(json.dumps(result, indent=1))
     os.replace(part, done)
@@ -301,24 +309,25 @@ def run(args) -> None:
     rows = [row for row in ROWS if not args.rows or row.name in args.rows]
     unknown = sorted(set(args.rows or ()) - {row.name for row in ROWS})
     if unknown:
-        raise SystemExit(f'unknown rows {unknown}: choose from '
-                         f'{[row.name for row in ROWS]}')
+        raise SystemExit(f'unknown rows {unknown}: choose from {[row.name for row in ROWS]}')
     data_root = os.path.join(os.path.abspath(args.data_root), '')
     for split in ('train', 'test'):
         if not os.path.isdir(data_root + split):
-            raise SystemExit(f'{data_root} has no folder {split!r}: it needs '
-                             '{train,test}/CLASS/*')
+            raise SystemExit(
+                f'{data_root} has no folder {split!r}: it needs {{train,test}}/CLASS/*'
+            )
     work_dir = Path(args.work_dir or f'work_dirs/caltech101-{args.profile}')
     work_dir = work_dir.resolve()
     # A table with fewer seeds is there before one with all of them; controls
     # come after what they test.
     for controls in (False, True):
-        tasks = [(row, seed) for seed in args.seeds for row in rows
-                 if bool(row.trained_as) == controls]
+        tasks = [
+            (row, seed) for seed in args.seeds for row in rows if bool(row.trained_as) == controls
+        ]
         with ThreadPoolExecutor(args.jobs) as pool:
             futures = [
-                pool.submit(run_one, row, seed, args.profile, data_root,
-                            work_dir) for row, seed in tasks
+                pool.submit(run_one, row, seed, args.profile, data_root, work_dir)
+                for row, seed in tasks
             ]
             try:
                 for future in tqdm(futures, desc='runs'):
@@ -331,8 +340,10 @@ def run(args) -> None:
 def load_results(work_dir: Path) -> Dict[str, List[dict]]:
     found = {}
     for row in ROWS:
-        runs = [json.loads(path.read_text()) for path in sorted(
-            (work_dir / row.name).glob('seed*/result.json'))]
+        runs = [
+            json.loads(path.read_text())
+            for path in sorted((work_dir / row.name).glob('seed*/result.json'))
+        ]
         if runs:
             found[row.name] = runs
     return found
@@ -361,11 +372,12 @@ def report(args) -> None:
         top1 = [one['top1'] for one in runs]
         gap = ''
         if base and row.name != 'plain':
-            gap = statistics.mean(top1) - statistics.mean(
-                one['top1'] for one in base)
+            gap = statistics.mean(top1) - statistics.mean(one['top1'] for one in base)
             gap = f'{gap:+.1f}'
-        print(f'| {row.title} | {cipher} | {mean_std(top1)} | {gap} | '
-              f'{mean_std([one["top5"] for one in runs])} | {len(runs)} |')
+        print(
+            f'| {row.title} | {cipher} | {mean_std(top1)} | {gap} | '
+            f'{mean_std([one["top5"] for one in runs])} | {len(runs)} |'
+        )
     runs = [one for runs in results.values() for one in runs]
     print()
     for key in runs[0]['environment']:
@@ -378,18 +390,29 @@ def report(args) -> None:
         draw_curves(results, Path(args.curves), PROFILES[args.profile])
 
 
-def draw_curves(results: Dict[str, List[dict]], path: Path,
-                profile: Profile) -> None:
+def draw_curves(results: Dict[str, List[dict]], path: Path, profile: Profile) -> None:
     """Mean and range over the seeds, in two panels that share the axis."""
     import matplotlib
+
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    panels = [("the paper's ciphers",
-               ['plain', 'rs_none', 'rs_rpe', 'mi2', 'mi4', 'rs_mi2']),
-              ('hardened',
-               ['plain', 'rs_rpe', 'rs_mi2_center', 'rs_center',
-                'rs_center_erode1', 'rs_center_erode2', 'rs_center_erode4',
-                'rs_erode2'])]
+
+    panels = [
+        ("the paper's ciphers", ['plain', 'rs_none', 'rs_rpe', 'mi2', 'mi4', 'rs_mi2']),
+        (
+            'hardened',
+            [
+                'plain',
+                'rs_rpe',
+                'rs_mi2_center',
+                'rs_center',
+                'rs_center_erode1',
+                'rs_center_erode2',
+                'rs_center_erode4',
+                'rs_erode2',
+            ],
+        ),
+    ]
     titles = {row.name: row.title for row in ROWS}
     fig, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
     for ax, (title, names) in zip(axes, panels):
@@ -402,14 +425,14 @@ def draw_curves(results: Dict[str, List[dict]], path: Path,
             epochs = sorted(set.intersection(*map(set, curves)))
             values = [[curve[epoch] for curve in curves] for epoch in epochs]
             color = 'black' if name == 'plain' else f'C{i}'
-            ax.plot(epochs, [statistics.mean(v) for v in values],
-                    color=color, label=titles[name])
-            ax.fill_between(epochs, [min(v) for v in values],
-                            [max(v) for v in values], color=color, alpha=.15)
+            ax.plot(epochs, [statistics.mean(v) for v in values], color=color, label=titles[name])
+            ax.fill_between(
+                epochs, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15
+            )
         ax.set_title(title)
         ax.set_xlabel('epoch')
         ax.legend(fontsize=8, loc='lower right')
-        ax.grid(alpha=.3)
+        ax.grid(alpha=0.3)
     axes[0].set_ylabel('Caltech-101 top-1 (%)')
     fig.suptitle(f'{profile.about}; mean and range of the seeds', fontsize=10)
     fig.tight_layout()
@@ -420,22 +443,24 @@ def draw_curves(results: Dict[str, List[dict]], path: Path,
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     sub = parser.add_subparsers(dest='command', required=True)
     one = sub.add_parser('run', help='train and test the rows')
     one.add_argument('--data-root', default='data/caltech101')
     one.add_argument('--rows', nargs='+', help='default: all')
     one.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    one.add_argument(
-        '--jobs', type=int, default=1, help='runs at a time (default: 1)')
+    one.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
     two = sub.add_parser('report', help='print the table, draw the curves')
     two.add_argument('--curves', help='picture to write')
     for parser_ in (one, two):
         parser_.add_argument(
-            '--profile', choices=sorted(PROFILES), default='gpu',
-            help='; '.join(f'{k}: {v.about}' for k, v in PROFILES.items()))
-        parser_.add_argument(
-            '--work-dir', help='default: work_dirs/caltech101-PROFILE')
+            '--profile',
+            choices=sorted(PROFILES),
+            default='gpu',
+            help='; '.join(f'{k}: {v.about}' for k, v in PROFILES.items()),
+        )
+        parser_.add_argument('--work-dir', help='default: work_dirs/caltech101-PROFILE')
     return parser.parse_args()
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Convert weights of other implementations for models of hime_mm."""
+
 import argparse
 import sys
 
@@ -23,35 +24,69 @@ def parse_args():
     known = '\n'.join(f'  {name:17} {what}' for name, what in FORMATS.items())
     parser = argparse.ArgumentParser(
         description=__doc__ + ' What SRC is is recognised:\n' + known,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add('src', help='a .pth, .pt, .bin or .safetensors file, or a folder of '
-        'Hugging Face; nothing in it is executed')
+    add(
+        'src',
+        help='a .pth, .pt, .bin or .safetensors file, or a folder of '
+        'Hugging Face; nothing in it is executed',
+    )
     add('dst', help='file to write, for load_from and init_cfg')
-    add('--config', help='config of the model the weights are for; inferred '
-        'from SRC without it')
-    add('--cfg-options', nargs='+', action=DictAction,
+    add('--config', help='config of the model the weights are for; inferred from SRC without it')
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
         help='override settings of the config: key=value pairs such as '
-        'model.backbone.mid_positions=True')
-    add('--num-classes', type=positive, help='without --config: classes of the '
-        "model (default: SRC's; of the COCO ids in YOLOS the 80 classes)")
-    add('--img-size', type=positive, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+        'model.backbone.mid_positions=True',
+    )
+    add(
+        '--num-classes',
+        type=positive,
+        help='without --config: classes of the '
+        "model (default: SRC's; of the COCO ids in YOLOS the 80 classes)",
+    )
+    add(
+        '--img-size',
+        type=positive,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
         help='of the images SRC was trained with, where neither SRC nor a '
-        'config.json beside it says so and the patches are no square')
-    add('--pos-encoding', choices=('rpe', 'none', 'learned'),
-        help="without --config: positions of the model (default: SRC's)")
-    add('--num-heads', type=positive, help='without --config: attention heads '
-        '(default: one per 64 channels)')
-    add('--num-splits', type=positive, default=2,
-        help='g, if SRC embeds mixed patches (default: 2)')
-    add('--ema', action='store_true',
-        help='take the smoothed weights that SRC holds beside the others')
-    add('--allow-missing', nargs='+', default=[], metavar='PATTERN',
-        help='weights of the model that may stay as initialised, such as '
-        "'head.*'")
-    add('--allow-drop', nargs='+', default=[], metavar='PATTERN',
-        help="weights of SRC that may be left out, such as 'dist_token' "
-        "'head_dist.*'")
+        'config.json beside it says so and the patches are no square',
+    )
+    add(
+        '--pos-encoding',
+        choices=('rpe', 'none', 'learned'),
+        help="without --config: positions of the model (default: SRC's)",
+    )
+    add(
+        '--num-heads',
+        type=positive,
+        help='without --config: attention heads (default: one per 64 channels)',
+    )
+    add(
+        '--num-splits', type=positive, default=2, help='g, if SRC embeds mixed patches (default: 2)'
+    )
+    add(
+        '--ema',
+        action='store_true',
+        help='take the smoothed weights that SRC holds beside the others',
+    )
+    add(
+        '--allow-missing',
+        nargs='+',
+        default=[],
+        metavar='PATTERN',
+        help="weights of the model that may stay as initialised, such as 'head.*'",
+    )
+    add(
+        '--allow-drop',
+        nargs='+',
+        default=[],
+        metavar='PATTERN',
+        help="weights of SRC that may be left out, such as 'dist_token' 'head_dist.*'",
+    )
     add('--overwrite', action='store_true', help='replace DST')
     return parser.parse_args()
 

@@ -1,8 +1,4 @@
 # As paper_mi.py, but the mixed sub-patch is repeated, so that the image keeps
 # its size: for models with a patch embedding of stride 16
 # (`input_form='full'` in hime_mm's backbones).
-encrypt = dict(
-    type='hime_mm.Encrypt',
-    cipher='mix2:tiled',
-    patch_size=16,
-    fit='resize')
+encrypt = dict(type='hime_mm.Encrypt', cipher='mix2:tiled', patch_size=16, fit='resize')

@@ -15,15 +15,14 @@ optim_wrapper = dict(
             'backbone.det_token': dict(decay_mult=0.0),
             'backbone.det_pos_embed': dict(decay_mult=0.0),
             'backbone.patch_embed': dict(lr_mult=4.0),
-            'backbone.patch_embed.projection.bias': dict(
-                lr_mult=4.0, decay_mult=0.0),
-            'backbone.patch_embed.mapping.bias': dict(
-                lr_mult=4.0, decay_mult=0.0),
+            'backbone.patch_embed.projection.bias': dict(lr_mult=4.0, decay_mult=0.0),
+            'backbone.patch_embed.mapping.bias': dict(lr_mult=4.0, decay_mult=0.0),
             # The head's biases do decay.
             'bbox_head': dict(decay_mult=1.0),
-        }))
-train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+        },
+    ),
+)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
@@ -33,7 +32,8 @@ param_scheduler = [
         end=max_epochs,
         T_max=max_epochs,
         by_epoch=True,
-        eta_min=0)
+        eta_min=0,
+    )
 ]
 # 8 GPUs x 1 image; scaled by `tools/train.py --auto-scale-lr`.
 auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -100,14 +100,10 @@ class Step:
         """
         names = [field.name for field in fields(cls)]
         given = [int(number) if number else None, option or None]
-        if any(value is not None for value in given[len(names):]):
-            kinds = ('number', 'option')[len(names):]
-            raise CipherError(
-                f'{cls.name!r} takes no {" and no ".join(kinds)}')
-        return cls(**{
-            name: value
-            for name, value in zip(names, given) if value is not None
-        })
+        if any(value is not None for value in given[len(names) :]):
+            kinds = ('number', 'option')[len(names) :]
+            raise CipherError(f'{cls.name!r} takes no {" and no ".join(kinds)}')
+        return cls(**{name: value for name, value in zip(names, given) if value is not None})
 
     def __str__(self) -> str:
         """The short form, such that parsing it gives an equal step."""
@@ -133,8 +129,7 @@ class Step:
         """The layout after this step, without any randomness."""
         return layout
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
-             source: RandomSource) -> Any:
+    def draw(self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource) -> Any:
         """Draw what :meth:`apply` needs for one image of this layout.
 
         ``channels`` is the shape of a pixel: () of a grayscale image.
@@ -145,24 +140,22 @@ class Step:
         """The layout with what the key holder knows from ``drawn``."""
         return layout
 
-    def apply(self, img: np.ndarray, layout: PatchLayout, drawn: Any,
-              stats: Optional[ClipStats] = None) -> np.ndarray:
+    def apply(
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+    ) -> np.ndarray:
         """Encrypt ``img``, whose layout before this step is ``layout``.
 
         A step that clips adds to ``stats`` where that is given.
         """
         return self.kernel(img, drawn, layout.patch_size)
 
-    def undo(self, img: np.ndarray, layout: PatchLayout,
-             drawn: Any) -> np.ndarray:
+    def undo(self, img: np.ndarray, layout: PatchLayout, drawn: Any) -> np.ndarray:
         """Decrypt ``img``, whose layout before this step was ``layout``."""
         if not self.invertible:
-            raise CipherError(
-                f'{self.name!r} deletes data: nothing can undo it')
+            raise CipherError(f'{self.name!r} deletes data: nothing can undo it')
         return self.kernel(img, drawn, layout.patch_size, inverse=True)
 
-    def _counted(self, result: Tuple[np.ndarray, int],
-                 stats: Optional[ClipStats]) -> np.ndarray:
+    def _counted(self, result: Tuple[np.ndarray, int], stats: Optional[ClipStats]) -> np.ndarray:
         """The image of a kernel that tells how many values it clipped."""
         img, clipped = result
         if stats is not None:
@@ -174,14 +167,13 @@ class Step:
 def check_whole(step: Step, name: str, low: int, high: int) -> None:
     """Refuse a parameter that is no whole number in a range."""
     value = getattr(step, name)
-    if isinstance(value, bool) or not isinstance(value, int) or not (
-            low <= value <= high):
-        raise CipherError(f'{step.name!r} needs a whole number as `{name}`, '
-                          f'from {low} to {high}, got {value!r}')
+    if isinstance(value, bool) or not isinstance(value, int) or not (low <= value <= high):
+        raise CipherError(
+            f'{step.name!r} needs a whole number as `{name}`, from {low} to {high}, got {value!r}'
+        )
 
 
 def check_form(name: str, form: str, forms: Tuple[str, ...]) -> None:
     """Refuse a form that the step of this name has not."""
     if form not in forms:
-        raise CipherError(f'{name!r} has no form {form!r}: choose '
-                          + ' or '.join(map(repr, forms)))
+        raise CipherError(f'{name!r} has no form {form!r}: choose ' + ' or '.join(map(repr, forms)))

@@ -55,8 +55,10 @@ class Center(Step):
         'edges and textures of every patch: faces at 640x480 are outlines; '
         'after shuffling, a jigsaw solver put 40 % of the neighbouring '
         'patches back, 10 % after mixing with g = 2 too (16-pixel patches, '
-        '224x224)')
+        '224x224)'
+    )
 
-    def apply(self, img: np.ndarray, layout: PatchLayout, drawn: Any,
-              stats: Optional[ClipStats] = None) -> np.ndarray:
+    def apply(
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+    ) -> np.ndarray:
         return self._counted(center_patches(img, layout.patch_size), stats)

@@ -11,8 +11,12 @@ from ..randomness import RandomSource, draw_permutation
 from .base import Step, check_whole, register_step
 
 
-def drop_patches(img: np.ndarray, dropped: np.ndarray, patch_size: int,
-                 value: Union[None, float, np.ndarray] = None) -> np.ndarray:
+def drop_patches(
+    img: np.ndarray,
+    dropped: np.ndarray,
+    patch_size: int,
+    value: Union[None, float, np.ndarray] = None,
+) -> np.ndarray:
     """Leave out patches by bool flags of shape (N, ) or (B, N).
 
     The grid stays: they are painted in ``value``, one number or one for each
@@ -48,15 +52,17 @@ class Drop(Step):
     leaves = (
         'everything of the other patches; after shuffling with half of the '
         'patches left out, a jigsaw solver found 86 % of the neighbours that '
-        'remained (16-pixel patches, 224x224)')
+        'remained (16-pixel patches, 224x224)'
+    )
 
     def __post_init__(self) -> None:
         check_whole(self, 'percent', 1, 99)
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
-             source: RandomSource) -> np.ndarray:
+    def draw(
+        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+    ) -> np.ndarray:
         num = layout.num_patches
         dropped = np.zeros(num, bool)
         order = draw_permutation(num, source)
-        dropped[order[:num * self.percent // 100]] = True
+        dropped[order[: num * self.percent // 100]] = True
         return dropped

@@ -13,8 +13,9 @@ from .base import ClipStats, Step, check_form, check_whole, register_step
 FORMS = ('compact', 'filled')
 
 
-def erode_patches(img: np.ndarray, patch_size: int, border: int,
-                  form: str = 'compact') -> np.ndarray:
+def erode_patches(
+    img: np.ndarray, patch_size: int, border: int, form: str = 'compact'
+) -> np.ndarray:
     """Drop ``border`` pixels, k, at each side of every patch, 2k < P.
 
     In the compact form (P-2k) x (P-2k) pixels are left of each patch, and the
@@ -22,8 +23,9 @@ def erode_patches(img: np.ndarray, patch_size: int, border: int,
     """
     view = patch_view(img, patch_size)
     if not 0 < 2 * border < patch_size:
-        raise CipherError(f'cannot drop {border} pixels at each side of '
-                          f'patches of side {patch_size}')
+        raise CipherError(
+            f'cannot drop {border} pixels at each side of patches of side {patch_size}'
+        )
     check_form('erode', form, FORMS)
     inner = slice(border, patch_size - border)
     kept = view[:, :, inner, :, inner]
@@ -60,7 +62,8 @@ class Erode(Step):
         'the image itself, but for a grid of lines; after shuffling, a jigsaw '
         'solver put 60 / 32 / 20 / 12 % of the neighbouring patches back with '
         '1 / 2 / 3 / 4 pixels dropped per side (16-pixel patches, 224x224), '
-        'lower bounds, since learned solvers do better')
+        'lower bounds, since learned solvers do better'
+    )
 
     def __post_init__(self) -> None:
         check_whole(self, 'border', 1, 1 << 12)
@@ -74,8 +77,9 @@ class Erode(Step):
 
     def check(self, patch_size: int) -> None:
         if 2 * self.border >= patch_size:
-            raise CipherError(f'{str(self)!r} leaves nothing of patches of '
-                              f'side {patch_size}: drop less')
+            raise CipherError(
+                f'{str(self)!r} leaves nothing of patches of side {patch_size}: drop less'
+            )
 
     def next_layout(self, layout: PatchLayout) -> PatchLayout:
         layout = replace(layout, erosion=layout.erosion + self.border)
@@ -83,11 +87,9 @@ class Erode(Step):
             return layout
         before, after = layout.patch_size, layout.patch_size - 2 * self.border
         x, y = layout.scale
-        return replace(
-            layout,
-            patch_size=after,
-            scale=(x * after / before, y * after / before))
+        return replace(layout, patch_size=after, scale=(x * after / before, y * after / before))
 
-    def apply(self, img: np.ndarray, layout: PatchLayout, drawn: Any,
-              stats: Optional[ClipStats] = None) -> np.ndarray:
+    def apply(
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+    ) -> np.ndarray:
         return erode_patches(img, layout.patch_size, self.border, self.form)

@@ -15,10 +15,9 @@ FORMS = ('compact', 'tiled')
 _MIX_BLOCK = 1 << 19
 
 
-def mix_patches(img: np.ndarray,
-                patch_size: int,
-                num_splits: int = 2,
-                form: str = 'compact') -> np.ndarray:
+def mix_patches(
+    img: np.ndarray, patch_size: int, num_splits: int = 2, form: str = 'compact'
+) -> np.ndarray:
     """Mixing-up (MI): every patch becomes the average of its sub-patches.
 
     A patch is cut into g x g sub-patches of side P/g, y = (1/g²) Σ_m s_m.
@@ -58,8 +57,7 @@ def mix_patches(img: np.ndarray,
     if integer:
         # Wide enough for the sum of g² values and the rounding term.
         peak = np.iinfo(img.dtype).max * g * g + g * g // 2
-        wide = next(t for t in (np.uint16, np.uint32, np.uint64)
-                    if peak <= np.iinfo(t).max)
+        wide = next(t for t in (np.uint16, np.uint32, np.uint64) if peak <= np.iinfo(t).max)
 
     # A few patch rows at a time, so that the sums stay in the cache.
     tall = view.reshape(n_rows, g, p, cols * patch_size * depth)
@@ -68,7 +66,7 @@ def mix_patches(img: np.ndarray,
     item = np.dtype((np.void, run * np.dtype(wide).itemsize))
     mixed = np.empty((n_rows, p * cols * run), img.dtype)
     for start in range(0, n_rows, block):
-        rows_here = tall[start:start + block]
+        rows_here = tall[start : start + block]
         # First down the columns ...
         total = np.add(rows_here[:, 0], rows_here[:, 1], dtype=wide)
         for k in range(2, g):
@@ -77,22 +75,20 @@ def mix_patches(img: np.ndarray,
         # long addition is cheap, of which every g-th one is a sub-patch row.
         total = total.reshape(-1)
         stop = total.size - (g - 1) * run
-        across = total[:stop] + total[run:stop + run]
+        across = total[:stop] + total[run : stop + run]
         for k in range(2, g):
-            across += total[k * run:stop + k * run]
+            across += total[k * run : stop + k * run]
         average = np.ascontiguousarray(across.view(item)[::g]).view(wide)
         if integer:
             average += wide(g * g // 2)
             average //= wide(g * g)
         else:
             average *= wide(1 / (g * g))
-        mixed[start:start + block] = average.reshape(len(rows_here), -1)
+        mixed[start : start + block] = average.reshape(len(rows_here), -1)
 
     if form == 'compact':
         return mixed.reshape(resized_shape(img, rows * p, cols * p))
-    tile = np.broadcast_to(
-        mixed.reshape(n_rows, 1, p, cols, 1, run),
-        (n_rows, g, p, cols, g, run))
+    tile = np.broadcast_to(mixed.reshape(n_rows, 1, p, cols, 1, run), (n_rows, g, p, cols, g, run))
     # Copied first: a reshape of a single patch may still be a read-only view
     # of one sub-patch.
     return tile.copy().reshape(img.shape)
@@ -100,8 +96,10 @@ def mix_patches(img: np.ndarray,
 
 def _check_splits(g: int, patch_size: int) -> None:
     if g < 1 or patch_size % g:
-        raise CipherError(f"'mix{g}' cannot cut patches of side {patch_size} "
-                          f'into {g}x{g}: choose a divisor of {patch_size}')
+        raise CipherError(
+            f"'mix{g}' cannot cut patches of side {patch_size} "
+            f'into {g}x{g}: choose a divisor of {patch_size}'
+        )
 
 
 @register_step
@@ -128,7 +126,8 @@ class Mix(Step):
     leaves = (
         'the mean colour of every patch in its place, which is a mosaic of '
         'the image: at 640x480 faces are recognisable, and a linear inversion '
-        'learnt from public images reached 22 dB (16-pixel patches, g = 2)')
+        'learnt from public images reached 22 dB (16-pixel patches, g = 2)'
+    )
 
     def __post_init__(self) -> None:
         check_whole(self, 'num_splits', 2, 1 << 12)
@@ -154,8 +153,10 @@ class Mix(Step):
         return replace(
             layout,
             patch_size=layout.patch_size // self.shrink,
-            scale=(x / self.shrink, y / self.shrink))
+            scale=(x / self.shrink, y / self.shrink),
+        )
 
-    def apply(self, img: np.ndarray, layout: PatchLayout, drawn: Any,
-              stats: Optional[ClipStats] = None) -> np.ndarray:
+    def apply(
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+    ) -> np.ndarray:
         return mix_patches(img, layout.patch_size, self.num_splits, self.form)

@@ -11,8 +11,9 @@ from ..randomness import RandomSource, draw_codes
 from .base import Step, register_step
 
 
-def negate_patches(img: np.ndarray, flags: np.ndarray, patch_size: int,
-                   inverse: bool = False) -> np.ndarray:
+def negate_patches(
+    img: np.ndarray, flags: np.ndarray, patch_size: int, inverse: bool = False
+) -> np.ndarray:
     """Turn patches into their negative, y = white − x, by bool flags of shape
     (N, ) or (B, N). Its own inverse."""
     out = check_image(img).copy(order='C')
@@ -37,8 +38,10 @@ class Negate(Step):
     leaves = (
         'nearly what there was: with permuted channels too, the rate of best '
         'matches of a jigsaw solver that tries all variants fell from 0.90 to '
-        '0.89 (16-pixel patches, 224x224)')
+        '0.89 (16-pixel patches, 224x224)'
+    )
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
-             source: RandomSource) -> np.ndarray:
+    def draw(
+        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+    ) -> np.ndarray:
         return draw_codes(layout.num_patches, 1, source).astype(bool)

@@ -21,8 +21,9 @@ def add_noise(img: np.ndarray, noise: np.ndarray) -> Tuple[np.ndarray, int]:
     check_image(img)
     shared = img.shape[1:] if img.ndim == 4 else img.shape
     if noise.shape not in (img.shape, shared):
-        raise CipherError(f'noise of shape {noise.shape} does not fit an '
-                          f'image of shape {img.shape}')
+        raise CipherError(
+            f'noise of shape {noise.shape} does not fit an image of shape {img.shape}'
+        )
     if not np.issubdtype(img.dtype, np.integer):
         return img + noise.astype(img.dtype), 0
     if img.dtype == np.uint16:
@@ -51,15 +52,18 @@ class Noise(Step):
     leaves = (
         'the image under grain that a denoiser removes; after shuffling with '
         'noise of std 25, a jigsaw solver put 29 % of the neighbouring '
-        'patches back (16-pixel patches, 224x224)')
+        'patches back (16-pixel patches, 224x224)'
+    )
 
     def __post_init__(self) -> None:
         check_whole(self, 'std', 1, 255)
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
-             source: RandomSource) -> np.ndarray:
+    def draw(
+        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+    ) -> np.ndarray:
         return draw_noise((*layout.shape, *channels), self.std, source)
 
-    def apply(self, img: np.ndarray, layout: PatchLayout, drawn: Any,
-              stats: Optional[ClipStats] = None) -> np.ndarray:
+    def apply(
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+    ) -> np.ndarray:
         return self._counted(add_noise(img, drawn), stats)

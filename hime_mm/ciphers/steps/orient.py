@@ -11,8 +11,9 @@ from ..randomness import RandomSource, draw_codes
 from .base import Step, register_step
 
 
-def orient_patches(img: np.ndarray, codes: np.ndarray, patch_size: int,
-                   inverse: bool = False) -> np.ndarray:
+def orient_patches(
+    img: np.ndarray, codes: np.ndarray, patch_size: int, inverse: bool = False
+) -> np.ndarray:
     """Mirror and rotate patches by their codes, shape (N, ) or (B, N).
 
     A patch with code c is mirrored left to right where c & 4, then rotated
@@ -52,8 +53,10 @@ class Orient(Step):
     leaves = (
         'nearly what there was: the rate of best matches of a jigsaw solver '
         'that tries all orientations fell from 0.90 to 0.85 (16-pixel '
-        'patches, 224x224)')
+        'patches, 224x224)'
+    )
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
-             source: RandomSource) -> np.ndarray:
+    def draw(
+        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+    ) -> np.ndarray:
         return draw_codes(layout.num_patches, 3, source)

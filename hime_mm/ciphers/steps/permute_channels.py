@@ -11,23 +11,20 @@ from ..randomness import RandomSource, draw_permutations
 from .base import Step, register_step
 
 
-def permute_patch_channels(img: np.ndarray, perms: np.ndarray,
-                           patch_size: int,
-                           inverse: bool = False) -> np.ndarray:
+def permute_patch_channels(
+    img: np.ndarray, perms: np.ndarray, patch_size: int, inverse: bool = False
+) -> np.ndarray:
     """Permute the channels of every patch, of which there are at least two:
     channel k shows ``perm[k]``, shape (N, C) or (B, N, C)."""
     out, patches, permuted = new_patches(img, patch_size)
     channels = patches.shape[-1]
     PermuteChannels.check_channels(img.shape[-1:] if img.ndim > 2 else ())
     perms = per_patch(perms, patches, 'a permutation of channels', 1)
-    if perms.shape[-1] != channels or (np.sort(perms) !=
-                                       np.arange(channels)).any():
-        raise CipherError(f'the permutations do not hold each of {channels} '
-                          'channels exactly once')
+    if perms.shape[-1] != channels or (np.sort(perms) != np.arange(channels)).any():
+        raise CipherError(f'the permutations do not hold each of {channels} channels exactly once')
     if inverse:
         perms = np.argsort(perms)
-    permuted[...] = np.take_along_axis(
-        patches, perms[..., None, None, :].astype(np.int64), axis=-1)
+    permuted[...] = np.take_along_axis(patches, perms[..., None, None, :].astype(np.int64), axis=-1)
     return out
 
 
@@ -46,7 +43,8 @@ class PermuteChannels(Step):
     leaves = (
         'nearly what there was: with negatives too, the rate of best matches '
         'of a jigsaw solver that tries all variants fell from 0.90 to 0.89 '
-        '(16-pixel patches, 224x224)')
+        '(16-pixel patches, 224x224)'
+    )
 
     @classmethod
     def check_channels(cls, channels: Tuple[int, ...]) -> None:
@@ -54,9 +52,11 @@ class PermuteChannels(Step):
         if not channels or channels[0] < 2:
             raise PictureError(
                 f'{cls.name!r} needs an image with at least two channels: '
-                'leave it out of the cipher for grayscale images')
+                'leave it out of the cipher for grayscale images'
+            )
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
-             source: RandomSource) -> np.ndarray:
+    def draw(
+        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+    ) -> np.ndarray:
         self.check_channels(channels)
         return draw_permutations(layout.num_patches, channels[0], source)

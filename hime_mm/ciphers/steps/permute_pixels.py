@@ -6,14 +6,14 @@ import numpy as np
 
 from ..grid import new_patches
 from ..layout import PatchLayout
-from ..permutation import (check_permutation, invert_permutation,
-                           one_per_image)
+from ..permutation import check_permutation, invert_permutation, one_per_image
 from ..randomness import RandomSource, draw_permutation
 from .base import Step, register_step
 
 
-def permute_patch_pixels(img: np.ndarray, perm: np.ndarray, patch_size: int,
-                         inverse: bool = False) -> np.ndarray:
+def permute_patch_pixels(
+    img: np.ndarray, perm: np.ndarray, patch_size: int, inverse: bool = False
+) -> np.ndarray:
     """Permute the pixels of every patch alike: pixel k shows ``perm[k]``,
     shape (P², ) or, with one permutation per image of a batch, (B, P²).
 
@@ -51,8 +51,10 @@ class PermutePixels(Step):
     leaves = (
         'the mean colour of every patch, and the permutation itself: it was '
         'found exactly from a single 224x224 image in 2.5 s (16-pixel '
-        'patches)')
+        'patches)'
+    )
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
-             source: RandomSource) -> np.ndarray:
+    def draw(
+        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+    ) -> np.ndarray:
         return draw_permutation(layout.patch_size**2, source)

@@ -7,16 +7,14 @@ import numpy as np
 from hime_mm.errors import PictureError
 from ..grid import grid_shape, spatial_shape
 from ..layout import PatchLayout
-from ..permutation import (check_permutation, invert_permutation,
-                           one_per_image)
+from ..permutation import check_permutation, invert_permutation, one_per_image
 from ..randomness import RandomSource, draw_permutation
 from .base import Step, register_step
 
 
-def shuffle_patches(img: np.ndarray,
-                    perm: np.ndarray,
-                    patch_size: int,
-                    out: Optional[np.ndarray] = None) -> np.ndarray:
+def shuffle_patches(
+    img: np.ndarray, perm: np.ndarray, patch_size: int, out: Optional[np.ndarray] = None
+) -> np.ndarray:
     """Random shuffling (RS): slot k of the result holds patch ``perm[k]``.
 
     This is a gather: with ``perm = [1, 2, 0]`` the first slot shows patch 1,
@@ -47,34 +45,36 @@ def shuffle_patches(img: np.ndarray,
     rows, cols = grid_shape(spatial_shape(img), patch_size)
     if out is None:
         out = np.empty(img.shape, img.dtype)
-    elif (out.shape != img.shape or out.dtype != img.dtype
-          or not out.flags.c_contiguous or np.may_share_memory(out, img)):
-        raise PictureError('`out` must be a C-contiguous array of the shape '
-                           'and dtype of the image that does not overlap it')
+    elif (
+        out.shape != img.shape
+        or out.dtype != img.dtype
+        or not out.flags.c_contiguous
+        or np.may_share_memory(out, img)
+    ):
+        raise PictureError(
+            '`out` must be a C-contiguous array of the shape '
+            'and dtype of the image that does not overlap it'
+        )
     if img.ndim == 4:
-        for image, one, image_out in zip(
-                img, one_per_image(perm, len(img)), out):
+        for image, one, image_out in zip(img, one_per_image(perm, len(img)), out):
             shuffle_patches(image, one, patch_size, out=image_out)
         return out
 
     perm = check_permutation(perm, rows * cols)
     # Row y of patch p is patch row (p // cols · P + y) · cols + p % cols, and
     # p % cols = p - p // cols · cols.
-    first = (perm + perm // cols * ((patch_size - 1) * cols)).reshape(
-        rows, 1, cols)
+    first = (perm + perm // cols * ((patch_size - 1) * cols)).reshape(rows, 1, cols)
     steps = np.arange(0, patch_size * cols, cols).reshape(1, patch_size, 1)
     index = (first + steps).ravel()
     img = np.ascontiguousarray(img)
     # One opaque item per patch row, so that one index moves P·C values.
     item = np.dtype((np.void, img.nbytes // index.size))
     # The index is in range by construction; 'clip' spares numpy a buffer.
-    np.take(img.reshape(-1).view(item), index, mode='clip',
-            out=out.reshape(-1).view(item))
+    np.take(img.reshape(-1).view(item), index, mode='clip', out=out.reshape(-1).view(item))
     return out
 
 
-def unshuffle_patches(img: np.ndarray, perm: np.ndarray,
-                      patch_size: int) -> np.ndarray:
+def unshuffle_patches(img: np.ndarray, perm: np.ndarray, patch_size: int) -> np.ndarray:
     """Undo :func:`shuffle_patches` with the same ``perm``.
 
     Args:
@@ -87,12 +87,10 @@ def unshuffle_patches(img: np.ndarray, perm: np.ndarray,
         from slot k.
     """
     rows, cols = grid_shape(spatial_shape(img), patch_size)
-    inverse = np.stack([
-        invert_permutation(check_permutation(one, rows * cols))
-        for one in np.atleast_2d(perm)
-    ])
-    return shuffle_patches(img, inverse[0] if len(inverse) == 1 else inverse,
-                           patch_size)
+    inverse = np.stack(
+        [invert_permutation(check_permutation(one, rows * cols)) for one in np.atleast_2d(perm)]
+    )
+    return shuffle_patches(img, inverse[0] if len(inverse) == 1 else inverse, patch_size)
 
 
 @register_step
@@ -112,18 +110,19 @@ class Shuffle(Step):
     leaves = (
         'every pixel of every patch, colour histograms, text and objects '
         'smaller than a patch; a jigsaw solver without the key put 97.5 % of '
-        'the neighbouring patches back (16-pixel patches, 224x224)')
+        'the neighbouring patches back (16-pixel patches, 224x224)'
+    )
 
     def next_layout(self, layout: PatchLayout) -> PatchLayout:
         return replace(layout, shuffled=True)
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...],
-             source: RandomSource) -> np.ndarray:
+    def draw(
+        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+    ) -> np.ndarray:
         return draw_permutation(layout.num_patches, source)
 
     def add_drawn(self, layout: PatchLayout, drawn: Any) -> PatchLayout:
         return replace(layout, permutation=drawn)
 
-    def undo(self, img: np.ndarray, layout: PatchLayout,
-             drawn: Any) -> np.ndarray:
+    def undo(self, img: np.ndarray, layout: PatchLayout, drawn: Any) -> np.ndarray:
         return unshuffle_patches(img, drawn, layout.patch_size)

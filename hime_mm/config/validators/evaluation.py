@@ -16,7 +16,8 @@ def phases(plan: Plan) -> Iterator[Finding]:
     trained = [use for use in uses if use.is_for('train')]
     for use in uses if trained else ():
         if use.cipher in {one.cipher for one in trained} or all(
-                one.online for one in (use, *trained)):
+            one.online for one in (use, *trained)
+        ):
             continue
         text = f': {use.source} is another cipher than that of training, {trained[0].source}'
         if use.is_for('val'):
@@ -40,21 +41,30 @@ def _coordinates(place: str, metric: Node, use: Use) -> Iterator[Finding]:
     original = use.coordinates == 'original'
     if ann_file is None:
         if original and metric.name.endswith(BOX_METRICS):
-            yield error(place, 'takes boxes from the pipeline, which are in encrypted '
-                        f'coordinates, but `{use.place}` has predictions come back in those of '
-                        'the original', 'name the original annotation file in `ann_file`, or set '
-                        "`coordinates='encrypted'`")
+            yield error(
+                place,
+                'takes boxes from the pipeline, which are in encrypted '
+                f'coordinates, but `{use.place}` has predictions come back in those of '
+                'the original',
+                "name the original annotation file in `ann_file`, or set `coordinates='encrypted'`",
+            )
     elif use.manifest is not None:
         root = os.path.realpath(use.manifest.root)
         inside = os.path.realpath(ann_file).startswith(os.path.join(root, ''))
         if original and inside:
-            yield error(f'{place}.ann_file', f'is that of the encrypted data set, but '
-                        f'`{use.place}` has predictions come back in pixels of the original',
-                        "name the owner's own annotation file, or set `coordinates='encrypted'`")
+            yield error(
+                f'{place}.ann_file',
+                f'is that of the encrypted data set, but '
+                f'`{use.place}` has predictions come back in pixels of the original',
+                "name the owner's own annotation file, or set `coordinates='encrypted'`",
+            )
         elif not original and not inside:
-            yield warning(f'{place}.ann_file', f'is not part of {root}, but `{use.place}` has '
-                          'predictions come back in pixels of the encrypted images',
-                          "For the original annotation file set `coordinates='original'`")
+            yield warning(
+                f'{place}.ann_file',
+                f'is not part of {root}, but `{use.place}` has '
+                'predictions come back in pixels of the encrypted images',
+                "For the original annotation file set `coordinates='original'`",
+            )
 
 
 @validator
@@ -62,8 +72,12 @@ def custom_hooks(plan: Plan) -> Iterator[Finding]:
     """No hook of the user's draws plain images; default ones are replaced."""
     plain = any(use.online for use in plan.uses)
     for hook, harm in harmful_hooks(plan, 'custom_hooks'):
-        yield Finding('error' if plain else 'warning', hook.place, f'is {hook.name}, which {harm}',
-                      f"use `type='{SAFE_HOOK}'`")
+        yield Finding(
+            'error' if plain else 'warning',
+            hook.place,
+            f'is {hook.name}, which {harm}',
+            f"use `type='{SAFE_HOOK}'`",
+        )
 
 
 def harmful_hooks(plan: Plan, group: str) -> Iterator[Tuple[Node, str]]:
@@ -76,6 +90,9 @@ def harmful_hooks(plan: Plan, group: str) -> Iterator[Tuple[Node, str]]:
     else:
         return
     for hook in plan.hooks:
-        if hook.place.startswith(group) and hook.name.endswith(
-                'VisualizationHook') and not hook.name.startswith('hime_mm.'):
+        if (
+            hook.place.startswith(group)
+            and hook.name.endswith('VisualizationHook')
+            and not hook.name.startswith('hime_mm.')
+        ):
             yield hook, harm

@@ -32,9 +32,11 @@ def _patches(plan: Plan, use: Use, cipher: Cipher) -> Iterator[Finding]:
         form = 'compact' if compact else 'full'
         # The plain patch that mixing alone would have come from.
         side *= mixes[0].num_splits if compact else 1
-        fits = (options.get('patch_size', 16) == side
-                and options.get('input_form', 'compact') == form
-                and all(step.num_splits == options.get('num_splits', 2) for step in mixes))
+        fits = (
+            options.get('patch_size', 16) == side
+            and options.get('input_form', 'compact') == form
+            and all(step.num_splits == options.get('num_splits', 2) for step in mixes)
+        )
         splits = f'`num_splits={mixes[0].num_splits}`, ' if mixes else ''
         remedy = f'`patch_size={side}`, {splits}`input_form={form!r}`'
     else:
@@ -48,12 +50,19 @@ def _patches(plan: Plan, use: Use, cipher: Cipher) -> Iterator[Finding]:
 def _positions(plan: Plan, use: Use) -> Iterator[Finding]:
     node = plan.backbone
     if not node.name.endswith('PEViT'):
-        yield warning(node.place, f'is {node.name}, which learns positions, but `{use.place}` '
-                      'moves patches: they mean nothing then', "Use `type='hime_mm.PEViT'`, or "
-                      "'hime_mm.TIMMPEViT' for a model of timm, with `pos_encoding='rpe'`")
+        yield warning(
+            node.place,
+            f'is {node.name}, which learns positions, but `{use.place}` '
+            'moves patches: they mean nothing then',
+            "Use `type='hime_mm.PEViT'`, or "
+            "'hime_mm.TIMMPEViT' for a model of timm, with `pos_encoding='rpe'`",
+        )
     elif node.value.get('pos_encoding') == 'learned':
-        yield warning(f'{node.place}.pos_encoding', f'is "learned", but `{use.place}` moves '
-                      'patches: learned positions mean nothing then, "rpe" and "none" do')
+        yield warning(
+            f'{node.place}.pos_encoding',
+            f'is "learned", but `{use.place}` moves '
+            'patches: learned positions mean nothing then, "rpe" and "none" do',
+        )
 
 
 @validator
@@ -68,12 +77,17 @@ def batch_augments(plan: Plan) -> Iterator[Finding]:
         side = use.cipher.encrypted_patch_size
         for node in plan.augments:
             if node.short == 'PatchCutMix' and node.value.get('patch_size', 16) != side:
-                yield error(node.place, f': the patches of PatchCutMix do not fit {use.source}',
-                            f'set its `patch_size={side}`')
+                yield error(
+                    node.place,
+                    f': the patches of PatchCutMix do not fit {use.source}',
+                    f'set its `patch_size={side}`',
+                )
             elif node.short in CUTTERS:
-                yield warning(node.place, f': {node.short} works on encrypted images, and its '
-                              'edges run through patches',
-                              f"Use `type='hime_mm.PatchCutMix', patch_size={side}`")
+                yield warning(
+                    node.place,
+                    f': {node.short} works on encrypted images, and its edges run through patches',
+                    f"Use `type='hime_mm.PatchCutMix', patch_size={side}`",
+                )
 
 
 @validator
@@ -84,10 +98,16 @@ def statistics(plan: Plan) -> Iterator[Finding]:
     if not any(abs(value - 128) > 8 for value in mean):
         return
     for use in plan.uses:
-        if use.cipher is not None and (use is plan.device or use.is_for('train')) and any(
-                step.removes_means for step in use.cipher.steps):
+        if (
+            use.cipher is not None
+            and (use is plan.device or use.is_for('train'))
+            and any(step.removes_means for step in use.cipher.steps)
+        ):
             yield warning(
-                node.place, f'takes off the mean {list(mean)}, but {use.source} leaves images of '
-                'mean 128 and less contrast', 'Training goes faster with `mean=[128.0, 128.0, '
-                '128.0]` and the standard deviation of the encrypted images (about 40 for photos)')
+                node.place,
+                f'takes off the mean {list(mean)}, but {use.source} leaves images of '
+                'mean 128 and less contrast',
+                'Training goes faster with `mean=[128.0, 128.0, '
+                '128.0]` and the standard deviation of the encrypted images (about 40 for photos)',
+            )
             return

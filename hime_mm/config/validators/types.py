@@ -14,8 +14,14 @@ def types(plan: Plan) -> Iterator[Finding]:
     for node in plan.nodes:
         place = f'{node.place}.type'.lstrip('.')
         if node.name in own:
-            yield error(place, f'is {node.name!r}, which does not resolve', 'types of hime_mm are '
-                        f"written with their prefix, `type='hime_mm.{node.name}'`")
+            yield error(
+                place,
+                f'is {node.name!r}, which does not resolve',
+                f"types of hime_mm are written with their prefix, `type='hime_mm.{node.name}'`",
+            )
         elif node.name == f'hime_mm.{node.short}' and node.short not in own:
-            yield error(place, f'is {node.name!r}, but hime_mm has no such type',
-                        f'choose from {sorted(own)}')
+            yield error(
+                place,
+                f'is {node.name!r}, but hime_mm has no such type',
+                f'choose from {sorted(own)}',
+            )

@@ -5,11 +5,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import (FIRST_COMPLETED, Future, ProcessPoolExecutor,
-                                wait)
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import (Any, Callable, Dict, Generator, Iterable, Optional,
-                    Tuple)
+from typing import Any, Callable, Dict, Generator, Iterable, Optional, Tuple
 
 import cv2
 
@@ -35,9 +33,8 @@ def _start(function: Callable, context: Any, secret: Optional[bytes]) -> None:
     # A worker whose main process was killed would wait for work for ever.
     threading.Thread(target=die_with_parent, daemon=True).start()
     _worker.update(
-        function=function,
-        context=context,
-        key=Key(secret) if secret is not None else None)
+        function=function, context=context, key=Key(secret) if secret is not None else None
+    )
 
 
 def _work(task: Any) -> Any:
@@ -50,8 +47,10 @@ def _submit(pool: ProcessPoolExecutor, task: Any) -> Future:
     One that is still importing, or is told only half of what it needs, would
     print a traceback.
     """
-    if (not hasattr(signal, 'pthread_sigmask')  # Windows
-            or threading.current_thread() is not threading.main_thread()):
+    if (
+        not hasattr(signal, 'pthread_sigmask')  # Windows
+        or threading.current_thread() is not threading.main_thread()
+    ):
         return pool.submit(_work, task)
     caught = []
     # Blocked for the new process, and caught here, since another thread, such
@@ -67,9 +66,13 @@ def _submit(pool: ProcessPoolExecutor, task: Any) -> Future:
             signal.raise_signal(signal.SIGINT)
 
 
-def run_tasks(function: Callable[[Any, Optional[Key], Any], Any],
-              context: Any, key: Optional[Key], tasks: Iterable,
-              workers: int) -> Generator[Tuple[int, Any], None, None]:
+def run_tasks(
+    function: Callable[[Any, Optional[Key], Any], Any],
+    context: Any,
+    key: Optional[Key],
+    tasks: Iterable,
+    workers: int,
+) -> Generator[Tuple[int, Any], None, None]:
     """Call a function with each task, in any order.
 
     Args:
@@ -96,8 +99,8 @@ def run_tasks(function: Callable[[Any, Optional[Key], Any], Any],
         workers,
         multiprocessing.get_context('spawn'),
         initializer=_start,
-        initargs=(function, context,
-                  None if key is None else key.secret_bytes()))
+        initargs=(function, context, None if key is None else key.secret_bytes()),
+    )
     running: Dict[Future, int] = {}
     todo = enumerate(tasks)
     try:
@@ -113,6 +116,7 @@ def run_tasks(function: Callable[[Any, Optional[Key], Any], Any],
     except BrokenProcessPool:
         raise WorkerDied(
             'a worker process was killed, perhaps for want of memory: start '
-            'again with fewer workers') from None
+            'again with fewer workers'
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

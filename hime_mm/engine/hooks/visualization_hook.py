@@ -27,13 +27,12 @@ def undo_normalization(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
     if len(image) == 1:
         image = image.expand(3, -1, -1)
     if len(image) != 3:
-        raise PictureError(f'cannot show an image of {len(image)} channels: '
-                           'turn the visualization hook off')
+        raise PictureError(
+            f'cannot show an image of {len(image)} channels: turn the visualization hook off'
+        )
     # Both families of preprocessors swap channels on request; images are
     # loaded as BGR.
-    swapped = any(
-        getattr(preprocessor, name, False)
-        for name in ('_channel_conversion', 'to_rgb'))
+    swapped = any(getattr(preprocessor, name, False) for name in ('_channel_conversion', 'to_rgb'))
     if not swapped:
         image = image.flip(0)
     return image.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
@@ -71,15 +70,17 @@ class EncryptedVisualizationHook(Hook):
 
     priority = 'NORMAL'
 
-    def __init__(self,
-                 draw: bool = False,
-                 interval: int = 50,
-                 score_thr: float = 0.3,
-                 show: bool = False,
-                 wait_time: float = 0.,
-                 test_out_dir: Optional[str] = None,
-                 enable: bool = False,
-                 out_dir: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        draw: bool = False,
+        interval: int = 50,
+        score_thr: float = 0.3,
+        show: bool = False,
+        wait_time: float = 0.0,
+        test_out_dir: Optional[str] = None,
+        enable: bool = False,
+        out_dir: Optional[str] = None,
+    ) -> None:
         if interval < 1:
             raise ConfigError(f'`interval` must be at least 1, got {interval}')
         self.draw = draw or enable
@@ -123,15 +124,17 @@ class EncryptedVisualizationHook(Hook):
 
     after_test_epoch = after_val_epoch
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
-                       outputs: Sequence[BaseDataElement]) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[BaseDataElement]
+    ) -> None:
         """Draw the first image of every ``interval``-th batch."""
         if self.draw and batch_idx % self.interval == 0:
             self._add('val_img', 0, outputs, runner.iter + batch_idx, None)
         self._seen = None
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
-                        outputs: Sequence[BaseDataElement]) -> None:
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[BaseDataElement]
+    ) -> None:
         """Draw every image."""
         if not self.draw:
             return
@@ -139,26 +142,31 @@ class EncryptedVisualizationHook(Hook):
             self._test_index += 1
             out_file = None
             if self.test_out_dir is not None:
-                stem = osp.splitext(osp.basename(
-                    sample.get('img_path') or ''))[0]
+                stem = osp.splitext(osp.basename(sample.get('img_path') or ''))[0]
                 # Numbered: images of different folders may share a name.
                 stem = f'{self._test_index:06d}_{stem}'.rstrip('_')
                 # PNG: another lossy step would not be what the model saw.
-                out_file = osp.join(runner.work_dir, runner.timestamp,
-                                    self.test_out_dir, f'{stem}.png')
+                out_file = osp.join(
+                    runner.work_dir, runner.timestamp, self.test_out_dir, f'{stem}.png'
+                )
             self._add('test_img', i, outputs, self._test_index, out_file)
         self._seen = None
 
-    def _add(self, name: str, index: int, outputs: Sequence[BaseDataElement],
-             step: int, out_file: Optional[str]) -> None:
+    def _add(
+        self,
+        name: str,
+        index: int,
+        outputs: Sequence[BaseDataElement],
+        step: int,
+        out_file: Optional[str],
+    ) -> None:
         sample = outputs[index]
         picture = undo_normalization(self._seen[index], self._preprocessor)
         shape = sample.get('img_shape')
         if shape is not None:
-            picture = picture[:shape[0], :shape[1]]
+            picture = picture[: shape[0], : shape[1]]
         picture = np.ascontiguousarray(picture)
-        common = dict(show=self.show, wait_time=self.wait_time,
-                      out_file=out_file, step=step)
+        common = dict(show=self.show, wait_time=self.wait_time, out_file=out_file, step=step)
         if hasattr(self._visualizer, 'visualize_cls'):
             self._visualizer.visualize_cls(picture, sample, name=name, **common)
             return
@@ -168,7 +176,8 @@ class EncryptedVisualizationHook(Hook):
             data_sample=self._in_input_scale(sample),
             draw_gt=False,
             pred_score_thr=self.score_thr,
-            **common)
+            **common,
+        )
 
     @staticmethod
     def _in_input_scale(sample: BaseDataElement) -> BaseDataElement:
@@ -177,9 +186,10 @@ class EncryptedVisualizationHook(Hook):
         instances = sample.get('pred_instances')
         if instances is None:
             return sample
-        scale = torch.as_tensor(sample.get('scale_factor', (1., 1.)))
+        scale = torch.as_tensor(sample.get('scale_factor', (1.0, 1.0)))
         sample.pred_instances = InstanceData(
             bboxes=instances.bboxes * scale.to(instances.bboxes).repeat(2),
             scores=instances.scores,
-            labels=instances.labels)
+            labels=instances.labels,
+        )
         return sample

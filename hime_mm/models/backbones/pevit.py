@@ -12,8 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
 from ..layers import MixedPatchEmbed, ReferencePositionEncoding
-from ..layers.padding import (image_shapes, key_mask, masked_attention,
-                              positions_on_grids)
+from ..layers.padding import image_shapes, key_mask, masked_attention, positions_on_grids
 from ..weights.hooks import load_backbone, load_foreign
 
 POS_ENCODINGS = ('rpe', 'none', 'learned')
@@ -82,80 +81,99 @@ class PEViT(VisionTransformer):
 
     OUT_TYPES = VisionTransformer.OUT_TYPES | {'det_tokens'}
 
-    def __init__(self,
-                 arch: Union[str, dict] = 'deit-small',
-                 img_size: Union[int, Tuple[int, int]] = 224,
-                 patch_size: int = 16,
-                 in_channels: int = 3,
-                 out_indices: Union[int, Sequence[int]] = -1,
-                 out_type: str = 'cls_token',
-                 frozen_stages: int = -1,
-                 *,
-                 pos_encoding: str = 'rpe',
-                 patch_embed: str = 'linear',
-                 num_splits: int = 2,
-                 input_form: str = 'compact',
-                 num_det_tokens: int = 0,
-                 mid_positions: bool = False,
-                 pos_init: str = 'trunc_normal',
-                 with_cp: bool = False,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        arch: Union[str, dict] = 'deit-small',
+        img_size: Union[int, Tuple[int, int]] = 224,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        out_indices: Union[int, Sequence[int]] = -1,
+        out_type: str = 'cls_token',
+        frozen_stages: int = -1,
+        *,
+        pos_encoding: str = 'rpe',
+        patch_embed: str = 'linear',
+        num_splits: int = 2,
+        input_form: str = 'compact',
+        num_det_tokens: int = 0,
+        mid_positions: bool = False,
+        pos_init: str = 'trunc_normal',
+        with_cp: bool = False,
+        **kwargs,
+    ) -> None:
         for name, value, choices in (
             ('pos_encoding', pos_encoding, POS_ENCODINGS),
             ('patch_embed', patch_embed, PATCH_EMBEDS),
-            ('pos_init', pos_init, POS_INITS)):
+            ('pos_init', pos_init, POS_INITS),
+        ):
             if value not in choices:
-                raise ConfigError(f'unknown `{name}` {value!r}: choose from '
-                                  f'{choices}')
+                raise ConfigError(f'unknown `{name}` {value!r}: choose from {choices}')
         if not isinstance(patch_size, int):
-            raise ConfigError('the patches of a cipher are square: '
-                              '`patch_size` must be a whole number, got '
-                              f'{patch_size!r}')
+            raise ConfigError(
+                'the patches of a cipher are square: '
+                '`patch_size` must be a whole number, got '
+                f'{patch_size!r}'
+            )
         least = int(out_type == 'det_tokens')
         if num_det_tokens < least:
-            raise ConfigError(f'`out_type={out_type!r}` needs `num_det_tokens`'
-                              f' of at least {least}, got {num_det_tokens}')
+            raise ConfigError(
+                f'`out_type={out_type!r}` needs `num_det_tokens`'
+                f' of at least {least}, got {num_det_tokens}'
+            )
         if mid_positions and pos_encoding != 'learned':
             raise ConfigError(
-                "`mid_positions` are learned positions: set `pos_encoding="
-                f"'learned'`, got {pos_encoding!r}")
+                '`mid_positions` are learned positions: set `pos_encoding='
+                f"'learned'`, got {pos_encoding!r}"
+            )
         if not isinstance(out_indices, int):
             # The host writes to it, which a tuple does not let.
             out_indices = list(out_indices)
         super().__init__(
-            arch=arch, img_size=img_size, patch_size=patch_size,
-            in_channels=in_channels, out_indices=out_indices,
-            out_type=out_type, frozen_stages=-1, **kwargs)
+            arch=arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            out_indices=out_indices,
+            out_type=out_type,
+            frozen_stages=-1,
+            **kwargs,
+        )
         self.pos_encoding = pos_encoding
         self.num_det_tokens = num_det_tokens
         self.with_cp = with_cp
 
         if patch_embed == 'mixed':
             if kwargs.get('patch_cfg'):
-                raise ConfigError('`patch_cfg` configures the linear patch '
-                                  "embedding; with `patch_embed='mixed'` use "
-                                  '`num_splits` and `input_form`')
+                raise ConfigError(
+                    '`patch_cfg` configures the linear patch '
+                    "embedding; with `patch_embed='mixed'` use "
+                    '`num_splits` and `input_form`'
+                )
             self.patch_embed = MixedPatchEmbed(
-                in_channels=in_channels, embed_dims=self.embed_dims,
-                patch_size=patch_size, num_splits=num_splits,
-                input_form=input_form, input_size=img_size)
+                in_channels=in_channels,
+                embed_dims=self.embed_dims,
+                patch_size=patch_size,
+                num_splits=num_splits,
+                input_form=input_form,
+                input_size=img_size,
+            )
             self.patch_resolution = self.patch_embed.init_out_size
 
         learned, grid = pos_encoding == 'learned', None
         if learned:
             trunc_normal_(self.pos_embed, std=0.02)
             if pos_init == 'sincos':
-                self.pos_embed.data[:, self.num_extra_tokens:] = (
-                    build_2d_sincos_position_embedding(
-                        self.patch_resolution, self.embed_dims))
+                self.pos_embed.data[:, self.num_extra_tokens :] = (
+                    build_2d_sincos_position_embedding(self.patch_resolution, self.embed_dims)
+                )
             grid = torch.tensor(self.patch_resolution)
         else:
             self.pos_embed = None
         # Says in a checkpoint which grid the flat table is of.
         self.register_buffer('pos_grid', grid)
         self.rpe = (
-            ReferencePositionEncoding(self.embed_dims)
-            if pos_encoding == 'rpe' else nn.Identity())
+            ReferencePositionEncoding(self.embed_dims) if pos_encoding == 'rpe' else nn.Identity()
+        )
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)
         self.det_token = self._new_tokens(num_det_tokens)
@@ -163,13 +181,13 @@ class PEViT(VisionTransformer):
         self.mid_pos_embed = self.mid_det_pos_embed = None
         if mid_positions:
             between = self.num_layers - 1
-            self.mid_pos_embed = self._new_tokens(self.pos_embed.shape[1],
-                                                  between)
+            self.mid_pos_embed = self._new_tokens(self.pos_embed.shape[1], between)
             self.mid_det_pos_embed = self._new_tokens(num_det_tokens, between)
 
         if frozen_stages > self.num_layers:
-            raise ConfigError(f'`frozen_stages` is {frozen_stages}, but there '
-                              f'are {self.num_layers} layers')
+            raise ConfigError(
+                f'`frozen_stages` is {frozen_stages}, but there are {self.num_layers} layers'
+            )
         self.frozen_stages = frozen_stages
         if frozen_stages > 0:
             self._freeze_stages()
@@ -213,8 +231,8 @@ class PEViT(VisionTransformer):
         load_foreign(self, state_dict, prefix, 'pass')
 
     def token_grids(
-            self, batch_shape: Tuple[int, int],
-            img_shapes: Sequence[Tuple[int, int]]) -> List[Tuple[int, int]]:
+        self, batch_shape: Tuple[int, int], img_shapes: Sequence[Tuple[int, int]]
+    ) -> List[Tuple[int, int]]:
         """Rows and columns of tokens that show something of each image.
 
         Sizes are heights and widths in pixels; an image is at the top left of
@@ -226,25 +244,33 @@ class PEViT(VisionTransformer):
                 raise ConfigError(
                     f'`img_shape` {tuple(shape[:2])} is larger than the batch '
                     f'{tuple(batch_shape)}: a transform after the encryption '
-                    'changed the image without updating `img_shape`')
-        return [(-(-shape[0] // stride), -(-shape[1] // stride))
-                for shape in img_shapes]
+                    'changed the image without updating `img_shape`'
+                )
+        return [(-(-shape[0] // stride), -(-shape[1] // stride)) for shape in img_shapes]
 
-    def _positions(self, table: Tensor, det_table: Optional[Tensor],
-                   grid: Tuple[int, int],
-                   token_grids: Optional[List[Tuple[int, int]]]) -> Tensor:
+    def _positions(
+        self,
+        table: Tensor,
+        det_table: Optional[Tensor],
+        grid: Tuple[int, int],
+        token_grids: Optional[List[Tuple[int, int]]],
+    ) -> Tensor:
         """Learned positions; those of detection tokens come last."""
-        out = positions_on_grids(table, self.patch_resolution, grid,
-                                 token_grids, self.interpolate_mode,
-                                 self.num_extra_tokens)
+        out = positions_on_grids(
+            table,
+            self.patch_resolution,
+            grid,
+            token_grids,
+            self.interpolate_mode,
+            self.num_extra_tokens,
+        )
         if det_table is not None:
             out = torch.cat((out, det_table.expand(len(out), -1, -1)), dim=1)
         return out
 
-    def forward(self,
-                x: Tensor,
-                data_samples: Optional[List] = None,
-                input_form: Optional[str] = None) -> Tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, data_samples: Optional[List] = None, input_form: Optional[str] = None
+    ) -> Tuple[Tensor, ...]:
         """Compute features.
 
         Args:
@@ -264,12 +290,12 @@ class PEViT(VisionTransformer):
         """
         token_grids = None
         if data_samples is not None:
-            token_grids = self.token_grids(x.shape[-2:],
-                                           image_shapes(data_samples, len(x)))
+            token_grids = self.token_grids(x.shape[-2:], image_shapes(data_samples, len(x)))
         form = {} if input_form is None else dict(input_form=input_form)
         if form and not isinstance(self.patch_embed, MixedPatchEmbed):
-            raise ConfigError('`input_form` is for the mixed patch embedding: '
-                              "set `patch_embed='mixed'`")
+            raise ConfigError(
+                "`input_form` is for the mixed patch embedding: set `patch_embed='mixed'`"
+            )
         batch, mask = len(x), None
         x, grid = self.patch_embed(x, **form)
         x = self.rpe(x)
@@ -291,19 +317,20 @@ class PEViT(VisionTransformer):
         keys = None
         if mask is not None:
             # Class and detection tokens are never padding.
-            keys = F.pad(
-                mask, (self.num_extra_tokens, self.num_det_tokens), value=True)
+            keys = F.pad(mask, (self.num_extra_tokens, self.num_det_tokens), value=True)
 
         outs = []
         for i, layer in enumerate(self.layers):
             if i and self.mid_pos_embed is not None:
                 det = self.mid_det_pos_embed
                 x = x + self._positions(
-                    self.mid_pos_embed[i - 1:i],
-                    None if det is None else det[i - 1:i], grid, token_grids)
+                    self.mid_pos_embed[i - 1 : i],
+                    None if det is None else det[i - 1 : i],
+                    grid,
+                    token_grids,
+                )
             if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(
-                    self._run_layer, layer, x, keys, use_reentrant=False)
+                x = checkpoint(self._run_layer, layer, x, keys, use_reentrant=False)
             else:
                 x = self._run_layer(layer, x, keys)
             if i == len(self.layers) - 1 and self.final_norm:
@@ -313,37 +340,34 @@ class PEViT(VisionTransformer):
         return tuple(outs)
 
     @staticmethod
-    def _run_layer(layer: nn.Module, x: Tensor,
-                   keys: Optional[Tensor]) -> Tensor:
+    def _run_layer(layer: nn.Module, x: Tensor, keys: Optional[Tensor]) -> Tensor:
         if keys is None:
             return layer(x)
         x = x + masked_attention(layer.attn, layer.ln1(x), keys)
         return layer.ffn(layer.ln2(x), identity=x)
 
-    def _format_output(self,
-                       x: Tensor,
-                       hw: Tuple[int, int],
-                       mask: Optional[Tensor] = None) -> Tensor:
+    def _format_output(
+        self, x: Tensor, hw: Tuple[int, int], mask: Optional[Tensor] = None
+    ) -> Tensor:
         if self.out_type == 'det_tokens':
-            return x[:, -self.num_det_tokens:]
+            return x[:, -self.num_det_tokens :]
         if self.out_type in ('raw', 'cls_token'):
             return super()._format_output(x, hw)
-        patches = x[:, self.num_extra_tokens:][:, :hw[0] * hw[1]]
+        patches = x[:, self.num_extra_tokens :][:, : hw[0] * hw[1]]
         if mask is not None:
             weight = mask.unsqueeze(-1).to(x.dtype)
             patches = patches * weight
         if self.out_type == 'avg_featmap':
             return self.ln2(
-                patches.mean(dim=1) if mask is None else
-                patches.sum(dim=1) / weight.sum(dim=1))
+                patches.mean(dim=1) if mask is None else patches.sum(dim=1) / weight.sum(dim=1)
+            )
         return patches.transpose(1, 2).reshape(len(x), -1, *hw)
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
         """Get the layer-wise depth of a parameter, as
         :class:`VisionTransformer` does it; all that makes the first layer's
         input has depth 0."""
-        stem = ('rpe.', 'det_token', 'det_pos_embed', 'mid_pos_embed',
-                'mid_det_pos_embed')
+        stem = ('rpe.', 'det_token', 'det_pos_embed', 'mid_pos_embed', 'mid_det_pos_embed')
         if param_name.startswith(tuple(prefix + name for name in stem)):
             return 0, self.num_layers + 2
         return super().get_layer_depth(param_name, prefix)

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """ViTs of timm: looked at before they are built."""
+
 import difflib
 from functools import partial
 from typing import Iterator, List, Optional, Sequence, Tuple
@@ -16,25 +17,68 @@ PREFIX_TOKENS = ('cls_token', 'dist_token', 'reg_token')
 # Classes of timm whose forward pass is that of TIMMPEViT.
 _VITS = ('VisionTransformer', 'VisionTransformerDistilled')
 # Modules of timm and torch that commute with a permutation of the tokens.
-_NORMS = ('LayerNorm', 'LayerNormFp32', 'RMSNorm', 'RmsNorm', 'RmsNormFp32',
-          'SimpleNorm', 'SimpleNormFp32', 'Identity')
-_ACTIVATIONS = ('GELU', 'GELUTanh', 'GeluTanh', 'QuickGELU', 'QuickGelu',
-                'ReLU', 'ReLU6', 'LeakyReLU', 'ELU', 'CELU', 'SELU', 'SiLU',
-                'Swish', 'Mish', 'Sigmoid', 'Tanh', 'Hardswish', 'HardSwish',
-                'Hardsigmoid', 'HardSigmoid', 'Softplus')
+_NORMS = (
+    'LayerNorm',
+    'LayerNormFp32',
+    'RMSNorm',
+    'RmsNorm',
+    'RmsNormFp32',
+    'SimpleNorm',
+    'SimpleNormFp32',
+    'Identity',
+)
+_ACTIVATIONS = (
+    'GELU',
+    'GELUTanh',
+    'GeluTanh',
+    'QuickGELU',
+    'QuickGelu',
+    'ReLU',
+    'ReLU6',
+    'LeakyReLU',
+    'ELU',
+    'CELU',
+    'SELU',
+    'SiLU',
+    'Swish',
+    'Mish',
+    'Sigmoid',
+    'Tanh',
+    'Hardswish',
+    'HardSwish',
+    'Hardsigmoid',
+    'HardSigmoid',
+    'Softplus',
+)
 _TOKENWISE = frozenset(
-    _NORMS + _ACTIVATIONS +
-    ('Block', 'ResPostBlock', 'ParallelScalingBlock', 'ParallelThingsBlock',
-     'DiffParallelScalingBlock', 'Attention', 'DiffAttention', 'Mlp', 'GluMlp',
-     'SwiGLU', 'SwiGLUPacked', 'LayerScale', 'DropPath', 'Dropout', 'Linear',
-     'Sequential', 'ModuleList'))
+    _NORMS
+    + _ACTIVATIONS
+    + (
+        'Block',
+        'ResPostBlock',
+        'ParallelScalingBlock',
+        'ParallelThingsBlock',
+        'DiffParallelScalingBlock',
+        'Attention',
+        'DiffAttention',
+        'Mlp',
+        'GluMlp',
+        'SwiGLU',
+        'SwiGLUPacked',
+        'LayerScale',
+        'DropPath',
+        'Dropout',
+        'Linear',
+        'Sequential',
+        'ModuleList',
+    )
+)
 
 
 def _trusted(module: nn.Module, names: Sequence[str]) -> bool:
     """Whether the class is one of these names, and timm's or torch's own."""
     kind = type(module)
-    return kind.__name__ in names and kind.__module__.partition('.')[0] in (
-        'timm', 'torch')
+    return kind.__name__ in names and kind.__module__.partition('.')[0] in ('timm', 'torch')
 
 
 def _order_signs(model: nn.Module) -> Iterator[Tuple[str, str]]:
@@ -47,21 +91,32 @@ def _order_signs(model: nn.Module) -> Iterator[Tuple[str, str]]:
         held = {**module._parameters, **module._buffers}
         if 'rotary' in kind or 'rope' in kind:
             yield 'rotary positions', name
-        if 'relpos' in kind or kind == 'gpsa' or any(
+        if (
+            'relpos' in kind
+            or kind == 'gpsa'
+            or any(
                 'relative_position' in key or 'rel_pos' in key
-                for key, value in held.items() if value is not None):
+                for key, value in held.items()
+                if value is not None
+            )
+        ):
             yield 'relative position biases', name
-        if 'window' in kind or (isinstance(window, int) and window > 0) or (
-                window and hasattr(module, 'shift_size')):
+        if (
+            'window' in kind
+            or (isinstance(window, int) and window > 0)
+            or (window and hasattr(module, 'shift_size'))
+        ):
             yield 'windowed attention', name
-        if kind.startswith('spatialgating') or name.endswith(
-            ('mlp_tokens', 'linear_tokens')):
+        if kind.startswith('spatialgating') or name.endswith(('mlp_tokens', 'linear_tokens')):
             yield 'layers that mix tokens by their place', name
         if isinstance(module, (nn.AvgPool2d, nn.MaxPool2d)):
             yield 'pooling over neighbouring patches', name
         # Kernel = stride is a patch embedding, which sees its patch only.
-        if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 and (
-                module.kernel_size != module.stride):
+        if (
+            isinstance(module, nn.Conv2d)
+            and max(module.kernel_size) > 1
+            and (module.kernel_size != module.stride)
+        ):
             yield 'convolutions over neighbouring pixels or patches', name
 
 
@@ -73,30 +128,31 @@ def order_dependence(model: nn.Module) -> List[str]:
     """
     reasons = []
     if not _trusted(model, _VITS):
-        reasons.append(f'it is a {type(model).__name__}, and only the '
-                       'VisionTransformer of timm is supported')
+        reasons.append(
+            f'it is a {type(model).__name__}, and only the VisionTransformer of timm is supported'
+        )
         places = {}
         for sign, name in _order_signs(model):
             places.setdefault(sign, name)
-        return reasons + [f'it has {sign} (`{name}`)'
-                          for sign, name in places.items()]
+        return reasons + [f'it has {sign} (`{name}`)' for sign, name in places.items()]
 
     embed = model.patch_embed
-    if not _trusted(embed, ('PatchEmbed', )):
+    if not _trusted(embed, ('PatchEmbed',)):
         sign = next(_order_signs(embed), ('an unknown forward pass', ''))[0]
-        reasons.append(f'its stem is a {type(embed).__name__}, not the '
-                       f'PatchEmbed of timm: it has {sign}')
+        reasons.append(
+            f'its stem is a {type(embed).__name__}, not the PatchEmbed of timm: it has {sign}'
+        )
     else:
         conv = embed.proj
-        if conv.kernel_size != conv.stride or any(conv.padding) or max(
-                conv.dilation) > 1:
-            reasons.append(f'its patches overlap: kernel {conv.kernel_size}, '
-                           f'stride {conv.stride}, padding {conv.padding}')
+        if conv.kernel_size != conv.stride or any(conv.padding) or max(conv.dilation) > 1:
+            reasons.append(
+                f'its patches overlap: kernel {conv.kernel_size}, '
+                f'stride {conv.stride}, padding {conv.padding}'
+            )
         elif conv.stride[0] != conv.stride[1]:
             reasons.append(f'its patches are not square: {conv.stride}')
         if not _trusted(embed.norm, _NORMS):
-            reasons.append('`patch_embed.norm` is a '
-                           f'{type(embed.norm).__name__}')
+            reasons.append(f'`patch_embed.norm` is a {type(embed.norm).__name__}')
     for part in ('norm_pre', 'norm', 'fc_norm'):
         module = getattr(model, part, None)
         if module is not None and not _trusted(module, _NORMS):
@@ -105,20 +161,26 @@ def order_dependence(model: nn.Module) -> List[str]:
     for name, module in model.blocks.named_modules(prefix='blocks'):
         if not _trusted(module, _TOKENWISE):
             unknown.setdefault(type(module).__name__, name)
-    reasons += [f'`{name}` is a {kind}, not known to treat all tokens alike'
-                for kind, name in unknown.items()]
+    reasons += [
+        f'`{name}` is a {kind}, not known to treat all tokens alike'
+        for kind, name in unknown.items()
+    ]
     tokens = sum(
-        getattr(model, name).shape[1] for name in PREFIX_TOKENS
-        if getattr(model, name, None) is not None)
+        getattr(model, name).shape[1]
+        for name in PREFIX_TOKENS
+        if getattr(model, name, None) is not None
+    )
     if tokens != model.num_prefix_tokens:
-        reasons.append(f'it counts {model.num_prefix_tokens} tokens before '
-                       f'the patches, but has {tokens}')
+        reasons.append(
+            f'it counts {model.num_prefix_tokens} tokens before the patches, but has {tokens}'
+        )
     return reasons
 
 
 def check_name(model_name: str) -> None:
     """See that timm knows the model, and its weights where it names some."""
     import timm
+
     if ':' in model_name:
         # timm's own schemes, `hf-hub:` and `local-dir:`.
         return
@@ -126,19 +188,23 @@ def check_name(model_name: str) -> None:
     if not timm.is_model(arch):
         close = difflib.get_close_matches(arch, timm.list_models(), n=5)
         raise ConfigError(
-            f'timm has no model {arch!r}: ' +
-            (f'did you mean {" or ".join(map(repr, close))}?' if close else
-             'see `timm.list_models()`'))
+            f'timm has no model {arch!r}: '
+            + (
+                f'did you mean {" or ".join(map(repr, close))}?'
+                if close
+                else 'see `timm.list_models()`'
+            )
+        )
     # Deprecated names have no list, and timm resolves them.
     tags = timm.list_pretrained(f'{arch}.*') if tag else []
     if tags and model_name not in tags:
-        raise ConfigError(f'timm has no weights {tag!r} of {arch!r}: choose '
-                          f'from {tags}')
+        raise ConfigError(f'timm has no weights {tag!r} of {arch!r}: choose from {tags}')
 
 
 def outline(model_name: str, **kwargs) -> nn.Module:
     """A model without weights: costs no memory and no download."""
     import timm
+
     with torch.device('meta'):
         return timm.create_model(model_name, pretrained=False, **kwargs)
 
@@ -167,8 +233,7 @@ def timm_patch_size(model_name: str) -> Optional[int]:
     return model.patch_embed.proj.stride[0]
 
 
-def build_vit(model_name: str, pretrained: bool, checkpoint_path: str,
-              **kwargs) -> nn.Module:
+def build_vit(model_name: str, pretrained: bool, checkpoint_path: str, **kwargs) -> nn.Module:
     """Build a model of timm without a head, for images of any size, after a
     look at what it consists of.
 
@@ -177,13 +242,15 @@ def build_vit(model_name: str, pretrained: bool, checkpoint_path: str,
     import timm
     from timm.models import load_checkpoint
     from timm.models.vision_transformer import checkpoint_filter_fn
+
     check_name(model_name)
     # Any size comes in; what is no whole patch is filled up with zeros.
     kwargs = dict(
         num_classes=0,
         dynamic_img_size=True,
         dynamic_img_pad=True,
-        **{k: v for k, v in kwargs.items() if v is not None})
+        **{k: v for k, v in kwargs.items() if v is not None},
+    )
     error = None
     try:
         model = outline(model_name, **kwargs)
@@ -193,20 +260,25 @@ def build_vit(model_name: str, pretrained: bool, checkpoint_path: str,
     reasons = order_dependence(model)
     if reasons:
         raise ConfigError(
-            f'{model_name!r} cannot be made permutation-equivariant: ' +
-            '; '.join(reasons) + '. Use a plain ViT such as '
+            f'{model_name!r} cannot be made permutation-equivariant: '
+            + '; '.join(reasons)
+            + '. Use a plain ViT such as '
             "'deit_small_patch16_224' or "
-            "'vit_small_patch14_reg4_dinov2'")
+            "'vit_small_patch14_reg4_dinov2'"
+        )
     if error is not None:
         raise error
     model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
     if checkpoint_path:
         # `create_model` would refuse a checkpoint that has a head.
         found = load_checkpoint(
-            model, checkpoint_path, strict=False, weights_only=True,
-            filter_fn=partial(checkpoint_filter_fn, adapt_layer_scale=True))
+            model,
+            checkpoint_path,
+            strict=False,
+            weights_only=True,
+            filter_fn=partial(checkpoint_filter_fn, adapt_layer_scale=True),
+        )
         allow_command_lines()
         if found is not None:
-            log_gaps(checkpoint_path, found.missing_keys,
-                     found.unexpected_keys)
+            log_gaps(checkpoint_path, found.missing_keys, found.unexpected_keys)
     return model

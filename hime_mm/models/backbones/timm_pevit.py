@@ -15,8 +15,7 @@ from .pevit import POS_ENCODINGS
 from .timm_inspection import PREFIX_TOKENS, build_vit
 
 OUT_TYPES = ('cls_token', 'featmap', 'avg_featmap', 'raw')
-_SET_HERE = {'num_classes', 'in_chans', 'features_only', 'dynamic_img_size',
-             'dynamic_img_pad'}
+_SET_HERE = {'num_classes', 'in_chans', 'features_only', 'dynamic_img_size', 'dynamic_img_pad'}
 
 
 @MODELS.register_module()
@@ -89,49 +88,64 @@ class TIMMPEViT(BaseBackbone):
     # The pin keeps pip from replacing torch.
     @require(
         'timm>=1.0',
-        install='pip install "timm>=1.0" "torch=='
-        f'{torch.__version__.partition("+")[0]}"')
-    def __init__(self,
-                 model_name: str,
-                 pretrained: bool = False,
-                 checkpoint_path: str = '',
-                 pos_encoding: str = 'rpe',
-                 out_type: str = 'cls_token',
-                 out_indices: Union[int, Sequence[int]] = -1,
-                 *,
-                 img_size: Union[int, Tuple[int, int], None] = None,
-                 patch_size: Optional[int] = None,
-                 in_channels: int = 3,
-                 frozen_stages: int = -1,
-                 with_cp: bool = False,
-                 init_cfg: Union[dict, List[dict], None] = None,
-                 **kwargs) -> None:
+        install=f'pip install "timm>=1.0" "torch=={torch.__version__.partition("+")[0]}"',
+    )
+    def __init__(
+        self,
+        model_name: str,
+        pretrained: bool = False,
+        checkpoint_path: str = '',
+        pos_encoding: str = 'rpe',
+        out_type: str = 'cls_token',
+        out_indices: Union[int, Sequence[int]] = -1,
+        *,
+        img_size: Union[int, Tuple[int, int], None] = None,
+        patch_size: Optional[int] = None,
+        in_channels: int = 3,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: Union[dict, List[dict], None] = None,
+        **kwargs,
+    ) -> None:
         super().__init__(init_cfg)
         if not isinstance(pretrained, bool):
-            raise TypeError('`pretrained` must be True or False, got '
-                            f'{pretrained!r}: the path of a file goes to '
-                            '`checkpoint_path`')
+            raise TypeError(
+                '`pretrained` must be True or False, got '
+                f'{pretrained!r}: the path of a file goes to '
+                '`checkpoint_path`'
+            )
         if pos_encoding not in POS_ENCODINGS:
-            raise ConfigError(f'unknown `pos_encoding` {pos_encoding!r}: '
-                              f'choose from {POS_ENCODINGS}')
+            raise ConfigError(
+                f'unknown `pos_encoding` {pos_encoding!r}: choose from {POS_ENCODINGS}'
+            )
         if out_type not in OUT_TYPES:
-            raise ConfigError(f'unknown `out_type` {out_type!r}: choose from '
-                              f'{OUT_TYPES}; only hime_mm.PEViT has detection '
-                              'tokens')
+            raise ConfigError(
+                f'unknown `out_type` {out_type!r}: choose from '
+                f'{OUT_TYPES}; only hime_mm.PEViT has detection '
+                'tokens'
+            )
         if patch_size is not None and not isinstance(patch_size, int):
-            raise ConfigError('the patches of a cipher are square: '
-                              '`patch_size` must be a whole number, got '
-                              f'{patch_size!r}')
+            raise ConfigError(
+                'the patches of a cipher are square: '
+                '`patch_size` must be a whole number, got '
+                f'{patch_size!r}'
+            )
         taken = sorted(_SET_HERE.intersection(kwargs))
         if taken:
-            raise ConfigError(f'`{taken[0]}` is set by TIMMPEViT: leave it out'
-                              ' (channels are `in_channels`)')
+            raise ConfigError(
+                f'`{taken[0]}` is set by TIMMPEViT: leave it out (channels are `in_channels`)'
+            )
         if out_type == 'featmap' and kwargs.get('patch_drop_rate'):
-            raise ConfigError("`out_type='featmap'` needs every patch: leave "
-                              'out `patch_drop_rate`')
+            raise ConfigError("`out_type='featmap'` needs every patch: leave out `patch_drop_rate`")
         vit = build_vit(
-            model_name, pretrained, checkpoint_path, img_size=img_size,
-            patch_size=patch_size, in_chans=in_channels, **kwargs)
+            model_name,
+            pretrained,
+            checkpoint_path,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_channels,
+            **kwargs,
+        )
         self.model_name = model_name
         self.pos_encoding = pos_encoding
         self.out_type = out_type
@@ -139,19 +153,19 @@ class TIMMPEViT(BaseBackbone):
         self.embed_dims = vit.embed_dim
         self.num_extra_tokens = vit.num_prefix_tokens
         self.prefix_tokens = tuple(
-            name for name in PREFIX_TOKENS
-            if getattr(vit, name, None) is not None)
+            name for name in PREFIX_TOKENS if getattr(vit, name, None) is not None
+        )
         if out_type == 'cls_token' and vit.cls_token is None:
-            raise ConfigError(f'{model_name!r} has no class token: use '
-                              "`out_type='avg_featmap'`")
+            raise ConfigError(f"{model_name!r} has no class token: use `out_type='avg_featmap'`")
         for name in HEADS:
             setattr(vit, name, None)
 
         grid = None
         if pos_encoding == 'learned':
             if vit.pos_embed is None:
-                raise ConfigError(f'{model_name!r} has no learned positions: '
-                                  "use `pos_encoding='rpe'` or 'none'")
+                raise ConfigError(
+                    f"{model_name!r} has no learned positions: use `pos_encoding='rpe'` or 'none'"
+                )
             grid = torch.tensor(vit.patch_embed.grid_size)
         elif vit.pos_embed is not None:
             if not vit.no_embed_class:
@@ -164,12 +178,12 @@ class TIMMPEViT(BaseBackbone):
         # Says in a checkpoint which grid the flat table is of.
         self.register_buffer('pos_grid', grid)
         self.rpe = (
-            ReferencePositionEncoding(self.embed_dims)
-            if pos_encoding == 'rpe' else nn.Identity())
+            ReferencePositionEncoding(self.embed_dims) if pos_encoding == 'rpe' else nn.Identity()
+        )
         self.out_indices = self._positive(out_indices, len(vit.blocks))
         self.num_layers = max(self.out_indices) + 1
         if self.num_layers < len(vit.blocks):
-            vit.blocks = vit.blocks[:self.num_layers]
+            vit.blocks = vit.blocks[: self.num_layers]
             # They belong to the last block.
             vit.norm, vit.fc_norm = nn.Identity(), nn.Identity()
         # timm has initialised it, and may have loaded weights into it:
@@ -181,27 +195,28 @@ class TIMMPEViT(BaseBackbone):
         self._trained = None
         if pretrained or checkpoint_path:
             self._trained = {
-                name: value.detach().cpu().clone()
-                for name, value in vit.state_dict().items()
+                name: value.detach().cpu().clone() for name, value in vit.state_dict().items()
             }
         self._register_load_state_dict_pre_hook(self._adapt_state)
 
         if frozen_stages > self.num_layers:
-            raise ConfigError(f'`frozen_stages` is {frozen_stages}, but there '
-                              f'are {self.num_layers} blocks')
+            raise ConfigError(
+                f'`frozen_stages` is {frozen_stages}, but there are {self.num_layers} blocks'
+            )
         self.frozen_stages = frozen_stages
         if frozen_stages > 0:
             self._freeze_stages()
 
     @staticmethod
-    def _positive(indices: Union[int, Sequence[int]],
-                  depth: int) -> Tuple[int, ...]:
+    def _positive(indices: Union[int, Sequence[int]], depth: int) -> Tuple[int, ...]:
         if isinstance(indices, int):
-            indices = (indices, )
+            indices = (indices,)
         bad = [i for i in indices if not -depth <= i < depth]
         if bad or not len(indices):
-            raise ConfigError(f'`out_indices` {tuple(indices)} for {depth} '
-                              f'blocks: choose from {-depth} to {depth - 1}')
+            raise ConfigError(
+                f'`out_indices` {tuple(indices)} for {depth} '
+                f'blocks: choose from {-depth} to {depth - 1}'
+            )
         return tuple(i % depth for i in indices)
 
     @property
@@ -219,8 +234,12 @@ class TIMMPEViT(BaseBackbone):
     def _freeze_stages(self) -> None:
         vit = self.timm_model
         frozen = [
-            self.rpe, vit.patch_embed, vit.pos_drop, vit.patch_drop,
-            vit.norm_pre, *vit.blocks[:self.frozen_stages]
+            self.rpe,
+            vit.patch_embed,
+            vit.pos_drop,
+            vit.patch_drop,
+            vit.norm_pre,
+            *vit.blocks[: self.frozen_stages],
         ]
         if self.frozen_stages == self.num_layers:
             frozen += [vit.norm, vit.fc_norm]
@@ -261,8 +280,7 @@ class TIMMPEViT(BaseBackbone):
             x = vit._pos_embed(x)
         else:
             x = self.rpe(x.flatten(1, 2))
-            tokens = [getattr(vit, name).expand(batch, -1, -1)
-                      for name in self.prefix_tokens]
+            tokens = [getattr(vit, name).expand(batch, -1, -1) for name in self.prefix_tokens]
             x = vit.pos_drop(torch.cat((*tokens, x), dim=1))
         x = vit.norm_pre(vit.patch_drop(x))
 
@@ -277,8 +295,7 @@ class TIMMPEViT(BaseBackbone):
                 outs.append(self._format_output(x, grid, last))
         return tuple(outs)
 
-    def _format_output(self, x: Tensor, grid: Sequence[int],
-                       last: bool) -> Tensor:
+    def _format_output(self, x: Tensor, grid: Sequence[int], last: bool) -> Tensor:
         vit = self.timm_model
         if last:
             x = vit.norm(x)
@@ -287,14 +304,12 @@ class TIMMPEViT(BaseBackbone):
             return norm(x)
         if self.out_type == 'cls_token':
             return norm(x[:, 0])
-        patches = x[:, self.num_extra_tokens:]
+        patches = x[:, self.num_extra_tokens :]
         if self.out_type == 'avg_featmap':
             return norm(patches.mean(dim=1))
         return norm(patches).transpose(1, 2).reshape(len(x), -1, *grid)
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
         """Get the layer-wise depth of a parameter, as MMPretrain's
         :class:`VisionTransformer` does it; all that makes the first block's
         input has depth 0."""
@@ -302,10 +317,9 @@ class TIMMPEViT(BaseBackbone):
         # All else is behind the blocks, as a head is.
         depth = num_layers - 1
         if param_name.startswith(prefix):
-            name = param_name[len(prefix):].removeprefix('timm_model.')
+            name = param_name[len(prefix) :].removeprefix('timm_model.')
             if name.startswith('blocks.'):
                 depth = int(name.split('.')[1]) + 1
-            elif name.startswith(('rpe.', *PREFIX_TOKENS, 'pos_embed',
-                                  'patch_embed', 'norm_pre')):
+            elif name.startswith(('rpe.', *PREFIX_TOKENS, 'pos_embed', 'patch_embed', 'norm_pre')):
                 depth = 0
         return depth, num_layers

@@ -57,30 +57,33 @@ class PatchCutMix(Mixup):
         ...     ]))
     """
 
-    def __init__(self,
-                 alpha: float,
-                 patch_size: int = 16,
-                 mode: str = 'random',
-                 per_image: bool = False) -> None:
+    def __init__(
+        self, alpha: float, patch_size: int = 16, mode: str = 'random', per_image: bool = False
+    ) -> None:
         name = f'hime_mm.{type(self).__name__}'
         for option, value, kind, what in (
-                ('alpha', alpha, Real, 'number'),
-                ('patch_size', patch_size, int, 'whole number')):
-            if (isinstance(value, bool) or not isinstance(value, kind)
-                    or not 0 < value < float('inf')):
-                raise ConfigError(f'{name}: `{option}` must be a positive '
-                                  f'{what}, got {value!r}')
+            ('alpha', alpha, Real, 'number'),
+            ('patch_size', patch_size, int, 'whole number'),
+        ):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, kind)
+                or not 0 < value < float('inf')
+            ):
+                raise ConfigError(f'{name}: `{option}` must be a positive {what}, got {value!r}')
         if mode not in MODES or not isinstance(per_image, bool):
             raise ConfigError(
                 f'{name}: unknown `mode` {mode!r} or `per_image` '
-                f'{per_image!r}: choose from {MODES}, and True or False')
+                f'{per_image!r}: choose from {MODES}, and True or False'
+            )
         super().__init__(float(alpha))
         self.patch_size = patch_size
         self.mode = mode
         self.per_image = per_image
 
-    def mix(self, batch_inputs: torch.Tensor,
-            batch_scores: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def mix(
+        self, batch_inputs: torch.Tensor, batch_scores: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
         """Mix the images and their labels.
 
         Args:
@@ -102,7 +105,8 @@ class PatchCutMix(Mixup):
             raise ConfigError(
                 f'hime_mm.{type(self).__name__}: a batch of {h}x{w} does not '
                 f'go with `patch_size` {p}: set it to the side of a patch of '
-                'the encrypted images, which `hime info` tells')
+                'the encrypted images, which `hime info` tells'
+            )
         rows, cols = h // p, w // p
         pasted = self.draw_slots(num if self.per_image else 1, rows, cols)
         kept = torch.from_numpy(1 - pasted.mean(axis=(1, 2)))
@@ -111,8 +115,7 @@ class PatchCutMix(Mixup):
         index = torch.randperm(num).to(batch_inputs.device)
 
         tiles = batch_inputs.reshape(num, channels, rows, p, cols, p)
-        mixed = torch.where(mask[:, None, :, None, :, None], tiles[index],
-                            tiles)
+        mixed = torch.where(mask[:, None, :, None, :, None], tiles[index], tiles)
         scores = kept * batch_scores + (1 - kept) * batch_scores[index]
         return mixed.reshape(batch_inputs.shape), scores
 
@@ -132,10 +135,7 @@ class PatchCutMix(Mixup):
             count = np.floor(cut * rows * cols + 0.5)
             order = np.random.rand(num, rows * cols).argsort(axis=1)
             return (order < count).reshape(num, rows, cols)
-        inside = [
-            self._draw_interval(np.sqrt(cut) * side, side)
-            for side in (rows, cols)
-        ]
+        inside = [self._draw_interval(np.sqrt(cut) * side, side) for side in (rows, cols)]
         return inside[0][:, :, None] & inside[1][:, None, :]
 
     @staticmethod
@@ -147,6 +147,8 @@ class PatchCutMix(Mixup):
         return (slots >= edges[0]) & (slots < edges[1])
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(alpha={self.alpha}, '
-                f'patch_size={self.patch_size}, mode={self.mode!r}, '
-                f'per_image={self.per_image})')
+        return (
+            f'{type(self).__name__}(alpha={self.alpha}, '
+            f'patch_size={self.patch_size}, mode={self.mode!r}, '
+            f'per_image={self.per_image})'
+        )

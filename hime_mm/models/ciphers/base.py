@@ -36,8 +36,14 @@ class TorchForm:
     def __init__(self, step: Step) -> None:
         self.step: Any = step
 
-    def draw(self, layout: PatchLayout, batch: int, channels: int,
-             source: RandomSource, device: torch.device) -> Optional[Tensor]:
+    def draw(
+        self,
+        layout: PatchLayout,
+        batch: int,
+        channels: int,
+        source: RandomSource,
+        device: torch.device,
+    ) -> Optional[Tensor]:
         """Draw for all images of a batch of this layout."""
         return None
 
@@ -63,11 +69,9 @@ def per_patch(values: Tensor, layout: PatchLayout) -> Tensor:
     return values.view(len(values), 1, rows, 1, cols, 1)
 
 
-def draw_permutations(count: int, num: int, source: RandomSource,
-                      device: torch.device) -> Tensor:
+def draw_permutations(count: int, num: int, source: RandomSource, device: torch.device) -> Tensor:
     """:func:`~hime_mm.ciphers.randomness.draw_permutations` on a device."""
-    raw = np.frombuffer(
-        bytearray(draw_bytes(8 * count * num, source)), np.int64)
+    raw = np.frombuffer(bytearray(draw_bytes(8 * count * num, source)), np.int64)
     words = torch.from_numpy(raw).view(count, num)
     # Torch sorts signed words only: the sign bit flipped, their order is that
     # of the unsigned ones.
@@ -75,8 +79,9 @@ def draw_permutations(count: int, num: int, source: RandomSource,
     return words.argsort(dim=1, stable=True)
 
 
-def draw_patch_codes(shape: Tuple[int, int], bits: int, source: RandomSource,
-                     device: torch.device) -> Tensor:
+def draw_patch_codes(
+    shape: Tuple[int, int], bits: int, source: RandomSource, device: torch.device
+) -> Tensor:
     """:func:`~hime_mm.ciphers.randomness.draw_codes` for each patch of each
     image, shape (B, N)."""
     codes = draw_codes(shape[0] * shape[1], bits, source)

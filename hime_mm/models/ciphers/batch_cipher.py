@@ -29,21 +29,25 @@ class BatchCipher:
             for a whole data set, or has no batched form.
     """
 
-    def __init__(self, cipher: Union[str, dict, Sequence, Cipher],
-                 patch_size: Optional[int] = None) -> None:
+    def __init__(
+        self, cipher: Union[str, dict, Sequence, Cipher], patch_size: Optional[int] = None
+    ) -> None:
         self.cipher = Cipher.build(cipher, patch_size)
         self.cipher.check_unshared()
         for step in self.cipher.steps:
             if step.name not in FORMS:
                 raise CipherError(
                     f'{step.name!r} has no form for batches on a device: use '
-                    'the pipeline transform `hime_mm.Encrypt`')
+                    'the pipeline transform `hime_mm.Encrypt`'
+                )
         self._forms = [FORMS[step.name](step) for step in self.cipher.steps]
 
-    def draw(self,
-             shape: Tuple[int, int, int, int],
-             source: RandomSource = None,
-             device: Union[str, torch.device] = 'cpu') -> List[Any]:
+    def draw(
+        self,
+        shape: Tuple[int, int, int, int],
+        source: RandomSource = None,
+        device: Union[str, torch.device] = 'cpu',
+    ) -> List[Any]:
         """Draw all randomness for a batch, independently for each image.
 
         Args:
@@ -65,9 +69,9 @@ class BatchCipher:
             for form, layout in zip(self._forms, layouts)
         ]
 
-    def stack(self,
-              draws: Sequence[Sequence],
-              device: Union[str, torch.device] = 'cpu') -> List[Any]:
+    def stack(
+        self, draws: Sequence[Sequence], device: Union[str, torch.device] = 'cpu'
+    ) -> List[Any]:
         """Make one draw for a batch out of those of its images.
 
         Args:
@@ -101,16 +105,17 @@ class BatchCipher:
             CipherError: If the draw does not fit.
         """
         if images.ndim != 4:
-            raise PictureError('a batch has the shape (B, C, H, W), got '
-                               f'{tuple(images.shape)}')
+            raise PictureError(f'a batch has the shape (B, C, H, W), got {tuple(images.shape)}')
         if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise TypeError('images must be uint8 or floating-point on the '
-                            f'0–255 scale, got {images.dtype}')
+            raise TypeError(
+                f'images must be uint8 or floating-point on the 0–255 scale, got {images.dtype}'
+            )
         steps = self.cipher.drawn_steps(images.shape[-2:], drawn)
         for form, (_, layout, value) in zip(self._forms, steps):
             if value is not None and len(value) != len(images):
-                raise CipherError(f'a draw for {len(value)} images does not '
-                                  f'fit a batch of {len(images)}')
+                raise CipherError(
+                    f'a draw for {len(value)} images does not fit a batch of {len(images)}'
+                )
             images = form.apply(images, layout, value)
         return images
 
@@ -118,9 +123,7 @@ class BatchCipher:
         """Draw and apply. Bytes come from the CPU: eight for each patch that
         is shuffled, two for each value of noise; the rest is on the device.
         """
-        return self.apply(images,
-                          self.draw(images.shape, source, images.device))
+        return self.apply(images, self.draw(images.shape, source, images.device))
 
     def __repr__(self) -> str:
-        return (f'BatchCipher({str(self.cipher)!r}, '
-                f'patch_size={self.cipher.patch_size})')
+        return f'BatchCipher({str(self.cipher)!r}, patch_size={self.cipher.patch_size})'

@@ -10,8 +10,14 @@ import torch
 from hime_mm.ciphers.pixels import mid_grey, peak_value
 from hime_mm.ciphers.randomness import draw_noise
 from hime_mm.ciphers.steps import orient_patches
-from .base import (TorchForm, draw_patch_codes, draw_permutations, patch_view,
-                   per_patch, register_torch)
+from .base import (
+    TorchForm,
+    draw_patch_codes,
+    draw_permutations,
+    patch_view,
+    per_patch,
+    register_torch,
+)
 
 GREY = mid_grey(np.dtype(np.uint8))
 WHITE = peak_value(np.dtype(np.uint8))
@@ -19,7 +25,6 @@ WHITE = peak_value(np.dtype(np.uint8))
 
 @register_torch('shuffle')
 class TorchShuffle(TorchForm):
-
     def draw(self, layout, batch, channels, source, device):
         return draw_permutations(batch, layout.num_patches, source, device)
 
@@ -37,11 +42,12 @@ class TorchShuffle(TorchForm):
         # + p % cols
         first = drawn + drawn // cols * ((side - 1) * cols)
         lines = torch.arange(side, device=x.device) * cols
-        planes = torch.arange(
-            batch * channels, device=x.device) * (rows * side * cols)
+        planes = torch.arange(batch * channels, device=x.device) * (rows * side * cols)
         index = (
-            first.view(batch, 1, rows, 1, cols) + lines.view(1, 1, 1, side, 1)
-            + planes.view(batch, channels, 1, 1, 1))
+            first.view(batch, 1, rows, 1, cols)
+            + lines.view(1, 1, 1, side, 1)
+            + planes.view(batch, channels, 1, 1, 1)
+        )
         moved = runs.index_select(0, index.view(-1))
         return moved.view(x.dtype).view(x.shape)
 
@@ -50,15 +56,12 @@ class TorchShuffle(TorchForm):
 def _orientations(side: int) -> np.ndarray:
     """Which pixel each one shows, for the eight ways: (8, P²)."""
     pixels = np.arange(side * side, dtype=np.float64).reshape(side, side)
-    ways = [
-        orient_patches(pixels, np.array([code]), side) for code in range(8)
-    ]
+    ways = [orient_patches(pixels, np.array([code]), side) for code in range(8)]
     return np.stack(ways).reshape(8, -1).astype(np.int64)
 
 
 @register_torch('orient')
 class TorchOrient(TorchForm):
-
     def draw(self, layout, batch, channels, source, device):
         shape = (batch, layout.num_patches)
         return draw_patch_codes(shape, 3, source, device).long()
@@ -74,16 +77,14 @@ class TorchOrient(TorchForm):
         patches = patch_view(x, layout).permute(0, 1, 2, 4, 3, 5)
         patches = patches.reshape(batch, channels, rows * cols, side * side)
         index = table[drawn].unsqueeze(1).expand_as(patches)
-        turned = patches.gather(3, index).view(batch, channels, rows, cols,
-                                               side, side)
+        turned = patches.gather(3, index).view(batch, channels, rows, cols, side, side)
         return turned.permute(0, 1, 2, 4, 3, 5).reshape(x.shape)
 
 
 @register_torch('permute_channels')
 class TorchPermuteChannels(TorchForm):
-
     def draw(self, layout, batch, channels, source, device):
-        self.step.check_channels((channels, ))
+        self.step.check_channels((channels,))
         num = layout.num_patches
         perms = draw_permutations(batch * num, channels, source, device)
         return perms.view(batch, num, channels)
@@ -91,8 +92,7 @@ class TorchPermuteChannels(TorchForm):
     def apply(self, x, layout, drawn):
         view = patch_view(x, layout)
         index = drawn.view(len(x), *layout.grid, -1).permute(0, 3, 1, 2)
-        return view.gather(
-            1, index[:, :, :, None, :, None].expand_as(view)).view(x.shape)
+        return view.gather(1, index[:, :, :, None, :, None].expand_as(view)).view(x.shape)
 
 
 def _saturated(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -102,14 +102,12 @@ def _saturated(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 @register_torch('mix')
 class TorchMix(TorchForm):
-
     def apply(self, x, layout, drawn):
         rows, cols = layout.grid
         g = self.step.num_splits
         side = layout.patch_size // g
         batch, channels = x.shape[:2]
-        split = x.contiguous().view(batch, channels, rows, g, side, cols, g,
-                                    side)
+        split = x.contiguous().view(batch, channels, rows, g, side, cols, g, side)
         if x.dtype.is_floating_point:
             mixed = split.mean(dim=(3, 6))
         else:
@@ -123,29 +121,25 @@ class TorchMix(TorchForm):
 
 @register_torch('erode')
 class TorchErode(TorchForm):
-
     def apply(self, x, layout, drawn):
         kept = slice(self.step.border, layout.patch_size - self.step.border)
         inner = patch_view(x, layout)[:, :, :, kept, :, kept]
         if self.step.form == 'compact':
             height, width = (n * inner.shape[3] for n in layout.grid)
             return inner.reshape(*x.shape[:2], height, width)
-        out = torch.full_like(
-            x, GREY, memory_format=torch.contiguous_format)
+        out = torch.full_like(x, GREY, memory_format=torch.contiguous_format)
         patch_view(out, layout)[:, :, :, kept, :, kept] = inner
         return out
 
 
 @register_torch('drop')
 class TorchDrop(TorchForm):
-
     def draw(self, layout, batch, channels, source, device):
         num = layout.num_patches
         order = draw_permutations(batch, num, source, device)
         # Those that come first in the order.
         dropped = torch.zeros(batch, num, dtype=torch.bool, device=device)
-        return dropped.scatter_(1, order[:, :num * self.step.percent // 100],
-                                True)
+        return dropped.scatter_(1, order[:, : num * self.step.percent // 100], True)
 
     def apply(self, x, layout, drawn):
         view = patch_view(x, layout)
@@ -154,7 +148,6 @@ class TorchDrop(TorchForm):
 
 @register_torch('center')
 class TorchCenter(TorchForm):
-
     def apply(self, x, layout, drawn):
         view = patch_view(x, layout)
         num = layout.patch_size**2
@@ -168,10 +161,8 @@ class TorchCenter(TorchForm):
 
 @register_torch('noise')
 class TorchNoise(TorchForm):
-
     def draw(self, layout, batch, channels, source, device):
-        noise = draw_noise((batch, channels, *layout.shape), self.step.std,
-                           source)
+        noise = draw_noise((batch, channels, *layout.shape), self.step.std, source)
         return torch.from_numpy(noise).to(device, non_blocking=True)
 
     def stack(self, draws):
@@ -184,12 +175,10 @@ class TorchNoise(TorchForm):
 
 @register_torch('negate')
 class TorchNegate(TorchForm):
-
     def draw(self, layout, batch, channels, source, device):
         shape = (batch, layout.num_patches)
         return draw_patch_codes(shape, 1, source, device).bool()
 
     def apply(self, x, layout, drawn):
         view = patch_view(x, layout)
-        return torch.where(per_patch(drawn, layout), WHITE - view,
-                           view).view(x.shape)
+        return torch.where(per_patch(drawn, layout), WHITE - view, view).view(x.shape)

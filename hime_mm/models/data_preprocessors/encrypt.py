@@ -60,14 +60,16 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         ConfigError: If ``seed`` is no whole number.
     """
 
-    def __init__(self,
-                 cipher: Union[None, str, dict, Sequence, Cipher],
-                 patch_size: Optional[int] = None,
-                 seed: Optional[int] = None,
-                 quantize: bool = True,
-                 *,
-                 pad_size_divisor: int = 1,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        cipher: Union[None, str, dict, Sequence, Cipher],
+        patch_size: Optional[int] = None,
+        seed: Optional[int] = None,
+        quantize: bool = True,
+        *,
+        pad_size_divisor: int = 1,
+        **kwargs,
+    ) -> None:
         super().__init__(pad_size_divisor=pad_size_divisor, **kwargs)
         self._name = f'hime_mm.{type(self).__name__}'
         self.batch_cipher = None
@@ -78,18 +80,18 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                     self.cipher.check_fit('pad')
         except HimeError as error:
             raise CipherError(f'{self._name}: {error}') from None
-        if seed is not None and (isinstance(seed, bool)
-                                 or not isinstance(seed, Integral)
-                                 or seed < 0):
-            raise ConfigError(f'{self._name}: `seed` must be a whole number '
-                              f'of at least 0, or None, got {seed!r}')
+        if seed is not None and (
+            isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0
+        ):
+            raise ConfigError(
+                f'{self._name}: `seed` must be a whole number of at least 0, or None, got {seed!r}'
+            )
         self.seed = seed
         self.quantize = quantize
         # Of training, and of evaluation: how often one validates does not
         # change what one trains on.
         self._sources = {
-            training: None if seed is None else np.random.default_rng(
-                [seed, get_rank(), training])
+            training: None if seed is None else np.random.default_rng([seed, get_rank(), training])
             for training in (True, False)
         }
 
@@ -112,17 +114,22 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                 raise TypeError(
                     f'{self._name} takes 8-bit images, or floating-point ones '
                     f'on the 0–255 scale, got {one.dtype}: load them with 8 '
-                    'bits, or encrypt in the pipeline, with `hime_mm.Encrypt`')
+                    'bits, or encrypt in the pipeline, with `hime_mm.Encrypt`'
+                )
         low = min(one.min().item() for one in others)
         high = max(one.max().item() for one in others)
         # Interpolation overshoots a little; black may be all there is.
-        if low < -32 or high > 287 or (low < 0 and high < 32) or (
-                high <= 1 and any((one != one.round()).any()
-                                  for one in others)):
+        if (
+            low < -32
+            or high > 287
+            or (low < 0 and high < 32)
+            or (high <= 1 and any((one != one.round()).any() for one in others))
+        ):
             raise PictureError(
                 f'{self._name} takes images on the 0–255 scale, got values '
                 f'from {low:.4g} to {high:.4g}: leave normalization to it '
-                '(`mean` and `std`), not to the pipelines')
+                '(`mean` and `std`), not to the pipelines'
+            )
         return False
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -153,8 +160,11 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             self.to_rgb, self._enable_normalize = to_rgb, normalize
         inputs = data['inputs']
         if encrypts:
-            whole = whole and float(self.pad_value).is_integer() and not (
-                training and self.batch_augments is not None)
+            whole = (
+                whole
+                and float(self.pad_value).is_integer()
+                and not (training and self.batch_augments is not None)
+            )
             inputs = self._encrypt(inputs, whole, self._sources[training])
         if to_rgb and inputs.size(1) == 3:
             inputs = inputs.flip(1)
@@ -167,8 +177,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         return dict(inputs=inputs, data_samples=data['data_samples'])
 
     @torch.no_grad()
-    def _encrypt(self, images: Tensor, whole: bool,
-                 source: RandomSource) -> Tensor:
+    def _encrypt(self, images: Tensor, whole: bool, source: RandomSource) -> Tensor:
         """Encrypt a batch; ``whole`` says that it holds whole grey levels."""
         height, width = images.shape[-2:]
         side = self.cipher.patch_size
@@ -176,7 +185,8 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             raise PictureError(
                 f'{self._name} got a batch of {height}x{width} pixels, no '
                 f'whole number of patches of side {side}: crop or resize in '
-                f'the pipelines, or set `pad_size_divisor={side}`')
+                f'the pipelines, or set `pad_size_divisor={side}`'
+            )
         if self.quantize:
             if not whole:
                 images = images.round().clamp_(0, 255)
@@ -187,6 +197,8 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         """What is shown of the module: no secret."""
         if self.cipher is None:
             return 'cipher=None'
-        return (f'cipher={str(self.cipher)!r}, '
-                f'patch_size={self.cipher.patch_size}, seed={self.seed}, '
-                f'quantize={self.quantize}')
+        return (
+            f'cipher={str(self.cipher)!r}, '
+            f'patch_size={self.cipher.patch_size}, seed={self.seed}, '
+            f'quantize={self.quantize}'
+        )

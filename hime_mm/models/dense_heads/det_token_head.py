@@ -5,8 +5,7 @@ from typing import Dict, List, Sequence, Tuple, Union
 import torch
 from mmdet.models.dense_heads import DETRHead
 from mmdet.models.layers import MLP
-from mmdet.utils import (ConfigType, InstanceList, OptConfigType,
-                         OptMultiConfig)
+from mmdet.utils import ConfigType, InstanceList, OptConfigType, OptMultiConfig
 from torch import Tensor
 
 from hime_mm.errors import ConfigError
@@ -17,10 +16,12 @@ DEFAULT_TRAIN_CFG = dict(
     assigner=dict(
         type='mmdet.HungarianAssigner',
         match_costs=[
-            dict(type='mmdet.ClassificationCost', weight=1.),
+            dict(type='mmdet.ClassificationCost', weight=1.0),
             dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
-            dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0)
-        ]))
+            dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
+        ],
+    )
+)
 
 
 @MODELS.register_module()
@@ -51,33 +52,29 @@ class DetTokenHead(DETRHead):
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 embed_dims: int = 384,
-                 num_mlp_layers: int = 3,
-                 *,
-                 sync_cls_avg_factor: bool = False,
-                 loss_cls: ConfigType = dict(
-                     type='mmdet.CrossEntropyLoss',
-                     bg_cls_weight=0.1,
-                     use_sigmoid=False,
-                     loss_weight=1.0),
-                 loss_bbox: ConfigType = dict(
-                     type='mmdet.L1Loss', loss_weight=5.0),
-                 loss_iou: ConfigType = dict(
-                     type='mmdet.GIoULoss', loss_weight=2.0),
-                 train_cfg: OptConfigType = None,
-                 test_cfg: OptConfigType = None,
-                 init_cfg: OptMultiConfig = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dims: int = 384,
+        num_mlp_layers: int = 3,
+        *,
+        sync_cls_avg_factor: bool = False,
+        loss_cls: ConfigType = dict(
+            type='mmdet.CrossEntropyLoss', bg_cls_weight=0.1, use_sigmoid=False, loss_weight=1.0
+        ),
+        loss_bbox: ConfigType = dict(type='mmdet.L1Loss', loss_weight=5.0),
+        loss_iou: ConfigType = dict(type='mmdet.GIoULoss', loss_weight=2.0),
+        train_cfg: OptConfigType = None,
+        test_cfg: OptConfigType = None,
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
         self.num_mlp_layers = num_mlp_layers
         # DETRHead edits the dict and sets class weights for itself alone.
         loss_cls = deepcopy(loss_cls)
         background = loss_cls.pop('bg_cls_weight', None)
         if background is not None:
-            foreground = loss_cls.get('class_weight') or 1.
-            loss_cls['class_weight'] = [float(foreground)] * num_classes + [
-                float(background)
-            ]
+            foreground = loss_cls.get('class_weight') or 1.0
+            loss_cls['class_weight'] = [float(foreground)] * num_classes + [float(background)]
         super().__init__(
             num_classes=num_classes,
             embed_dims=embed_dims,
@@ -87,19 +84,18 @@ class DetTokenHead(DETRHead):
             loss_iou=loss_iou,
             train_cfg=train_cfg or deepcopy(DEFAULT_TRAIN_CFG),
             test_cfg=test_cfg or dict(),
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )
         if background is not None:
             self.bg_cls_weight = float(background)
 
     def _init_layers(self) -> None:
-        self.cls_branch = MLP(self.embed_dims, self.embed_dims,
-                              self.cls_out_channels, self.num_mlp_layers)
-        self.reg_branch = MLP(self.embed_dims, self.embed_dims, 4,
-                              self.num_mlp_layers)
+        self.cls_branch = MLP(
+            self.embed_dims, self.embed_dims, self.cls_out_channels, self.num_mlp_layers
+        )
+        self.reg_branch = MLP(self.embed_dims, self.embed_dims, 4, self.num_mlp_layers)
 
-    def forward(
-            self, hidden_states: Union[Tensor, Sequence[Tensor]]
-    ) -> Tuple[Tensor, Tensor]:
+    def forward(self, hidden_states: Union[Tensor, Sequence[Tensor]]) -> Tuple[Tensor, Tensor]:
         """Classify and locate.
 
         Args:
@@ -117,23 +113,24 @@ class DetTokenHead(DETRHead):
             # Half precision would round boxes to 1/2048 of the image, and
             # areas of boxes in pixels overflow it.
             hidden_states = hidden_states.float()
-            return (self.cls_branch(hidden_states),
-                    self.reg_branch(hidden_states).sigmoid())
+            return (self.cls_branch(hidden_states), self.reg_branch(hidden_states).sigmoid())
 
-    def loss_by_feat(self, all_layers_cls_scores: Tensor,
-                     all_layers_bbox_preds: Tensor, *args,
-                     **kwargs) -> Dict[str, Tensor]:
+    def loss_by_feat(
+        self, all_layers_cls_scores: Tensor, all_layers_bbox_preds: Tensor, *args, **kwargs
+    ) -> Dict[str, Tensor]:
         """The set loss, in float32. Arguments as :class:`DETRHead`'s."""
         with torch.autocast(all_layers_cls_scores.device.type, enabled=False):
-            return super().loss_by_feat(all_layers_cls_scores.float(),
-                                        all_layers_bbox_preds.float(), *args,
-                                        **kwargs)
+            return super().loss_by_feat(
+                all_layers_cls_scores.float(), all_layers_bbox_preds.float(), *args, **kwargs
+            )
 
-    def predict_by_feat(self,
-                        layer_cls_scores: Tensor,
-                        layer_bbox_preds: Tensor,
-                        batch_img_metas: List[dict],
-                        rescale: bool = True) -> InstanceList:
+    def predict_by_feat(
+        self,
+        layer_cls_scores: Tensor,
+        layer_bbox_preds: Tensor,
+        batch_img_metas: List[dict],
+        rescale: bool = True,
+    ) -> InstanceList:
         """Turn outputs into boxes. Arguments as :class:`DETRHead`'s.
 
         Raises:
@@ -147,9 +144,11 @@ class DetTokenHead(DETRHead):
             raise ConfigError(
                 f'`test_cfg.max_per_img` is {wanted}, but {tokens} detection '
                 f'tokens give at most {most} boxes: lower it, or raise '
-                "the backbone's `num_det_tokens`")
+                "the backbone's `num_det_tokens`"
+            )
         return super().predict_by_feat(
             layer_cls_scores.float(),
             layer_bbox_preds.float(),
             batch_img_metas=batch_img_metas,
-            rescale=rescale)
+            rescale=rescale,
+        )

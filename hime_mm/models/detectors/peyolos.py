@@ -35,40 +35,45 @@ class PEYOLOS(SingleStageDetector):
         ConfigError: If backbone and head do not fit each other.
     """
 
-    def __init__(self,
-                 backbone: ConfigType,
-                 bbox_head: ConfigType,
-                 train_cfg: OptConfigType = None,
-                 test_cfg: OptConfigType = None,
-                 data_preprocessor: OptConfigType = None,
-                 init_cfg: OptMultiConfig = None) -> None:
+    def __init__(
+        self,
+        backbone: ConfigType,
+        bbox_head: ConfigType,
+        train_cfg: OptConfigType = None,
+        test_cfg: OptConfigType = None,
+        data_preprocessor: OptConfigType = None,
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
         super().__init__(
             backbone=backbone,
             bbox_head=bbox_head,
             train_cfg=train_cfg,
             test_cfg=test_cfg,
             data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )
         out_type = getattr(self.backbone, 'out_type', None)
         if out_type != 'det_tokens':
-            raise ConfigError('PEYOLOS reads detection tokens, but its '
-                              f'backbone gives {out_type!r}: set '
-                              "`out_type='det_tokens'` and `num_det_tokens`")
+            raise ConfigError(
+                'PEYOLOS reads detection tokens, but its '
+                f'backbone gives {out_type!r}: set '
+                "`out_type='det_tokens'` and `num_det_tokens`"
+            )
         width, expected = self.backbone.embed_dims, self.bbox_head.embed_dims
         if width != expected:
             raise ConfigError(
                 f'the backbone is {width} wide, the head expects {expected}: '
-                f'set `bbox_head.embed_dims={width}`')
+                f'set `bbox_head.embed_dims={width}`'
+            )
         self._register_load_state_dict_pre_hook(self._checkpoint_filter)
 
     def _checkpoint_filter(self, state_dict, prefix, *args, **kwargs) -> None:
         """Translate a whole foreign checkpoint, such as YOLOS's."""
         load_foreign(self, state_dict, prefix)
 
-    def extract_feat(self,
-                     batch_inputs: Tensor,
-                     batch_data_samples: OptSampleList = None
-                     ) -> Tuple[Tensor, ...]:
+    def extract_feat(
+        self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
+    ) -> Tuple[Tensor, ...]:
         """Compute detection tokens.
 
         Args:
@@ -81,26 +86,22 @@ class PEYOLOS(SingleStageDetector):
         """
         return self.backbone(batch_inputs, data_samples=batch_data_samples)
 
-    def loss(self, batch_inputs: Tensor,
-             batch_data_samples: SampleList) -> dict:
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """Compute losses, see :meth:`SingleStageDetector.loss`."""
         tokens = self.extract_feat(batch_inputs, batch_data_samples)
         return self.bbox_head.loss(tokens, batch_data_samples)
 
-    def predict(self,
-                batch_inputs: Tensor,
-                batch_data_samples: SampleList,
-                rescale: bool = True) -> SampleList:
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
         """Detect, see :meth:`SingleStageDetector.predict`."""
         tokens = self.extract_feat(batch_inputs, batch_data_samples)
-        results = self.bbox_head.predict(
-            tokens, batch_data_samples, rescale=rescale)
+        results = self.bbox_head.predict(tokens, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def _forward(self,
-                 batch_inputs: Tensor,
-                 batch_data_samples: Optional[SampleList] = None
-                 ) -> Tuple[Tensor, Tensor]:
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: Optional[SampleList] = None
+    ) -> Tuple[Tensor, Tensor]:
         tokens = self.extract_feat(batch_inputs, batch_data_samples)
         return self.bbox_head.forward(tokens)
 

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Patches to tokens, and what tokens get in place of positions."""
+
 from typing import Optional, Tuple, Union
 
 import torch
@@ -44,20 +45,23 @@ class MixedPatchEmbed(BaseModule):
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
-    def __init__(self,
-                 in_channels: int = 3,
-                 embed_dims: int = 768,
-                 patch_size: int = 16,
-                 num_splits: int = 2,
-                 input_form: str = 'compact',
-                 input_size: Union[int, Tuple[int, int]] = 224,
-                 init_cfg=None) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        embed_dims: int = 768,
+        patch_size: int = 16,
+        num_splits: int = 2,
+        input_form: str = 'compact',
+        input_size: Union[int, Tuple[int, int]] = 224,
+        init_cfg=None,
+    ) -> None:
         super().__init__(init_cfg)
         if num_splits < 1 or patch_size % num_splits:
             raise ConfigError(
                 f'patches of side {patch_size} cannot be cut into '
                 f'{num_splits}x{num_splits} sub-patches: choose a '
-                '`num_splits` that divides `patch_size`')
+                '`num_splits` that divides `patch_size`'
+            )
         self.patch_size = patch_size
         self.num_splits = num_splits
         self.input_form = input_form
@@ -71,8 +75,7 @@ class MixedPatchEmbed(BaseModule):
 
     def _side(self, form: str) -> int:
         if form not in INPUT_FORMS:
-            raise ConfigError(f'unknown `input_form` {form!r}: choose from '
-                              f'{INPUT_FORMS}')
+            raise ConfigError(f'unknown `input_form` {form!r}: choose from {INPUT_FORMS}')
         return self.patch_size // (self.num_splits if form == 'compact' else 1)
 
     @property
@@ -81,10 +84,9 @@ class MixedPatchEmbed(BaseModule):
         unless told otherwise."""
         return self._side(self.input_form)
 
-    def forward(self,
-                x: Tensor,
-                input_form: Optional[str] = None
-                ) -> Tuple[Tensor, Tuple[int, int]]:
+    def forward(
+        self, x: Tensor, input_form: Optional[str] = None
+    ) -> Tuple[Tensor, Tuple[int, int]]:
         """Embed a batch of images.
 
         Args:
@@ -133,8 +135,11 @@ class ReferencePositionEncoding(BaseModule):
         super().__init__(init_cfg)
         self.reference = nn.Parameter(torch.empty(1, 1, embed_dims))
         self.ref_encoding = nn.Sequential(
-            nn.Linear(embed_dims, embed_dims), nn.ReLU(inplace=True),
-            nn.Linear(embed_dims, embed_dims), nn.Sigmoid())
+            nn.Linear(embed_dims, embed_dims),
+            nn.ReLU(inplace=True),
+            nn.Linear(embed_dims, embed_dims),
+            nn.Sigmoid(),
+        )
         trunc_normal_(self.reference, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Images of several sizes in one padded batch, seen as tokens."""
+
 from typing import List, Optional, Sequence, Tuple
 
 import torch
@@ -15,18 +16,18 @@ Grid = Tuple[int, int]
 def image_shapes(data_samples: Sequence, batch_size: int) -> List[Grid]:
     """Height and width of each image in a padded batch, in pixels."""
     if len(data_samples) != batch_size:
-        raise ConfigError(f'{len(data_samples)} data samples for a batch '
-                          f'of {batch_size} images')
+        raise ConfigError(f'{len(data_samples)} data samples for a batch of {batch_size} images')
     shapes = [sample.metainfo.get('img_shape') for sample in data_samples]
     if None in shapes:
-        raise ConfigError('a data sample has no `img_shape`, which tells '
-                          'image from padding: keep it in the `meta_keys` '
-                          'of the packing transform')
+        raise ConfigError(
+            'a data sample has no `img_shape`, which tells '
+            'image from padding: keep it in the `meta_keys` '
+            'of the packing transform'
+        )
     return shapes
 
 
-def key_mask(grid: Grid, token_grids: Sequence[Grid],
-             device: torch.device) -> Optional[Tensor]:
+def key_mask(grid: Grid, token_grids: Sequence[Grid], device: torch.device) -> Optional[Tensor]:
     """Which tokens of a padded batch hold a pixel of their image.
 
     Of the rows and columns of the batch and of each image; bool, shape (B,
@@ -40,8 +41,7 @@ def key_mask(grid: Grid, token_grids: Sequence[Grid],
     return (rows[:, :, None] & cols[:, None, :]).flatten(1)
 
 
-def masked_attention(attn: MultiheadAttention, x: Tensor,
-                     key_mask: Tensor) -> Tensor:
+def masked_attention(attn: MultiheadAttention, x: Tensor, key_mask: Tensor) -> Tensor:
     """Run MMPretrain's attention on tokens (B, L, D) with some keys left out.
 
     `key_mask`, bool (B, L), is True where a token may be attended to, at
@@ -50,19 +50,29 @@ def masked_attention(attn: MultiheadAttention, x: Tensor,
     tokens is made for it.
     """
     b, length, _ = x.shape
-    q, k, v = attn.qkv(x).reshape(b, length, 3, attn.num_heads,
-                                  attn.head_dims).permute(2, 0, 3, 1, 4)
+    q, k, v = (
+        attn.qkv(x).reshape(b, length, 3, attn.num_heads, attn.head_dims).permute(2, 0, 3, 1, 4)
+    )
     out = attn.scaled_dot_product_attention(
-        q, k, v, attn_mask=key_mask[:, None, None, :],
-        dropout_p=attn.attn_drop if attn.training else 0.)
+        q,
+        k,
+        v,
+        attn_mask=key_mask[:, None, None, :],
+        dropout_p=attn.attn_drop if attn.training else 0.0,
+    )
     out = attn.proj(out.transpose(1, 2).reshape(b, length, attn.embed_dims))
     out = attn.out_drop(attn.gamma1(attn.proj_drop(out)))
     return v.squeeze(1) + out if attn.v_shortcut else out
 
 
-def positions_on_grids(learned: Tensor, own: Grid, grid: Grid,
-                       token_grids: Optional[Sequence[Grid]], mode: str,
-                       num_extra_tokens: int) -> Tensor:
+def positions_on_grids(
+    learned: Tensor,
+    own: Grid,
+    grid: Grid,
+    token_grids: Optional[Sequence[Grid]],
+    mode: str,
+    num_extra_tokens: int,
+) -> Tensor:
     """Learned positions, interpolated to each image's own grid.
 
     An image in a padded batch thus has the positions it has alone. The table
@@ -72,8 +82,7 @@ def positions_on_grids(learned: Tensor, own: Grid, grid: Grid,
     """
 
     def resized(size: Grid) -> Tensor:
-        return resize_pos_embed(
-            learned, own, size, mode=mode, num_extra_tokens=num_extra_tokens)
+        return resize_pos_embed(learned, own, size, mode=mode, num_extra_tokens=num_extra_tokens)
 
     if token_grids is None:
         return resized(grid)
@@ -83,7 +92,7 @@ def positions_on_grids(learned: Tensor, own: Grid, grid: Grid,
         # Padding gets zeros: it is masked anyway.
         patches = F.pad(
             table[:, num_extra_tokens:].reshape(1, *size, -1),
-            (0, 0, 0, grid[1] - size[1], 0, grid[0] - size[0]))
-        tables[size] = torch.cat(
-            (table[:, :num_extra_tokens], patches.flatten(1, 2)), dim=1)
+            (0, 0, 0, grid[1] - size[1], 0, grid[0] - size[0]),
+        )
+        tables[size] = torch.cat((table[:, :num_extra_tokens], patches.flatten(1, 2)), dim=1)
     return torch.cat([tables[size] for size in token_grids])

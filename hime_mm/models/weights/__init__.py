@@ -6,6 +6,7 @@ A file is read (``reader``), its names are recognised and translated
 ``positions``): for the converter (``infer``, ``convert``) and for models that
 load a file themselves (``hooks``).
 """
+
 from .fit import fit
 from .formats import COCO_CATEGORY_IDS, FORMATS, detect_format
 from .positions import find_grid
@@ -13,6 +14,13 @@ from .reader import SourceInfo, read_checkpoint, unwrap
 from .translate import translate
 
 __all__ = [
-    'COCO_CATEGORY_IDS', 'FORMATS', 'SourceInfo', 'detect_format',
-    'find_grid', 'fit', 'read_checkpoint', 'translate', 'unwrap'
+    'COCO_CATEGORY_IDS',
+    'FORMATS',
+    'SourceInfo',
+    'detect_format',
+    'find_grid',
+    'fit',
+    'read_checkpoint',
+    'translate',
+    'unwrap',
 ]

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Checkpoints of other implementations as files for this one."""
+
 import os
 from collections import OrderedDict
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
@@ -20,21 +21,22 @@ from .report import ConversionReport
 from .translate import translate
 
 
-def convert_checkpoint(src: str,
-                       dst: str,
-                       *,
-                       config: Optional[str] = None,
-                       cfg_options: Optional[Dict[str, Any]] = None,
-                       num_classes: Optional[int] = None,
-                       img_size: Optional[Tuple[int, int]] = None,
-                       pos_encoding: Optional[str] = None,
-                       num_heads: Optional[int] = None,
-                       num_splits: int = 2,
-                       ema: bool = False,
-                       allow_missing: Sequence[str] = (),
-                       allow_drop: Sequence[str] = (),
-                       overwrite: bool = False
-                       ) -> Tuple[ConversionReport, dict]:
+def convert_checkpoint(
+    src: str,
+    dst: str,
+    *,
+    config: Optional[str] = None,
+    cfg_options: Optional[Dict[str, Any]] = None,
+    num_classes: Optional[int] = None,
+    img_size: Optional[Tuple[int, int]] = None,
+    pos_encoding: Optional[str] = None,
+    num_heads: Optional[int] = None,
+    num_splits: int = 2,
+    ema: bool = False,
+    allow_missing: Sequence[str] = (),
+    allow_drop: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Tuple[ConversionReport, dict]:
     """Write a checkpoint for models of this package.
 
     Args:
@@ -76,27 +78,28 @@ def convert_checkpoint(src: str,
     if os.path.isdir(dst):
         raise ConversionError(f'{dst} is a folder: name a file')
     if os.path.lexists(dst) and not overwrite:
-        raise ConversionError(f'{dst} exists: choose another name, or replace '
-                              'it (`overwrite`)')
+        raise ConversionError(f'{dst} exists: choose another name, or replace it (`overwrite`)')
     if cfg_options and config is None:
-        raise ConversionError('`cfg_options` override settings of a config: '
-                              'name it (`config`)')
-    for name, value in (('num_classes', num_classes), ('num_heads', num_heads),
-                        ('pos_encoding', pos_encoding)):
+        raise ConversionError('`cfg_options` override settings of a config: name it (`config`)')
+    for name, value in (
+        ('num_classes', num_classes),
+        ('num_heads', num_heads),
+        ('pos_encoding', pos_encoding),
+    ):
         if config is not None and value is not None:
-            raise ConversionError(f'`{name}` is for a model without a config: '
-                                  'change the config instead')
+            raise ConversionError(
+                f'`{name}` is for a model without a config: change the config instead'
+            )
     state, info = read_checkpoint(src, ema)
     info.image_size = img_size or info.image_size
     # The file cannot know better.
     info.mid_image_size = info.mid_image_size or img_size
     info.num_heads = num_heads or info.num_heads
-    source = translate(
-        state, info=info, allow_drop=allow_drop, num_splits=num_splits)
+    source = translate(state, info=info, allow_drop=allow_drop, num_splits=num_splits)
     meta = dict(
         hime_mm_version=__version__,
-        converted_from=dict(file=os.path.basename(os.path.abspath(src)),
-                            format=source.format))
+        converted_from=dict(file=os.path.basename(os.path.abspath(src)), format=source.format),
+    )
     parts = {}
     if config is not None:
         model = _build_config(config, cfg_options)
@@ -107,16 +110,19 @@ def convert_checkpoint(src: str,
         source,
         model.state_dict(),
         allow_missing=allow_missing,
-        interpolate_mode=model.backbone.interpolate_mode)
+        interpolate_mode=model.backbone.interpolate_mode,
+    )
     _check_settings(model.backbone, info, report)
     found = model.load_state_dict(converted, strict=False)
     if found.unexpected_keys or set(found.missing_keys) != {
-            entry.target for entry in report.initial}:
+        entry.target for entry in report.initial
+    }:
         raise RuntimeError(f'converted weights do not fit the model: {found}')
     # Views would be saved with all that they are a part of.
-    saved = OrderedDict((name, tensor.detach().clone(
-        memory_format=torch.contiguous_format))
-                        for name, tensor in converted.items())
+    saved = OrderedDict(
+        (name, tensor.detach().clone(memory_format=torch.contiguous_format))
+        for name, tensor in converted.items()
+    )
     with atomic_file(dst) as stream:
         torch.save(dict(meta=meta, state_dict=saved), stream)
     return report, parts
@@ -138,22 +144,23 @@ def _build_config(path: str, options: Optional[dict]) -> nn.Module:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(cfg.model) if 'model' in cfg else None
     if not isinstance(getattr(model, 'backbone', None), PEViT):
-        raise ConversionError(f'{path} has no model, or its backbone is no '
-                              'hime_mm.PEViT')
+        raise ConversionError(f'{path} has no model, or its backbone is no hime_mm.PEViT')
     return model
 
 
-def _check_settings(backbone: PEViT, info: SourceInfo,
-                    report: ConversionReport) -> None:
+def _check_settings(backbone: PEViT, info: SourceInfo, report: ConversionReport) -> None:
     """What changes the numbers but has no tensor."""
     heads = backbone.arch_settings['num_heads']
     if info.num_heads is not None and info.num_heads != heads:
-        raise ConversionError(f'the checkpoint was trained with '
-                              f'{info.num_heads} attention heads, the model '
-                              f'has {heads}')
+        raise ConversionError(
+            f'the checkpoint was trained with '
+            f'{info.num_heads} attention heads, the model '
+            f'has {heads}'
+        )
     eps = backbone.layers[0].ln1.eps
     if info.norm_eps is not None and info.norm_eps != eps:
         report.notes.append(
             f'layer norms of the checkpoint add {info.norm_eps:g} to the '
             f'variance, those of the model {eps:g}: for the very same numbers '
-            f'set `norm_cfg=dict(type="LN", eps={info.norm_eps:g})`')
+            f'set `norm_cfg=dict(type="LN", eps={info.norm_eps:g})`'
+        )

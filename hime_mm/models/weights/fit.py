@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A translated checkpoint on a model: every tensor is accounted for."""
+
 import math
 import re
 from typing import Dict, Mapping, Optional, Sequence, Tuple
@@ -8,8 +9,7 @@ import torch
 from torch import Tensor
 
 from hime_mm.errors import ConversionError
-from .formats import (CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, NATIVE,
-                      described, matches)
+from .formats import CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, NATIVE, described, matches
 from .positions import find_grid, interpolate
 from .report import ConversionReport, Entry
 from .translate import PATCH, Item, Source
@@ -18,22 +18,25 @@ _DETECTION = r'backbone\.(det_token|(mid_)?det_pos_embed)'
 # What may be left out of the checkpoint: names there, the part of the model
 # that is for them, and why they have no use without it.
 _UNUSED = (
-    (r'backbone\.(mid_)?(det_)?pos_embed', 'backbone.pos_embed',
-     'the model has no learned positions'),
-    (r'backbone\.cls_token', 'backbone.cls_token',
-     'the model has no class token'),
+    (
+        r'backbone\.(mid_)?(det_)?pos_embed',
+        'backbone.pos_embed',
+        'the model has no learned positions',
+    ),
+    (r'backbone\.cls_token', 'backbone.cls_token', 'the model has no class token'),
     (_DETECTION, 'backbone.det_token', 'the model has no detection tokens'),
     (r'head\..*', 'head.', 'the model has no such head'),
     (r'bbox_head\..*', 'bbox_head.', 'the model has no such head'),
 )
 
 
-def fit(source: Source,
-        target: Mapping[str, Tensor],
-        *,
-        allow_missing: Sequence[str] = (),
-        interpolate_mode: str = 'bicubic'
-        ) -> Tuple[Dict[str, Tensor], ConversionReport]:
+def fit(
+    source: Source,
+    target: Mapping[str, Tensor],
+    *,
+    allow_missing: Sequence[str] = (),
+    interpolate_mode: str = 'bicubic',
+) -> Tuple[Dict[str, Tensor], ConversionReport]:
     """Fit a translated checkpoint, which is used up, to a model.
 
     Every tensor of the checkpoint is mapped, or dropped for a reason; every
@@ -52,32 +55,39 @@ def fit(source: Source,
     lines, most = source.problems, 12
     if lines:
         more = [f'and {len(lines) - most} more'] if len(lines) > most else []
-        raise ConversionError('\n  '.join(
-            [f'{described(source.format)} cannot be taken over completely:',
-             *lines[:most], *more]))
+        raise ConversionError(
+            '\n  '.join(
+                [
+                    f'{described(source.format)} cannot be taken over completely:',
+                    *lines[:most],
+                    *more,
+                ]
+            )
+        )
     return run.out, run.report
 
 
 class _Fit:
     """What :func:`fit` knows on its way."""
 
-    def __init__(self, source: Source, target: Mapping[str, Tensor],
-                 allow_missing: Sequence[str], mode: str) -> None:
+    def __init__(
+        self, source: Source, target: Mapping[str, Tensor], allow_missing: Sequence[str], mode: str
+    ) -> None:
         self.source, self.target = source, target
         self.items, self.problems = source.items, source.problems
         self.allow_missing, self.mode = allow_missing, mode
         self.report = ConversionReport(source.format, dropped=source.dropped)
         self.out: Dict[str, Tensor] = {}
         self.detector = any(
-            re.fullmatch(rf'{_DETECTION}|bbox_head\.cls_branch\..*', name)
-            for name in self.items)
+            re.fullmatch(rf'{_DETECTION}|bbox_head\.cls_branch\..*', name) for name in self.items
+        )
         mixed, to_mixed = source.mixed, f'{PATCH}mapping.weight' in target
         self.other_embedding = mixed != to_mixed
         self.new_embedding = to_mixed and not mixed
         # The patch embedding tells some of it, and may be left out.
         self.grids = {
             'backbone.pos_embed': source.grid(),
-            'backbone.mid_pos_embed': source.grid(mid=True)
+            'backbone.mid_pos_embed': source.grid(mid=True),
         }
 
     def place(self) -> None:
@@ -103,13 +113,13 @@ class _Fit:
             if why is None and matches(name, self.allow_missing):
                 why = 'allowed on demand'
             if why is not None:
-                self.report.initial.append(
-                    Entry(target=name, target_shape=shape, why=why))
+                self.report.initial.append(Entry(target=name, target_shape=shape, why=why))
             elif name not in self.items:
                 self.problems.append(
                     f'{name} {shape} of the model is not in the checkpoint; '
                     f'`allow_missing` {name!r} leaves it at its initial '
-                    'values')
+                    'values'
+                )
 
     def _drop(self, item: Item, why: str) -> None:
         self.report.dropped += item.dropped(why)
@@ -125,13 +135,12 @@ class _Fit:
         """
         found = [n for n in self.items if n.startswith(PATCH)]
         other = self.other_embedding or any(
-            n not in self.target
-            or self.items[n].tensor.shape != self.target[n].shape
-            for n in found)
+            n not in self.target or self.items[n].tensor.shape != self.target[n].shape
+            for n in found
+        )
         if self.new_embedding:
             why = 'the mixed embedding of the model starts anew'
-        elif other and matches(f'{PATCH}projection.weight',
-                               self.allow_missing):
+        elif other and matches(f'{PATCH}projection.weight', self.allow_missing):
             why = 'another embedding than that of the model'
         else:
             # What does not fit is named one by one.
@@ -143,12 +152,16 @@ class _Fit:
         if name in self.grids and not self._resize(name, item):
             return
         want = tuple(self.target[name].shape)
-        if (self.source.format in DETECTORS
-                and name.startswith('bbox_head.cls_branch.')
-                and item.shape[:1] == (92, ) and want[:1] == (81, )):
+        if (
+            self.source.format in DETECTORS
+            and name.startswith('bbox_head.cls_branch.')
+            and item.shape[:1] == (92,)
+            and want[:1] == (81,)
+        ):
             item.change(
                 item.tensor[[*COCO_CATEGORY_IDS, 91]],
-                'the rows of the 80 category ids of COCO, and no object')
+                'the rows of the 80 category ids of COCO, and no object',
+            )
         if item.shape == want:
             self.out[name] = item.tensor
             group = self.report.resized if item.resized else self.report.mapped
@@ -156,15 +169,15 @@ class _Fit:
         elif matches(name, self.allow_missing):
             self._drop(item, f'{name} of the model has the shape {want}')
         else:
-            remedy = (f'; `allow_missing` {name!r} leaves that at its initial '
-                      'values')
+            remedy = f'; `allow_missing` {name!r} leaves that at its initial values'
             if re.fullmatch(_DETECTION, name):
                 tokens = self.items.get('backbone.det_token')
-                remedy = '' if tokens is None else (
-                    f': set `num_det_tokens={tokens.shape[1]}` in the '
-                    'backbone')
-            self._refuse(item, f'does not fit {name} {want} of the model'
-                         f'{remedy}')
+                remedy = (
+                    ''
+                    if tokens is None
+                    else (f': set `num_det_tokens={tokens.shape[1]}` in the backbone')
+                )
+            self._refuse(item, f'does not fit {name} {want} of the model{remedy}')
 
     def _resize(self, name: str, item: Item) -> bool:
         """Positions on the model's grid."""
@@ -176,14 +189,13 @@ class _Fit:
         extra = int('backbone.cls_token' in self.target)
         # timm's `no_embed_class`: the class token has no position.
         length = item.shape[1]
-        alone = known[0] * known[1] if known else math.isqrt(length)**2
-        if (extra and length == alone and not self.detector
-                and self.source.format in CLASSIFIERS):
+        alone = known[0] * known[1] if known else math.isqrt(length) ** 2
+        if extra and length == alone and not self.detector and self.source.format in CLASSIFIERS:
             table = item.tensor
             item.change(
                 torch.cat((torch.zeros_like(table[:, :1]), table), 1),
-                'a row of zeros for the class token, which has no position '
-                'there')
+                'a row of zeros for the class token, which has no position there',
+            )
         first = item.sources[0][0]
         try:
             table, grid = find_grid(first, item.tensor, extra, known, target)
@@ -193,14 +205,15 @@ class _Fit:
         if known is None and (grid[0] != grid[1] or self.detector):
             guess = 'a square' if grid[0] == grid[1] else "the model's"
             self.report.notes.append(
-                f'{first} does not say of which grid it is: taken for '
-                f'{guess}, {grid[0]}x{grid[1]}')
+                f'{first} does not say of which grid it is: taken for {guess}, {grid[0]}x{grid[1]}'
+            )
         if table.shape[1] != item.shape[1]:
             item.change(table, 'without the row of the class token')
         if grid != target:
             item.change(
                 interpolate(table, grid, target, extra, self.mode),
-                f'{grid[0]}x{grid[1]} resized to {target[0]}x{target[1]}')
+                f'{grid[0]}x{grid[1]} resized to {target[0]}x{target[1]}',
+            )
         return True
 
     def _without_place(self, name: str, item: Item) -> None:
@@ -210,23 +223,19 @@ class _Fit:
                 # Other detectors have a head of that name, too.
                 part = 'bbox_head.cls_branch.'
             if not re.fullmatch(pattern, name) or any(
-                    other.startswith(part) for other in self.target):
+                other.startswith(part) for other in self.target
+            ):
                 continue
-            if part == 'backbone.pos_embed' and (
-                    'backbone.rpe.reference' in self.items):
-                why += ('; a model that used them beside its reference gives '
-                        'other numbers')
+            if part == 'backbone.pos_embed' and ('backbone.rpe.reference' in self.items):
+                why += '; a model that used them beside its reference gives other numbers'
             self._drop(item, why)
             return
         why = f'would be {name}, which the model has not'
         if name.startswith('backbone.mid_'):
-            why = ('holds positions for the layers between: set '
-                   '`mid_positions=True` in the backbone')
+            why = 'holds positions for the layers between: set `mid_positions=True` in the backbone'
         elif name.startswith('backbone.rpe.'):
-            why = ('belongs to a reference encoding: set '
-                   "`pos_encoding='rpe'` in the backbone")
-        self._refuse(item, f'{why}, or leave it out with `allow_drop` '
-                     f'{item.sources[0][0]!r}')
+            why = "belongs to a reference encoding: set `pos_encoding='rpe'` in the backbone"
+        self._refuse(item, f'{why}, or leave it out with `allow_drop` {item.sources[0][0]!r}')
 
     def _initial(self, name: str) -> Optional[str]:
         """Why it is right that a checkpoint of this kind has it not."""

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Whose names the tensors of a checkpoint have, and what they are here."""
+
 import re
 from fnmatch import fnmatchcase
 from typing import Any, Mapping, Optional, Sequence
@@ -25,8 +26,8 @@ CLASSIFIERS = ('timm', 'paper-classifier')
 #: Ids of the 80 classes of COCO in the order of MMDetection's labels. DETR and
 #: YOLOS have a row for every id up to 90, used or not.
 COCO_CATEGORY_IDS = tuple(
-    i for i in range(1, 91)
-    if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+    i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+)
 
 # '#' is a number and '*' weight or bias; what is not of a head is of the
 # backbone.
@@ -57,12 +58,14 @@ _TIMM = {
 }
 # The paper has these in the model or in its patch embedding.
 for _place in ('', 'patch_embed.'):
-    _TIMM.update({
-        f'{_place}proj_siat.*': 'patch_embed.projection.*',
-        f'{_place}proj_siat_embed.*': 'patch_embed.mapping.*',
-        f'{_place}reference': 'rpe.reference',
-        f'{_place}ref_encoding.#.*': 'rpe.ref_encoding.#.*',
-    })
+    _TIMM.update(
+        {
+            f'{_place}proj_siat.*': 'patch_embed.projection.*',
+            f'{_place}proj_siat_embed.*': 'patch_embed.mapping.*',
+            f'{_place}reference': 'rpe.reference',
+            f'{_place}ref_encoding.#.*': 'rpe.ref_encoding.#.*',
+        }
+    )
 #: What Hugging Face keeps apart, in the order in which it is one here.
 QKV = ('query', 'key', 'value')
 _HF = {
@@ -74,8 +77,7 @@ _HF = {
     'encoder.layer.#.layernorm_before.*': 'layers.#.ln1.*',
     'encoder.layer.#.layernorm_after.*': 'layers.#.ln2.*',
     # Three in one.
-    **{f'encoder.layer.#.attention.attention.{part}.*': 'layers.#.attn.qkv.*'
-       for part in QKV},
+    **{f'encoder.layer.#.attention.attention.{part}.*': 'layers.#.attn.qkv.*' for part in QKV},
     'encoder.layer.#.attention.output.dense.*': 'layers.#.attn.proj.*',
     'encoder.layer.#.intermediate.dense.*': 'layers.#.ffn.layers.0.0.*',
     'encoder.layer.#.output.dense.*': 'layers.#.ffn.layers.1.*',
@@ -86,18 +88,16 @@ _HF = {
 # Ours without the prefix, as a backbone alone is saved.
 _OWN = re.compile(
     r'(layers|ln[12]|pre_norm|patch_embed|rpe)\.|(cls_token|pos_embed|'
-    r'pos_grid|det_token|det_pos_embed|mid_pos_embed|mid_det_pos_embed)$')
+    r'pos_grid|det_token|det_pos_embed|mid_pos_embed|mid_det_pos_embed)$'
+)
 _DISTILLATION = r'(.*\.)?(dist_token|head_dist.*|layers\.head_dist.*)'
 _REFUSED = {
-    _DISTILLATION:
-    'belongs to a distillation token, which PEViT has not (MMPretrain has a '
+    _DISTILLATION: 'belongs to a distillation token, which PEViT has not (MMPretrain has a '
     'DistilledVisionTransformer)',
     r'(.*\.)?reg_token': 'register tokens, which PEViT has not',
     r'attn_pool\..*': 'attention pooling, which PEViT has not',
-    r'.*\.[qk]_norm\..*':
-    'queries and keys are normalised, which the attention here does not do',
-    r'.*(relative_position|rel_pos).*':
-    'relative positions, which PEViT has not',
+    r'.*\.[qk]_norm\..*': 'queries and keys are normalised, which the attention here does not do',
+    r'.*(relative_position|rel_pos).*': 'relative positions, which PEViT has not',
 }
 
 
@@ -120,8 +120,10 @@ def detect_format(state_dict: Mapping[str, Any]) -> str:
         return any(re.match(pattern, name) for name in names)
 
     if any_name(r'layers\.\d+\.(ln[12]|attn|ffn)\.'):
-        own = any_name(r'rpe\.|pos_grid$|det_token$|patch_embed\.mapping\.|'
-                       r'bbox_head\.cls_branch\.')
+        own = any_name(
+            r'rpe\.|pos_grid$|det_token$|patch_embed\.mapping\.|'
+            r'bbox_head\.cls_branch\.'
+        )
         return 'hime_mm' if own else 'mmpretrain'
     if any_name(r'blocks\.\d+\.(norm[12]|attn|mlp)\.'):
         mixed = any_name(r'(patch_embed\.)?proj_siat(_embed)?\.')
@@ -130,11 +132,13 @@ def detect_format(state_dict: Mapping[str, Any]) -> str:
         rpe = any_name(r'(patch_embed\.)?(reference$|ref_encoding\.)')
         return 'paper-classifier' if mixed or rpe else 'timm'
     if any_name(r'(vit\.)?encoder\.layer\.\d+\.') and any_name(
-            r'(vit\.)?embeddings\.detection_tokens$'):
+        r'(vit\.)?embeddings\.detection_tokens$'
+    ):
         return 'hf-yolos'
     raise ConversionError(
         f'the names of the checkpoint, such as {", ".join(names[:4])}, are of '
-        f'no known format. Known are: {"; ".join(map(described, FORMATS))}')
+        f'no known format. Known are: {"; ".join(map(described, FORMATS))}'
+    )
 
 
 def rename(name: str, fmt: str) -> Optional[str]:
@@ -147,8 +151,7 @@ def rename(name: str, fmt: str) -> Optional[str]:
     rules = _HF if fmt == 'hf-yolos' else _TIMM
     varies = r'\b(\d+|weight|bias)\b'
     values = re.findall(varies, name)
-    target = rules.get(re.sub(
-        varies, lambda part: '#' if part[0].isdigit() else '*', name))
+    target = rules.get(re.sub(varies, lambda part: '#' if part[0].isdigit() else '*', name))
     if target is None:
         return None
     for value in values:
@@ -159,9 +162,10 @@ def rename(name: str, fmt: str) -> Optional[str]:
 
 def refusal(name: str, fmt: str) -> str:
     """Why a name has no place here."""
-    return next((why for pattern, why in _REFUSED.items()
-                 if re.fullmatch(pattern, bare(name))),
-                f'has no place in a model of this package ({fmt})')
+    return next(
+        (why for pattern, why in _REFUSED.items() if re.fullmatch(pattern, bare(name))),
+        f'has no place in a model of this package ({fmt})',
+    )
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What the models here do with a checkpoint that they load."""
+
 import math
 from typing import Any, Dict, Optional
 
@@ -16,16 +17,14 @@ from .translate import translate
 
 #: What need not come with a checkpoint that a model loads by itself: the same
 #: as the hosts allow, and it is logged.
-_MAY_MISS = ('backbone.patch_embed.*', 'backbone.pos_embed', 'backbone.ln2.*',
-             'bbox_head.*')
+_MAY_MISS = ('backbone.patch_embed.*', 'backbone.pos_embed', 'backbone.ln2.*', 'bbox_head.*')
 #: Parts of timm's ViTs that have none in any output of TIMMPEViT.
 HEADS = ('head', 'head_dist', 'attn_pool')
 
 
-def load_foreign(model: nn.Module,
-                 state_dict: Dict[str, Any],
-                 prefix: str,
-                 outside: str = 'check') -> None:
+def load_foreign(
+    model: nn.Module, state_dict: Dict[str, Any], prefix: str, outside: str = 'check'
+) -> None:
     """Convert in place what a model is about to load, if it is foreign.
 
     Weights under the names of MMPretrain or of this package, and those of no
@@ -38,7 +37,7 @@ def load_foreign(model: nn.Module,
     """
     names = [name for name in state_dict if name.startswith(prefix)]
     try:
-        state, info = unwrap({n[len(prefix):]: state_dict[n] for n in names})
+        state, info = unwrap({n[len(prefix) :]: state_dict[n] for n in names})
         fmt = detect_format(state)
     except ConversionError:
         # The host says what it expected.
@@ -49,11 +48,17 @@ def load_foreign(model: nn.Module,
     beside = {}
     if outside != 'check':
         target = {f'backbone.{name}': v for name, v in target.items()}
-        beside = {name: source.items.pop(name) for name in list(source.items)
-                  if not name.startswith('backbone.')}
+        beside = {
+            name: source.items.pop(name)
+            for name in list(source.items)
+            if not name.startswith('backbone.')
+        }
     converted, report = fit(
-        source, target, allow_missing=_MAY_MISS,
-        interpolate_mode=getattr(model, 'backbone', model).interpolate_mode)
+        source,
+        target,
+        allow_missing=_MAY_MISS,
+        interpolate_mode=getattr(model, 'backbone', model).interpolate_mode,
+    )
     for name, item in beside.items():
         if outside == 'pass':
             converted[name] = item.tensor
@@ -68,8 +73,7 @@ def load_foreign(model: nn.Module,
     report.log()
 
 
-def load_backbone(vit: nn.Module, state_dict: Dict[str, Any],
-                  prefix: str) -> None:
+def load_backbone(vit: nn.Module, state_dict: Dict[str, Any], prefix: str) -> None:
     """Fit in place what a :class:`PEViT` is about to load.
 
     Foreign weights are converted. Positions that the model has not are
@@ -83,23 +87,24 @@ def load_backbone(vit: nn.Module, state_dict: Dict[str, Any],
         table = _pop_positions(vit, state_dict, name)
         if table is not None and vit.pos_embed is not None:
             table, grid = find_grid(name, table, extra, source, target)
-            state_dict[name] = interpolate(table, grid, target, extra,
-                                           vit.interpolate_mode)
+            state_dict[name] = interpolate(table, grid, target, extra, vit.interpolate_mode)
             _log_resized(name, table, grid, state_dict[name], target)
     own = {prefix + n: tuple(v.shape) for n, v in vit.state_dict().items()}
-    found = {n: tuple(v.shape) for n, v in state_dict.items()
-             if n.startswith(f'{prefix}patch_embed.')}
+    found = {
+        n: tuple(v.shape) for n, v in state_dict.items() if n.startswith(f'{prefix}patch_embed.')
+    }
     if any(own.get(name) != shape for name, shape in found.items()):
         # All of it: a bias without its weight means nothing.
         for name, shape in found.items():
             del state_dict[name]
-            _log(f'Dropped {name} {shape}: this model has '
-                 f'{own.get(name, "none")}; the patch embedding stays as '
-                 'initialised.')
+            _log(
+                f'Dropped {name} {shape}: this model has '
+                f'{own.get(name, "none")}; the patch embedding stays as '
+                'initialised.'
+            )
 
 
-def _swap_grid(model: nn.Module, state_dict: Dict[str, Any],
-               prefix: str) -> Optional[Grid]:
+def _swap_grid(model: nn.Module, state_dict: Dict[str, Any], prefix: str) -> Optional[Grid]:
     """The grid that a checkpoint says its positions are of, if it does; the
     model's own takes its place."""
     source = state_dict.pop(f'{prefix}pos_grid', None)
@@ -108,30 +113,31 @@ def _swap_grid(model: nn.Module, state_dict: Dict[str, Any],
     return None if source is None else tuple(source.tolist())
 
 
-def _pop_positions(model: nn.Module, state_dict: Dict[str, Any],
-                   name: str) -> Optional[Tensor]:
+def _pop_positions(model: nn.Module, state_dict: Dict[str, Any], name: str) -> Optional[Tensor]:
     """Take a table out; that a model has none for it is logged."""
     table = state_dict.pop(name, None)
     if table is not None and model.pos_grid is None:
-        _log(f'Dropped {name} {tuple(table.shape)}: pos_encoding='
-             f'{model.pos_encoding!r} has no learned positions.')
+        _log(
+            f'Dropped {name} {tuple(table.shape)}: pos_encoding='
+            f'{model.pos_encoding!r} has no learned positions.'
+        )
     return table
 
 
-def _log_resized(name: str, table: Tensor, grid: Grid, resized: Tensor,
-                 target: Grid) -> None:
+def _log_resized(name: str, table: Tensor, grid: Grid, resized: Tensor, target: Grid) -> None:
     if grid != target:
-        _log(f'Resized {name} from {tuple(table.shape)}, a grid of '
-             f'{grid[0]}x{grid[1]}, to {tuple(resized.shape)}, '
-             f'{target[0]}x{target[1]}.')
+        _log(
+            f'Resized {name} from {tuple(table.shape)}, a grid of '
+            f'{grid[0]}x{grid[1]}, to {tuple(resized.shape)}, '
+            f'{target[0]}x{target[1]}.'
+        )
 
 
 def _log(message: str) -> None:
     MMLogger.get_current_instance().info(message)
 
 
-def load_timm(model: nn.Module, state_dict: Dict[str, Any],
-              prefix: str) -> None:
+def load_timm(model: nn.Module, state_dict: Dict[str, Any], prefix: str) -> None:
     """Fit in place what a :class:`TIMMPEViT` is about to load.
 
     Takes timm's names as they are, adds or drops positions as the model
@@ -139,36 +145,35 @@ def load_timm(model: nn.Module, state_dict: Dict[str, Any],
     logged.
     """
     from timm.layers import resample_patch_embed
+
     inner = f'{prefix}timm_model.'
     names = [name for name in state_dict if name.startswith(prefix)]
     if not any(name.startswith(inner) for name in names):
         for name in names:
             if not name.startswith((f'{prefix}rpe.', f'{prefix}pos_grid')):
-                state_dict[inner + name[len(prefix):]] = state_dict.pop(name)
+                state_dict[inner + name[len(prefix) :]] = state_dict.pop(name)
     _fit_positions(model, state_dict, prefix, inner)
     name = f'{inner}patch_embed.proj.weight'
     weight = state_dict.get(name)
     size = list(model.timm_model.patch_embed.proj.kernel_size)
     if weight is not None and list(weight.shape[2:]) != size:
         state_dict[name] = resample_patch_embed(weight, size)
-        _log(f'Resampled {name} from {tuple(weight.shape)} to '
-             f'{tuple(state_dict[name].shape)}.')
+        _log(f'Resampled {name} from {tuple(weight.shape)} to {tuple(state_dict[name].shape)}.')
     own = {prefix + name for name in model.state_dict()}
-    unused = tuple(f'{inner}{name}.'
-                   for name in (*HEADS, 'norm', 'fc_norm', 'blocks'))
-    dropped = [name for name in state_dict
-               if name.startswith(unused) and name not in own]
+    unused = tuple(f'{inner}{name}.' for name in (*HEADS, 'norm', 'fc_norm', 'blocks'))
+    dropped = [name for name in state_dict if name.startswith(unused) and name not in own]
     for name in dropped:
         del state_dict[name]
     # A new encoding is what one asks for with the weights of a plain ViT.
-    missing = [name for name in sorted(own.difference(state_dict))
-               if not name.startswith(f'{prefix}rpe.')]
+    missing = [
+        name for name in sorted(own.difference(state_dict)) if not name.startswith(f'{prefix}rpe.')
+    ]
     log_gaps('the state dict', missing, dropped)
 
 
-def _fit_positions(model: nn.Module, state_dict: Dict[str, Any], prefix: str,
-                   inner: str) -> None:
+def _fit_positions(model: nn.Module, state_dict: Dict[str, Any], prefix: str, inner: str) -> None:
     from timm.layers import resample_abs_pos_embed
+
     vit, name = model.timm_model, f'{inner}pos_embed'
     source = _swap_grid(model, state_dict, prefix)
     table = _pop_positions(model, state_dict, name)
@@ -179,11 +184,11 @@ def _fit_positions(model: nn.Module, state_dict: Dict[str, Any], prefix: str,
         target = tuple(vit.patch_embed.grid_size)
         grid = grid_of(name, table.shape[1] - extra, source, target)
         state_dict[name] = resample_abs_pos_embed(
-            table, target, old_size=grid, num_prefix_tokens=extra)
+            table, target, old_size=grid, num_prefix_tokens=extra
+        )
         _log_resized(name, table, grid, state_dict[name], target)
         return
-    tokens = {token: state_dict.get(inner + token)
-              for token in model.prefix_tokens}
+    tokens = {token: state_dict.get(inner + token) for token in model.prefix_tokens}
     # A square table is one of a model that gives those tokens none.
     side = math.isqrt(table.shape[1])
     if extra and None not in tokens.values() and side**2 != table.shape[1]:
@@ -192,11 +197,9 @@ def _fit_positions(model: nn.Module, state_dict: Dict[str, Any], prefix: str,
         _log(f'Added its first {extra} entries to {", ".join(tokens)}.')
 
 
-def fold_positions(tokens: Dict[str, Tensor],
-                   table: Tensor) -> Dict[str, Tensor]:
+def fold_positions(tokens: Dict[str, Tensor], table: Tensor) -> Dict[str, Tensor]:
     """Tokens before the patches with their positions, which come first in the
     table, added."""
     counts = [token.shape[1] for token in tokens.values()]
-    parts = table[:, :sum(counts)].split(counts, dim=1)
-    return {name: token + part
-            for (name, token), part in zip(tokens.items(), parts)}
+    parts = table[:, : sum(counts)].split(counts, dim=1)
+    return {name: token + part for (name, token), part in zip(tokens.items(), parts)}

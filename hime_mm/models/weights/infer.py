@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The model of a checkpoint, worked out from its shapes."""
+
 import math
 import re
 from typing import Any, Mapping, Optional, Tuple
@@ -15,9 +16,9 @@ _ARCHS = ('deit-tiny', 'deit-small', 'deit-base', 'large', 'huge')
 _LAYER = 'backbone.layers.0.'
 
 
-def infer_model(source: Source,
-                num_classes: Optional[int] = None,
-                pos_encoding: Optional[str] = None) -> dict:
+def infer_model(
+    source: Source, num_classes: Optional[int] = None, pos_encoding: Optional[str] = None
+) -> dict:
     """Work out the model of a checkpoint from its shapes.
 
     Gives ``backbone`` and, where the checkpoint has a head, ``head`` or
@@ -26,19 +27,25 @@ def infer_model(source: Source,
     """
     items = source.items
     if pos_encoding is None:
-        pos_encoding = ('rpe' if 'backbone.rpe.reference' in items else
-                        'learned' if 'backbone.pos_embed' in items else 'none')
+        pos_encoding = (
+            'rpe'
+            if 'backbone.rpe.reference' in items
+            else 'learned'
+            if 'backbone.pos_embed' in items
+            else 'none'
+        )
     backbone = _backbone(source, pos_encoding)
     width = items[f'{PATCH}projection.weight'].shape[0]
     model = dict(backbone=backbone)
     if 'backbone.det_token' in items:
-        backbone.update(
-            num_det_tokens=items['backbone.det_token'].shape[1],
-            out_type='det_tokens')
+        backbone.update(num_det_tokens=items['backbone.det_token'].shape[1], out_type='det_tokens')
         if 'backbone.mid_pos_embed' in items and pos_encoding == 'learned':
             backbone['mid_positions'] = True
-        rows = [item.shape[0] for name, item in items.items() if re.fullmatch(
-            r'bbox_head\.cls_branch\.layers\.\d+\.weight', name)]
+        rows = [
+            item.shape[0]
+            for name, item in items.items()
+            if re.fullmatch(r'bbox_head\.cls_branch\.layers\.\d+\.weight', name)
+        ]
         foreign = source.format not in NATIVE
         if rows or foreign:
             # Those of a detector without its head do not matter: it is missed
@@ -47,25 +54,25 @@ def infer_model(source: Source,
             model['bbox_head'] = dict(
                 type='hime_mm.DetTokenHead',
                 num_classes=num_classes or (80 if coco else rows[-1] - 1),
-                embed_dims=width)
+                embed_dims=width,
+            )
             if len(rows) not in (0, 3):
                 model['bbox_head']['num_mlp_layers'] = len(rows)
     elif any(name.startswith('head.') for name in items):
         rows = _shape(source, 'head.layers.head.weight')[0]
         model['head'] = dict(
-            type='VisionTransformerClsHead',
-            num_classes=num_classes or rows,
-            in_channels=width)
+            type='VisionTransformerClsHead', num_classes=num_classes or rows, in_channels=width
+        )
         if 'head.layers.pre_logits.weight' in items:
-            model['head']['hidden_dim'] = items[
-                'head.layers.pre_logits.weight'].shape[0]
+            model['head']['hidden_dim'] = items['head.layers.pre_logits.weight'].shape[0]
     return model
 
 
 def _shape(source: Source, name: str) -> Shape:
     if name not in source.items:
-        raise ConversionError(f'the checkpoint ({source.format}) has no '
-                              f'{name}, which tells the size of the model')
+        raise ConversionError(
+            f'the checkpoint ({source.format}) has no {name}, which tells the size of the model'
+        )
     return source.items[name].shape
 
 
@@ -73,13 +80,13 @@ def _backbone(source: Source, pos_encoding: str) -> dict:
     items, patch = source.items, source.patch_size
     shape = _shape(source, f'{PATCH}projection.weight')
     if len(shape) != 4 or shape[-1] != shape[-2]:
-        raise ConversionError(f'the patch embedding {shape} does not embed '
-                              'squares')
+        raise ConversionError(f'the patch embedding {shape} does not embed squares')
     backbone = dict(
         type='hime_mm.PEViT',
         arch=_arch(source, shape[0]),
         patch_size=patch,
-        pos_encoding=pos_encoding)
+        pos_encoding=pos_encoding,
+    )
     if shape[1] != 3:
         backbone['in_channels'] = shape[1]
     if source.mixed:
@@ -88,8 +95,7 @@ def _backbone(source: Source, pos_encoding: str) -> dict:
         backbone['patch_cfg'] = dict(bias=False)
     if 'backbone.pos_embed' in items:
         rows, cols = source.grid() or _square(source)
-        backbone['img_size'] = (
-            rows * patch if rows == cols else (rows * patch, cols * patch))
+        backbone['img_size'] = rows * patch if rows == cols else (rows * patch, cols * patch)
     if f'{_LAYER}attn.qkv.bias' not in items:
         backbone['qkv_bias'] = False
     if f'{_LAYER}attn.gamma1.weight' in items:
@@ -98,8 +104,7 @@ def _backbone(source: Source, pos_encoding: str) -> dict:
         backbone['pre_norm'] = True
         backbone.setdefault('patch_cfg', dict(bias=True))
     if 'backbone.ln2.weight' in items:
-        backbone.update(
-            out_type='avg_featmap', final_norm='backbone.ln1.weight' in items)
+        backbone.update(out_type='avg_featmap', final_norm='backbone.ln1.weight' in items)
         if 'backbone.cls_token' not in items:
             backbone['with_cls_token'] = False
     if source.info.norm_eps not in (None, 1e-6):
@@ -109,21 +114,24 @@ def _backbone(source: Source, pos_encoding: str) -> dict:
 
 def _arch(source: Source, width: int) -> Any:
     """A name of MMPretrain's, or the numbers."""
-    depth = 1 + max((int(name.split('.')[2]) for name in source.items
-                     if name.startswith('backbone.layers.')), default=-1)
+    depth = 1 + max(
+        (int(name.split('.')[2]) for name in source.items if name.startswith('backbone.layers.')),
+        default=-1,
+    )
     heads, layers = source.info.num_heads, source.info.num_layers
     if layers not in (None, depth):
-        raise ConversionError(f'config.json says {layers} layers, the '
-                              f'checkpoint has {depth}')
+        raise ConversionError(f'config.json says {layers} layers, the checkpoint has {depth}')
     hidden = _shape(source, f'{_LAYER}ffn.layers.0.0.weight')[0]
     if heads is None and width % 64:
-        raise ConversionError(f'tokens {width} wide do not tell the number of '
-                              'attention heads: give it (`num_heads`)')
+        raise ConversionError(
+            f'tokens {width} wide do not tell the number of attention heads: give it (`num_heads`)'
+        )
     arch = dict(
         embed_dims=width,
         num_layers=depth,
         num_heads=heads or width // 64,
-        feedforward_channels=hidden)
+        feedforward_channels=hidden,
+    )
     zoo = VisionTransformer.arch_zoo
     return next((name for name in _ARCHS if zoo[name] == arch), arch)
 
@@ -132,25 +140,27 @@ def _square(source: Source) -> Tuple[int, int]:
     """The grid of positions that do not say of which they are."""
     rows = source.items['backbone.pos_embed'].shape[1]
     # Not every class token has a position.
-    bare = (source.format in CLASSIFIERS
-            or 'backbone.cls_token' not in source.items)
-    count = rows if bare and math.isqrt(rows)**2 == rows else rows - 1
+    bare = source.format in CLASSIFIERS or 'backbone.cls_token' not in source.items
+    count = rows if bare and math.isqrt(rows) ** 2 == rows else rows - 1
     side = math.isqrt(max(count, 0))
     if side**2 != count or not side:
         raise ConversionError(
             f'the checkpoint has positions of {count} patches, which is no '
             'square, and does not say of which grid: give the height and '
             'width of the images it was trained with (`img_size`), or a '
-            'config (`config`)')
+            'config (`config`)'
+        )
     return side, side
 
 
 def format_parts(parts: Mapping[str, Any]) -> str:
     """What :func:`infer_model` gives as text for ``model=dict(...)``."""
     return '\n'.join(
-        f'{name}=dict(\n' + ',\n'.join(
-            f'    {key}={_literal(value)}' for key, value in part.items()) +
-        '),' for name, part in parts.items())
+        f'{name}=dict(\n'
+        + ',\n'.join(f'    {key}={_literal(value)}' for key, value in part.items())
+        + '),'
+        for name, part in parts.items()
+    )
 
 
 def _literal(value: Any) -> str:

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Tables of positions: of which grid they are, and on another one."""
+
 import math
 from typing import Optional, Tuple
 
@@ -12,8 +13,7 @@ from hime_mm.errors import ConversionError
 Grid = Tuple[int, int]
 
 
-def grid_of(name: str, count: int, source: Optional[Grid],
-            target: Optional[Grid]) -> Grid:
+def grid_of(name: str, count: int, source: Optional[Grid], target: Optional[Grid]) -> Grid:
     """Rows and columns of a number of positions of patches.
 
     Where `source` does not tell, they are of a square, or else of the
@@ -23,21 +23,27 @@ def grid_of(name: str, count: int, source: Optional[Grid],
     grid = source or ((side, side) if side * side == count else target)
     if grid is not None and count > 0 and grid[0] * grid[1] == count:
         return tuple(grid)
-    why = (f'grid of {source[0]}x{source[1]}: give' if source else
-           'square, and does not say of which grid: load it into a model for '
-           'images of the size it was trained with, and save that, or, for '
-           'PEViT, convert it and give')
+    why = (
+        f'grid of {source[0]}x{source[1]}: give'
+        if source
+        else 'square, and does not say of which grid: load it into a model for '
+        'images of the size it was trained with, and save that, or, for '
+        'PEViT, convert it and give'
+    )
     raise ConversionError(
         f'{name} of the checkpoint holds {count} patch positions, which is no '
         f'{why} the height and width of the images it was trained with '
-        '(`img_size`)')
+        '(`img_size`)'
+    )
 
 
-def find_grid(name: str,
-              table: Tensor,
-              num_extra_tokens: int,
-              source: Optional[Grid] = None,
-              target: Optional[Grid] = None) -> Tuple[Tensor, Grid]:
+def find_grid(
+    name: str,
+    table: Tensor,
+    num_extra_tokens: int,
+    source: Optional[Grid] = None,
+    target: Optional[Grid] = None,
+) -> Tuple[Tensor, Grid]:
     """Find out of which grid of patches a table (tables, L, D) is.
 
     For a model without class token, `num_extra_tokens` of 0, the row of one
@@ -45,16 +51,15 @@ def find_grid(name: str,
     """
     count = table.shape[1] - num_extra_tokens
     if count < 1:
-        raise ConversionError(f'{name} of the checkpoint has the shape '
-                              f'{tuple(table.shape)}, no positions of patches')
-    patches = source[0] * source[1] if source else math.isqrt(count)**2
+        raise ConversionError(
+            f'{name} of the checkpoint has the shape {tuple(table.shape)}, no positions of patches'
+        )
+    patches = source[0] * source[1] if source else math.isqrt(count) ** 2
     if num_extra_tokens == 0 and count == patches + 1:
         table, count = table[:, 1:], count - 1
     return table, grid_of(name, count, source, target)
 
 
-def interpolate(table: Tensor, grid: Grid, target: Grid, extra: int,
-                mode: str) -> Tensor:
+def interpolate(table: Tensor, grid: Grid, target: Grid, extra: int, mode: str) -> Tensor:
     """Resize as MMPretrain's ViT does it, each table by itself."""
-    return torch.cat([resize_pos_embed(one, grid, target, mode, extra)
-                      for one in table.split(1)])
+    return torch.cat([resize_pos_embed(one, grid, target, mode, extra) for one in table.split(1)])

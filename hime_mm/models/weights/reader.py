@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Files to tensors, and what else a file says of its model."""
+
 import argparse
 import json
 import os
@@ -48,8 +49,7 @@ class SourceInfo:
     norm_eps: Optional[float] = None
 
 
-def read_checkpoint(path: str,
-                    ema: bool = False) -> Tuple[Dict[str, Tensor], SourceInfo]:
+def read_checkpoint(path: str, ema: bool = False) -> Tuple[Dict[str, Tensor], SourceInfo]:
     """Read the weights of a file without running anything in it.
 
     The path is a ``.safetensors`` file, a file of ``torch.save``, or a folder
@@ -63,9 +63,10 @@ def read_checkpoint(path: str,
         if not found:
             parts = [n for n in os.listdir(path) if n.endswith('.index.json')]
             raise ConversionError(
-                f'{path} holds its weights in several files, which are not '
-                f'read: {", ".join(parts)}' if parts else
-                f'{path} holds none of {", ".join(_IN_FOLDER)}')
+                f'{path} holds its weights in several files, which are not read: {", ".join(parts)}'
+                if parts
+                else f'{path} holds none of {", ".join(_IN_FOLDER)}'
+            )
         file = os.path.join(path, found[0])
     elif not os.path.isfile(path):
         raise ConversionError(f'{path} does not exist')
@@ -80,39 +81,36 @@ def _load(path: str) -> Mapping[str, Any]:
     if path.endswith('.safetensors'):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
+
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ConversionError(f'{path} is cut off or no safetensors '
-                                  f'file: {error}')
+            raise ConversionError(f'{path} is cut off or no safetensors file: {error}')
     allow_command_lines()
     # What MMEngine's own checkpoints hold beside weights.
     get = getattr(mmengine_checkpoint, 'get_torch_safe_globals', list)
     try:
         with torch.serialization.safe_globals(get()):
-            checkpoint = torch.load(
-                path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError,
-            KeyError) as error:
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         wanted = isinstance(error, pickle.UnpicklingError) and re.search(
-            r'(?:GLOBAL|global:?|class) +`?([\w.]+\.\w+)', str(error))
+            r'(?:GLOBAL|global:?|class) +`?([\w.]+\.\w+)', str(error)
+        )
         if wanted:
             raise ConversionError(
                 f'{path} asks for {wanted.group(1)}, which is no plain data: '
                 'such a file can run anything when it is loaded, and is not. '
                 'Save the weights alone where you trust it: '
-                'torch.save(dict(model=model.state_dict()), PATH)')
+                'torch.save(dict(model=model.state_dict()), PATH)'
+            )
         lines = str(error).splitlines() or [type(error).__name__]
-        raise ConversionError(
-            f'{path} is cut off or no checkpoint: {lines[0]}')
+        raise ConversionError(f'{path} is cut off or no checkpoint: {lines[0]}')
     if not isinstance(checkpoint, Mapping):
-        raise ConversionError(f'{path} holds a {type(checkpoint).__name__}, '
-                              'no dict of weights')
+        raise ConversionError(f'{path} holds a {type(checkpoint).__name__}, no dict of weights')
     return checkpoint
 
 
-def unwrap(checkpoint: Mapping,
-           ema: bool = False) -> Tuple[Dict[str, Tensor], SourceInfo]:
+def unwrap(checkpoint: Mapping, ema: bool = False) -> Tuple[Dict[str, Tensor], SourceInfo]:
     """Find the weights in what a file holds.
 
     That is a state dict, or a dict with one under one of ``_HOLDERS``, of
@@ -122,19 +120,20 @@ def unwrap(checkpoint: Mapping,
     them, is a :class:`ConversionError`.
     """
     holders = _EMA_HOLDERS if ema else _HOLDERS
-    state = next((checkpoint[name] for name in holders
-                  if isinstance(checkpoint.get(name), Mapping)), None)
+    state = next(
+        (checkpoint[name] for name in holders if isinstance(checkpoint.get(name), Mapping)), None
+    )
     if state is None and ema:
-        raise ConversionError('the checkpoint has no smoothed weights: none '
-                              f'of {", ".join(holders)}')
+        raise ConversionError(
+            f'the checkpoint has no smoothed weights: none of {", ".join(holders)}'
+        )
     info = SourceInfo()
     if state is None:
         state = checkpoint
     elif checkpoint.get('args') is not None:
         args = checkpoint['args']
         args = args if isinstance(args, Mapping) else vars(args)
-        info.image_size = (
-            _size(args.get('init_pe_size')) or _size(args.get('input_size')))
+        info.image_size = _size(args.get('init_pe_size')) or _size(args.get('input_size'))
         info.mid_image_size = _size(args.get('mid_pe_size'))
     found = {}
     for name, value in state.items():
@@ -145,7 +144,8 @@ def unwrap(checkpoint: Mapping,
             raise ConversionError(
                 f'{name!r} of the checkpoint is a {type(value).__name__}, no '
                 'tensor: give a state dict, or a dict that has one under '
-                f'one of {", ".join(_HOLDERS)}')
+                f'one of {", ".join(_HOLDERS)}'
+            )
         found[name] = value
     if not found:
         raise ConversionError('the checkpoint holds no weights')
@@ -158,8 +158,11 @@ def _size(value: Any) -> Optional[Tuple[int, int]]:
     """Height and width from a number or a pair, None from anything else."""
     if isinstance(value, int):
         value = (value, value)
-    if (isinstance(value, (list, tuple)) and len(value) == 2
-            and all(isinstance(v, int) and v > 0 for v in value)):
+    if (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(v, int) and v > 0 for v in value)
+    ):
         return tuple(value)
     return None
 
@@ -175,8 +178,7 @@ def _add_config(path: str, info: SourceInfo) -> None:
         raise ConversionError(f'{path} holds no settings')
     act = config.get('hidden_act', 'gelu')
     if act != 'gelu':
-        raise ConversionError(f'config.json says `hidden_act` {act!r}: the '
-                              'models here use gelu')
+        raise ConversionError(f'config.json says `hidden_act` {act!r}: the models here use gelu')
 
     def positive(name: str, kind: type) -> Any:
         value = config.get(name)

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What became of every tensor."""
+
 from dataclasses import dataclass, field
 from typing import List, Optional, Sequence, Tuple
 
@@ -25,8 +26,7 @@ class Entry:
     why: str = ''
 
     def __str__(self) -> str:
-        ends = ((self.source, self.source_shape),
-                (self.target, self.target_shape))
+        ends = ((self.source, self.source_shape), (self.target, self.target_shape))
         text = ' -> '.join(f'{name} {shape}' for name, shape in ends if name)
         return f'{text}: {self.why}' if self.why else text
 
@@ -54,10 +54,12 @@ class ConversionReport:
 
     def __str__(self) -> str:
         lines = [described(self.format)]
-        for title, entries in (('mapped', self.mapped),
-                               ('resized or selected', self.resized),
-                               ('dropped', self.dropped),
-                               ('left at initial values', self.initial)):
+        for title, entries in (
+            ('mapped', self.mapped),
+            ('resized or selected', self.resized),
+            ('dropped', self.dropped),
+            ('left at initial values', self.initial),
+        ):
             lines.append(f'{title}: {len(entries)}')
             lines += [f'  {entry}' for entry in entries]
         return '\n'.join(lines + [f'note: {note}' for note in self.notes])
@@ -65,24 +67,23 @@ class ConversionReport:
     def log(self) -> None:
         """Log all but what was simply taken over."""
         logger = MMLogger.get_current_instance()
-        logger.info(f'Weights of {described(self.format)}: '
-                    f'{len(self.mapped)} tensors taken over.')
-        for verb, entries in (('Resized', self.resized),
-                              ('Dropped', self.dropped),
-                              ('Left as initialised', self.initial)):
+        logger.info(f'Weights of {described(self.format)}: {len(self.mapped)} tensors taken over.')
+        for verb, entries in (
+            ('Resized', self.resized),
+            ('Dropped', self.dropped),
+            ('Left as initialised', self.initial),
+        ):
             for entry in entries:
                 logger.info(f'{verb}: {entry}')
 
 
-def log_gaps(source: str, missing: Sequence[str],
-             dropped: Sequence[str]) -> None:
+def log_gaps(source: str, missing: Sequence[str], dropped: Sequence[str]) -> None:
     """Log what a checkpoint lacks, and what of it has no place."""
     logger = MMLogger.get_current_instance()
     for log, what, names in (
-        (logger.info, f'Dropped from {source}, as this model has no such '
-         'parts', dropped),
-        (logger.warning, f'Missing in {source}, and left as initialised',
-         missing)):
+        (logger.info, f'Dropped from {source}, as this model has no such parts', dropped),
+        (logger.warning, f'Missing in {source}, and left as initialised', missing),
+    ):
         if names:
             rest = len(names) - 20
             more = f' and {rest} more' if rest > 0 else ''

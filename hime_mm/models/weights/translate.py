@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Tensors of others under the names used here, not fitted to a model yet."""
+
 import re
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
@@ -8,8 +9,18 @@ import torch
 from torch import Tensor
 
 from hime_mm.errors import ConversionError
-from .formats import (DETECTORS, FORMATS, NATIVE, QKV, bare, described,
-                      detect_format, matches, refusal, rename)
+from .formats import (
+    DETECTORS,
+    FORMATS,
+    NATIVE,
+    QKV,
+    bare,
+    described,
+    detect_format,
+    matches,
+    refusal,
+    rename,
+)
 from .reader import SourceInfo
 from .report import Entry, Shape
 
@@ -35,8 +46,7 @@ class Item:
         self.why = f'{self.why}; {why}' if self.why else why
 
     def placed(self, target: str) -> List[Entry]:
-        return [Entry(*source, target, self.shape, self.why)
-                for source in self.sources]
+        return [Entry(*source, target, self.shape, self.why) for source in self.sources]
 
     def dropped(self, why: str) -> List[Entry]:
         if self.why and not self.resized:
@@ -63,7 +73,8 @@ class Source:
         return any(
             name.startswith(f'{PATCH}mapping.') or 'proj_siat' in source
             for name, item in self.items.items()
-            for source, _ in item.sources)
+            for source, _ in item.sources
+        )
 
     @property
     def patch_size(self) -> Optional[int]:
@@ -86,12 +97,14 @@ class Source:
         return (size[0] // patch, size[1] // patch) if size and patch else None
 
 
-def translate(state_dict: Mapping[str, Tensor],
-              fmt: Optional[str] = None,
-              *,
-              info: Optional[SourceInfo] = None,
-              allow_drop: Sequence[str] = (),
-              num_splits: int = 2) -> Source:
+def translate(
+    state_dict: Mapping[str, Tensor],
+    fmt: Optional[str] = None,
+    *,
+    info: Optional[SourceInfo] = None,
+    allow_drop: Sequence[str] = (),
+    num_splits: int = 2,
+) -> Source:
     """Give every tensor the name it has here; `state_dict` is not changed.
 
     `fmt` is a key of :data:`FORMATS`, None recognises it. `allow_drop` are
@@ -102,8 +115,7 @@ def translate(state_dict: Mapping[str, Tensor],
     """
     fmt = fmt or detect_format(state_dict)
     if fmt not in FORMATS:
-        raise ConversionError(f'unknown format {fmt!r}: choose from '
-                              f'{", ".join(FORMATS)}')
+        raise ConversionError(f'unknown format {fmt!r}: choose from {", ".join(FORMATS)}')
     source = Source(fmt, info or SourceInfo(), num_splits)
     items = source.items
     refused: Dict[str, str] = {}
@@ -129,7 +141,8 @@ def translate(state_dict: Mapping[str, Tensor],
         elif target in items:
             raise ConversionError(
                 f'{items[target].sources[0][0]} and {name} of the checkpoint '
-                f'are both {target} of the model: take one out')
+                f'are both {target} of the model: take one out'
+            )
         else:
             items[target] = item
     for target, three in parts.items():
@@ -142,21 +155,21 @@ def translate(state_dict: Mapping[str, Tensor],
             why = 'has not the shape of the other two of query, key and value'
         else:
             items[target] = Item(
-                torch.cat([item.tensor for item in found]), sources,
-                'query, key and value in one')
+                torch.cat([item.tensor for item in found]), sources, 'query, key and value in one'
+            )
             continue
         refused.update((name, why) for name, _ in sources)
     source.problems += [
-        f'{name} {tuple(state_dict[name].shape)} {why}; `allow_drop` '
-        f'{name!r} leaves it out' for name, why in refused.items()
+        f'{name} {tuple(state_dict[name].shape)} {why}; `allow_drop` {name!r} leaves it out'
+        for name, why in refused.items()
     ]
     _check_tokens(source)
     table = items.get('backbone.pos_embed')
-    if table is not None and any(
-            bare(entry.source) == 'dist_token' for entry in source.dropped):
+    if table is not None and any(bare(entry.source) == 'dist_token' for entry in source.dropped):
         rows = table.tensor
-        table.change(torch.cat((rows[:, :1], rows[:, 2:]), 1),
-                     'without the row of the distillation token')
+        table.change(
+            torch.cat((rows[:, :1], rows[:, 2:]), 1), 'without the row of the distillation token'
+        )
     if fmt not in NATIVE:
         _reshape(items)
         _split_tables(items)
@@ -165,30 +178,30 @@ def translate(state_dict: Mapping[str, Tensor],
 
 def _check_tokens(source: Source) -> None:
     """Shapes that the rest relies on."""
-    for name, shape in (('pos_embed', '(1, L, D)'), ('det_token', '(1, Q, D)'),
-                        ('cls_token', '(1, 1, D)')):
+    for name, shape in (
+        ('pos_embed', '(1, L, D)'),
+        ('det_token', '(1, Q, D)'),
+        ('cls_token', '(1, 1, D)'),
+    ):
         item = source.items.get(f'backbone.{name}')
-        if item is not None and (item.tensor.ndim != 3
-                                 or len(item.tensor) != 1):
+        if item is not None and (item.tensor.ndim != 3 or len(item.tensor) != 1):
             raise ConversionError(
                 f'{item.sources[0][0]} of the checkpoint has the shape '
-                f'{item.sources[0][1]}, not {shape}')
+                f'{item.sources[0][1]}, not {shape}'
+            )
     fmt = source.format
     if fmt in DETECTORS and 'backbone.det_token' not in source.items:
-        raise ConversionError(f'the checkpoint is of {described(fmt)}, '
-                              'but has no detection tokens')
+        raise ConversionError(f'the checkpoint is of {described(fmt)}, but has no detection tokens')
 
 
 def _reshape(items: Dict[str, Item]) -> None:
     """Axes of size 1 that others write differently."""
     item = items.get('backbone.rpe.reference')
     if item is not None and item.tensor.ndim != 3:
-        item.change(
-            item.tensor.reshape(1, 1, -1), 'the same values with three axes')
+        item.change(item.tensor.reshape(1, 1, -1), 'the same values with three axes')
     item = items.get(f'{PATCH}mapping.weight')
     if item is not None and item.tensor.ndim == 2:
-        item.change(item.tensor[:, :, None, None],
-                    'the linear layer as a 1x1 convolution')
+        item.change(item.tensor[:, :, None, None], 'the linear layer as a 1x1 convolution')
 
 
 def _split_tables(items: Dict[str, Item]) -> None:
@@ -208,8 +221,11 @@ def _split_tables(items: Dict[str, Item]) -> None:
             raise ConversionError(
                 f'{item.sources[0][0]} of the checkpoint, '
                 f'{item.sources[0][1]}, does not hold positions of a class '
-                f'token, patches and {count} detection tokens')
+                f'token, patches and {count} detection tokens'
+            )
         items[f'backbone.{mid}pos_embed'] = Item(
-            table[:, :-count], item.sources, 'class and patches')
+            table[:, :-count], item.sources, 'class and patches'
+        )
         items[f'backbone.{mid}det_pos_embed'] = Item(
-            table[:, -count:], item.sources, 'detection tokens')
+            table[:, -count:], item.sources, 'detection tokens'
+        )

@@ -11,6 +11,4 @@ from .color_jitter import EncryptedColorJitter
 from .patch_drop import PatchDrop
 from .patch_reshuffle import PatchReshuffle
 
-__all__ = [
-    'EncryptedAugment', 'EncryptedColorJitter', 'PatchDrop', 'PatchReshuffle'
-]
+__all__ = ['EncryptedAugment', 'EncryptedColorJitter', 'PatchDrop', 'PatchReshuffle']

@@ -27,7 +27,7 @@ class EncryptedAugment(NamedTransform):
     #: It may follow the encryption.
     legal_on_encrypted = True
 
-    def __init__(self, prob: float = 1.) -> None:
+    def __init__(self, prob: float = 1.0) -> None:
         if not isinstance(prob, Real) or not 0 <= prob <= 1:
             raise self._wrong('prob', prob, 'a number from 0 to 1')
         self.prob: float = prob
@@ -55,8 +55,7 @@ class EncryptedAugment(NamedTransform):
 
     @abstractmethod
     def _check(self, results: dict) -> Any:
-        """Refuse what cannot be augmented; give what :meth:`_augment` needs.
-        """
+        """Refuse what cannot be augmented; give what :meth:`_augment` needs."""
 
     @abstractmethod
     def _augment(self, results: dict, checked: Any) -> None:
@@ -67,7 +66,7 @@ class PatchAugment(EncryptedAugment):
     """Base class of those that need the grid of patches: ``patch_size`` is the
     side of a patch of the encrypted image, None that of ``patch_layout``."""
 
-    def __init__(self, patch_size: Optional[int] = None, prob: float = 1.) -> None:
+    def __init__(self, patch_size: Optional[int] = None, prob: float = 1.0) -> None:
         super().__init__(prob)
         if patch_size is not None and (not isinstance(patch_size, int) or patch_size < 1):
             raise self._wrong('patch_size', patch_size, 'a positive whole number, or None')
@@ -79,15 +78,21 @@ class PatchAugment(EncryptedAugment):
         layout = results.get('patch_layout')
         if layout is None:
             if self.patch_size is None:
-                raise ConfigError('the sample has no `patch_layout`, so the size of its patches is '
-                                  'unknown: put this transform behind '
-                                  '`hime_mm.LoadEncryptedMeta`, or set `patch_size`')
+                raise ConfigError(
+                    'the sample has no `patch_layout`, so the size of its patches is '
+                    'unknown: put this transform behind '
+                    '`hime_mm.LoadEncryptedMeta`, or set `patch_size`'
+                )
             return PatchLayout(shape, self.patch_size, grid_shape(shape, self.patch_size))
         if self.patch_size not in (None, layout.patch_size):
-            raise ConfigError(f'`patch_size` is {self.patch_size}, but the patches of this image '
-                              f'have {layout.patch_size} pixels a side: leave `patch_size` out')
+            raise ConfigError(
+                f'`patch_size` is {self.patch_size}, but the patches of this image '
+                f'have {layout.patch_size} pixels a side: leave `patch_size` out'
+            )
         if layout.shape != shape:
-            raise ConfigError(f'the image is {shape[0]}x{shape[1]} (height x width), but was '
-                              f'encrypted to {layout.shape[0]}x{layout.shape[1]}: remove what '
-                              'resizes, crops or pads it')
+            raise ConfigError(
+                f'the image is {shape[0]}x{shape[1]} (height x width), but was '
+                f'encrypted to {layout.shape[0]}x{layout.shape[1]}: remove what '
+                'resizes, crops or pads it'
+            )
         return layout

@@ -59,17 +59,20 @@ class EncryptedColorJitter(EncryptedAugment):
         ConfigError: If an option has a wrong value.
     """
 
-    def __init__(self,
-                 brightness: Union[float, Sequence[float]] = 0.,
-                 contrast: Union[float, Sequence[float]] = 0.,
-                 saturation: Union[float, Sequence[float]] = 0.,
-                 hue: Union[float, Sequence[float]] = 0.,
-                 backend: str = 'cv2',
-                 keep_grey: Optional[bool] = None,
-                 prob: float = 1.) -> None:
+    def __init__(
+        self,
+        brightness: Union[float, Sequence[float]] = 0.0,
+        contrast: Union[float, Sequence[float]] = 0.0,
+        saturation: Union[float, Sequence[float]] = 0.0,
+        hue: Union[float, Sequence[float]] = 0.0,
+        backend: str = 'cv2',
+        keep_grey: Optional[bool] = None,
+        prob: float = 1.0,
+    ) -> None:
         super().__init__(prob)
         # The other transforms do without MMPretrain.
         from mmpretrain.datasets.transforms import ColorJitter
+
         self._check_choice('backend', backend, BACKENDS)
         self._jitter = ColorJitter(brightness, contrast, saturation, hue, backend)
         self._saturate = ColorJitter(saturation=saturation, backend=backend)
@@ -85,28 +88,35 @@ class EncryptedColorJitter(EncryptedAugment):
 
     def _check_hue(self, why: str) -> None:
         if self._jitter.hue is not None:
-            raise ConfigError(f'{why}, and a change of hue would move the means of patches: leave '
-                              '`hue` out')
+            raise ConfigError(
+                f'{why}, and a change of hue would move the means of patches: leave `hue` out'
+            )
 
     def _check(self, results: dict) -> bool:
         """Whether mid-grey has to stay in this image."""
         img = results['img']
         if img.ndim != 3 or img.shape[2] != 3:
-            raise ConfigError('only images of three channels have colours, got the shape '
-                              f"{img.shape}: load them with `LoadImageFromFile(color_type='color')`"
-                              ', or leave this transform out')
-        fits = ('uint8', ) if self.backend == 'pillow' else ('uint8', 'float32')
+            raise ConfigError(
+                'only images of three channels have colours, got the shape '
+                f"{img.shape}: load them with `LoadImageFromFile(color_type='color')`"
+                ', or leave this transform out'
+            )
+        fits = ('uint8',) if self.backend == 'pillow' else ('uint8', 'float32')
         if img.dtype.name not in fits:
-            raise TypeError(f'{self._name} takes pixels of {" or ".join(fits)} with '
-                            f'`backend={self.backend!r}`, got {img.dtype}: convert the images to '
-                            'float32 from 0 to 255 before, or leave it out')
+            raise TypeError(
+                f'{self._name} takes pixels of {" or ".join(fits)} with '
+                f'`backend={self.backend!r}`, got {img.dtype}: convert the images to '
+                'float32 from 0 to 255 before, or leave it out'
+            )
         if self.keep_grey is not None:
             return self.keep_grey
         cipher: Optional[Cipher] = results.get('cipher')
         if cipher is None:
-            raise ConfigError('the sample has no `cipher`, so whether mid-grey has a meaning is '
-                              'unknown: put this transform behind `hime_mm.LoadEncryptedMeta`, or '
-                              'set `keep_grey`')
+            raise ConfigError(
+                'the sample has no `cipher`, so whether mid-grey has a meaning is '
+                'unknown: put this transform behind `hime_mm.LoadEncryptedMeta`, or '
+                'set `keep_grey`'
+            )
         if cipher.keeps_grey:
             grey = ', '.join(str(step) for step in cipher.steps if step.keeps_grey)
             self._check_hue(f'the cipher {str(cipher)!r} gives mid-grey a meaning ({grey})')
@@ -115,13 +125,14 @@ class EncryptedColorJitter(EncryptedAugment):
     def _augment(self, results: dict, keeps_grey: bool) -> None:
         img, jitter = results['img'], self._jitter
         if keeps_grey:
-            factor = 1.
+            factor = 1.0
             for bounds in (jitter.brightness, jitter.contrast):
                 if bounds is not None:
                     factor *= np.random.uniform(*bounds)
             # Both change the distance from mid-grey.
             img = mmcv.adjust_color(
-                img, factor, beta=0, gamma=(1 - factor) * mid_grey(img.dtype), backend='cv2')
+                img, factor, beta=0, gamma=(1 - factor) * mid_grey(img.dtype), backend='cv2'
+            )
             jitter = self._saturate
         # One backend gives views of RGB images.
         results['img'] = np.ascontiguousarray(jitter(dict(img=img))['img'])

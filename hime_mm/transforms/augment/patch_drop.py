@@ -18,7 +18,7 @@ FILLS = ('grey', 'mean')
 
 def _numbers(value: Any) -> tuple:
     """One or several numbers; empty if it is anything else."""
-    values = value if isinstance(value, (tuple, list)) else (value, )
+    values = value if isinstance(value, (tuple, list)) else (value,)
     return tuple(values) if all(isinstance(one, Real) for one in values) else ()
 
 
@@ -65,17 +65,20 @@ class PatchDrop(PatchAugment):
         ConfigError: If an option has a wrong value.
     """
 
-    def __init__(self,
-                 ratio: Union[float, Sequence[float]] = 0.25,
-                 patch_size: Optional[int] = None,
-                 fill: Union[str, float, Sequence[float]] = 'grey',
-                 spare_boxes: bool = True,
-                 prob: float = 1.) -> None:
+    def __init__(
+        self,
+        ratio: Union[float, Sequence[float]] = 0.25,
+        patch_size: Optional[int] = None,
+        fill: Union[str, float, Sequence[float]] = 'grey',
+        spare_boxes: bool = True,
+        prob: float = 1.0,
+    ) -> None:
         super().__init__(patch_size, prob)
         bounds = _numbers(ratio) * (2 if isinstance(ratio, Real) else 1)
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] < 1:
-            raise self._wrong('ratio', ratio,
-                              'a number, or a range (min, max), at least 0 and below 1')
+            raise self._wrong(
+                'ratio', ratio, 'a number, or a range (min, max), at least 0 and below 1'
+            )
         if fill not in FILLS if isinstance(fill, str) else not _numbers(fill):
             raise self._wrong('fill', fill, f'one of {FILLS}, a value, or one per channel')
         self.ratio = ratio
@@ -97,12 +100,14 @@ class PatchDrop(PatchAugment):
         else:
             value = np.asarray(self.fill, np.float64)
             if value.size not in (1, channels):
-                raise ConfigError(f'`fill` has {value.size} values, but the image has {channels} '
-                                  'channels')
+                raise ConfigError(
+                    f'`fill` has {value.size} values, but the image has {channels} channels'
+                )
             peak = peak_value(img.dtype)
             if integer and not (0 <= value.min() and value.max() <= peak):
-                raise ConfigError(f'`fill` {self.fill!r} is outside the range of {img.dtype} '
-                                  f'pixels, 0 to {peak}')
+                raise ConfigError(
+                    f'`fill` {self.fill!r} is outside the range of {img.dtype} pixels, 0 to {peak}'
+                )
         if integer:
             value = np.floor(value + 0.5)
         return value.astype(img.dtype)

@@ -62,10 +62,9 @@ class PatchReshuffle(PatchAugment):
         ConfigError: If an option has a wrong value.
     """
 
-    def __init__(self,
-                 patch_size: Optional[int] = None,
-                 unshuffled: str = 'error',
-                 prob: float = 1.) -> None:
+    def __init__(
+        self, patch_size: Optional[int] = None, unshuffled: str = 'error', prob: float = 1.0
+    ) -> None:
         super().__init__(patch_size, prob)
         self._check_choice('unshuffled', unshuffled, UNSHUFFLED)
         self.unshuffled = unshuffled
@@ -76,15 +75,21 @@ class PatchReshuffle(PatchAugment):
             if self.unshuffled == 'keep':
                 return None
             if self.unshuffled == 'error':
-                why = ('the patches of this image lie in their places, which a model may use'
-                       if results.get('patch_layout') else 'the sample has no `patch_layout`, so '
-                       'nothing says that its patches were shuffled')
-                raise ConfigError(f"{why}. Set `unshuffled='shuffle'` to shuffle them all the "
-                                  "same, or `unshuffled='keep'` to leave such images as they are")
+                why = (
+                    'the patches of this image lie in their places, which a model may use'
+                    if results.get('patch_layout')
+                    else 'the sample has no `patch_layout`, so '
+                    'nothing says that its patches were shuffled'
+                )
+                raise ConfigError(
+                    f"{why}. Set `unshuffled='shuffle'` to shuffle them all the "
+                    "same, or `unshuffled='keep'` to leave such images as they are"
+                )
         key = find_unmovable(results, MASKS)
         if key is not None:
-            raise ConfigError(f'cannot move `{key}` with the patches: remove it from the pipeline '
-                              'before')
+            raise ConfigError(
+                f'cannot move `{key}` with the patches: remove it from the pipeline before'
+            )
         return layout
 
     def _augment(self, results: dict, layout: Optional[PatchLayout]) -> None:
@@ -100,6 +105,9 @@ class PatchReshuffle(PatchAugment):
         if results.get('patch_layout') is not None:
             # Where it is known: which patches of the original lay there before.
             before = layout.permutation if layout.shuffled else np.arange(layout.num_patches)
-            new['patch_layout'] = (replace(layout, reshuffled=True) if before is None else
-                                   replace(layout, permutation=before[perm]))
+            new['patch_layout'] = (
+                replace(layout, reshuffled=True)
+                if before is None
+                else replace(layout, permutation=before[perm])
+            )
         results.update(new)

@@ -7,23 +7,26 @@ from hime_mm.ciphers import Drop
 from hime_mm.ciphers.steps import drop_patches
 
 
-@pytest.mark.parametrize('percent, num, dropped', [
-    (50, 12, 6),
-    (50, 13, 6),
-    (33, 12, 3),
-    (34, 12, 4),
-    (1, 99, 0),
-    (1, 100, 1),
-    (99, 1, 0),
-    (99, 100, 99),
-    (99, 2, 1),
-    # In floating point, 0.29 · 100 is a little less than 29.
-    (29, 100, 29),
-])
+@pytest.mark.parametrize(
+    'percent, num, dropped',
+    [
+        (50, 12, 6),
+        (50, 13, 6),
+        (33, 12, 3),
+        (34, 12, 4),
+        (1, 99, 0),
+        (1, 100, 1),
+        (99, 1, 0),
+        (99, 100, 99),
+        (99, 2, 1),
+        # In floating point, 0.29 · 100 is a little less than 29.
+        (29, 100, 29),
+    ],
+)
 def test_drop_rounds_down(percent, num, dropped):
     step = Drop(percent)
-    flags = step.draw(layout(1, num, 4), (3, ), None)
-    assert flags.dtype == bool and flags.shape == (num, )
+    flags = step.draw(layout(1, num, 4), (3,), None)
+    assert flags.dtype == bool and flags.shape == (num,)
     assert flags.sum() == dropped
 
 

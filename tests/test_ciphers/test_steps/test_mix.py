@@ -8,7 +8,7 @@ from hime_mm.ciphers import mix_patches
 from hime_mm.ciphers.grid import PIXEL_DTYPES
 from hime_mm.ciphers.steps import mix
 
-CHANNELS = st.sampled_from([(), (1, ), (3, ), (5, )])
+CHANNELS = st.sampled_from([(), (1,), (3,), (5,)])
 DTYPES = st.sampled_from(PIXEL_DTYPES)
 
 
@@ -21,10 +21,13 @@ def loop_mix(img: np.ndarray, p: int, g: int) -> np.ndarray:
         for col in range(w // p):
             for y in range(side):
                 for x in range(side):
-                    parts = np.stack([
-                        img[row * p + i * side + y, col * p + j * side + x]
-                        for i in range(g) for j in range(g)
-                    ])
+                    parts = np.stack(
+                        [
+                            img[row * p + i * side + y, col * p + j * side + x]
+                            for i in range(g)
+                            for j in range(g)
+                        ]
+                    )
                     if img.dtype.kind == 'u':
                         # Halves upwards: floor(sum / g² + 1/2).
                         total = parts.astype(np.int64).sum(0)
@@ -42,9 +45,9 @@ def loop_mix(img: np.ndarray, p: int, g: int) -> np.ndarray:
     side=st.integers(1, 3),
     channels=CHANNELS,
     dtype=DTYPES,
-    seed=st.integers(0, 99))
-def test_mix_is_the_loop(make_image, rows, cols, g, side, channels, dtype,
-                         seed):
+    seed=st.integers(0, 99),
+)
+def test_mix_is_the_loop(make_image, rows, cols, g, side, channels, dtype, seed):
     p = g * side
     img = make_image((rows * p, cols * p, *channels), dtype, seed)
     before = img.copy()
@@ -66,8 +69,8 @@ def test_mix_is_the_loop(make_image, rows, cols, g, side, channels, dtype,
     for y in range(img.shape[0]):
         for x in range(img.shape[1]):
             np.testing.assert_array_equal(
-                tiled[y, x], mixed[y // p * side + y % side,
-                                   x // p * side + x % side])
+                tiled[y, x], mixed[y // p * side + y % side, x // p * side + x % side]
+            )
 
 
 def test_mix_defaults(make_image):
@@ -90,13 +93,16 @@ def test_mix_extremes(dtype, g):
     assert mix_patches(img, g, g).item() == peak
 
 
-@pytest.mark.parametrize('values, mean', [
-    ([0, 0, 0, 1], 0),
-    ([0, 0, 1, 1], 1),
-    ([0, 1, 1, 1], 1),
-    ([2, 2, 3, 3], 3),
-    ([254, 254, 255, 255], 255),
-])
+@pytest.mark.parametrize(
+    'values, mean',
+    [
+        ([0, 0, 0, 1], 0),
+        ([0, 0, 1, 1], 1),
+        ([0, 1, 1, 1], 1),
+        ([2, 2, 3, 3], 3),
+        ([254, 254, 255, 255], 255),
+    ],
+)
 def test_mix_rounds_halves_up(values, mean):
     img = np.array(values, np.uint8).reshape(2, 2)
     assert mix_patches(img, 2, 2).item() == mean
@@ -117,15 +123,12 @@ def test_mix_in_blocks(make_image, monkeypatch, dtype, patch_rows):
     img = make_image((28, 12, 3), dtype)
     # Bytes of the sums of so many of the seven patch rows.
     itemsize = 2 if dtype == np.uint8 else 8
-    monkeypatch.setattr(mix, '_MIX_BLOCK',
-                        patch_rows * 2 * 36 * itemsize)
-    np.testing.assert_allclose(
-        mix_patches(img, 4, 2), loop_mix(img, 4, 2), rtol=1e-12)
+    monkeypatch.setattr(mix, '_MIX_BLOCK', patch_rows * 2 * 36 * itemsize)
+    np.testing.assert_allclose(mix_patches(img, 4, 2), loop_mix(img, 4, 2), rtol=1e-12)
     batch = make_image((3, 8, 12, 3), dtype)
     np.testing.assert_allclose(
-        mix_patches(batch, 4, 4),
-        np.stack([loop_mix(image, 4, 4) for image in batch]),
-        rtol=1e-9)
+        mix_patches(batch, 4, 4), np.stack([loop_mix(image, 4, 4) for image in batch]), rtol=1e-9
+    )
 
 
 def test_mix_errors(make_image):
@@ -141,12 +144,15 @@ def test_mix_errors(make_image):
         mix_patches(img.astype(np.int16), 16, 2)
 
 
-@pytest.mark.parametrize('view', [
-    lambda x: x[::2, ::-1],
-    lambda x: x.transpose(1, 0, 2),
-    lambda x: np.asfortranarray(x),
-    lambda x: x[4:12, 8:16],
-])
+@pytest.mark.parametrize(
+    'view',
+    [
+        lambda x: x[::2, ::-1],
+        lambda x: x.transpose(1, 0, 2),
+        lambda x: np.asfortranarray(x),
+        lambda x: x[4:12, 8:16],
+    ],
+)
 def test_mix_non_contiguous(make_image, view):
     img = view(make_image((16, 32, 3)))
     np.testing.assert_array_equal(mix_patches(img, 4, 2), loop_mix(img, 4, 2))
@@ -156,6 +162,5 @@ def test_mix_of_a_photo(coco_tiny):
     cv2 = pytest.importorskip('cv2')
     path = sorted((coco_tiny / 'val2017').glob('*.jpg'))[0]
     img = cv2.imread(str(path))
-    img = img[:img.shape[0] // 16 * 16, :img.shape[1] // 16 * 16]
-    np.testing.assert_array_equal(
-        mix_patches(img, 16, 2), loop_mix(img, 16, 2))
+    img = img[: img.shape[0] // 16 * 16, : img.shape[1] // 16 * 16]
+    np.testing.assert_array_equal(mix_patches(img, 16, 2), loop_mix(img, 16, 2))

@@ -7,12 +7,15 @@ from hime_mm.ciphers import Negate
 from hime_mm.ciphers.steps import negate_patches
 
 
-@pytest.mark.parametrize('dtype, white', [
-    (np.uint8, 255),
-    (np.uint16, 65535),
-    (np.float32, 255),
-    (np.float64, 255),
-])
+@pytest.mark.parametrize(
+    'dtype, white',
+    [
+        (np.uint8, 255),
+        (np.uint16, 65535),
+        (np.float32, 255),
+        (np.float64, 255),
+    ],
+)
 def test_negate_by_hand(dtype, white):
     img = np.array([[0, 1, 100, 200]], dtype)
     flags = [True, False, True, False]
@@ -21,8 +24,7 @@ def test_negate_by_hand(dtype, white):
     assert result.dtype == dtype
     assert negate_patches(result, flags, 1).tolist() == img.tolist()
     for kind in (np.array, lambda x: np.array(x, np.uint8)):
-        np.testing.assert_array_equal(
-            negate_patches(img, kind(flags), 1), result)
+        np.testing.assert_array_equal(negate_patches(img, kind(flags), 1), result)
 
 
 def test_negate_flags():

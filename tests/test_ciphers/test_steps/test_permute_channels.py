@@ -19,13 +19,13 @@ def test_permute_channels_by_hand():
 
 def test_permute_channels_draw():
     source = Bytes(words(2, 3, 1, 9, 9, 9) + b'rest')
-    perms = PermuteChannels().draw(layout(2, 1, 4), (3, ), source)
+    perms = PermuteChannels().draw(layout(2, 1, 4), (3,), source)
     # Equal words keep their order.
     assert perms.tolist() == [[2, 0, 1], [0, 1, 2]]
     assert source.data == b'rest'
 
 
-@pytest.mark.parametrize('channels', [(), (1, )])
+@pytest.mark.parametrize('channels', [(), (1,)])
 def test_permute_channels_of_gray_images(make_image, channels):
     cipher = Cipher('permute_channels', 4)
     img = make_image((8, 8, *channels))
@@ -36,15 +36,18 @@ def test_permute_channels_of_gray_images(make_image, channels):
         permute_patch_channels(img, np.zeros((4, 1), int), 4)
 
 
-@pytest.mark.parametrize('perms', [
-    np.array([[0, 1, 4321]]),
-    np.array([[0, 1, -1]]),
-    np.array([[0, 1, 1]]),
-    np.array([[0, 1]]),
-    np.array([[0, 1, 2, 3]]),
-    np.array([[0, 1, 2]] * 2),
-    np.array([0, 1, 2]),
-])
+@pytest.mark.parametrize(
+    'perms',
+    [
+        np.array([[0, 1, 4321]]),
+        np.array([[0, 1, -1]]),
+        np.array([[0, 1, 1]]),
+        np.array([[0, 1]]),
+        np.array([[0, 1, 2, 3]]),
+        np.array([[0, 1, 2]] * 2),
+        np.array([0, 1, 2]),
+    ],
+)
 def test_permute_channels_refused(make_image, perms):
     with pytest.raises(ValueError) as error:
         permute_patch_channels(make_image((4, 4, 3)), perms, 4)

@@ -24,14 +24,17 @@ def test_permute_pixels_draw():
     assert source.data == b'rest'
 
 
-@pytest.mark.parametrize('perm', [
-    np.arange(3),
-    np.arange(5),
-    np.array([0, 1, 2, 4321]),
-    np.array([0, 1, 2, 2]),
-    np.array([[0, 1, 2, 3]] * 3),
-    np.array([0., 1., 2., 3.]),
-])
+@pytest.mark.parametrize(
+    'perm',
+    [
+        np.arange(3),
+        np.arange(5),
+        np.array([0, 1, 2, 4321]),
+        np.array([0, 1, 2, 2]),
+        np.array([[0, 1, 2, 3]] * 3),
+        np.array([0.0, 1.0, 2.0, 3.0]),
+    ],
+)
 def test_permute_pixels_refused(make_image, perm):
     with pytest.raises(ValueError) as error:
         permute_patch_pixels(make_image((2, 2, 2, 3)), perm, 2)

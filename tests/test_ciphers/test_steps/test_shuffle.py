@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hime_mm.ciphers import (invert_permutation, shuffle_patches,
-                             unshuffle_patches)
+from hime_mm.ciphers import invert_permutation, shuffle_patches, unshuffle_patches
 from hime_mm.ciphers.grid import PIXEL_DTYPES
 
-CHANNELS = st.sampled_from([(), (1, ), (3, ), (5, )])
+CHANNELS = st.sampled_from([(), (1,), (3,), (5,)])
 DTYPES = st.sampled_from(PIXEL_DTYPES)
 
 
@@ -21,9 +20,9 @@ def loop_shuffle(img: np.ndarray, perm, p: int) -> np.ndarray:
     for slot, patch in enumerate(perm):
         for y in range(p):
             for x in range(p):
-                out[slot // cols * p + y,
-                    slot % cols * p + x] = img[patch // cols * p + y,
-                                               patch % cols * p + x]
+                out[slot // cols * p + y, slot % cols * p + x] = img[
+                    patch // cols * p + y, patch % cols * p + x
+                ]
     return out
 
 
@@ -33,7 +32,8 @@ def loop_shuffle(img: np.ndarray, perm, p: int) -> np.ndarray:
     p=st.integers(1, 5),
     channels=CHANNELS,
     dtype=DTYPES,
-    seed=st.integers(0, 99))
+    seed=st.integers(0, 99),
+)
 def test_shuffle_is_the_loop(make_image, rows, cols, p, channels, dtype, seed):
     img = make_image((rows * p, cols * p, *channels), dtype, seed)
     before = img.copy()
@@ -62,18 +62,18 @@ def test_slots_are_row_major():
     assert shuffle_patches(img, perm, 1).tolist() == [[5, 0, 1], [2, 3, 4]]
 
 
-@pytest.mark.parametrize('dtype', [
-    np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64,
-    np.uint64
-])
+@pytest.mark.parametrize(
+    'dtype', [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
+)
 def test_permutation_dtypes(make_image, dtype):
     img = make_image((8, 12, 3))
     perm = np.random.default_rng(0).permutation(6)
     np.testing.assert_array_equal(
-        shuffle_patches(img, perm.astype(dtype), 4),
-        loop_shuffle(img, perm, 4))
+        shuffle_patches(img, perm.astype(dtype), 4), loop_shuffle(img, perm, 4)
+    )
     np.testing.assert_array_equal(
-        shuffle_patches(img, perm.tolist(), 4), loop_shuffle(img, perm, 4))
+        shuffle_patches(img, perm.tolist(), 4), loop_shuffle(img, perm, 4)
+    )
 
 
 def test_shuffle_batch(make_image):
@@ -107,15 +107,18 @@ def test_shuffle_out(make_image):
         np.testing.assert_array_equal(out, shuffle_patches(img, perm, 4))
 
 
-@pytest.mark.parametrize('make_out', [
-    lambda img: np.zeros((8, 8, 3), np.uint8),
-    lambda img: np.zeros((8, 12), np.uint8),
-    lambda img: np.zeros_like(img, dtype=np.uint16),
-    lambda img: np.zeros((16, 12, 3), np.uint8)[::2],
-    lambda img: np.asfortranarray(np.zeros_like(img)),
-    lambda img: img,
-    lambda img: img.reshape(-1).reshape(img.shape),
-])
+@pytest.mark.parametrize(
+    'make_out',
+    [
+        lambda img: np.zeros((8, 8, 3), np.uint8),
+        lambda img: np.zeros((8, 12), np.uint8),
+        lambda img: np.zeros_like(img, dtype=np.uint16),
+        lambda img: np.zeros((16, 12, 3), np.uint8)[::2],
+        lambda img: np.asfortranarray(np.zeros_like(img)),
+        lambda img: img,
+        lambda img: img.reshape(-1).reshape(img.shape),
+    ],
+)
 def test_shuffle_out_refused(make_image, make_out):
     img = make_image((8, 12, 3))
     before = img.copy()
@@ -125,18 +128,21 @@ def test_shuffle_out_refused(make_image, make_out):
 
 
 # Numbers that would be recognised in a message.
-@pytest.mark.parametrize('perm', [
-    np.array([0, 1, 2, 3, 4, 4321]),
-    np.array([0, 1, 2, 3, 4, -4321]),
-    np.array([0, 1, 2, 3, 4, 2**63 + 4321], np.uint64),
-    np.array([0, 1, 2, 3, 4, 3]),
-    np.array([0, 1, 2, 3]),
-    np.array([0, 1, 2, 3, 4, 5, 6]),
-    np.array([[0, 1, 2, 3, 4, 5]]),
-    np.array([0., 1., 2., 3., 4., 5.]),
-    np.ones(6, bool),
-    np.array(0),
-])
+@pytest.mark.parametrize(
+    'perm',
+    [
+        np.array([0, 1, 2, 3, 4, 4321]),
+        np.array([0, 1, 2, 3, 4, -4321]),
+        np.array([0, 1, 2, 3, 4, 2**63 + 4321], np.uint64),
+        np.array([0, 1, 2, 3, 4, 3]),
+        np.array([0, 1, 2, 3]),
+        np.array([0, 1, 2, 3, 4, 5, 6]),
+        np.array([[0, 1, 2, 3, 4, 5]]),
+        np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+        np.ones(6, bool),
+        np.array(0),
+    ],
+)
 def test_permutation_errors_keep_the_secret(make_image, perm):
     img = make_image((8, 12, 3))
     with pytest.raises(ValueError, match='permutation') as error:
@@ -164,25 +170,27 @@ def test_shuffle_sizes(make_image, shape):
             call(img.tolist(), np.arange(6), 4)
 
 
-@pytest.mark.parametrize('view', [
-    lambda x: x[::2, ::-1],
-    lambda x: x.transpose(1, 0, 2),
-    lambda x: np.asfortranarray(x),
-    lambda x: x[4:12, 8:16],
-])
+@pytest.mark.parametrize(
+    'view',
+    [
+        lambda x: x[::2, ::-1],
+        lambda x: x.transpose(1, 0, 2),
+        lambda x: np.asfortranarray(x),
+        lambda x: x[4:12, 8:16],
+    ],
+)
 def test_shuffle_non_contiguous(make_image, view):
     img = view(make_image((16, 32, 3)))
     num = img.shape[0] * img.shape[1] // 16
     perm = np.random.default_rng(0).permutation(num)
-    np.testing.assert_array_equal(
-        shuffle_patches(img, perm, 4), loop_shuffle(img, perm, 4))
+    np.testing.assert_array_equal(shuffle_patches(img, perm, 4), loop_shuffle(img, perm, 4))
 
 
 def test_shuffle_of_a_photo(coco_tiny):
     cv2 = pytest.importorskip('cv2')
     path = sorted((coco_tiny / 'val2017').glob('*.jpg'))[0]
     img = cv2.imread(str(path))
-    img = img[:img.shape[0] // 16 * 16, :img.shape[1] // 16 * 16]
+    img = img[: img.shape[0] // 16 * 16, : img.shape[1] // 16 * 16]
     num = img.shape[0] * img.shape[1] // 256
     perm = np.random.default_rng(0).permutation(num)
     shuffled = shuffle_patches(img, perm, 16)

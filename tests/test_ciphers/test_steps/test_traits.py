@@ -10,26 +10,45 @@ import numpy as np
 import pytest
 from step_helpers import layout
 
-from hime_mm.ciphers import (STEPS, Center, Cipher, Drop, Erode, Mix, Negate,
-                             Noise, Orient, PermuteChannels, PermutePixels,
-                             Shuffle)
-from hime_mm.ciphers.steps import (center_patches, drop_patches,
-                                   erode_patches, negate_patches,
-                                   orient_patches, permute_patch_channels)
+from hime_mm.ciphers import (
+    STEPS,
+    Center,
+    Cipher,
+    Drop,
+    Erode,
+    Mix,
+    Negate,
+    Noise,
+    Orient,
+    PermuteChannels,
+    PermutePixels,
+    Shuffle,
+)
+from hime_mm.ciphers.steps import (
+    center_patches,
+    drop_patches,
+    erode_patches,
+    negate_patches,
+    orient_patches,
+    permute_patch_channels,
+)
 
 
-@pytest.mark.parametrize('step, invertible, scope, moves_pixels', [
-    (Shuffle(), True, 'image', True),
-    (Mix(), False, 'image', False),
-    (Erode(), False, 'image', False),
-    (Drop(), False, 'image', False),
-    (Center(), False, 'image', False),
-    (Noise(), False, 'image', False),
-    (Orient(), True, 'image', True),
-    (Negate(), True, 'image', False),
-    (PermuteChannels(), True, 'image', False),
-    (PermutePixels(), True, 'dataset', True),
-])
+@pytest.mark.parametrize(
+    'step, invertible, scope, moves_pixels',
+    [
+        (Shuffle(), True, 'image', True),
+        (Mix(), False, 'image', False),
+        (Erode(), False, 'image', False),
+        (Drop(), False, 'image', False),
+        (Center(), False, 'image', False),
+        (Noise(), False, 'image', False),
+        (Orient(), True, 'image', True),
+        (Negate(), True, 'image', False),
+        (PermuteChannels(), True, 'image', False),
+        (PermutePixels(), True, 'dataset', True),
+    ],
+)
 def test_properties(step, invertible, scope, moves_pixels):
     assert STEPS[step.name] is type(step)
     assert step.invertible == invertible
@@ -63,80 +82,86 @@ def test_what_is_left_is_measured(name):
     assert 'patches' in leaves and re.search(r'\d+x\d+', leaves)
 
 
-@pytest.mark.parametrize('name', [
-    'orient', 'negate', 'permute_channels', 'permute_pixels'
-])
+@pytest.mark.parametrize('name', ['orient', 'negate', 'permute_channels', 'permute_pixels'])
 def test_comparison_steps_say_so(name):
-    assert 'never part of a recommended preset' in ' '.join(
-        STEPS[name].__doc__.split())
+    assert 'never part of a recommended preset' in ' '.join(STEPS[name].__doc__.split())
 
 
-@pytest.mark.parametrize('text, full, step', [
-    ('shuffle', 'shuffle', Shuffle()),
-    ('mix', 'mix2', Mix(2, 'compact')),
-    ('mix4', 'mix4', Mix(4)),
-    ('mix:tiled', 'mix2:tiled', Mix(2, 'tiled')),
-    ('mix8:compact', 'mix8', Mix(8)),
-    ('erode', 'erode1', Erode(1, 'compact')),
-    ('erode3', 'erode3', Erode(3)),
-    ('erode:filled', 'erode1:filled', Erode(1, 'filled')),
-    ('erode7:filled', 'erode7:filled', Erode(7, 'filled')),
-    ('drop', 'drop50', Drop(50)),
-    ('drop7', 'drop7', Drop(7)),
-    ('center', 'center', Center()),
-    ('noise', 'noise25', Noise(25)),
-    ('noise100', 'noise100', Noise(100)),
-    ('orient', 'orient', Orient()),
-    ('negate', 'negate', Negate()),
-    ('permute_channels', 'permute_channels', PermuteChannels()),
-    ('permute_pixels', 'permute_pixels', PermutePixels()),
-])
+@pytest.mark.parametrize(
+    'text, full, step',
+    [
+        ('shuffle', 'shuffle', Shuffle()),
+        ('mix', 'mix2', Mix(2, 'compact')),
+        ('mix4', 'mix4', Mix(4)),
+        ('mix:tiled', 'mix2:tiled', Mix(2, 'tiled')),
+        ('mix8:compact', 'mix8', Mix(8)),
+        ('erode', 'erode1', Erode(1, 'compact')),
+        ('erode3', 'erode3', Erode(3)),
+        ('erode:filled', 'erode1:filled', Erode(1, 'filled')),
+        ('erode7:filled', 'erode7:filled', Erode(7, 'filled')),
+        ('drop', 'drop50', Drop(50)),
+        ('drop7', 'drop7', Drop(7)),
+        ('center', 'center', Center()),
+        ('noise', 'noise25', Noise(25)),
+        ('noise100', 'noise100', Noise(100)),
+        ('orient', 'orient', Orient()),
+        ('negate', 'negate', Negate()),
+        ('permute_channels', 'permute_channels', PermuteChannels()),
+        ('permute_pixels', 'permute_pixels', PermutePixels()),
+    ],
+)
 def test_short_forms(text, full, step):
     cipher = Cipher(text)
-    assert cipher.steps == (step, )
+    assert cipher.steps == (step,)
     assert str(step) == str(cipher) == full
-    assert Cipher(full).steps == (step, )
-    assert Cipher([step.to_dict()]).steps == (step, )
+    assert Cipher(full).steps == (step,)
+    assert Cipher([step.to_dict()]).steps == (step,)
 
 
-@pytest.mark.parametrize('step, state', [
-    (Shuffle(), dict(type='shuffle')),
-    (Mix(4, 'tiled'), dict(type='mix', num_splits=4, form='tiled')),
-    (Erode(2), dict(type='erode', border=2, form='compact')),
-    (Drop(7), dict(type='drop', percent=7)),
-    (Center(), dict(type='center')),
-    (Noise(9), dict(type='noise', std=9)),
-    (Orient(), dict(type='orient')),
-    (Negate(), dict(type='negate')),
-    (PermuteChannels(), dict(type='permute_channels')),
-    (PermutePixels(), dict(type='permute_pixels')),
-])
+@pytest.mark.parametrize(
+    'step, state',
+    [
+        (Shuffle(), dict(type='shuffle')),
+        (Mix(4, 'tiled'), dict(type='mix', num_splits=4, form='tiled')),
+        (Erode(2), dict(type='erode', border=2, form='compact')),
+        (Drop(7), dict(type='drop', percent=7)),
+        (Center(), dict(type='center')),
+        (Noise(9), dict(type='noise', std=9)),
+        (Orient(), dict(type='orient')),
+        (Negate(), dict(type='negate')),
+        (PermuteChannels(), dict(type='permute_channels')),
+        (PermutePixels(), dict(type='permute_pixels')),
+    ],
+)
 def test_to_dict(step, state):
     assert step.to_dict() == state
 
 
-@pytest.mark.parametrize('text, problem', [
-    ('shuffle2', r'takes no number and no option$'),
-    ('shuffle:fast', r'takes no number and no option$'),
-    ('center3', r'takes no number and no option$'),
-    ('orient1', r'takes no number and no option$'),
-    ('negate:all', r'takes no number and no option$'),
-    ('permute_channels3', r'takes no number and no option$'),
-    ('permute_pixels:all', r'takes no number and no option$'),
-    ('drop50:filled', "'drop' takes no option$"),
-    ('noise25:uniform', "'noise' takes no option$"),
-    ('mix1', '`num_splits`, from 2 to 4096, got 1'),
-    ('mix0', '`num_splits`, from 2 to 4096, got 0'),
-    ('mix4097', '`num_splits`, from 2 to 4096, got 4097'),
-    ('erode0', '`border`, from 1 to 4096, got 0'),
-    ('drop0', '`percent`, from 1 to 99, got 0'),
-    ('drop100', '`percent`, from 1 to 99, got 100'),
-    ('noise0', '`std`, from 1 to 255, got 0'),
-    ('noise256', '`std`, from 1 to 255, got 256'),
-    ('mix2:small', "no form 'small': choose 'compact' or 'tiled'"),
-    ('mix2:filled', "no form 'filled': choose 'compact' or 'tiled'"),
-    ('erode2:tiled', "no form 'tiled': choose 'compact' or 'filled'"),
-])
+@pytest.mark.parametrize(
+    'text, problem',
+    [
+        ('shuffle2', r'takes no number and no option$'),
+        ('shuffle:fast', r'takes no number and no option$'),
+        ('center3', r'takes no number and no option$'),
+        ('orient1', r'takes no number and no option$'),
+        ('negate:all', r'takes no number and no option$'),
+        ('permute_channels3', r'takes no number and no option$'),
+        ('permute_pixels:all', r'takes no number and no option$'),
+        ('drop50:filled', "'drop' takes no option$"),
+        ('noise25:uniform', "'noise' takes no option$"),
+        ('mix1', '`num_splits`, from 2 to 4096, got 1'),
+        ('mix0', '`num_splits`, from 2 to 4096, got 0'),
+        ('mix4097', '`num_splits`, from 2 to 4096, got 4097'),
+        ('erode0', '`border`, from 1 to 4096, got 0'),
+        ('drop0', '`percent`, from 1 to 99, got 0'),
+        ('drop100', '`percent`, from 1 to 99, got 100'),
+        ('noise0', '`std`, from 1 to 255, got 0'),
+        ('noise256', '`std`, from 1 to 255, got 256'),
+        ('mix2:small', "no form 'small': choose 'compact' or 'tiled'"),
+        ('mix2:filled', "no form 'filled': choose 'compact' or 'tiled'"),
+        ('erode2:tiled', "no form 'tiled': choose 'compact' or 'filled'"),
+    ],
+)
 def test_refused_parameters(text, problem):
     with pytest.raises(ValueError, match=problem):
         Cipher(text)
@@ -148,22 +173,25 @@ def test_the_ends_of_a_range_are_allowed(text):
 
 
 @pytest.mark.parametrize('step', [Mix, Erode, Drop, Noise])
-@pytest.mark.parametrize('value', [2., '2', True, None, [2], np.float32(2)])
+@pytest.mark.parametrize('value', [2.0, '2', True, None, [2], np.float32(2)])
 def test_whole_numbers_only(step, value):
     with pytest.raises(ValueError, match='whole number'):
         step(value)
 
 
-@pytest.mark.parametrize('text, side, scale, erosion', [
-    ('shuffle', 16, 1, 0),
-    ('mix4', 4, .25, 0),
-    ('mix4:tiled', 16, 1, 0),
-    ('erode3', 10, 10 / 16, 3),
-    ('erode3:filled', 16, 1, 3),
-    ('erode2+mix4', 3, 3 / 16, 2),
-    ('mix2+erode1', 6, 6 / 16, 1),
-    ('noise25+drop50+center+orient+negate', 16, 1, 0),
-])
+@pytest.mark.parametrize(
+    'text, side, scale, erosion',
+    [
+        ('shuffle', 16, 1, 0),
+        ('mix4', 4, 0.25, 0),
+        ('mix4:tiled', 16, 1, 0),
+        ('erode3', 10, 10 / 16, 3),
+        ('erode3:filled', 16, 1, 3),
+        ('erode2+mix4', 3, 3 / 16, 2),
+        ('mix2+erode1', 6, 6 / 16, 1),
+        ('noise25+drop50+center+orient+negate', 16, 1, 0),
+    ],
+)
 def test_plan(text, side, scale, erosion):
     cipher = Cipher(text)
     plan = cipher.plan((48, 80))
@@ -176,12 +204,15 @@ def test_plan(text, side, scale, erosion):
     assert plan.shuffled == ('shuffle' in text)
 
 
-@pytest.mark.parametrize('dtype, grey', [
-    (np.uint8, 128),
-    (np.uint16, 32768),
-    (np.float32, 128),
-    (np.float64, 128),
-])
+@pytest.mark.parametrize(
+    'dtype, grey',
+    [
+        (np.uint8, 128),
+        (np.uint16, 32768),
+        (np.float32, 128),
+        (np.float64, 128),
+    ],
+)
 def test_mid_grey(make_image, dtype, grey):
     img = make_image((4, 4, 3), dtype)
     filled = erode_patches(img, 4, 1, 'filled')
@@ -206,8 +237,7 @@ def test_clipped_counts_add_up():
     cipher.apply(img, [np.zeros_like(noise), None], stats)
     assert stats == {'noise255': (2, 8), 'center': (2, 8)}
     other = {}
-    Cipher('center+shuffle+negate', 2).apply(
-        img, [None, np.arange(1), [True]], other)
+    Cipher('center+shuffle+negate', 2).apply(img, [None, np.arange(1), [True]], other)
     assert other == {'center': (1, 4)}
     # Nobody has to ask for them.
     cipher.apply(img, [noise, None])
@@ -221,8 +251,7 @@ PER_PATCH = [
 
 
 @pytest.mark.parametrize('call', PER_PATCH)
-@pytest.mark.parametrize('shape', [(), (5, ), (7, ), (2, 3), (2, 6), (4, 6),
-                                   (6, 1), (3, 6, 1)])
+@pytest.mark.parametrize('shape', [(), (5,), (7,), (2, 3), (2, 6), (4, 6), (6, 1), (3, 6, 1)])
 def test_one_value_for_each_patch(make_image, call, shape):
     img = make_image((3, 8, 12, 3))
     values = np.zeros(shape, np.uint8)
@@ -231,14 +260,14 @@ def test_one_value_for_each_patch(make_image, call, shape):
     assert error.value.__context__ is None
     with pytest.raises(ValueError, match='each of 6 patches'):
         call(img[0], np.zeros((3, 6), np.uint8))
-    for fitting in ((6, ), (3, 6)):
+    for fitting in ((6,), (3, 6)):
         call(img, np.zeros(fitting, np.uint8))
 
 
-@pytest.mark.parametrize('call', [
-    *PER_PATCH,
-    lambda img, values: permute_patch_channels(img, values, 4)])
-@pytest.mark.parametrize('shape', [(5, ), (2, 6), (5, 3), (6, 2), (2, 6, 3)])
+@pytest.mark.parametrize(
+    'call', [*PER_PATCH, lambda img, values: permute_patch_channels(img, values, 4)]
+)
+@pytest.mark.parametrize('shape', [(5,), (2, 6), (5, 3), (6, 2), (2, 6, 3)])
 def test_values_of_patches_are_in_no_message(make_image, call, shape):
     # A number that would be recognised.
     with pytest.raises(ValueError) as error:
@@ -252,10 +281,11 @@ def test_every_step_checks_the_image(make_image, name):
     cipher = Cipher(name, 4)
     img = make_image((8, 12, 3))
     drawn = cipher.draw(img.shape)
-    for call in (cipher.apply,
-                 lambda x, y: cipher.decrypt(x, y, partial=True),
-                 lambda x, y: cipher.steps[0].apply(
-                     x, layout(2, 3, 4), y[0])):
+    for call in (
+        cipher.apply,
+        lambda x, y: cipher.decrypt(x, y, partial=True),
+        lambda x, y: cipher.steps[0].apply(x, layout(2, 3, 4), y[0]),
+    ):
         with pytest.raises(TypeError, match='int64'):
             call(img.astype(np.int64), drawn)
         with pytest.raises(TypeError, match='list'):

@@ -13,8 +13,7 @@ from hime_mm.ciphers import draw_permutation, mix_patches, shuffle_patches
 from hime_mm.models.backbones import PEViT
 from hime_mm.models.layers.padding import key_mask
 
-ARCH = dict(
-    embed_dims=32, num_layers=3, num_heads=4, feedforward_channels=64)
+ARCH = dict(embed_dims=32, num_layers=3, num_heads=4, feedforward_channels=64)
 
 
 def build(seed=0, **kwargs):
@@ -36,6 +35,7 @@ def as_batch(image):
 @pytest.fixture(scope='module')
 def photo():
     from skimage.data import astronaut
+
     image = astronaut()[:96, 150:262].astype(np.float32)
     return (image - 120) / 58
 
@@ -59,8 +59,7 @@ def test_logits_of_a_shuffled_image_at_real_size(arch):
     torch.manual_seed(0)
     model = PEViT(arch, pos_encoding='rpe').eval()
     head = torch.nn.Linear(model.embed_dims, 1000)
-    image = np.random.default_rng(0).standard_normal(
-        (224, 224, 3)).astype(np.float32)
+    image = np.random.default_rng(0).standard_normal((224, 224, 3)).astype(np.float32)
     shuffled = shuffle_patches(image, draw_permutation(196), 16)
     with torch.no_grad():
         plain, moved = (head(model(as_batch(x))[0]) for x in (image, shuffled))
@@ -80,21 +79,17 @@ def test_patch_tokens_move_with_their_patches(photo, pos_encoding):
 def test_mixed_input_forms_agree(photo):
     compact = mix_patches(photo, 16, 2)
     tiled = mix_patches(photo, 16, 2, 'tiled')
-    model = build(
-        patch_embed='mixed', pos_encoding='learned', out_type='raw').eval()
+    model = build(patch_embed='mixed', pos_encoding='learned', out_type='raw').eval()
     with torch.no_grad():
         reference = model(as_batch(compact))[0]
         for image in (photo, tiled):
             out = model(as_batch(image), input_form='full')[0]
             torch.testing.assert_close(out, reference, atol=1e-5, rtol=0)
     full = build(
-        patch_embed='mixed',
-        pos_encoding='learned',
-        out_type='raw',
-        input_form='full').eval()
+        patch_embed='mixed', pos_encoding='learned', out_type='raw', input_form='full'
+    ).eval()
     with torch.no_grad():
-        torch.testing.assert_close(
-            full(as_batch(tiled))[0], reference, atol=1e-5, rtol=0)
+        torch.testing.assert_close(full(as_batch(tiled))[0], reference, atol=1e-5, rtol=0)
 
 
 def test_learned_positions_are_the_hosts_vit():
@@ -131,8 +126,9 @@ def test_out_types_and_gradients(out_type, pos_encoding, patch_embed, with_cp):
         patch_embed=patch_embed,
         input_form='full',
         num_det_tokens=6,
-        with_cp=with_cp).train()
-    out, = model(torch.randn(2, 3, 48, 80))
+        with_cp=with_cp,
+    ).train()
+    (out,) = model(torch.randn(2, 3, 48, 80))
     assert out.shape == SHAPES[out_type]
     (out * torch.randn_like(out)).sum().backward()
     for name, param in model.named_parameters():
@@ -164,18 +160,17 @@ def samples(shapes):
 @pytest.mark.parametrize('out_type', sorted(SHAPES))
 @pytest.mark.parametrize('pos_encoding', ['rpe', 'learned'])
 def test_padded_images_give_what_they_give_alone(out_type, pos_encoding):
-    model = build(
-        out_type=out_type, pos_encoding=pos_encoding, num_det_tokens=3).eval()
+    model = build(out_type=out_type, pos_encoding=pos_encoding, num_det_tokens=3).eval()
     shapes = [(48, 80), (48, 48), (32, 80)]
     images = [torch.randn(3, *s) for s in shapes]
-    batch = torch.full((3, 3, 48, 80), 7.)
+    batch = torch.full((3, 3, 48, 80), 7.0)
     for canvas, image in zip(batch, images):
-        canvas[:, :image.shape[1], :image.shape[2]] = image
+        canvas[:, : image.shape[1], : image.shape[2]] = image
     with torch.no_grad():
         together = model(batch, samples(shapes))[0]
         without = model(batch)[0]
         for i, image in enumerate(images):
-            alone = model(image[None], samples(shapes[i:i + 1]))[0][0]
+            alone = model(image[None], samples(shapes[i : i + 1]))[0][0]
             got = together[i]
             if out_type == 'featmap':
                 rows, cols = alone.shape[1:]
@@ -185,11 +180,13 @@ def test_padded_images_give_what_they_give_alone(out_type, pos_encoding):
                 rows, cols = shapes[i][0] // 16, shapes[i][1] // 16
                 keep = torch.zeros(3, 5, dtype=torch.bool)
                 keep[:rows, :cols] = True
-                keep = torch.cat([
-                    torch.ones(1, dtype=torch.bool),
-                    keep.flatten(),
-                    torch.ones(3, dtype=torch.bool)
-                ])
+                keep = torch.cat(
+                    [
+                        torch.ones(1, dtype=torch.bool),
+                        keep.flatten(),
+                        torch.ones(3, dtype=torch.bool),
+                    ]
+                )
                 got = got[keep]
             torch.testing.assert_close(got, alone, atol=1e-4, rtol=0)
             if i > 0 and out_type not in ('raw', 'featmap'):
@@ -214,19 +211,22 @@ def test_key_mask_against_a_loop():
         model.token_grids((48, 80), [(49, 80)])
 
 
-@pytest.mark.parametrize('bad, match', [
-    (dict(pos_encoding='sine'), "unknown `pos_encoding` 'sine'"),
-    (dict(patch_embed='conv'), "unknown `patch_embed` 'conv'"),
-    (dict(pos_init='zeros'), "unknown `pos_init` 'zeros'"),
-    (dict(out_type='det_tokens'), 'num_det_tokens'),
-    (dict(num_det_tokens=-1), 'num_det_tokens'),
-    (dict(patch_size=(16, 8)), 'patch_size'),
-    (dict(frozen_stages=4), 'there are 3 layers'),
-    (dict(patch_embed='mixed', num_splits=0), 'num_splits'),
-    (dict(out_type='tokens'), 'out_type'),
-    (dict(patch_embed='mixed', num_splits=3), 'num_splits'),
-    (dict(patch_embed='mixed', patch_cfg=dict(padding='same')), 'patch_cfg'),
-])
+@pytest.mark.parametrize(
+    'bad, match',
+    [
+        (dict(pos_encoding='sine'), "unknown `pos_encoding` 'sine'"),
+        (dict(patch_embed='conv'), "unknown `patch_embed` 'conv'"),
+        (dict(pos_init='zeros'), "unknown `pos_init` 'zeros'"),
+        (dict(out_type='det_tokens'), 'num_det_tokens'),
+        (dict(num_det_tokens=-1), 'num_det_tokens'),
+        (dict(patch_size=(16, 8)), 'patch_size'),
+        (dict(frozen_stages=4), 'there are 3 layers'),
+        (dict(patch_embed='mixed', num_splits=0), 'num_splits'),
+        (dict(out_type='tokens'), 'out_type'),
+        (dict(patch_embed='mixed', num_splits=3), 'num_splits'),
+        (dict(patch_embed='mixed', patch_cfg=dict(padding='same')), 'patch_cfg'),
+    ],
+)
 def test_bad_options(bad, match):
     with pytest.raises(ValueError, match=match):
         build(**bad)
@@ -237,7 +237,7 @@ def test_padding_with_overlapping_patches():
     model = build(patch_cfg=dict(stride=8)).eval()
     assert model.patch_stride == 8
     image = torch.randn(3, 48, 48)
-    batch = torch.full((2, 3, 48, 80), 7.)
+    batch = torch.full((2, 3, 48, 80), 7.0)
     batch[0, :, :, :48] = image
     with torch.no_grad():
         # The rightmost patch of the image reaches into the padding.
@@ -262,10 +262,8 @@ def test_frozen_stages_stay_frozen():
     model = build(frozen_stages=2, num_det_tokens=2, drop_path_rate=0.5)
     model.train()
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
-    assert {n.split('.')[0] for n in frozen
-            } == {'cls_token', 'patch_embed', 'rpe', 'layers'}
-    assert {n.split('.')[1]
-            for n in frozen if n.startswith('layers')} == {'0', '1'}
+    assert {n.split('.')[0] for n in frozen} == {'cls_token', 'patch_embed', 'rpe', 'layers'}
+    assert {n.split('.')[1] for n in frozen if n.startswith('layers')} == {'0', '1'}
     assert not model.layers[1].training and model.layers[2].training
     assert not model.patch_embed.training and not model.rpe.training
     model.eval().train()
@@ -273,8 +271,7 @@ def test_frozen_stages_stay_frozen():
 
 
 def test_layer_depth_for_layer_wise_decay():
-    model = build(
-        num_det_tokens=2, pos_encoding='learned', patch_embed='mixed')
+    model = build(num_det_tokens=2, pos_encoding='learned', patch_embed='mixed')
     depths = {n: model.get_layer_depth(n) for n, _ in model.named_parameters()}
     for name, (depth, total) in depths.items():
         assert total == 5
@@ -295,7 +292,6 @@ def log():
     lines = []
 
     class Keep(logging.Handler):
-
         def emit(self, record):
             lines.append(record.getMessage())
 
@@ -314,7 +310,7 @@ def deit(tmp_path):
     torch.manual_seed(1)
     host = VisionTransformer('deit-tiny', img_size=224)
     host.init_weights()
-    torch.nn.init.constant_(host.patch_embed.projection.bias, 7.)
+    torch.nn.init.constant_(host.patch_embed.projection.bias, 7.0)
     state = {f'backbone.{k}': v for k, v in host.state_dict().items()}
     path = tmp_path / 'deit.pth'
     torch.save(dict(state_dict=state, meta={}), path)
@@ -324,9 +320,9 @@ def deit(tmp_path):
 def pretrained(path, **kwargs):
     model = PEViT(
         'deit-tiny',
-        init_cfg=dict(
-            type='Pretrained', checkpoint=str(path), prefix='backbone.'),
-        **kwargs)
+        init_cfg=dict(type='Pretrained', checkpoint=str(path), prefix='backbone.'),
+        **kwargs,
+    )
     model.init_weights()
     return model
 
@@ -343,17 +339,16 @@ def test_deit_checkpoint_with_positions(deit, log):
 
 def test_deit_checkpoint_resized(deit, log):
     path, host = deit
-    model = pretrained(
-        path, pos_encoding='learned', img_size=(64, 96), num_det_tokens=4)
-    assert any('Resized pos_embed from (1, 197, 192), a grid of 14x14' in line
-               for line in log)
+    model = pretrained(path, pos_encoding='learned', img_size=(64, 96), num_det_tokens=4)
+    assert any('Resized pos_embed from (1, 197, 192), a grid of 14x14' in line for line in log)
     expected = torch.nn.functional.interpolate(
         host.pos_embed[:, 1:].reshape(1, 14, 14, -1).permute(0, 3, 1, 2),
-        size=(4, 6), mode='bicubic', align_corners=False)
-    torch.testing.assert_close(model.pos_embed[:, 1:],
-                               expected.flatten(2).transpose(1, 2))
-    torch.testing.assert_close(model.layers[3].attn.qkv.weight,
-                               host.layers[3].attn.qkv.weight)
+        size=(4, 6),
+        mode='bicubic',
+        align_corners=False,
+    )
+    torch.testing.assert_close(model.pos_embed[:, 1:], expected.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(model.layers[3].attn.qkv.weight, host.layers[3].attn.qkv.weight)
 
 
 def test_deit_checkpoint_says_what_it_drops(deit, log):
@@ -361,21 +356,23 @@ def test_deit_checkpoint_says_what_it_drops(deit, log):
     model = pretrained(path, pos_encoding='rpe', patch_embed='mixed')
     dropped = [line for line in log if line.startswith('Dropped')]
     assert any('pos_embed (1, 197, 192)' in line for line in dropped)
-    assert any('patch_embed.projection.weight (192, 3, 16, 16)' in line
-               and '(192, 3, 8, 8)' in line for line in dropped)
+    assert any(
+        'patch_embed.projection.weight (192, 3, 16, 16)' in line and '(192, 3, 8, 8)' in line
+        for line in dropped
+    )
     # The bias of another embedding goes with its weight.
     assert any('patch_embed.projection.bias' in line for line in dropped)
     torch.testing.assert_close(model.cls_token, host.cls_token)
-    torch.testing.assert_close(model.layers[11].ffn.layers[1].weight,
-                               host.layers[11].ffn.layers[1].weight)
+    torch.testing.assert_close(
+        model.layers[11].ffn.layers[1].weight, host.layers[11].ffn.layers[1].weight
+    )
     assert model.patch_embed.projection.bias.abs().max() < 1
     # The new embedding is not left empty.
     assert model.patch_embed.projection.weight.std() > 1e-3
 
 
 def test_own_checkpoint_round_trip(tmp_path):
-    kwargs = dict(
-        patch_embed='mixed', pos_encoding='learned', num_det_tokens=4)
+    kwargs = dict(patch_embed='mixed', pos_encoding='learned', num_det_tokens=4)
     model = build(**kwargs)
     torch.save(model.state_dict(), tmp_path / 'own.pth')
     other = build(seed=1, **kwargs)
@@ -396,9 +393,9 @@ def test_positions_of_an_oblong_grid_are_resized(tmp_path, target, log):
         model.pos_embed[:, 1:].reshape(1, 4, 9, -1).permute(0, 3, 1, 2),
         size=size,
         mode='bicubic',
-        align_corners=False)
-    torch.testing.assert_close(other.pos_embed[:, 1:],
-                               expected.flatten(2).transpose(1, 2))
+        align_corners=False,
+    )
+    torch.testing.assert_close(other.pos_embed[:, 1:], expected.flatten(2).transpose(1, 2))
     assert other.pos_grid.tolist() == list(size)
     assert any('4x9' in line for line in log) == (size != (4, 9))
 
@@ -407,8 +404,7 @@ def test_positions_of_an_unknown_grid_are_refused():
     state = build(pos_encoding='learned', img_size=(64, 96)).state_dict()
     del state['pos_grid']
     with pytest.raises(ValueError, match='24 patch positions'):
-        build(
-            pos_encoding='learned', img_size=(96, 160)).load_state_dict(state)
+        build(pos_encoding='learned', img_size=(96, 160)).load_state_dict(state)
 
 
 def test_sincos_positions_tell_patches_apart():
@@ -423,24 +419,24 @@ def test_builds_from_both_hosts():
     from mmengine.registry import DefaultScope
     from mmdet.registry import MODELS as DET
     from mmpretrain.registry import MODELS as PRETRAIN
+
     for scope, registry in (('mmdet', DET), ('mmpretrain', PRETRAIN)):
         with DefaultScope.overwrite_default_scope(scope):
             model = registry.build(dict(type='hime_mm.PEViT', arch=ARCH))
         assert isinstance(model, PEViT)
 
 
-@pytest.mark.parametrize('out_type, num_det_tokens', [
-    *((name, 3) for name in sorted(SHAPES)), ('cls_token', 0), ('featmap', 0)
-])
+@pytest.mark.parametrize(
+    'out_type, num_det_tokens',
+    [*((name, 3) for name in sorted(SHAPES)), ('cls_token', 0), ('featmap', 0)],
+)
 def test_mid_positions_in_padded_batches(out_type, num_det_tokens):
     """They are interpolated to each image's own grid, like the first."""
     model = build(
-        out_type=out_type,
-        pos_encoding='learned',
-        mid_positions=True,
-        num_det_tokens=num_det_tokens).eval()
+        out_type=out_type, pos_encoding='learned', mid_positions=True, num_det_tokens=num_det_tokens
+    ).eval()
     image = torch.randn(3, 48, 48)
-    batch = torch.full((2, 3, 48, 80), 7.)
+    batch = torch.full((2, 3, 48, 80), 7.0)
     batch[0, :, :, :48] = image
     with torch.no_grad():
         together = model(batch, samples([(48, 48), (48, 80)]))[0][0]
@@ -457,22 +453,19 @@ def test_mid_positions_in_padded_batches(out_type, num_det_tokens):
 def test_mid_positions_against_a_loop():
     """Added to the input of every layer but the first."""
     model = build(
-        pos_encoding='learned',
-        mid_positions=True,
-        num_det_tokens=3,
-        out_type='raw',
-        with_cp=True)
+        pos_encoding='learned', mid_positions=True, num_det_tokens=3, out_type='raw', with_cp=True
+    )
     assert model.mid_pos_embed.shape == (2, 17, 32)
     x = torch.randn(2, 3, 64, 64)
     tokens = model.patch_embed(x)[0]
-    tokens = torch.cat((model.cls_token.expand(2, -1, -1), tokens,
-                        model.det_token.expand(2, -1, -1)), 1)
+    tokens = torch.cat(
+        (model.cls_token.expand(2, -1, -1), tokens, model.det_token.expand(2, -1, -1)), 1
+    )
     tokens = tokens + torch.cat((model.pos_embed, model.det_pos_embed), 1)
     for i, layer in enumerate(model.layers):
         tokens = layer(tokens)
         if i < 2:
-            tokens = tokens + torch.cat(
-                (model.mid_pos_embed[i], model.mid_det_pos_embed[i]))
+            tokens = tokens + torch.cat((model.mid_pos_embed[i], model.mid_det_pos_embed[i]))
     out = model.train()(x)[0]
     torch.testing.assert_close(out, model.ln1(tokens))
     out.square().sum().backward()
@@ -489,12 +482,13 @@ def test_mid_positions_are_resized(tmp_path, log):
     load_checkpoint(other, str(tmp_path / 'own.pth'), strict=True)
     for i in range(2):
         expected = torch.nn.functional.interpolate(
-            model.mid_pos_embed[i:i + 1, 1:].reshape(1, 4, 9,
-                                                     -1).permute(0, 3, 1, 2),
+            model.mid_pos_embed[i : i + 1, 1:].reshape(1, 4, 9, -1).permute(0, 3, 1, 2),
             size=(6, 6),
-            mode='bicubic')
-        torch.testing.assert_close(other.mid_pos_embed[i:i + 1, 1:],
-                                   expected.flatten(2).transpose(1, 2))
+            mode='bicubic',
+        )
+        torch.testing.assert_close(
+            other.mid_pos_embed[i : i + 1, 1:], expected.flatten(2).transpose(1, 2)
+        )
     assert any('mid_pos_embed from (2, 37, 32)' in line for line in log)
     with pytest.raises(ValueError, match='mid_positions'):
         build(mid_positions=True)
@@ -502,54 +496,44 @@ def test_mid_positions_are_resized(tmp_path, log):
 
 def timm_vit(**kwargs):
     import timm
+
     torch.manual_seed(3)
     return timm.models.VisionTransformer(
-        img_size=64,
-        embed_dim=32,
-        depth=3,
-        num_heads=4,
-        mlp_ratio=2,
-        num_classes=5,
-        **kwargs).eval()
+        img_size=64, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2, num_classes=5, **kwargs
+    ).eval()
 
 
 @pytest.mark.parametrize('wrapped', [False, True])
 def test_backbone_loads_timm(tmp_path, log, wrapped):
     import argparse
+
     source = timm_vit()
     state = source.state_dict()
     if wrapped:
         # As DeiT's training script writes it.
-        state = dict(
-            model=state, epoch=3, optimizer={}, args=argparse.Namespace(lr=1))
+        state = dict(model=state, epoch=3, optimizer={}, args=argparse.Namespace(lr=1))
     torch.save(state, tmp_path / 'timm.pth')
     model = PEViT(
         ARCH,
         img_size=64,
         pos_encoding='learned',
-        init_cfg=dict(
-            type='Pretrained', checkpoint=str(tmp_path / 'timm.pth')))
+        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'timm.pth')),
+    )
     model.init_weights()
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(
-            model.eval()(x)[0],
-            source.forward_features(x)[:, 0],
-            atol=1e-4,
-            rtol=0)
+            model.eval()(x)[0], source.forward_features(x)[:, 0], atol=1e-4, rtol=0
+        )
     assert any('Dropped: head.weight' in line for line in log)
     # Where the names stand below another one, `prefix` takes them.
-    torch.save({f'net.{k}': v
-                for k, v in source.state_dict().items()},
-               tmp_path / 'net.pth')
+    torch.save({f'net.{k}': v for k, v in source.state_dict().items()}, tmp_path / 'net.pth')
     other = PEViT(
         ARCH,
         img_size=64,
         pos_encoding='learned',
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=str(tmp_path / 'net.pth'),
-            prefix='net.'))
+        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'net.pth'), prefix='net.'),
+    )
     other.init_weights()
     for a, b in zip(model.parameters(), other.parameters()):
         assert torch.equal(a, b)
@@ -562,9 +546,9 @@ def test_backbone_loads_timm_resized(log):
     expected = torch.nn.functional.interpolate(
         source.pos_embed[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2),
         size=(6, 3),
-        mode='bicubic')
-    torch.testing.assert_close(model.pos_embed[:, 1:],
-                               expected.flatten(2).transpose(1, 2))
+        mode='bicubic',
+    )
+    torch.testing.assert_close(model.pos_embed[:, 1:], expected.flatten(2).transpose(1, 2))
     assert any('4x4 resized to 6x3' in line for line in log)
     rpe = build()
     rpe.load_state_dict(source.state_dict(), strict=False)
@@ -583,34 +567,28 @@ def test_backbone_refuses_half_of_timm():
     with pytest.raises(ValueError, match='layers.1.attn.proj.bias'):
         model.load_state_dict(state, strict=False)
     with pytest.raises(ValueError, match='register tokens'):
-        model.load_state_dict(
-            timm_vit(reg_tokens=2).state_dict(), strict=False)
+        model.load_state_dict(timm_vit(reg_tokens=2).state_dict(), strict=False)
 
 
 def test_classifier_loads_timm(tmp_path):
     """A whole classifier, head included, by `load_from`."""
     from mmengine.registry import DefaultScope
     from mmpretrain.registry import MODELS as PRETRAIN
+
     source = timm_vit()
     torch.save(dict(model=source.state_dict()), tmp_path / 'timm.pth')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = PRETRAIN.build(
             dict(
                 type='ImageClassifier',
-                backbone=dict(
-                    type='hime_mm.PEViT',
-                    arch=ARCH,
-                    img_size=64,
-                    pos_encoding='learned'),
-                head=dict(
-                    type='VisionTransformerClsHead',
-                    num_classes=5,
-                    in_channels=32)))
+                backbone=dict(type='hime_mm.PEViT', arch=ARCH, img_size=64, pos_encoding='learned'),
+                head=dict(type='VisionTransformerClsHead', num_classes=5, in_channels=32),
+            )
+        )
     load_checkpoint(model, str(tmp_path / 'timm.pth'), strict=True)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(
-            model.eval()(x), source(x), atol=1e-4, rtol=0)
+        torch.testing.assert_close(model.eval()(x), source(x), atol=1e-4, rtol=0)
     # Its own checkpoints go through unchanged.
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'own.pth')
     load_checkpoint(model, str(tmp_path / 'own.pth'), strict=True)

@@ -14,10 +14,12 @@ from mmengine.runner import load_checkpoint
 
 from hime_mm.ciphers import Cipher
 from hime_mm.models.backbones import TIMMPEViT
-from hime_mm.models.backbones.timm_inspection import (build_vit,
-                                                      order_dependence,
-                                                      outline,
-                                                      timm_patch_size)
+from hime_mm.models.backbones.timm_inspection import (
+    build_vit,
+    order_dependence,
+    outline,
+    timm_patch_size,
+)
 
 timm = pytest.importorskip('timm')
 ROOT = Path(__file__).parents[3]
@@ -40,9 +42,13 @@ FAMILIES = {
     'vit_small_patch16_18x2_224': 1,
     'test_vit3': 1,
 }
-FEW = ('deit_tiny_patch16_224', 'deit_tiny_distilled_patch16_224',
-       'vit_small_patch14_reg4_dinov2', 'vit_wee_patch16_reg1_gap_256',
-       'beit3_base_patch16_224')
+FEW = (
+    'deit_tiny_patch16_224',
+    'deit_tiny_distilled_patch16_224',
+    'vit_small_patch14_reg4_dinov2',
+    'vit_wee_patch16_reg1_gap_256',
+    'beit3_base_patch16_224',
+)
 
 
 def shake(model):
@@ -53,7 +59,7 @@ def shake(model):
             if 'token' in name or 'pos_embed' in name or 'reference' in name:
                 param.normal_()
             elif param.ndim > 1:
-                param.normal_(std=param[0].numel()**-0.5)
+                param.normal_(std=param[0].numel() ** -0.5)
             elif name.endswith('bias'):
                 param.normal_(std=0.1)
             else:
@@ -77,8 +83,7 @@ def loaded(source, name, **kwargs):
 
 
 def out_type_of(name):
-    return 'cls_token' if FAMILIES[name] and 'wee' not in name else (
-        'avg_featmap')
+    return 'cls_token' if FAMILIES[name] and 'wee' not in name else ('avg_featmap')
 
 
 def moved_pair(patch, rows=6, cols=7):
@@ -86,12 +91,15 @@ def moved_pair(patch, rows=6, cols=7):
     rng = np.random.default_rng(0)
     # Patches that differ in their means too, as those of photos do.
     img = rng.standard_normal((rows * patch, cols * patch, 3)) + np.kron(
-        rng.standard_normal((rows, cols, 3)), np.ones((patch, patch, 1)))
+        rng.standard_normal((rows, cols, 3)), np.ones((patch, patch, 1))
+    )
     img = img.astype(np.float32)
     moved, layout, _ = Cipher('shuffle', patch).encrypt(img)
     assert not np.array_equal(moved, img)
-    return (*(torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None]
-              for x in (img, moved)), layout.permutation)
+    return (
+        *(torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None] for x in (img, moved)),
+        layout.permutation,
+    )
 
 
 @pytest.fixture
@@ -101,7 +109,6 @@ def log():
     lines = []
 
     class Keep(logging.Handler):
-
         def emit(self, record):
             lines.append((record.levelname, record.getMessage()))
 
@@ -157,28 +164,25 @@ def test_learned_positions_are_timms_model(name):
     x = torch.randn(1, 3, *size)
     with torch.no_grad():
         tokens = host.fc_norm(host.forward_features(x))
-        pooled = host.forward_features(x)[:, host.num_prefix_tokens:].mean(1)
+        pooled = host.forward_features(x)[:, host.num_prefix_tokens :].mean(1)
         pooled = host.fc_norm(pooled)
         start = host.num_prefix_tokens
-        for out_type, expected in (('raw', tokens), ('avg_featmap', pooled),
-                                   ('featmap', tokens[:, start:]),
-                                   ('cls_token', tokens[:, 0])):
+        for out_type, expected in (
+            ('raw', tokens),
+            ('avg_featmap', pooled),
+            ('featmap', tokens[:, start:]),
+            ('cls_token', tokens[:, 0]),
+        ):
             if out_type == 'cls_token' and host.cls_token is None:
                 continue
-            model = loaded(
-                host,
-                name,
-                pos_encoding='learned',
-                out_type=out_type,
-                img_size=size)
-            out, = model(x)
+            model = loaded(host, name, pos_encoding='learned', out_type=out_type, img_size=size)
+            (out,) = model(x)
             if out_type == 'featmap':
                 assert out.shape[2:] == host.patch_embed.grid_size
                 out = out.flatten(2).transpose(1, 2)
             assert torch.equal(out, expected)
             if out_type == 'avg_featmap' and host.global_pool == 'avg':
-                assert torch.allclose(
-                    out, host.forward_head(host.forward_features(x), True))
+                assert torch.allclose(out, host.forward_head(host.forward_features(x), True))
 
 
 @pytest.mark.parametrize('name', FAMILIES)
@@ -194,16 +198,13 @@ def test_only_the_positions_of_patches_are_left_out(name):
     x = torch.randn(2, 3, 3 * p, 5 * p)
     with torch.no_grad():
         torch.testing.assert_close(
-            model(x)[0],
-            host.fc_norm(host.forward_features(x)),
-            atol=1e-5,
-            rtol=0)
+            model(x)[0], host.fc_norm(host.forward_features(x)), atol=1e-5, rtol=0
+        )
 
 
 def test_positions_of_patches_reach_no_token():
     """timm starts class tokens at 1e-6 and positions at 0.02."""
-    for name, has in (('deit_tiny_patch16_224', True),
-                      ('deit3_small_patch16_224', False)):
+    for name, has in (('deit_tiny_patch16_224', True), ('deit3_small_patch16_224', False)):
         model = TIMMPEViT(name, **SMALL)
         assert (model.timm_model.cls_token.std() > 1e-3) == has
         assert model.timm_model.pos_embed is None
@@ -230,7 +231,7 @@ def test_any_size(pos_encoding):
     x = torch.randn(2, 3, 50, 33)
     filled = torch.nn.functional.pad(x, (0, 15, 0, 14))
     with torch.no_grad():
-        out, = model(x)
+        (out,) = model(x)
         assert out.shape == (2, 48, 4, 3)
         torch.testing.assert_close(out, model(filled)[0])
     small = build('vit_small_patch14_dinov2', out_type='featmap')
@@ -245,19 +246,20 @@ def test_images_of_a_batch_do_not_meet():
 
 
 @pytest.mark.parametrize('pos_encoding', ['rpe', 'none', 'learned'])
-@pytest.mark.parametrize('name, out_type, with_cp',
-                         [(name, out_type, with_cp) for name in FEW
-                          for out_type in ('cls_token', 'featmap',
-                                           'avg_featmap', 'raw')
-                          for with_cp in (False, True)
-                          if 'wee' not in name or out_type != 'cls_token'
-                          if name == FEW[0] or not with_cp])
-def test_gradients_reach_every_parameter(name, out_type, pos_encoding,
-                                         with_cp):
-    model = build(
-        name, out_type=out_type, pos_encoding=pos_encoding,
-        with_cp=with_cp).train()
-    out, = model(torch.randn(2, 3, 28, 42))
+@pytest.mark.parametrize(
+    'name, out_type, with_cp',
+    [
+        (name, out_type, with_cp)
+        for name in FEW
+        for out_type in ('cls_token', 'featmap', 'avg_featmap', 'raw')
+        for with_cp in (False, True)
+        if 'wee' not in name or out_type != 'cls_token'
+        if name == FEW[0] or not with_cp
+    ],
+)
+def test_gradients_reach_every_parameter(name, out_type, pos_encoding, with_cp):
+    model = build(name, out_type=out_type, pos_encoding=pos_encoding, with_cp=with_cp).train()
+    (out,) = model(torch.randn(2, 3, 28, 42))
     (out * torch.randn_like(out)).sum().backward()
     for key, param in model.named_parameters():
         assert param.grad is not None and param.grad.abs().max() > 0, key
@@ -265,6 +267,7 @@ def test_gradients_reach_every_parameter(name, out_type, pos_encoding,
 
 def test_checkpointing_changes_no_gradient(monkeypatch):
     from hime_mm.models.backbones import timm_pevit
+
     calls = []
 
     def spy(*args, **kwargs):
@@ -290,20 +293,19 @@ def test_out_indices():
     x = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         first, third, last = whole(x)
-        hidden = torch.cat((whole.timm_model.cls_token,
-                            whole.rpe(
-                                whole.timm_model.patch_embed(x).flatten(1,
-                                                                        2))),
-                           dim=1)
+        hidden = torch.cat(
+            (whole.timm_model.cls_token, whole.rpe(whole.timm_model.patch_embed(x).flatten(1, 2))),
+            dim=1,
+        )
         for i, block in enumerate(whole.timm_model.blocks):
             hidden = block(hidden)
             if i in (0, 2):
                 torch.testing.assert_close((first, None, third)[i], hidden)
         torch.testing.assert_close(last, whole.timm_model.norm(hidden))
     # What no output needs is not there, and would have no gradient.
-    short = TIMMPEViT('deit_tiny_patch16_224', **{
-        **SMALL, 'depth': 4
-    }, out_indices=[0, -2], out_type='raw')
+    short = TIMMPEViT(
+        'deit_tiny_patch16_224', **{**SMALL, 'depth': 4}, out_indices=[0, -2], out_type='raw'
+    )
     assert short.num_layers == 3
     short.load_state_dict(whole.state_dict(), strict=True)
     with torch.no_grad():
@@ -313,15 +315,12 @@ def test_out_indices():
 
 
 def test_drop_path_and_dropout_of_patches_reach_timm():
-    model = build(
-        drop_path_rate=0.5, patch_drop_rate=0.5, pos_drop_rate=0.1,
-        out_type='raw')
+    model = build(drop_path_rate=0.5, patch_drop_rate=0.5, pos_drop_rate=0.1, out_type='raw')
     x = torch.randn(1, 3, 64, 64)
     assert model.timm_model.blocks[1].drop_path1.drop_prob == 0.5
-    model.timm_model.pos_drop.p = 1.
+    model.timm_model.pos_drop.p = 1.0
     embedded = []
-    model.timm_model.blocks[0].register_forward_pre_hook(
-        lambda _, args: embedded.append(args[0]))
+    model.timm_model.blocks[0].register_forward_pre_hook(lambda _, args: embedded.append(args[0]))
     model.train()(x)
     assert model.pos_encoding == 'rpe' and not embedded[0].any()
     model.timm_model.pos_drop.p = 0.1
@@ -334,7 +333,7 @@ def test_mixed_precision(dtype):
     model = build('vit_small_patch14_reg4_dinov2').train()
     x = torch.randn(2, 3, 28, 28)
     with torch.autocast('cpu', dtype):
-        out, = model(x)
+        (out,) = model(x)
     out.float().sum().backward()
     with torch.no_grad():
         torch.testing.assert_close(out.float(), model(x)[0], atol=0.2, rtol=0)
@@ -342,15 +341,16 @@ def test_mixed_precision(dtype):
 
 def test_frozen_stages_stay_frozen():
     model = build(
-        'vit_small_patch14_reg4_dinov2', depth=3, frozen_stages=2,
-        drop_path_rate=0.5).train()
+        'vit_small_patch14_reg4_dinov2', depth=3, frozen_stages=2, drop_path_rate=0.5
+    ).train()
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     free = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert all(n.startswith(('timm_model.blocks.2.', 'timm_model.norm.'))
-               for n in free) and len(free) == 16
+    assert (
+        all(n.startswith(('timm_model.blocks.2.', 'timm_model.norm.')) for n in free)
+        and len(free) == 16
+    )
     assert not any('blocks.2' in n for n in frozen)
-    assert {'rpe.reference', 'timm_model.cls_token',
-            'timm_model.reg_token'} <= frozen
+    assert {'rpe.reference', 'timm_model.cls_token', 'timm_model.reg_token'} <= frozen
     vit = model.timm_model
     assert not vit.blocks[1].training and vit.blocks[2].training
     assert not vit.patch_embed.training and not model.rpe.training
@@ -363,12 +363,12 @@ def test_frozen_stages_stay_frozen():
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 def test_layer_depth_for_layer_wise_decay(prefix):
-    for name, kwargs in (('deit_tiny_distilled_patch16_224', {}),
-                         ('vit_base_patch32_clip_224',
-                          dict(pos_encoding='learned')),
-                         ('vit_small_patch14_reg4_dinov2', {}),
-                         ('vit_wee_patch16_reg1_gap_256',
-                          dict(out_type='avg_featmap'))):
+    for name, kwargs in (
+        ('deit_tiny_distilled_patch16_224', {}),
+        ('vit_base_patch32_clip_224', dict(pos_encoding='learned')),
+        ('vit_small_patch14_reg4_dinov2', {}),
+        ('vit_wee_patch16_reg1_gap_256', dict(out_type='avg_featmap')),
+    ):
         model = build(name, **kwargs)
         for key, _ in model.named_parameters():
             depth, total = model.get_layer_depth(prefix + key, prefix)
@@ -376,8 +376,9 @@ def test_layer_depth_for_layer_wise_decay(prefix):
             if 'blocks' in key:
                 assert depth == int(key.split('.')[2]) + 1
             else:
-                assert depth == (3 if key.startswith(
-                    ('timm_model.norm.', 'timm_model.fc_norm')) else 0), key
+                assert depth == (
+                    3 if key.startswith(('timm_model.norm.', 'timm_model.fc_norm')) else 0
+                ), key
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (3, 4)
 
 
@@ -388,20 +389,16 @@ def save(state, tmp_path):
 
 
 @pytest.mark.parametrize('prefix', ['', 'timm_model.', 'backbone.'])
-@pytest.mark.parametrize('name', ['deit_tiny_distilled_patch16_224',
-                                  'vit_base_patch16_siglip_224'])
+@pytest.mark.parametrize('name', ['deit_tiny_distilled_patch16_224', 'vit_base_patch16_siglip_224'])
 def test_timm_checkpoint(tmp_path, log, name, prefix):
     """As timm writes it, as MMPretrain's TIMMBackbone, and in a model."""
     host = original(name, num_classes=7)
-    path = save({prefix + k: v for k, v in host.state_dict().items()},
-                tmp_path)
+    path = save({prefix + k: v for k, v in host.state_dict().items()}, tmp_path)
     init = dict(type='Pretrained', checkpoint=path)
     if prefix == 'backbone.':
         init['prefix'] = prefix
     out_type = out_type_of(name)
-    model = TIMMPEViT(
-        name, init_cfg=init, out_type=out_type, pos_encoding='learned',
-        **SMALL)
+    model = TIMMPEViT(name, init_cfg=init, out_type=out_type, pos_encoding='learned', **SMALL)
     model.init_weights()
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
@@ -410,8 +407,9 @@ def test_timm_checkpoint(tmp_path, log, name, prefix):
         torch.testing.assert_close(model.eval()(x)[0], out)
     lost = [line for _, line in log if line.startswith('Dropped from')]
     assert len(lost) == 1
-    assert ('attn_pool.latent' if 'siglip' in name else
-            'head_dist.weight') in lost[0] and 'blocks' not in lost[0]
+    assert ('attn_pool.latent' if 'siglip' in name else 'head_dist.weight') in lost[
+        0
+    ] and 'blocks' not in lost[0]
     assert not any(line.startswith('Missing') for _, line in log)
 
 
@@ -421,21 +419,21 @@ def test_positions_of_a_checkpoint_are_dropped_and_said(tmp_path, log):
     model = TIMMPEViT(
         'deit_tiny_distilled_patch16_224',
         init_cfg=dict(type='Pretrained', checkpoint=path),
-        **SMALL)
+        **SMALL,
+    )
     model.init_weights()
     lines = [line for _, line in log]
-    assert any('Dropped timm_model.pos_embed (1, 198, 48)' in line
-               for line in lines)
-    assert any('first 2 entries to cls_token, dist_token' in line
-               for line in lines)
+    assert any('Dropped timm_model.pos_embed (1, 198, 48)' in line for line in lines)
+    assert any('first 2 entries to cls_token, dist_token' in line for line in lines)
     assert not any(line.startswith('Missing') for line in lines)
     for i, name in enumerate(('cls_token', 'dist_token')):
         torch.testing.assert_close(
-            getattr(model.timm_model, name),
-            getattr(host, name) + host.pos_embed[:, i:i + 1])
+            getattr(model.timm_model, name), getattr(host, name) + host.pos_embed[:, i : i + 1]
+        )
     # The state dict that was given is left alone.
     torch.testing.assert_close(
-        original('deit_tiny_distilled_patch16_224').cls_token, host.cls_token)
+        original('deit_tiny_distilled_patch16_224').cls_token, host.cls_token
+    )
 
 
 def test_a_table_without_class_position_is_not_added(log):
@@ -452,7 +450,7 @@ def test_missing_weights_are_named(log):
     model = TIMMPEViT('deit_tiny_patch16_224', **SMALL)
     before = model.timm_model.cls_token.clone()
     model.load_state_dict(state, strict=False)
-    warned, = [line for level, line in log if level == 'WARNING']
+    (warned,) = [line for level, line in log if level == 'WARNING']
     assert 'timm_model.blocks.1.mlp.fc1.weight' in warned
     assert 'timm_model.cls_token' in warned and 'rpe' not in warned
     torch.testing.assert_close(model.timm_model.cls_token, before)
@@ -467,17 +465,15 @@ def test_own_checkpoint_round_trip(tmp_path, log, pos_encoding):
     wrapped = torch.nn.ModuleDict(dict(backbone=model))
     path = save(wrapped.state_dict(), tmp_path)
     other = torch.nn.ModuleDict(
-        dict(backbone=TIMMPEViT('deit_tiny_patch16_224', **SMALL, **kwargs)))
+        dict(backbone=TIMMPEViT('deit_tiny_patch16_224', **SMALL, **kwargs))
+    )
     load_checkpoint(other, path, strict=True)
     for a, b in zip(wrapped.parameters(), other.parameters()):
         torch.testing.assert_close(a, b)
     assert not [line for _, line in log if 'backbone' in line]
     # With timm's names it still is one.
     third = TIMMPEViT('deit_tiny_patch16_224', **SMALL, **kwargs)
-    third.load_state_dict({
-        k.removeprefix('timm_model.'): v
-        for k, v in model.state_dict().items()
-    })
+    third.load_state_dict({k.removeprefix('timm_model.'): v for k, v in model.state_dict().items()})
     for a, b in zip(model.parameters(), third.parameters()):
         torch.testing.assert_close(a, b)
 
@@ -486,15 +482,13 @@ def test_positions_are_resized(log):
     host = original('deit_tiny_patch16_224')
     kwargs = dict(pos_encoding='learned', out_type='raw')
     model = loaded(host, 'deit_tiny_patch16_224', img_size=(64, 96), **kwargs)
-    assert any('(1, 197, 48), a grid of 14x14, to (1, 25, 48), 4x6' in line
-               for _, line in log)
+    assert any('(1, 197, 48), a grid of 14x14, to (1, 25, 48), 4x6' in line for _, line in log)
     whole = loaded(host, 'deit_tiny_patch16_224', **kwargs)
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         torch.testing.assert_close(model(x)[0], whole(x)[0])
     # An own checkpoint says of which grid its positions are.
-    oblong = TIMMPEViT(
-        'deit_tiny_patch16_224', img_size=(96, 64), **SMALL, **kwargs)
+    oblong = TIMMPEViT('deit_tiny_patch16_224', img_size=(96, 64), **SMALL, **kwargs)
     oblong.load_state_dict(model.state_dict())
     assert oblong.pos_grid.tolist() == [6, 4]
     assert any('4x6, to (1, 25, 48), 6x4' in line for _, line in log)
@@ -509,10 +503,8 @@ def test_patch_size_of_ones_own(log):
     model = loaded(host, 'deit_tiny_patch16_224', patch_size=8)
     assert model.patch_stride == 8
     assert any('Resampled' in line for _, line in log)
-    expected = timm.layers.resample_patch_embed(host.patch_embed.proj.weight,
-                                                [8, 8])
-    torch.testing.assert_close(model.timm_model.patch_embed.proj.weight,
-                               expected)
+    expected = timm.layers.resample_patch_embed(host.patch_embed.proj.weight, [8, 8])
+    torch.testing.assert_close(model.timm_model.patch_embed.proj.weight, expected)
     model.out_type = 'featmap'
     assert model(torch.randn(1, 3, 32, 40))[0].shape == (1, 48, 4, 5)
 
@@ -523,12 +515,11 @@ def test_checkpoint_path(tmp_path, log, pos_encoding):
     state = host.state_dict()
     path = tmp_path / 'timm.safetensors'
     from safetensors.torch import save_file
+
     save_file(state, path)
     model = TIMMPEViT(
-        'deit_tiny_patch16_224',
-        checkpoint_path=str(path),
-        pos_encoding=pos_encoding,
-        **SMALL)
+        'deit_tiny_patch16_224', checkpoint_path=str(path), pos_encoding=pos_encoding, **SMALL
+    )
     # A runner does this after the model is built.
     model.init_weights()
     expected = loaded(host, 'deit_tiny_patch16_224', pos_encoding=pos_encoding)
@@ -538,12 +529,8 @@ def test_checkpoint_path(tmp_path, log, pos_encoding):
     del state['norm.weight']
     log.clear()
     torch.save(state, tmp_path / 'part.pth')
-    TIMMPEViT(
-        'deit_tiny_patch16_224',
-        checkpoint_path=str(tmp_path / 'part.pth'),
-        **SMALL)
-    assert any(level == 'WARNING' and 'norm.weight' in line
-               for level, line in log)
+    TIMMPEViT('deit_tiny_patch16_224', checkpoint_path=str(tmp_path / 'part.pth'), **SMALL)
+    assert any(level == 'WARNING' and 'norm.weight' in line for level, line in log)
     # timm takes back what the checkpoints of DeiT and YOLOS need.
     assert argparse.Namespace in torch.serialization.get_safe_globals()
 
@@ -552,8 +539,11 @@ def test_pretrained_goes_to_timm_after_the_check(monkeypatch):
     real, asked = timm.create_model, []
 
     def create(name, pretrained=False, **kwargs):
-        asked.append((name, pretrained, kwargs['num_classes'])
-                     if 'num_classes' in kwargs else (name, pretrained))
+        asked.append(
+            (name, pretrained, kwargs['num_classes'])
+            if 'num_classes' in kwargs
+            else (name, pretrained)
+        )
         return real(name, pretrained=False, **kwargs)
 
     monkeypatch.setattr(timm, 'create_model', create)
@@ -578,10 +568,10 @@ def test_trained_weights_survive_the_model_around(tmp_path):
     """DeiT's configs initialise all linear layers of the whole model."""
     from mmengine.registry import init_default_scope
     from mmpretrain.registry import MODELS as HOST_MODELS
+
     init_default_scope('mmpretrain')
     path = tmp_path / 'weights.pth'
-    args = dict(
-        model_name='vit_tiny_patch16_224', depth=2, embed_dim=48, num_heads=3)
+    args = dict(model_name='vit_tiny_patch16_224', depth=2, embed_dim=48, num_heads=3)
     trained = shake(TIMMPEViT(pos_encoding='none', **args)).timm_model
     torch.save(trained.state_dict(), path)
 
@@ -589,15 +579,13 @@ def test_trained_weights_survive_the_model_around(tmp_path):
         model = HOST_MODELS.build(
             dict(
                 type='ImageClassifier',
-                backbone=dict(
-                    type='hime_mm.TIMMPEViT',
-                    pos_encoding='none',
-                    **args,
-                    **kwargs),
+                backbone=dict(type='hime_mm.TIMMPEViT', pos_encoding='none', **args, **kwargs),
                 init_cfg=[
-                    dict(type='TruncNormal', layer='Linear', std=.02),
-                    dict(type='Constant', layer='LayerNorm', val=1., bias=0.)
-                ]))
+                    dict(type='TruncNormal', layer='Linear', std=0.02),
+                    dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+                ],
+            )
+        )
         model.init_weights()
         return model.backbone
 
@@ -612,15 +600,13 @@ def test_trained_weights_survive_the_model_around(tmp_path):
     # Kept no longer than needed.
     assert loaded._trained is None
     fresh = classifier().timm_model.state_dict()
-    assert not torch.equal(fresh['blocks.0.attn.qkv.weight'],
-                           wanted['blocks.0.attn.qkv.weight'])
+    assert not torch.equal(fresh['blocks.0.attn.qkv.weight'], wanted['blocks.0.attn.qkv.weight'])
     other = tmp_path / 'other.pth'
     torch.save({k: v + 1 for k, v in wanted.items()}, other)
     both = classifier(
-        checkpoint_path=str(path),
-        init_cfg=dict(type='Pretrained', checkpoint=str(other)))
-    assert torch.equal(both.timm_model.state_dict()['norm.bias'],
-                       wanted['norm.bias'] + 1)
+        checkpoint_path=str(path), init_cfg=dict(type='Pretrained', checkpoint=str(other))
+    )
+    assert torch.equal(both.timm_model.state_dict()['norm.bias'], wanted['norm.bias'] + 1)
 
 
 REFUSED = {
@@ -631,8 +617,7 @@ REFUSED = {
     'vit_base_patch16_rope_224': ('Eva', 'rotary positions'),
     'vit_small_patch16_dinov3': ('Eva', 'rotary positions'),
     'beit_base_patch16_224': ('Beit', 'relative position biases'),
-    'vit_relpos_small_patch16_224': ('VisionTransformerRelPos',
-                                     'relative position biases'),
+    'vit_relpos_small_patch16_224': ('VisionTransformerRelPos', 'relative position biases'),
     'convit_tiny': ('ConVit', 'relative position biases'),
     'vit_small_r26_s32_224': ('HybridEmbed', 'convolutions'),
     'levit_128s': ('Levit', 'convolutions'),
@@ -653,8 +638,7 @@ def test_refusals_say_why(name):
     text = str(error.value)
     assert text.startswith(f"'{name}' cannot be made permutation-equivariant")
     assert 'deit_small_patch16_224' in text
-    if not name.startswith(('resnet', 'levit', 'xcit', 'poolf', 'samvit',
-                            'vit_small_r26')):
+    if not name.startswith(('resnet', 'levit', 'xcit', 'poolf', 'samvit', 'vit_small_r26')):
         assert 'convolutions' not in text
 
 
@@ -667,8 +651,7 @@ def test_parts_are_looked_at():
     with pytest.raises(ValueError, match='`blocks.0` is a Block, not known'):
         build(block_fn=Block)
     with pytest.raises(ValueError, match=r'not square: \(16, 8\)'):
-        build_vit(
-            'deit_tiny_patch16_224', False, '', patch_size=(16, 8), **SMALL)
+        build_vit('deit_tiny_patch16_224', False, '', patch_size=(16, 8), **SMALL)
     for change, reason in (
         (dict(stride=8), 'patches overlap'),
         (dict(stride=16, padding=2), 'patches overlap'),
@@ -683,8 +666,11 @@ def test_parts_are_looked_at():
     model.norm = torch.nn.BatchNorm1d(197)
     model.patch_embed.norm = torch.nn.BatchNorm2d(3)
     reasons = ' '.join(order_dependence(model))
-    for part in ('`blocks.3.mlp.act` is a Softmax', '`norm` is a BatchNorm1d',
-                 '`patch_embed.norm` is a BatchNorm2d'):
+    for part in (
+        '`blocks.3.mlp.act` is a Softmax',
+        '`norm` is a BatchNorm1d',
+        '`patch_embed.norm` is a BatchNorm2d',
+    ):
         assert part in reasons
     with pytest.raises(ValueError, match='counts 2 tokens.*but has 6'):
         build('deit_tiny_distilled_patch16_224', reg_tokens=4)
@@ -692,20 +678,23 @@ def test_parts_are_looked_at():
 
 @pytest.mark.parametrize(
     'kwargs, reason',
-    [(dict(name='deit_smal_patch16_224'), "mean 'deit_small_patch16_224'"),
-     (dict(name='qqqqq'), 'list_models'),
-     (dict(name='deit_tiny_patch16_224.foo'), 'deit_tiny_patch16_224.fb_in1k'),
-     (dict(name='vit_base_patch16_siglip_224'), "class token.*'avg_featmap'"),
-     (dict(out_type='det_tokens'), 'hime_mm.PEViT'),
-     (dict(out_type='cls'), "'cls'.*'cls_token'"),
-     (dict(pos_encoding='sin'), "'sin'.*'rpe'"),
-     (dict(patch_size=(16, 16)), 'square'),
-     (dict(out_indices=2), r'\(2,\) for 2 blocks: choose from -2 to 1'),
-     (dict(out_indices=[]), 'out_indices'),
-     (dict(num_classes=3), '`num_classes` is set'),
-     (dict(in_chans=3), '`in_channels`'),
-     (dict(out_type='featmap', patch_drop_rate=0.1), 'patch_drop_rate'),
-     (dict(pos_encoding='learned', pos_embed='none'), 'no learned positions')])
+    [
+        (dict(name='deit_smal_patch16_224'), "mean 'deit_small_patch16_224'"),
+        (dict(name='qqqqq'), 'list_models'),
+        (dict(name='deit_tiny_patch16_224.foo'), 'deit_tiny_patch16_224.fb_in1k'),
+        (dict(name='vit_base_patch16_siglip_224'), "class token.*'avg_featmap'"),
+        (dict(out_type='det_tokens'), 'hime_mm.PEViT'),
+        (dict(out_type='cls'), "'cls'.*'cls_token'"),
+        (dict(pos_encoding='sin'), "'sin'.*'rpe'"),
+        (dict(patch_size=(16, 16)), 'square'),
+        (dict(out_indices=2), r'\(2,\) for 2 blocks: choose from -2 to 1'),
+        (dict(out_indices=[]), 'out_indices'),
+        (dict(num_classes=3), '`num_classes` is set'),
+        (dict(in_chans=3), '`in_channels`'),
+        (dict(out_type='featmap', patch_drop_rate=0.1), 'patch_drop_rate'),
+        (dict(pos_encoding='learned', pos_embed='none'), 'no learned positions'),
+    ],
+)
 def test_bad_arguments(kwargs, reason):
     with pytest.raises(ValueError, match=reason):
         build(**kwargs)
@@ -724,14 +713,17 @@ def test_channels_and_attributes():
     assert model.patch_stride == 14 and model.embed_dims == 48
 
 
-@pytest.mark.parametrize('name, size', [
-    ('deit_tiny_patch16_224', 16),
-    ('vit_small_patch14_reg4_dinov2.lvd142m', 14),
-    ('flexivit_small', 16),
-    ('vit_base_patch32_clip_224', 32),
-    ('swin_tiny_patch4_window7_224', None),
-    ('no_such_model', None),
-])
+@pytest.mark.parametrize(
+    'name, size',
+    [
+        ('deit_tiny_patch16_224', 16),
+        ('vit_small_patch14_reg4_dinov2.lvd142m', 14),
+        ('flexivit_small', 16),
+        ('vit_base_patch32_clip_224', 32),
+        ('swin_tiny_patch4_window7_224', None),
+        ('no_such_model', None),
+    ],
+)
 def test_patch_size_without_weights(name, size):
     assert timm_patch_size(name) == size
 
@@ -740,11 +732,10 @@ def test_builds_from_both_hosts():
     from mmengine.registry import DefaultScope
     from mmdet.registry import MODELS as DET
     from mmpretrain.registry import MODELS as PRETRAIN
+
     config = dict(
-        type='hime_mm.TIMMPEViT',
-        model_name='deit_tiny_patch16_224',
-        out_type='featmap',
-        **SMALL)
+        type='hime_mm.TIMMPEViT', model_name='deit_tiny_patch16_224', out_type='featmap', **SMALL
+    )
     for scope, registry in (('mmdet', DET), ('mmpretrain', PRETRAIN)):
         with DefaultScope.overwrite_default_scope(scope):
             assert isinstance(registry.build(config), TIMMPEViT)
@@ -756,32 +747,36 @@ def test_in_a_classifier():
     from mmengine.optim import build_optim_wrapper
     from mmpretrain.registry import MODELS
     from mmpretrain.structures import DataSample
+
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(
             dict(
                 type='ImageClassifier',
                 backbone=dict(
-                    type='hime_mm.TIMMPEViT',
-                    model_name='deit_tiny_patch16_224',
-                    **SMALL),
-                head=dict(
-                    type='LinearClsHead', num_classes=5, in_channels=48)))
+                    type='hime_mm.TIMMPEViT', model_name='deit_tiny_patch16_224', **SMALL
+                ),
+                head=dict(type='LinearClsHead', num_classes=5, in_channels=48),
+            )
+        )
         optim = build_optim_wrapper(
             model,
             dict(
                 constructor='LearningRateDecayOptimWrapperConstructor',
                 optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-                paramwise_cfg=dict(layer_decay_rate=0.5)))
+                paramwise_cfg=dict(layer_decay_rate=0.5),
+            ),
+        )
     model.init_weights()
     shake(model)
-    rates = {id(group['params'][0]): group['lr']
-             for group in optim.param_groups}
+    rates = {id(group['params'][0]): group['lr'] for group in optim.param_groups}
     blocks = model.backbone.timm_model.blocks
-    for param, times in ((model.backbone.rpe.reference, 1),
-                         (model.backbone.timm_model.cls_token, 1),
-                         (blocks[0].attn.qkv.weight, 2),
-                         (blocks[1].mlp.fc1.bias, 4),
-                         (model.head.fc.weight, 8)):
+    for param, times in (
+        (model.backbone.rpe.reference, 1),
+        (model.backbone.timm_model.cls_token, 1),
+        (blocks[0].attn.qkv.weight, 2),
+        (blocks[1].mlp.fc1.bias, 4),
+        (model.head.fc.weight, 8),
+    ):
         assert rates[id(param)] == pytest.approx(1e-3 / 8 * times)
     x = torch.randn(2, 3, 64, 64)
     samples = [DataSample().set_gt_label(i) for i in range(2)]
@@ -797,27 +792,29 @@ def test_in_a_classifier():
 
 def test_without_timm():
     """Importing works, and using it says what is missing."""
-    code = ('import sys, importlib.metadata as meta\n'
-            "sys.modules['timm'] = None\n"
-            'real = meta.distribution\n'
-            'def find(name):\n'
-            "    if name == 'timm':\n"
-            '        raise meta.PackageNotFoundError(name)\n'
-            '    return real(name)\n'
-            'meta.distribution = find\n'
-            'from hime_mm.models.backbones import TIMMPEViT\n'
-            'try:\n'
-            "    TIMMPEViT('deit_tiny_patch16_224')\n"
-            'except ImportError as error:\n'
-            "    assert 'TIMMPEViT requires timm' in str(error), error\n"
-            "    assert 'torch==' in str(error), error\n"
-            'else:\n'
-            '    raise AssertionError\n')
-    done = subprocess.run([sys.executable, '-c', code],
-                          capture_output=True,
-                          text=True,
-                          cwd=ROOT,
-                          env={
-                              **os.environ, 'PYTHONPATH': str(ROOT)
-                          })
+    code = (
+        'import sys, importlib.metadata as meta\n'
+        "sys.modules['timm'] = None\n"
+        'real = meta.distribution\n'
+        'def find(name):\n'
+        "    if name == 'timm':\n"
+        '        raise meta.PackageNotFoundError(name)\n'
+        '    return real(name)\n'
+        'meta.distribution = find\n'
+        'from hime_mm.models.backbones import TIMMPEViT\n'
+        'try:\n'
+        "    TIMMPEViT('deit_tiny_patch16_224')\n"
+        'except ImportError as error:\n'
+        "    assert 'TIMMPEViT requires timm' in str(error), error\n"
+        "    assert 'torch==' in str(error), error\n"
+        'else:\n'
+        '    raise AssertionError\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]

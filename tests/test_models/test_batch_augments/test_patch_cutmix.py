@@ -13,19 +13,21 @@ from hypothesis import strategies as st
 from hime_mm.models.batch_augments import PatchCutMix
 from hime_mm.registry import BATCH_AUGMENTS, MODELS
 
-from mmpretrain.models.utils.batch_augments import (Mixup,  # isort: skip
-                                                    RandomBatchAugment)
+from mmpretrain.models.utils.batch_augments import (
+    Mixup,  # isort: skip
+    RandomBatchAugment,
+)
 
 ROOT = Path(__file__).parents[3]
 VIT = dict(
     type='hime_mm.PEViT',
-    arch=dict(
-        embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
     img_size=64,
-    pos_encoding='rpe')
+    pos_encoding='rpe',
+)
 SIZES = st.tuples(
-    st.integers(1, 5), st.integers(1, 5), st.integers(1, 6),
-    st.sampled_from([1, 3, 8]))
+    st.integers(1, 5), st.integers(1, 5), st.integers(1, 6), st.sampled_from([1, 3, 8])
+)
 
 
 def numbered(num, height, width, channels=3, dtype=torch.float32):
@@ -50,59 +52,68 @@ def origins(mixed, size, side):
                 for c in range(channels):
                     for y in range(row * side, (row + 1) * side):
                         for x in range(col * side, (col + 1) * side):
-                            assert image[c, y, x] == source * size + (
-                                c * height + y) * width + x
+                            assert image[c, y, x] == source * size + (c * height + y) * width + x
     return found
 
 
 def run(code):
-    done = subprocess.run([sys.executable, '-c', code],
-                          capture_output=True,
-                          text=True,
-                          cwd=ROOT,
-                          env={
-                              **os.environ, 'PYTHONPATH': str(ROOT)
-                          })
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
-BUILD = ('from mmpretrain.models.utils.batch_augments import '
-         'RandomBatchAugment\n'
-         "made = RandomBatchAugment([dict(type='hime_mm.PatchCutMix', "
-         "alpha=1., patch_size=8), dict(type='Mixup', alpha=.8)]).augments\n"
-         "assert [type(a).__name__ for a in made] == ['PatchCutMix', "
-         "'Mixup'], made\n")
+BUILD = (
+    'from mmpretrain.models.utils.batch_augments import '
+    'RandomBatchAugment\n'
+    "made = RandomBatchAugment([dict(type='hime_mm.PatchCutMix', "
+    "alpha=1., patch_size=8), dict(type='Mixup', alpha=.8)]).augments\n"
+    "assert [type(a).__name__ for a in made] == ['PatchCutMix', "
+    "'Mixup'], made\n"
+)
 
 
-@pytest.mark.parametrize('before', [
-    'import hime_mm.transforms\n',
-    "import sys; sys.modules['mmdet'] = None\n",
-    'import mmpretrain.models\n'
-    'from mmengine.registry import init_default_scope\n'
-    "init_default_scope('mmdet')\n"
-])
+@pytest.mark.parametrize(
+    'before',
+    [
+        'import hime_mm.transforms\n',
+        "import sys; sys.modules['mmdet'] = None\n",
+        'import mmpretrain.models\n'
+        'from mmengine.registry import init_default_scope\n'
+        "init_default_scope('mmdet')\n",
+    ],
+)
 def test_registered(before):
     """In fresh processes, whoever comes first."""
     run(before + BUILD)
 
 
 def test_the_registry_does_without_mmpretrain():
-    run("import sys; sys.modules['mmpretrain'] = None\n"
+    run(
+        "import sys; sys.modules['mmpretrain'] = None\n"
         'from hime_mm.registry import BATCH_AUGMENTS, TRANSFORMS\n'
         "assert TRANSFORMS.get('hime_mm.PatchDrop')\n"
-        'assert BATCH_AUGMENTS.parent is None\n')
+        'assert BATCH_AUGMENTS.parent is None\n'
+    )
 
 
 def test_repr():
-    augment = BATCH_AUGMENTS.build(
-        dict(type='hime_mm.PatchCutMix', alpha=1, mode='block'))
-    assert repr(augment) == (
-        "PatchCutMix(alpha=1.0, patch_size=16, mode='block', per_image=False)")
+    augment = BATCH_AUGMENTS.build(dict(type='hime_mm.PatchCutMix', alpha=1, mode='block'))
+    assert repr(augment) == ("PatchCutMix(alpha=1.0, patch_size=16, mode='block', per_image=False)")
 
 
-@given(SIZES, st.sampled_from(['random', 'block']), st.booleans(),
-       st.sampled_from([.2, 1, 5.]), st.integers(0, 999))
+@given(
+    SIZES,
+    st.sampled_from(['random', 'block']),
+    st.booleans(),
+    st.sampled_from([0.2, 1, 5.0]),
+    st.integers(0, 999),
+)
 def test_values(sizes, mode, per_image, alpha, seed):
     num, rows, cols, side = sizes
     images, size = numbered(num, rows * side, cols * side)
@@ -134,7 +145,7 @@ def test_values(sizes, mode, per_image, alpha, seed):
 
 
 @pytest.mark.parametrize('mode', ['random', 'block'])
-@pytest.mark.parametrize('alpha', [.3, 1., 3.])
+@pytest.mark.parametrize('alpha', [0.3, 1.0, 3.0])
 def test_shares(mode, alpha):
     """Those of a Beta distribution; the block loses what is outside."""
     np.random.seed(0)
@@ -153,16 +164,16 @@ def test_shares(mode, alpha):
             x1, x2 = np.clip([cx - w // 2, cx + w // 2], 0, 1000)
             shares_want.append((y2 - y1) * (x2 - x1) / 1e6)
         cut = np.array(shares_want)
-    for q in (.1, .25, .5, .75, .9):
-        assert abs(np.quantile(shares, q) - np.quantile(cut, q)) < .03
+    for q in (0.1, 0.25, 0.5, 0.75, 0.9):
+        assert abs(np.quantile(shares, q) - np.quantile(cut, q)) < 0.03
     # Every slot is as likely, but for the border where a block is cut off.
     often = slots.mean(axis=0)
     if mode == 'random':
-        assert np.ptp(often) < .08
+        assert np.ptp(often) < 0.08
     else:
         inner = often[8:16, 7:13]
-        assert np.ptp(inner) < .12 and often[0, 0] < .8 * inner.min()
-        np.testing.assert_allclose(often, often[::-1, ::-1], atol=.05)
+        assert np.ptp(inner) < 0.12 and often[0, 0] < 0.8 * inner.min()
+        np.testing.assert_allclose(often, often[::-1, ::-1], atol=0.05)
 
 
 def test_random_slots_are_independent():
@@ -171,7 +182,7 @@ def test_random_slots_are_independent():
     slots = PatchCutMix(1e6).draw_slots(4000, 4, 6)
     assert (slots.sum(axis=(1, 2)) == 12).all()
     both = (slots[:, :, :-1] & slots[:, :, 1:]).mean()
-    assert abs(both - .5 * 11 / 23) < .01
+    assert abs(both - 0.5 * 11 / 23) < 0.01
 
 
 @pytest.mark.parametrize('per_image', [True, False])
@@ -179,9 +190,7 @@ def test_per_image(per_image):
     images, size = numbered(16, 32, 32)
     torch.manual_seed(0)
     np.random.seed(3)
-    found = origins(
-        PatchCutMix(1, 8, per_image=per_image)(images, torch.eye(16))[0],
-        size, 8)
+    found = origins(PatchCutMix(1, 8, per_image=per_image)(images, torch.eye(16))[0], size, 8)
     pasted = found != np.arange(16)[:, None, None]
     pasted = pasted[pasted.any(axis=(1, 2))]
     counts = set(pasted.sum(axis=(1, 2)))
@@ -195,7 +204,7 @@ def test_dtypes_and_strides():
     images = images.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2)
     assert not images.is_contiguous()
     for dtype in (torch.float64, torch.int32):
-        mixed, labels = PatchCutMix(1.)(images.to(dtype), torch.eye(3).long())
+        mixed, labels = PatchCutMix(1.0)(images.to(dtype), torch.eye(3).long())
         assert mixed.dtype == dtype and labels.dtype == torch.float32
         origins(mixed, size, 16)
         torch.testing.assert_close(labels.sum(1), torch.ones(3))
@@ -207,39 +216,47 @@ def test_seeds():
     for seed in (1, 2, 1):
         np.random.seed(seed)
         torch.manual_seed(seed)
-        made.append(PatchCutMix(1., 8)(images, torch.eye(6))[0])
+        made.append(PatchCutMix(1.0, 8)(images, torch.eye(6))[0])
     assert torch.equal(made[0], made[2])
     assert not torch.equal(made[0], made[1])
 
 
-@pytest.mark.parametrize('wrong, message', [
-    (dict(alpha=0), '`alpha`.*got 0'), (dict(alpha='a'), "`alpha`.*'a'"),
-    (dict(alpha=float('nan')), '`alpha`.*nan'),
-    (dict(alpha=True), '`alpha`.*True'),
-    (dict(patch_size=0), '`patch_size`.*got 0'),
-    (dict(patch_size=8.), '`patch_size`.*8.0'),
-    (dict(mode='rect'), "`mode` 'rect'"), (dict(per_image=1), '`per_image`')
-])
+@pytest.mark.parametrize(
+    'wrong, message',
+    [
+        (dict(alpha=0), '`alpha`.*got 0'),
+        (dict(alpha='a'), "`alpha`.*'a'"),
+        (dict(alpha=float('nan')), '`alpha`.*nan'),
+        (dict(alpha=True), '`alpha`.*True'),
+        (dict(patch_size=0), '`patch_size`.*got 0'),
+        (dict(patch_size=8.0), '`patch_size`.*8.0'),
+        (dict(mode='rect'), "`mode` 'rect'"),
+        (dict(per_image=1), '`per_image`'),
+    ],
+)
 def test_wrong_options(wrong, message):
     with pytest.raises(ValueError, match=f'hime_mm.PatchCutMix: .*{message}'):
-        PatchCutMix(**dict(dict(alpha=1.), **wrong))
+        PatchCutMix(**dict(dict(alpha=1.0), **wrong))
 
 
 @pytest.mark.parametrize('size', [(32, 40), (40, 32)])
 def test_sizes_that_do_not_fit(size):
-    with pytest.raises(ValueError, match='{}x{}.*`patch_size` 16'.format(
-            *size)):
-        PatchCutMix(1.)(torch.zeros(2, 3, *size), torch.eye(2))
+    with pytest.raises(ValueError, match='{}x{}.*`patch_size` 16'.format(*size)):
+        PatchCutMix(1.0)(torch.zeros(2, 3, *size), torch.eye(2))
 
 
-@pytest.mark.parametrize('augments', [
-    dict(type='hime_mm.PatchCutMix', alpha=1., patch_size=16),
-    [dict(type='hime_mm.PatchCutMix', alpha=1., patch_size=16, mode='block')]
-])
+@pytest.mark.parametrize(
+    'augments',
+    [
+        dict(type='hime_mm.PatchCutMix', alpha=1.0, patch_size=16),
+        [dict(type='hime_mm.PatchCutMix', alpha=1.0, patch_size=16, mode='block')],
+    ],
+)
 def test_in_a_classifier(augments):
     """As a config has it, through MMPretrain's data preprocessor."""
     from mmengine.registry import DefaultScope
     from mmpretrain.structures import DataSample
+
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(
             dict(
@@ -249,18 +266,16 @@ def test_in_a_classifier(augments):
                     type='VisionTransformerClsHead',
                     num_classes=5,
                     in_channels=16,
-                    loss=dict(type='LabelSmoothLoss', label_smooth_val=.1,
-                              mode='original')),
+                    loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+                ),
                 data_preprocessor=dict(
-                    type='ClsDataPreprocessor',
-                    num_classes=5,
-                    mean=[10.] * 3,
-                    std=[2.] * 3),
-                train_cfg=dict(augments=augments)))
+                    type='ClsDataPreprocessor', num_classes=5, mean=[10.0] * 3, std=[2.0] * 3
+                ),
+                train_cfg=dict(augments=augments),
+            )
+        )
     images, size = numbered(5, 64, 64)
-    data = dict(
-        inputs=list(images),
-        data_samples=[DataSample().set_gt_label(i) for i in range(5)])
+    data = dict(inputs=list(images), data_samples=[DataSample().set_gt_label(i) for i in range(5)])
     np.random.seed(1)
     torch.manual_seed(1)
     out = model.data_preprocessor(data, training=True)
@@ -268,8 +283,8 @@ def test_in_a_classifier(augments):
     assert (found != np.arange(5)[:, None, None]).any()
     for i, one in enumerate(out['data_samples']):
         np.testing.assert_allclose(
-            one.gt_score, [(found[i] == k).mean() for k in range(5)],
-            atol=1e-6)
+            one.gt_score, [(found[i] == k).mean() for k in range(5)], atol=1e-6
+        )
     loss = model.loss(out['inputs'], out['data_samples'])['loss']
     loss.backward()
     assert torch.isfinite(loss)
@@ -279,7 +294,6 @@ def test_in_a_classifier(augments):
 
 
 class TestShuffledImages:
-
     @pytest.fixture()
     def model(self):
         torch.manual_seed(0)
@@ -288,15 +302,18 @@ class TestShuffledImages:
     @staticmethod
     def tiles(images):
         """(B, N, C, 16, 16), by slicing."""
-        return torch.stack([
-            images[:, :, y:y + 16, x:x + 16] for y in range(0, 64, 16)
-            for x in range(0, 64, 16)
-        ], 1)
+        return torch.stack(
+            [
+                images[:, :, y : y + 16, x : x + 16]
+                for y in range(0, 64, 16)
+                for x in range(0, 64, 16)
+            ],
+            1,
+        )
 
     @staticmethod
     def join(tiles):
-        rows = [torch.cat(list(tiles[:, k:k + 4].unbind(1)), 3)
-                for k in range(0, 16, 4)]
+        rows = [torch.cat(list(tiles[:, k : k + 4].unbind(1)), 3) for k in range(0, 16, 4)]
         return torch.cat(rows, 2)
 
     def test_mixing_is_that_of_originals(self, model):
@@ -304,10 +321,9 @@ class TestShuffledImages:
         torch.manual_seed(1)
         plain = self.tiles(torch.rand(4, 3, 64, 64))
         perms = [torch.randperm(16) for _ in range(4)]
-        shuffled = self.join(
-            torch.stack([one[perm] for one, perm in zip(plain, perms)]))
+        shuffled = self.join(torch.stack([one[perm] for one, perm in zip(plain, perms)]))
         np.random.seed(0)
-        mixed, labels = PatchCutMix(1., per_image=True)(shuffled, torch.eye(4))
+        mixed, labels = PatchCutMix(1.0, per_image=True)(shuffled, torch.eye(4))
         # The same set from the originals, in some order.
         known = {}
         for i in range(4):
@@ -323,16 +339,16 @@ class TestShuffledImages:
         torch.testing.assert_close(labels, shares)
         assert ((shares > 0).sum(1) == 2).any()
         with torch.no_grad():
-            got, want = (model(x)[-1]
-                         for x in (mixed, self.join(torch.stack(want))))
+            got, want = (model(x)[-1] for x in (mixed, self.join(torch.stack(want))))
             other = model(shuffled)[-1]
         torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
         assert (got - other).abs().max() > 1e-3
 
-    @pytest.mark.parametrize('augment', [
-        dict(type='hime_mm.PatchCutMix', alpha=1., patch_size=16),
-        dict(type='Mixup', alpha=.8)
-    ], ids=lambda cfg: cfg['type'])
+    @pytest.mark.parametrize(
+        'augment',
+        [dict(type='hime_mm.PatchCutMix', alpha=1.0, patch_size=16), dict(type='Mixup', alpha=0.8)],
+        ids=lambda cfg: cfg['type'],
+    )
     def test_the_order_afterwards_is_nothing(self, augment, model):
         """Every slot takes part alike, in Mixup too."""
         torch.manual_seed(1)
@@ -345,7 +361,8 @@ class TestShuffledImages:
                 model(mixed)[-1],
                 model(self.join(self.tiles(mixed)[:, order]))[-1],
                 rtol=0,
-                atol=1e-5)
+                atol=1e-5,
+            )
             assert (model(mixed)[-1] - model(images)[-1]).abs().max() > 1e-4
 
     def test_mixup_brings_slots_together(self):
@@ -353,15 +370,14 @@ class TestShuffledImages:
         torch.manual_seed(1)
         plain = self.tiles(torch.rand(2, 3, 64, 64))
         perms = [torch.randperm(16) for _ in range(2)]
-        shuffled = self.join(
-            torch.stack([one[perm] for one, perm in zip(plain, perms)]))
+        shuffled = self.join(torch.stack([one[perm] for one, perm in zip(plain, perms)]))
         np.random.seed(0)
         while True:
-            mixed, labels = Mixup(.8)(shuffled, torch.eye(2))
+            mixed, labels = Mixup(0.8)(shuffled, torch.eye(2))
             if labels[0, 1] > 0:
                 break
         lam = labels[0, 0]
         for k, patch in enumerate(self.tiles(mixed)[0]):
             torch.testing.assert_close(
-                patch,
-                lam * plain[0, perms[0][k]] + (1 - lam) * plain[1, perms[1][k]])
+                patch, lam * plain[0, perms[0][k]] + (1 - lam) * plain[1, perms[1][k]]
+            )

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Batches on a device, against the same cipher image by image in NumPy."""
+
 import numpy as np
 import pytest
 import torch
@@ -14,12 +15,31 @@ from hime_mm.models import BatchCipher
 from hime_mm.models.ciphers import FORMS, TorchForm
 
 CIPHERS = [
-    'shuffle', 'mix2', 'mix4', 'mix16', 'mix2:tiled', 'mix8:tiled', 'erode1',
-    'erode7', 'erode3:filled', 'drop50', 'drop20', 'drop80', 'center',
-    'noise25', 'noise255', 'orient', 'negate', 'permute_channels',
-    'center+erode2+shuffle', 'mix2+center+shuffle', 'erode2+mix2+shuffle',
-    'noise9+drop30+shuffle', 'orient+negate+permute_channels+shuffle',
-    'paper-rs', 'paper-mi'
+    'shuffle',
+    'mix2',
+    'mix4',
+    'mix16',
+    'mix2:tiled',
+    'mix8:tiled',
+    'erode1',
+    'erode7',
+    'erode3:filled',
+    'drop50',
+    'drop20',
+    'drop80',
+    'center',
+    'noise25',
+    'noise255',
+    'orient',
+    'negate',
+    'permute_channels',
+    'center+erode2+shuffle',
+    'mix2+center+shuffle',
+    'erode2+mix2+shuffle',
+    'noise9+drop30+shuffle',
+    'orient+negate+permute_channels+shuffle',
+    'paper-rs',
+    'paper-mi',
 ]
 
 
@@ -27,10 +47,11 @@ def images(dtype, shape=(4, 48, 80, 3), seed=0):
     """Noise, and patches at both ends of the range, which are clipped."""
     rng = np.random.default_rng(seed)
     img = rng.integers(0, 256, shape).astype(dtype)
-    img[:, :20] = img[:, :20] // 200 * 255 if dtype == np.uint8 else np.round(
-        img[:, :20] / 255) * 255
+    img[:, :20] = (
+        img[:, :20] // 200 * 255 if dtype == np.uint8 else np.round(img[:, :20] / 255) * 255
+    )
     if dtype != np.uint8:
-        img += rng.random(shape).astype(dtype) - .5
+        img += rng.random(shape).astype(dtype) - 0.5
     return img
 
 
@@ -45,8 +66,7 @@ def test_equals_numpy(cipher, dtype, contiguous):
     img = images(dtype)
     reference = Cipher.build(cipher)
     draws = [reference.draw(img.shape[1:]) for _ in img]
-    expected = np.stack(
-        [reference.apply(one, draw) for one, draw in zip(img, draws)])
+    expected = np.stack([reference.apply(one, draw) for one, draw in zip(img, draws)])
     cipher = BatchCipher(cipher)
     batch = to_batch(img)
     if contiguous:
@@ -62,8 +82,7 @@ def test_equals_numpy(cipher, dtype, contiguous):
         tol = 1e-4 if dtype == np.float32 else 1e-10
         np.testing.assert_allclose(got, expected, rtol=0, atol=tol)
     # It did something to every image.
-    assert all(a.shape != b.shape or (a != b).any()
-               for a, b in zip(got, img))
+    assert all(a.shape != b.shape or (a != b).any() for a, b in zip(got, img))
 
 
 @given(
@@ -72,12 +91,13 @@ def test_equals_numpy(cipher, dtype, contiguous):
     channels=st.sampled_from([1, 2, 3, 4]),
     batch=st.integers(1, 4),
     names=st.lists(
-        st.sampled_from(['shuffle', 'orient', 'negate', 'center', 'drop30',
-                         'noise7']),
+        st.sampled_from(['shuffle', 'orient', 'negate', 'center', 'drop30', 'noise7']),
         min_size=1,
         max_size=3,
-        unique=True),
-    seed=st.integers(0, 1 << 30))
+        unique=True,
+    ),
+    seed=st.integers(0, 1 << 30),
+)
 @settings(max_examples=60)
 def test_any_shape(side, grid, channels, batch, names, seed):
     try:
@@ -90,8 +110,7 @@ def test_any_shape(side, grid, channels, batch, names, seed):
     expected = [reference.apply(one, draw) for one, draw in zip(img, draws)]
     cipher = BatchCipher(reference)
     got = cipher.apply(to_batch(img), cipher.stack(draws))
-    np.testing.assert_array_equal(
-        got.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+    np.testing.assert_array_equal(got.permute(0, 2, 3, 1).numpy(), np.stack(expected))
 
 
 def test_draws_of_grayscale_images_stack():
@@ -117,14 +136,12 @@ class Bytes:
 
 
 def test_permutations_are_those_of_the_ciphers():
-    words = np.random.default_rng(0).integers(
-        0, 1 << 64, (5, 21), dtype=np.uint64)
+    words = np.random.default_rng(0).integers(0, 1 << 64, (5, 21), dtype=np.uint64)
     # Words with the highest bit set, equal ones and the extremes.
     words[0, :6] = [0, (1 << 64) - 1, 1 << 63, (1 << 63) - 1, 7, 7]
     data = words.astype('<u8').tobytes()
     drawn = BatchCipher('shuffle').draw((5, 3, 48, 112), Bytes(data))[0]
-    np.testing.assert_array_equal(drawn,
-                                  draw_permutations(5, 21, Bytes(data)))
+    np.testing.assert_array_equal(drawn, draw_permutations(5, 21, Bytes(data)))
 
 
 @pytest.mark.parametrize('cipher', CIPHERS)
@@ -133,15 +150,14 @@ def test_draws_fit_and_differ_between_images(cipher):
     cipher = BatchCipher(cipher)
     shape = (3, 3, 96, 112)
     batch = torch.from_numpy(
-        np.broadcast_to(images(np.uint8, (1, 96, 112, 3)),
-                        (3, 96, 112, 3)).copy()).permute(0, 3, 1, 2)
+        np.broadcast_to(images(np.uint8, (1, 96, 112, 3)), (3, 96, 112, 3)).copy()
+    ).permute(0, 3, 1, 2)
     # Of a known seed, since a rare draw has no patch of each orientation.
     rng = np.random.default_rng(0)
     drawn = cipher.draw(shape, rng)
     again = cipher.draw(shape, rng)
     # Of the kind that the reference draws.
-    alone = cipher.stack([reference.draw((96, 112, 3), rng)
-                          for _ in range(3)])
+    alone = cipher.stack([reference.draw((96, 112, 3), rng) for _ in range(3)])
     for one, other, known in zip(drawn, again, alone):
         assert (one is None) == (known is None)
         if one is not None:
@@ -151,7 +167,8 @@ def test_draws_fit_and_differ_between_images(cipher):
             if known.dtype != torch.int16:
                 assert torch.equal(
                     torch.sort(one.flatten(1).long()).values[0, [0, -1]],
-                    torch.sort(known.flatten(1).long()).values[0, [0, -1]])
+                    torch.sort(known.flatten(1).long()).values[0, [0, -1]],
+                )
     out = cipher.apply(batch, drawn)
     assert out.shape[:2] == (3, 3)
     if reference.random:
@@ -171,16 +188,14 @@ def test_drop_draws_its_share():
 
 def test_noise_has_its_spread():
     drawn = BatchCipher('noise25').draw((4, 3, 64, 64))[0].float()
-    assert abs(drawn.std() - 25) < .5 and abs(drawn.mean()) < .7
+    assert abs(drawn.std() - 25) < 0.5 and abs(drawn.mean()) < 0.7
 
 
 def test_a_seeded_source_repeats():
     cipher = BatchCipher('noise5+shuffle')
     batch = to_batch(images(np.uint8))
-    first = [cipher(batch, rng) for rng in [np.random.default_rng(3)]
-             for _ in range(2)]
-    second = [cipher(batch, rng) for rng in [np.random.default_rng(3)]
-              for _ in range(2)]
+    first = [cipher(batch, rng) for rng in [np.random.default_rng(3)] for _ in range(2)]
+    second = [cipher(batch, rng) for rng in [np.random.default_rng(3)] for _ in range(2)]
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], first[1])
@@ -188,18 +203,16 @@ def test_a_seeded_source_repeats():
 
 def test_odd_places_in_memory():
     """Where a patch row is no run of aligned words."""
-    flat = torch.randint(0, 256, (1 + 2 * 3 * 32 * 48, ), dtype=torch.uint8)
+    flat = torch.randint(0, 256, (1 + 2 * 3 * 32 * 48,), dtype=torch.uint8)
     odd = flat[1:].view(2, 3, 32, 48)
     cipher = BatchCipher('shuffle')
     drawn = cipher.draw(odd.shape)
-    assert torch.equal(
-        cipher.apply(odd, drawn), cipher.apply(odd.clone(), drawn))
+    assert torch.equal(cipher.apply(odd, drawn), cipher.apply(odd.clone(), drawn))
 
 
 def test_no_images():
     for text in ('shuffle', 'drop50', 'noise5+shuffle', 'orient'):
-        assert BatchCipher(text)(torch.zeros(0, 3, 32, 32)).shape == (0, 3, 32,
-                                                                      32)
+        assert BatchCipher(text)(torch.zeros(0, 3, 32, 32)).shape == (0, 3, 32, 32)
 
 
 @pytest.mark.parametrize('name', sorted(STEPS))
@@ -224,10 +237,7 @@ def test_every_form_is_of_a_step():
 
 
 def test_every_step_is_covered():
-    tried = {
-        step.name
-        for text in CIPHERS for step in Cipher.build(text).steps
-    }
+    tried = {step.name for text in CIPHERS for step in Cipher.build(text).steps}
     assert tried == set(STEPS) - {'permute_pixels'}
 
 
@@ -276,7 +286,7 @@ def test_gpu_equals_cpu():
         cipher = BatchCipher(text)
         drawn = cipher.draw(batch.shape)
         there = [d if d is None else d.cuda() for d in drawn]
-        assert torch.equal(
-            cipher.apply(batch, drawn),
-            cipher.apply(batch.cuda(), there).cpu()), text
+        assert torch.equal(cipher.apply(batch, drawn), cipher.apply(batch.cuda(), there).cpu()), (
+            text
+        )
         assert cipher(batch.cuda()).is_cuda

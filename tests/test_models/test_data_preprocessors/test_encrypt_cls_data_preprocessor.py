@@ -19,18 +19,14 @@ NORM = dict(mean=MEAN, std=STD, to_rgb=True, num_classes=5)
 
 def pictures(num=4, shape=(3, 48, 64), seed=0):
     rng = torch.Generator().manual_seed(seed)
-    return torch.randint(
-        0, 256, (num, *shape), dtype=torch.uint8, generator=rng)
+    return torch.randint(0, 256, (num, *shape), dtype=torch.uint8, generator=rng)
 
 
 def batch_of(inputs, listed=True):
-    samples = [
-        DataSample().set_gt_label(i % 5) for i in range(len(inputs))
-    ]
+    samples = [DataSample().set_gt_label(i % 5) for i in range(len(inputs))]
     for sample in samples:
         sample.set_metainfo(dict(img_shape=tuple(inputs.shape[-2:])))
-    return dict(
-        inputs=list(inputs) if listed else inputs, data_samples=samples)
+    return dict(inputs=list(inputs) if listed else inputs, data_samples=samples)
 
 
 def denormalized(x):
@@ -44,10 +40,17 @@ def fix_draw(preprocessor, drawn):
     preprocessor.batch_cipher.draw = lambda *args, **kwargs: drawn
 
 
-@pytest.mark.parametrize('cipher', [
-    'shuffle', 'mix2', 'center+erode2+shuffle', 'noise25+permute_channels',
-    'mix2:tiled', 'orient+negate+shuffle'
-])
+@pytest.mark.parametrize(
+    'cipher',
+    [
+        'shuffle',
+        'mix2',
+        'center+erode2+shuffle',
+        'noise25+permute_channels',
+        'mix2:tiled',
+        'orient+negate+shuffle',
+    ],
+)
 @pytest.mark.parametrize('listed', [True, False])
 def test_equals_the_pipeline_for_the_same_draw(cipher, listed):
     inputs = pictures()
@@ -68,16 +71,14 @@ def test_equals_the_pipeline_for_the_same_draw(cipher, listed):
         out = mine(batch_of(inputs, listed), training)
         assert torch.equal(out['inputs'], expected)
         assert [s.gt_label.item() for s in out['data_samples']] == [0, 1, 2, 3]
-        assert {s.img_shape for s in out['data_samples']
-                } == {tuple(expected.shape[-2:])}
+        assert {s.img_shape for s in out['data_samples']} == {tuple(expected.shape[-2:])}
 
 
 def test_after_batch_augmentations():
     """Mixup of plain images, then encryption, then normalization."""
     inputs = pictures()
     augments = dict(augments=dict(type='Mixup', alpha=0.8))
-    mine = EncryptClsDataPreprocessor(
-        'shuffle', quantize=False, batch_augments=augments, **NORM)
+    mine = EncryptClsDataPreprocessor('shuffle', quantize=False, batch_augments=augments, **NORM)
     drawn = mine.batch_cipher.draw(inputs.shape)
     fix_draw(mine, drawn)
     plain = ClsDataPreprocessor(batch_augments=augments, num_classes=5)
@@ -92,29 +93,31 @@ def test_after_batch_augmentations():
     torch.testing.assert_close(got['inputs'], expected)
     scores = [s.gt_score for s in got['data_samples']]
     assert torch.equal(
-        torch.stack(scores),
-        torch.stack([s.gt_score for s in mixed['data_samples']]))
+        torch.stack(scores), torch.stack([s.gt_score for s in mixed['data_samples']])
+    )
     # It mixed indeed.
     assert ((torch.stack(scores) > 0).sum(1) > 1).any()
     # None of that where it does not train.
     got = mine(batch_of(inputs), training=False)
-    assert torch.equal(
-        denormalized(got['inputs']), mine.batch_cipher.apply(inputs, drawn))
+    assert torch.equal(denormalized(got['inputs']), mine.batch_cipher.apply(inputs, drawn))
 
 
-@pytest.mark.parametrize('augment', [
-    dict(type='Mixup', alpha=0.8),
-    dict(type='CutMix', alpha=1.0),
-    dict(type='ResizeMix', alpha=1.0)
-])
+@pytest.mark.parametrize(
+    'augment',
+    [
+        dict(type='Mixup', alpha=0.8),
+        dict(type='CutMix', alpha=1.0),
+        dict(type='ResizeMix', alpha=1.0),
+    ],
+)
 def test_augmenting_before_normalization_is_the_same(augment):
     """With a cipher that does nothing, it is the host's preprocessor."""
     inputs = pictures(shape=(3, 32, 32)).float()
     augments = dict(augments=augment)
     host = ClsDataPreprocessor(batch_augments=augments, **NORM)
     mine = EncryptClsDataPreprocessor(
-        'shuffle', patch_size=32, quantize=False, batch_augments=augments,
-        **NORM)
+        'shuffle', patch_size=32, quantize=False, batch_augments=augments, **NORM
+    )
     out = []
     for one in (host, mine):
         torch.manual_seed(1)
@@ -132,16 +135,14 @@ def test_every_image_has_its_own_permutation():
     plain = ClsDataPreprocessor(**NORM)(batch_of(one))['inputs']
     assert not (seen[:6] == plain).flatten(1).all(1).any()
     # The same patches in another order.
-    assert torch.equal(seen.flatten(1).sort().values[0],
-                       plain.flatten(1).sort().values[0])
+    assert torch.equal(seen.flatten(1).sort().values[0], plain.flatten(1).sort().values[0])
 
 
 def test_seed():
 
     def run(seed):
         mine = EncryptClsDataPreprocessor('noise9+shuffle', seed=seed, **NORM)
-        return torch.cat(
-            [mine(batch_of(pictures()))['inputs'] for _ in range(2)])
+        return torch.cat([mine(batch_of(pictures()))['inputs'] for _ in range(2)])
 
     assert torch.equal(run(3), run(3))
     assert not torch.equal(run(3), run(4))
@@ -166,21 +167,23 @@ def test_evaluation_does_not_change_the_draws_of_training():
     assert torch.equal(run(True), run(False))
 
 
-@pytest.mark.parametrize('inputs', [
-    pictures().int() * 257,
-    pictures().to(torch.uint16),
-    pictures().bool(),
-])
+@pytest.mark.parametrize(
+    'inputs',
+    [
+        pictures().int() * 257,
+        pictures().to(torch.uint16),
+        pictures().bool(),
+    ],
+)
 def test_other_integers_are_refused(inputs):
     mine = EncryptClsDataPreprocessor('shuffle', **NORM)
     with pytest.raises(TypeError, match=f'{inputs.dtype}.*8 bits'):
         mine(batch_of(inputs))
 
 
-@pytest.mark.parametrize('inputs', [
-    pictures() / 255, pictures() * 257., (pictures() - 120.) / 58,
-    pictures() - 128.
-])
+@pytest.mark.parametrize(
+    'inputs', [pictures() / 255, pictures() * 257.0, (pictures() - 120.0) / 58, pictures() - 128.0]
+)
 def test_other_scales_are_refused(inputs):
     mine = EncryptClsDataPreprocessor('shuffle', **NORM)
     for listed in (True, False):
@@ -195,8 +198,7 @@ def test_pictures_of_several_sizes():
     """They are padded, which the means would tell."""
     inputs = [pictures(1, (3, side, 32))[0] for side in (16, 32)]
     data = dict(inputs=inputs, data_samples=None)
-    assert EncryptClsDataPreprocessor('shuffle')(data)['inputs'].shape == (
-        2, 3, 32, 32)
+    assert EncryptClsDataPreprocessor('shuffle')(data)['inputs'].shape == (2, 3, 32, 32)
     with pytest.raises(ValueError, match="fit='pad'"):
         EncryptClsDataPreprocessor('center+shuffle')(data)
 
@@ -209,8 +211,7 @@ def test_without_a_cipher():
     assert torch.equal(mine(batch_of(pictures()))['inputs'], expected)
     # Any scale, size and padding: nothing is encrypted.
     mine(batch_of(pictures().int() * 257))
-    EncryptClsDataPreprocessor(None, pad_size_divisor=16)(
-        batch_of(pictures(shape=(3, 33, 35))))
+    EncryptClsDataPreprocessor(None, pad_size_divisor=16)(batch_of(pictures(shape=(3, 33, 35))))
 
 
 def test_ranks_draw_apart(monkeypatch):
@@ -224,17 +225,16 @@ def test_ranks_draw_apart(monkeypatch):
 
 
 def test_quantize():
-    inputs = pictures(shape=(3, 32, 32)).float() + .3
+    inputs = pictures(shape=(3, 32, 32)).float() + 0.3
     mine = EncryptClsDataPreprocessor('mix2', **NORM)
     expected = [
         Cipher.build('mix2').apply(
-            one.round().clamp(0, 255).byte().permute(1, 2, 0).numpy(), [None])
+            one.round().clamp(0, 255).byte().permute(1, 2, 0).numpy(), [None]
+        )
         for one in inputs
     ]
     got = denormalized(mine(batch_of(inputs))['inputs'])
-    assert torch.equal(
-        got,
-        torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
+    assert torch.equal(got, torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
     mine = EncryptClsDataPreprocessor('mix2', quantize=False)
     out = mine(dict(inputs=list(inputs)))['inputs']
     # By hand for one pixel: the average of the four sub-patches' first ones.
@@ -246,36 +246,37 @@ def test_padding():
     inputs = pictures(shape=(3, 40, 50))
     with pytest.raises(ValueError, match='40x50.*pad_size_divisor=16'):
         EncryptClsDataPreprocessor('shuffle', **NORM)(batch_of(inputs))
-    mine = EncryptClsDataPreprocessor(
-        'shuffle', pad_size_divisor=16, pad_value=7, **NORM)
+    mine = EncryptClsDataPreprocessor('shuffle', pad_size_divisor=16, pad_value=7, **NORM)
     drawn = mine.batch_cipher.draw((4, 3, 48, 64))
     fix_draw(mine, drawn)
     out = mine(batch_of(inputs))
     padded = torch.nn.functional.pad(inputs, (0, 14, 0, 8), value=7)
-    assert torch.equal(
-        denormalized(out['inputs']), mine.batch_cipher.apply(padded, drawn))
+    assert torch.equal(denormalized(out['inputs']), mine.batch_cipher.apply(padded, drawn))
     with pytest.raises(ValueError, match="fit='pad'.*center"):
         EncryptClsDataPreprocessor('center+shuffle', pad_size_divisor=16)
 
 
 def test_grayscale_without_labels():
-    mine = EncryptClsDataPreprocessor('shuffle', mean=[100.], std=[50.])
+    mine = EncryptClsDataPreprocessor('shuffle', mean=[100.0], std=[50.0])
     inputs = pictures(shape=(1, 32, 48))
     out = mine(dict(inputs=list(inputs)))
     assert out['data_samples'] is None
     back = out['inputs'] * 50 + 100
     assert torch.equal(
-        back.flatten(1).sort().values.round(),
-        inputs.flatten(1).float().sort().values)
+        back.flatten(1).sort().values.round(), inputs.flatten(1).float().sort().values
+    )
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(cipher='permute_pixels'), 'hime encrypt'),
-    (dict(cipher='nothing'), 'nothing'),
-    (dict(cipher='mix3'), 'divisor of 16'),
-    (dict(cipher='shuffle', seed=-1), '`seed`'),
-    (dict(cipher='shuffle', seed=True), '`seed`'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(cipher='permute_pixels'), 'hime encrypt'),
+        (dict(cipher='nothing'), 'nothing'),
+        (dict(cipher='mix3'), 'divisor of 16'),
+        (dict(cipher='shuffle', seed=-1), '`seed`'),
+        (dict(cipher='shuffle', seed=True), '`seed`'),
+    ],
+)
 def test_refused(kwargs, message):
     with pytest.raises(ValueError, match=message) as error:
         EncryptClsDataPreprocessor(**kwargs)
@@ -288,8 +289,13 @@ def test_nothing_of_a_draw_is_kept():
     mine = EncryptClsDataPreprocessor('noise9+shuffle', **NORM)
 
     def shown():
-        return (set(vars(mine)), dict(vars(mine.batch_cipher)), repr(mine),
-                list(mine.state_dict()), [n for n, _ in mine.named_buffers()])
+        return (
+            set(vars(mine)),
+            dict(vars(mine.batch_cipher)),
+            repr(mine),
+            list(mine.state_dict()),
+            [n for n, _ in mine.named_buffers()],
+        )
 
     before = shown()
     for training in (True, False):
@@ -302,33 +308,23 @@ def test_classifier_from_a_config_trains_and_hides_no_state():
     cfg = dict(
         type='ImageClassifier',
         data_preprocessor=dict(
-            type='hime_mm.EncryptClsDataPreprocessor',
-            cipher='shuffle',
-            seed=1,
-            **NORM),
+            type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle', seed=1, **NORM
+        ),
         backbone=dict(
             type='hime_mm.PEViT',
-            arch=dict(
-                embed_dims=24,
-                num_layers=1,
-                num_heads=2,
-                feedforward_channels=48),
-            img_size=32),
-        head=dict(
-            type='VisionTransformerClsHead', num_classes=5, in_channels=24),
-        train_cfg=dict(augments=[
-            dict(type='Mixup', alpha=0.8),
-            dict(type='CutMix', alpha=1.0)
-        ]))
+            arch=dict(embed_dims=24, num_layers=1, num_heads=2, feedforward_channels=48),
+            img_size=32,
+        ),
+        head=dict(type='VisionTransformerClsHead', num_classes=5, in_channels=24),
+        train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+    )
     model = HOST_MODELS.build(copy.deepcopy(cfg))
     assert isinstance(model, ImageClassifier)
     assert model.data_preprocessor.batch_augments is not None
-    data = model.data_preprocessor(
-        batch_of(pictures(shape=(3, 32, 32))), training=True)
+    data = model.data_preprocessor(batch_of(pictures(shape=(3, 32, 32))), training=True)
     loss = model(**data, mode='loss')['loss']
     loss.backward()
     assert loss > 0 and model.backbone.patch_embed.projection.weight.grad.any()
     # A checkpoint holds nothing of the encryption, and fits the plain twin.
-    assert not any('cipher' in k or 'data_preprocessor' in k
-                   for k in model.state_dict())
+    assert not any('cipher' in k or 'data_preprocessor' in k for k in model.state_dict())
     assert "cipher='shuffle'" in repr(model.data_preprocessor)

@@ -18,16 +18,13 @@ def build(seed=0, **backbone):
     torch.manual_seed(seed)
     kwargs = dict(
         type='hime_mm.PEViT',
-        arch=dict(
-            embed_dims=32,
-            num_layers=3,
-            num_heads=4,
-            feedforward_channels=64),
+        arch=dict(embed_dims=32, num_layers=3, num_heads=4, feedforward_channels=64),
         img_size=(64, 96),
         pos_encoding='learned',
         patch_embed='mixed',
         num_det_tokens=8,
-        out_type='det_tokens')
+        out_type='det_tokens',
+    )
     kwargs.update(backbone)
     model = MODELS.build(
         dict(
@@ -37,10 +34,12 @@ def build(seed=0, **backbone):
                 mean=[123.675, 116.28, 103.53],
                 std=[58.395, 57.12, 57.375],
                 bgr_to_rgb=True,
-                pad_size_divisor=8),
+                pad_size_divisor=8,
+            ),
             backbone=kwargs,
-            bbox_head=dict(
-                type='hime_mm.DetTokenHead', num_classes=3, embed_dims=32)))
+            bbox_head=dict(type='hime_mm.DetTokenHead', num_classes=3, embed_dims=32),
+        )
+    )
     with torch.no_grad():
         for name, param in model.named_parameters():
             if 'token' in name or 'pos' in name:
@@ -49,20 +48,22 @@ def build(seed=0, **backbone):
 
 
 def inputs(shapes, **kwargs):
-    data = demo_mm_inputs(
-        len(shapes), [[3, *s] for s in shapes], num_classes=3, **kwargs)
+    data = demo_mm_inputs(len(shapes), [[3, *s] for s in shapes], num_classes=3, **kwargs)
     for sample in data['data_samples']:
         sample.set_metainfo(dict(scale_factor=(0.5, 0.5)))
     return data
 
 
-@pytest.mark.parametrize('backbone', [
-    dict(),
-    dict(with_cp=True),
-    dict(patch_embed='linear'),
-    dict(pos_encoding='rpe'),
-    dict(out_indices=(0, 1, 2)),
-])
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(),
+        dict(with_cp=True),
+        dict(patch_embed='linear'),
+        dict(pos_encoding='rpe'),
+        dict(out_indices=(0, 1, 2)),
+    ],
+)
 def test_three_modes_and_gradients(backbone):
     model = build(**backbone)
     data = model.data_preprocessor(inputs([(48, 64), (64, 48)]), True)
@@ -89,27 +90,21 @@ def test_unequal_images_predict_as_alone(pos_encoding, patch_embed):
     data = inputs([(48, 64), (64, 32), (16, 96)])
     with torch.no_grad():
         together = model.test_step(data)
-        unmasked = model(
-            model.data_preprocessor(data, False)['inputs'], mode='tensor')[1]
+        unmasked = model(model.data_preprocessor(data, False)['inputs'], mode='tensor')[1]
         for i, result in enumerate(together):
             alone = model.test_step(
-                dict(
-                    inputs=data['inputs'][i:i + 1],
-                    data_samples=data['data_samples'][i:i + 1]))[0]
+                dict(inputs=data['inputs'][i : i + 1], data_samples=data['data_samples'][i : i + 1])
+            )[0]
             torch.testing.assert_close(
-                result.pred_instances.bboxes,
-                alone.pred_instances.bboxes,
-                atol=1e-3,
-                rtol=0)
+                result.pred_instances.bboxes, alone.pred_instances.bboxes, atol=1e-3, rtol=0
+            )
             torch.testing.assert_close(
-                result.pred_instances.scores,
-                alone.pred_instances.scores,
-                atol=1e-3,
-                rtol=0)
+                result.pred_instances.scores, alone.pred_instances.scores, atol=1e-3, rtol=0
+            )
             raw = model(
-                model.data_preprocessor(
-                    dict(inputs=data['inputs'][i:i + 1]), False)['inputs'],
-                mode='tensor')[1][0, 0]
+                model.data_preprocessor(dict(inputs=data['inputs'][i : i + 1]), False)['inputs'],
+                mode='tensor',
+            )[1][0, 0]
             # Without the mask it would not be so.
             assert (raw - unmasked[0, i]).abs().max() > 1e-4
 
@@ -127,9 +122,9 @@ def test_amp_trains_with_finite_matching(dtype):
         corners = rng.uniform(0, 0.3, (4, 2)) * (w, h)
         sizes = rng.uniform(0.5, 0.7, (4, 2)) * (w, h)
         sample.gt_instances = InstanceData(
-            bboxes=torch.as_tensor(
-                np.hstack([corners, corners + sizes]), dtype=torch.float32),
-            labels=torch.arange(4) % 3)
+            bboxes=torch.as_tensor(np.hstack([corners, corners + sizes]), dtype=torch.float32),
+            labels=torch.arange(4) % 3,
+        )
     values = []
     for _ in range(12):
         # MMEngine's AmpOptimWrapper does the same, but not without a GPU.
@@ -164,20 +159,14 @@ def test_rescale_to_the_original():
 
 
 def _named(data):
-    return dict(
-        batch_inputs=data['inputs'], batch_data_samples=data['data_samples'])
+    return dict(batch_inputs=data['inputs'], batch_data_samples=data['data_samples'])
 
 
 def test_parts_that_do_not_fit():
     with pytest.raises(ValueError, match='out_type'):
         build(out_type='cls_token')
     with pytest.raises(ValueError, match='embed_dims=64'):
-        build(
-            arch=dict(
-                embed_dims=64,
-                num_layers=1,
-                num_heads=4,
-                feedforward_channels=64))
+        build(arch=dict(embed_dims=64, num_layers=1, num_heads=4, feedforward_channels=64))
 
 
 def test_image_that_outgrew_its_shape():
@@ -188,20 +177,17 @@ def test_image_that_outgrew_its_shape():
 
 
 def test_layer_wise_decay():
-    from mmpretrain.engine.optimizers import \
-        LearningRateDecayOptimWrapperConstructor as Constructor
+    from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor as Constructor
+
     init_default_scope('mmpretrain')
     model = build_for_decay()
     wrapper = Constructor(
         optim_wrapper_cfg=dict(
-            type='OptimWrapper',
-            optimizer=dict(type='AdamW', lr=1., weight_decay=0.)),
-        paramwise_cfg=dict(layer_decay_rate=0.5))(
-            model)
-    rates = {
-        g['param_name']: g['lr']
-        for g in wrapper.optimizer.param_groups
-    }
+            type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.0)
+        ),
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )(model)
+    rates = {g['param_name']: g['lr'] for g in wrapper.optimizer.param_groups}
     assert rates['backbone.det_token'] == rates['backbone.pos_embed'] == 1 / 16
     assert rates['backbone.layers.0.ln1.weight'] == 1 / 8
     assert rates['backbone.layers.2.ln1.weight'] == 1 / 2

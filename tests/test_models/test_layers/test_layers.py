@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The layers against straightforward computations from the formulas."""
+
 import math
 
 import pytest
@@ -48,29 +49,27 @@ def test_mixed_embedding_follows_its_formula(g, form):
     sub = p // g
     for row in range(2):
         for col in range(3):
-            patch = plain[:, :, row * p:row * p + p, col * p:col * p + p]
+            patch = plain[:, :, row * p : row * p + p, col * p : col * p + p]
             for m in range(g):
                 for n in range(g):
-                    mixed[:, :, row * sub:row * sub + sub,
-                          col * sub:col * sub + sub] += patch[
-                              :, :, m * sub:m * sub + sub,
-                              n * sub:n * sub + sub] / g**2
+                    mixed[:, :, row * sub : row * sub + sub, col * sub : col * sub + sub] += (
+                        patch[:, :, m * sub : m * sub + sub, n * sub : n * sub + sub] / g**2
+                    )
     tokens, grid = embed(mixed if form == 'compact' else plain)
     assert grid == (2, 3) and tokens.shape == (2, 6, 6)
     w_a = embed.projection.weight.flatten(1)
     w_b = embed.mapping.weight[:, :, 0, 0]
     for row in range(2):
         for col in range(3):
-            y = mixed[:, :, row * sub:row * sub + sub,
-                      col * sub:col * sub + sub].flatten(1)
+            y = mixed[:, :, row * sub : row * sub + sub, col * sub : col * sub + sub].flatten(1)
             z = gelu(y @ w_a.T + embed.projection.bias)
             z = z @ w_b.T + embed.mapping.bias
-            torch.testing.assert_close(
-                tokens[:, row * 3 + col], z, atol=1e-5, rtol=0)
+            torch.testing.assert_close(tokens[:, row * 3 + col], z, atol=1e-5, rtol=0)
 
 
 def test_mixed_embedding_is_the_same_for_full_tiled_and_compact():
     from hime_mm.ciphers import mix_patches
+
     torch.manual_seed(0)
     image = torch.randn(48, 80, 3)
     compact = mix_patches(image.numpy(), 16, 2, 'compact')
@@ -113,12 +112,10 @@ def test_masked_attention_leaves_keys_out():
     attn = MultiheadAttention(12, 3).eval()
     x = torch.randn(2, 7, 12)
     everything = torch.ones(2, 7, dtype=torch.bool)
-    torch.testing.assert_close(
-        masked_attention(attn, x, everything), attn(x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(masked_attention(attn, x, everything), attn(x), atol=1e-6, rtol=0)
     mask = everything.clone()
     mask[1, 4:] = False
     out = masked_attention(attn, x, mask)
     torch.testing.assert_close(out[:1], attn(x[:1]), atol=1e-6, rtol=0)
-    torch.testing.assert_close(
-        out[1:, :4], attn(x[1:, :4]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(out[1:, :4], attn(x[1:, :4]), atol=1e-6, rtol=0)
     assert (out[1, :4] - attn(x)[1, :4]).abs().max() > 1e-4

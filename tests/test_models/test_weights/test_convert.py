@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Files in, files out: the converter as a person uses it."""
+
 import argparse
 import json
 import os
@@ -10,8 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from converting import (COCO_ROWS, assert_accounts, convert, detect, logits,
-                        save, tiny, without)
+from converting import COCO_ROWS, assert_accounts, convert, detect, logits, save, tiny, without
 from foreign_models import PaperPEViT, Yolos, hugging_face, shake
 from mmengine.registry import MODELS, DefaultScope
 
@@ -22,10 +22,15 @@ from hime_mm.models.weights.infer import format_parts
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize('name', [
-    'deit_tiny_patch16_224', 'deit_small_patch16_224', 'vit_base_patch16_224',
-    'deit_base_patch16_224'
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'deit_tiny_patch16_224',
+        'deit_small_patch16_224',
+        'vit_base_patch16_224',
+        'deit_base_patch16_224',
+    ],
+)
 def test_timm_logits(tmp_path, name, record_property):
     torch.manual_seed(0)
     source = shake(timm.create_model(name, img_size=64, num_classes=11))
@@ -43,17 +48,21 @@ def test_timm_logits(tmp_path, name, record_property):
     assert gap <= 1e-4
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(init_values=0.3),
-    dict(no_embed_class=True, init_values=0.3),
-    dict(pre_norm=True),
-    dict(qkv_bias=False),
-    dict(global_pool='avg', class_token=True),
-    dict(global_pool='avg', class_token=True, final_norm=True, fc_norm=False),
-    dict(patch_size=8),
-    dict(in_chans=1),
-    dict(global_pool='avg', class_token=False, no_embed_class=True),
-], ids=str)
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(init_values=0.3),
+        dict(no_embed_class=True, init_values=0.3),
+        dict(pre_norm=True),
+        dict(qkv_bias=False),
+        dict(global_pool='avg', class_token=True),
+        dict(global_pool='avg', class_token=True, final_norm=True, fc_norm=False),
+        dict(patch_size=8),
+        dict(in_chans=1),
+        dict(global_pool='avg', class_token=False, no_embed_class=True),
+    ],
+    ids=str,
+)
 def test_timm_variants(tmp_path, kwargs):
     source = tiny(**kwargs)
     x = torch.randn(2, kwargs.get('in_chans', 3), 64, 64)
@@ -74,13 +83,13 @@ def test_timm_variants(tmp_path, kwargs):
 def test_mmpretrain_deit(tmp_path):
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        source = MODELS.build(dict(
-            type='ImageClassifier',
-            backbone=dict(
-                type='VisionTransformer', arch='deit-tiny', img_size=64),
-            head=dict(
-                type='VisionTransformerClsHead', num_classes=9,
-                in_channels=192)))
+        source = MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=dict(type='VisionTransformer', arch='deit-tiny', img_size=64),
+                head=dict(type='VisionTransformerClsHead', num_classes=9, in_channels=192),
+            )
+        )
     shake(source)
     path = save(tmp_path, dict(state_dict=source.state_dict(), meta={}))
     model, report, parts = convert(path, tmp_path)
@@ -98,16 +107,27 @@ def test_mmpretrain_deit(tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize('pos_encoding, initial', [
-    ('rpe', {'rpe.reference', 'rpe.ref_encoding.0.weight',
-             'rpe.ref_encoding.0.bias', 'rpe.ref_encoding.2.weight',
-             'rpe.ref_encoding.2.bias'}), ('none', set())])
+@pytest.mark.parametrize(
+    'pos_encoding, initial',
+    [
+        (
+            'rpe',
+            {
+                'rpe.reference',
+                'rpe.ref_encoding.0.weight',
+                'rpe.ref_encoding.0.bias',
+                'rpe.ref_encoding.2.weight',
+                'rpe.ref_encoding.2.bias',
+            },
+        ),
+        ('none', set()),
+    ],
+)
 def test_deit_without_its_positions(tmp_path, pos_encoding, initial):
     source = tiny()
     path = save(tmp_path, source.state_dict())
     model, report, _ = convert(path, tmp_path, pos_encoding=pos_encoding)
-    assert {e.target for e in report.initial
-            } == {f'backbone.{n}' for n in initial}
+    assert {e.target for e in report.initial} == {f'backbone.{n}' for n in initial}
     assert [e.source for e in report.dropped] == ['pos_embed']
     assert 'no learned positions' in report.dropped[0].why
     written = torch.load(tmp_path / 'out.pth', weights_only=True)
@@ -116,14 +136,14 @@ def test_deit_without_its_positions(tmp_path, pos_encoding, initial):
         x = torch.randn(2, 3, 64, 64)
         with torch.no_grad():
             source.pos_embed.zero_()
-            torch.testing.assert_close(
-                logits(model, x), source(x), atol=1e-4, rtol=0)
+            torch.testing.assert_close(logits(model, x), source(x), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(), dict(where='embed'), dict(shape=()), dict(shape=(1, )),
-    dict(positions=17)
-], ids=str)
+@pytest.mark.parametrize(
+    'kwargs',
+    [dict(), dict(where='embed'), dict(shape=()), dict(shape=(1,)), dict(positions=17)],
+    ids=str,
+)
 def test_paper_classifier(tmp_path, kwargs):
     """As the paper's training script writes it, built from its names."""
     source = shake(PaperPEViT(**kwargs))
@@ -132,20 +152,19 @@ def test_paper_classifier(tmp_path, kwargs):
         model={f'module.{k}': v for k, v in state.items()},
         optimizer=dict(state={}, param_groups=[dict(lr=0.1)]),
         epoch=299,
-        args=argparse.Namespace(model='pe_deit', input_size=64, lr=5e-4))
+        args=argparse.Namespace(model='pe_deit', input_size=64, lr=5e-4),
+    )
     model, report, parts = convert(save(tmp_path, checkpoint), tmp_path)
     assert report.format == 'paper-classifier'
     assert parts['backbone']['pos_encoding'] == 'rpe'
     assert_accounts(report, state)
     assert not report.initial
-    assert [e.source for e in report.dropped] == (
-        ['pos_embed'] if kwargs.get('positions') else [])
+    assert [e.source for e in report.dropped] == (['pos_embed'] if kwargs.get('positions') else [])
     for size in ((64, 64), (32, 96)):
         x = torch.randn(2, 3, *size)
         with torch.no_grad():
             expected = source(x)
-        torch.testing.assert_close(
-            logits(model, x), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(logits(model, x), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize('mixed', ['conv', 'linear'])
@@ -157,24 +176,25 @@ def test_paper_detector(tmp_path, mixed, leftover):
         optimizer={},
         lr_scheduler=dict(last_epoch=3),
         epoch=149,
-        args=argparse.Namespace(init_pe_size=[64, 96], mid_pe_size=None,
-                                backbone_name='small'))
+        args=argparse.Namespace(init_pe_size=[64, 96], mid_pe_size=None, backbone_name='small'),
+    )
     model, report, parts = convert(save(tmp_path, checkpoint), tmp_path)
     assert report.format == 'paper-detector'
     assert parts['backbone']['patch_embed'] == 'mixed'
     assert parts['backbone']['img_size'] == (64, 96)
     assert_accounts(report, source.state_dict())
     assert not report.initial
-    assert {e.source for e in report.dropped} == ({
-        'backbone.patch_embed.proj.weight', 'backbone.patch_embed.proj.bias'
-    } if leftover else set())
+    assert {e.source for e in report.dropped} == (
+        {'backbone.patch_embed.proj.weight', 'backbone.patch_embed.proj.bias'}
+        if leftover
+        else set()
+    )
     for size in ((32, 48), (40, 56)):
         x = torch.randn(2, 3, *size)
         with torch.no_grad():
             scores, boxes = source(x)
         got = detect(model, x)
-        torch.testing.assert_close(
-            got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
+        torch.testing.assert_close(got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
         torch.testing.assert_close(got[1], boxes, atol=1e-5, rtol=0)
 
 
@@ -184,17 +204,22 @@ def test_yolos_from_both_formats(tmp_path, mid):
     source = shake(Yolos(mid=mid))
     # The released YOLOS-Ti has 1333 columns of pixels, too.
     size = [64, 96] if mid else [64, 107]
-    args = argparse.Namespace(
-        init_pe_size=size, mid_pe_size=size if mid else None)
+    args = argparse.Namespace(init_pe_size=size, mid_pe_size=size if mid else None)
     official = save(tmp_path, dict(model=source.state_dict(), args=args))
     folder = tmp_path / 'hf'
     folder.mkdir()
-    torch.save(
-        hugging_face(source.state_dict()), folder / 'pytorch_model.bin')
+    torch.save(hugging_face(source.state_dict()), folder / 'pytorch_model.bin')
     (folder / 'config.json').write_text(
         json.dumps(
-            dict(image_size=size, num_attention_heads=2, num_hidden_layers=3,
-                 layer_norm_eps=1e-6, hidden_act='gelu')))
+            dict(
+                image_size=size,
+                num_attention_heads=2,
+                num_hidden_layers=3,
+                layer_norm_eps=1e-6,
+                hidden_act='gelu',
+            )
+        )
+    )
     models = []
     for path, fmt in ((official, 'yolos'), (folder, 'hf-yolos')):
         model, report, parts = convert(path, tmp_path, f'{fmt}.pth')
@@ -213,8 +238,7 @@ def test_yolos_from_both_formats(tmp_path, mid):
         with torch.no_grad():
             scores, boxes = source(x)
         got = detect(models[0], x)
-        torch.testing.assert_close(
-            got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
+        torch.testing.assert_close(got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
         torch.testing.assert_close(got[1], boxes, atol=1e-5, rtol=0)
 
 
@@ -226,8 +250,7 @@ def test_all_rows_are_kept_on_demand(tmp_path):
     assert any('taken for a square, 4x4' in n for n in report.notes)
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(
-            detect(model, x)[0], source(x)[0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(detect(model, x)[0], source(x)[0], atol=1e-4, rtol=0)
     custom = save(tmp_path, Yolos(rows=4, grid=(4, 4)).state_dict())
     _, _, parts = convert(custom, tmp_path, 'custom.pth')
     assert parts['bbox_head']['num_classes'] == 3
@@ -235,27 +258,23 @@ def test_all_rows_are_kept_on_demand(tmp_path):
 
 def test_category_ids_are_those_of_coco(coco_tiny):
     from mmdet.datasets import CocoDataset
+
     path = coco_tiny / 'annotations' / 'instances_val2017.json'
-    ids = {c['name']: c['id'] for c in json.loads(path.read_text())[
-        'categories']}
-    assert COCO_CATEGORY_IDS == tuple(
-        ids[name] for name in CocoDataset.METAINFO['classes'])
+    ids = {c['name']: c['id'] for c in json.loads(path.read_text())['categories']}
+    assert COCO_CATEGORY_IDS == tuple(ids[name] for name in CocoDataset.METAINFO['classes'])
 
 
 def test_safetensors_and_smoothed_weights(tmp_path):
     from safetensors.torch import save_file
+
     source, smooth = tiny(0), tiny(1)
     save_file(source.state_dict(), tmp_path / 'src.safetensors')
     x = torch.randn(1, 3, 64, 64)
     model, _, _ = convert(tmp_path / 'src.safetensors', tmp_path)
-    torch.testing.assert_close(
-        logits(model, x), source(x).detach(), atol=1e-4, rtol=0)
-    path = save(
-        tmp_path,
-        dict(model=source.state_dict(), model_ema=smooth.state_dict()))
+    torch.testing.assert_close(logits(model, x), source(x).detach(), atol=1e-4, rtol=0)
+    path = save(tmp_path, dict(model=source.state_dict(), model_ema=smooth.state_dict()))
     model, _, _ = convert(path, tmp_path, 'ema.pth', ema=True)
-    torch.testing.assert_close(
-        logits(model, x), smooth(x).detach(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits(model, x), smooth(x).detach(), atol=1e-4, rtol=0)
     with pytest.raises(ConversionError, match='no smoothed weights'):
         convert(tmp_path / 'out.pth', tmp_path, 'no.pth', ema=True)
 
@@ -266,8 +285,7 @@ def test_written_file_is_plain_and_small(tmp_path):
     convert(path, tmp_path)
     written = torch.load(tmp_path / 'out.pth', weights_only=True)
     assert set(written) == {'meta', 'state_dict'}
-    assert written['meta']['converted_from'] == dict(
-        file='src.pth', format='yolos')
+    assert written['meta']['converted_from'] == dict(file='src.pth', format='yolos')
     # Parts of tables are not saved with the whole.
     assert (tmp_path / 'out.pth').stat().st_size < path.stat().st_size * 1.02
     assert not [p for p in os.listdir(tmp_path) if p.endswith('.part')]
@@ -281,7 +299,8 @@ def test_architecture_has_a_name_only_if_it_is_that(tmp_path):
     path = save(tmp_path, source.state_dict())
     _, _, parts = convert(path, tmp_path)
     assert parts['backbone']['arch'] == dict(
-        embed_dims=192, num_layers=2, num_heads=3, feedforward_channels=768)
+        embed_dims=192, num_layers=2, num_heads=3, feedforward_channels=768
+    )
 
 
 def test_snippet_builds_the_model(tmp_path):
@@ -290,10 +309,10 @@ def test_snippet_builds_the_model(tmp_path):
     assert rebuilt == parts
 
 
-@pytest.mark.parametrize('mid, size, detection', [
-    (False, (64, 96), 5), (True, (64, 96), 5), (False, (64, 107), 100)])
-def test_yolos_against_transformers(tmp_path, record_property, mid, size,
-                                    detection):
+@pytest.mark.parametrize(
+    'mid, size, detection', [(False, (64, 96), 5), (True, (64, 96), 5), (False, (64, 107), 100)]
+)
+def test_yolos_against_transformers(tmp_path, record_property, mid, size, detection):
     """Runs where transformers is installed; it is no dependency.
 
     In a folder of its own, because it would replace packages here:
@@ -302,14 +321,24 @@ def test_yolos_against_transformers(tmp_path, record_property, mid, size,
     ``PYTHONPATH=FOLDER pytest tests/test_models/test_weights/test_convert.py``.
     """
     transformers = pytest.importorskip(
-        'transformers', reason='transformers is not installed, see docstring')
+        'transformers', reason='transformers is not installed, see docstring'
+    )
     torch.manual_seed(0)
-    source = shake(transformers.YolosForObjectDetection(
-        transformers.YolosConfig(
-            hidden_size=192, num_hidden_layers=12, num_attention_heads=3,
-            intermediate_size=768, image_size=list(size), patch_size=16,
-            num_detection_tokens=detection, num_labels=91,
-            use_mid_position_embeddings=mid)))
+    source = shake(
+        transformers.YolosForObjectDetection(
+            transformers.YolosConfig(
+                hidden_size=192,
+                num_hidden_layers=12,
+                num_attention_heads=3,
+                intermediate_size=768,
+                image_size=list(size),
+                patch_size=16,
+                num_detection_tokens=detection,
+                num_labels=91,
+                use_mid_position_embeddings=mid,
+            )
+        )
+    )
     source.save_pretrained(tmp_path / 'hf')
     model, report, parts = convert(tmp_path / 'hf', tmp_path)
     assert not report.initial + report.dropped
@@ -322,8 +351,10 @@ def test_yolos_against_transformers(tmp_path, record_property, mid, size,
             out = source(x)
         scores, boxes = detect(model, x)
         assert out.logits.std() > 0.1
-        gaps += [(scores - out.logits[..., COCO_ROWS]).abs().max().item(),
-                 (boxes - out.pred_boxes).abs().max().item()]
+        gaps += [
+            (scores - out.logits[..., COCO_ROWS]).abs().max().item(),
+            (boxes - out.pred_boxes).abs().max().item(),
+        ]
     record_property('max_abs_difference', max(gaps))
     print('max abs difference', max(gaps))
     assert max(gaps) <= 1e-4
@@ -331,9 +362,11 @@ def test_yolos_against_transformers(tmp_path, record_property, mid, size,
 
 def run(*args):
     return subprocess.run(
-        [sys.executable, str(ROOT / 'tools/model_converters/convert.py'),
-         *map(str, args)],
-        capture_output=True, text=True, timeout=300)
+        [sys.executable, str(ROOT / 'tools/model_converters/convert.py'), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_command(tmp_path):
@@ -341,11 +374,13 @@ def test_command(tmp_path):
     done = run(path, tmp_path / 'out.pth', '--pos-encoding', 'rpe')
     assert done.returncode == 0, done.stderr
     for line in (
-            'ViT or DeiT of timm or of the DeiT repository (timm)',
-            '  blocks.0.attn.qkv.weight (384, 128) -> '
-            'backbone.layers.0.attn.qkv.weight (384, 128)',
-            'dropped: 1', 'left at initial values: 5', "type='hime_mm.PEViT'",
-            f'wrote {tmp_path / "out.pth"}'):
+        'ViT or DeiT of timm or of the DeiT repository (timm)',
+        '  blocks.0.attn.qkv.weight (384, 128) -> backbone.layers.0.attn.qkv.weight (384, 128)',
+        'dropped: 1',
+        'left at initial values: 5',
+        "type='hime_mm.PEViT'",
+        f'wrote {tmp_path / "out.pth"}',
+    ):
         assert line in done.stdout
 
 

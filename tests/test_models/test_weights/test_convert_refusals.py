@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Files and weights that the converter refuses, and what can be allowed."""
+
 import argparse
 import json
 import os
@@ -23,7 +24,7 @@ class Evil:
         self.trace = trace
 
     def __reduce__(self):
-        return os.system, (f'touch {self.trace}', )
+        return os.system, (f'touch {self.trace}',)
 
 
 def prepared(kind):
@@ -31,89 +32,139 @@ def prepared(kind):
     state = tiny().state_dict()
     yolos = Yolos(grid=(4, 6)).state_dict()
     return {
-        'missing layer weight':
-        (without(state, 'blocks.1.attn.qkv.weight'), {},
-         r'backbone.layers.1.attn.qkv.weight \(384, 128\) of the model is '
-         'not in the checkpoint'),
-        'missing middle layer':
-        ({k: v for k, v in state.items() if not k.startswith('blocks.1.')},
-         {}, 'backbone.layers.1.ln1.weight'),
-        'missing class token':
-        (without(state, 'cls_token'), {}, 'backbone.cls_token'),
-        'missing norm': (without(state, 'norm.weight'), {},
-                         'backbone.ln1.weight'),
-        'missing positions': (without(state, 'pos_embed'),
-                              dict(pos_encoding='learned'),
-                              'backbone.pos_embed'),
-        'missing embedding': (without(state, 'patch_embed.proj.weight'), {},
-                              'patch_embed.projection.weight'),
-        'unknown key': (dict(state, surprise=torch.ones(3)), {},
-                        r"surprise \(3,\) has no place.*`allow_drop` "
-                        "'surprise'"),
-        'wrong width':
-        (dict(state, **{'blocks.2.mlp.fc2.weight': torch.ones(64, 256)}), {},
-         r'fc2.weight \(64, 256\) does not fit .* \(128, 256\)'),
-        'other classes': (state, dict(num_classes=5),
-                          r'head.weight \(7, 128\) does not fit'),
-        'distillation': (dict(
-            state, dist_token=torch.ones(1, 1, 128),
-            pos_embed=torch.arange(18.)[None, :, None].repeat(1, 1, 128),
-            **{'head_dist.weight': torch.ones(7, 128)}), dict(img_size=(
-                64, 64)), 'dist_token.*distillation token'),
-        'register tokens': (dict(state, reg_token=torch.ones(1, 4, 128)), {},
-                            'register tokens'),
-        'normalised queries':
-        (dict(state, **{'blocks.0.attn.q_norm.weight': torch.ones(64)}), {},
-         'queries and keys are normalised'),
-        'unknown grid':
-        (yolos, {}, r'of 24 patches, which is no square.*`img_size`'),
-        'wrong grid': (yolos, dict(img_size=(64, 64)),
-                       '24 patch positions, which is no grid of 4x4'),
-        'odd width': (Yolos(dim=96, grid=(4, 4)).state_dict(), {},
-                      '`num_heads`'),
-        'other classes of a detector':
-        (yolos, dict(num_classes=3, img_size=(64, 96)), 'cls_branch.layers.2'),
-        'one head missing':
-        (without(yolos, 'bbox_embed.layers.1.bias'),
-         dict(img_size=(64, 96)), 'reg_branch.layers.1.bias'),
-        'detection tokens missing':
-        (without(yolos, 'backbone.det_token'), dict(img_size=(64, 96)),
-         'has no detection tokens'),
-        'heads missing':
-        ({k: v for k, v in yolos.items() if k.startswith('backbone')},
-         dict(img_size=(64, 96)), r'bbox_head.cls_branch.layers.0.weight'),
-        'head without weight':
-        (without(state, 'head.weight'), {}, 'head.layers.head.weight'),
+        'missing layer weight': (
+            without(state, 'blocks.1.attn.qkv.weight'),
+            {},
+            r'backbone.layers.1.attn.qkv.weight \(384, 128\) of the model is '
+            'not in the checkpoint',
+        ),
+        'missing middle layer': (
+            {k: v for k, v in state.items() if not k.startswith('blocks.1.')},
+            {},
+            'backbone.layers.1.ln1.weight',
+        ),
+        'missing class token': (without(state, 'cls_token'), {}, 'backbone.cls_token'),
+        'missing norm': (without(state, 'norm.weight'), {}, 'backbone.ln1.weight'),
+        'missing positions': (
+            without(state, 'pos_embed'),
+            dict(pos_encoding='learned'),
+            'backbone.pos_embed',
+        ),
+        'missing embedding': (
+            without(state, 'patch_embed.proj.weight'),
+            {},
+            'patch_embed.projection.weight',
+        ),
+        'unknown key': (
+            dict(state, surprise=torch.ones(3)),
+            {},
+            r'surprise \(3,\) has no place.*`allow_drop` '
+            "'surprise'",
+        ),
+        'wrong width': (
+            dict(state, **{'blocks.2.mlp.fc2.weight': torch.ones(64, 256)}),
+            {},
+            r'fc2.weight \(64, 256\) does not fit .* \(128, 256\)',
+        ),
+        'other classes': (state, dict(num_classes=5), r'head.weight \(7, 128\) does not fit'),
+        'distillation': (
+            dict(
+                state,
+                dist_token=torch.ones(1, 1, 128),
+                pos_embed=torch.arange(18.0)[None, :, None].repeat(1, 1, 128),
+                **{'head_dist.weight': torch.ones(7, 128)},
+            ),
+            dict(img_size=(64, 64)),
+            'dist_token.*distillation token',
+        ),
+        'register tokens': (dict(state, reg_token=torch.ones(1, 4, 128)), {}, 'register tokens'),
+        'normalised queries': (
+            dict(state, **{'blocks.0.attn.q_norm.weight': torch.ones(64)}),
+            {},
+            'queries and keys are normalised',
+        ),
+        'unknown grid': (yolos, {}, r'of 24 patches, which is no square.*`img_size`'),
+        'wrong grid': (
+            yolos,
+            dict(img_size=(64, 64)),
+            '24 patch positions, which is no grid of 4x4',
+        ),
+        'odd width': (Yolos(dim=96, grid=(4, 4)).state_dict(), {}, '`num_heads`'),
+        'other classes of a detector': (
+            yolos,
+            dict(num_classes=3, img_size=(64, 96)),
+            'cls_branch.layers.2',
+        ),
+        'one head missing': (
+            without(yolos, 'bbox_embed.layers.1.bias'),
+            dict(img_size=(64, 96)),
+            'reg_branch.layers.1.bias',
+        ),
+        'detection tokens missing': (
+            without(yolos, 'backbone.det_token'),
+            dict(img_size=(64, 96)),
+            'has no detection tokens',
+        ),
+        'heads missing': (
+            {k: v for k, v in yolos.items() if k.startswith('backbone')},
+            dict(img_size=(64, 96)),
+            r'bbox_head.cls_branch.layers.0.weight',
+        ),
+        'head without weight': (without(state, 'head.weight'), {}, 'head.layers.head.weight'),
         'nothing': ({}, {}, 'no weights'),
         'numbers': (dict(a=3), {}, 'int, no tensor'),
-        'a resnet': ({'layer1.0.conv1.weight': torch.ones(3)}, {},
-                     'no known format.*timm.*yolos'),
-        'reference without positions':
-        (PaperPEViT().state_dict(), dict(pos_encoding='none'),
-         'belongs to a reference encoding'),
-        'two projections':
-        (dict(state, **{'backbone.cls_token': state['cls_token']}), {},
-         'are both backbone.cls_token'),
-        'one of three':
-        (without(hugging_face(yolos),
-                 'vit.encoder.layer.1.attention.attention.key.weight'),
-         dict(img_size=(64, 96)), 'comes without its key'),
-        'tables of two kinds':
-        (dict(yolos, **{'backbone.pos_embed': torch.ones(1, 4, 128)}),
-         dict(img_size=(64, 96)), 'does not hold positions'),
+        'a resnet': ({'layer1.0.conv1.weight': torch.ones(3)}, {}, 'no known format.*timm.*yolos'),
+        'reference without positions': (
+            PaperPEViT().state_dict(),
+            dict(pos_encoding='none'),
+            'belongs to a reference encoding',
+        ),
+        'two projections': (
+            dict(state, **{'backbone.cls_token': state['cls_token']}),
+            {},
+            'are both backbone.cls_token',
+        ),
+        'one of three': (
+            without(hugging_face(yolos), 'vit.encoder.layer.1.attention.attention.key.weight'),
+            dict(img_size=(64, 96)),
+            'comes without its key',
+        ),
+        'tables of two kinds': (
+            dict(yolos, **{'backbone.pos_embed': torch.ones(1, 4, 128)}),
+            dict(img_size=(64, 96)),
+            'does not hold positions',
+        ),
     }[kind]
 
 
 KINDS = [
-    'missing layer weight', 'missing middle layer', 'missing class token',
-    'missing norm', 'missing positions', 'missing embedding', 'unknown key',
-    'wrong width', 'other classes', 'distillation', 'register tokens',
-    'normalised queries', 'unknown grid', 'wrong grid', 'odd width',
-    'other classes of a detector', 'one head missing',
-    'detection tokens missing', 'heads missing', 'head without weight',
-    'nothing', 'numbers', 'a resnet',
-    'reference without positions', 'two projections', 'one of three',
-    'tables of two kinds'
+    'missing layer weight',
+    'missing middle layer',
+    'missing class token',
+    'missing norm',
+    'missing positions',
+    'missing embedding',
+    'unknown key',
+    'wrong width',
+    'other classes',
+    'distillation',
+    'register tokens',
+    'normalised queries',
+    'unknown grid',
+    'wrong grid',
+    'odd width',
+    'other classes of a detector',
+    'one head missing',
+    'detection tokens missing',
+    'heads missing',
+    'head without weight',
+    'nothing',
+    'numbers',
+    'a resnet',
+    'reference without positions',
+    'two projections',
+    'one of three',
+    'tables of two kinds',
 ]
 
 
@@ -130,35 +181,30 @@ def test_what_can_be_allowed(tmp_path):
     """The same, when it is asked for by name, and then it is listed."""
     checkpoint, kwargs, _ = prepared('distillation')
     path = save(tmp_path, checkpoint)
-    model, report, _ = convert(
-        path, tmp_path, allow_drop=['dist_token', 'head_dist.*'], **kwargs)
-    assert {e.source for e in report.dropped
-            } == {'dist_token', 'head_dist.weight'}
+    model, report, _ = convert(path, tmp_path, allow_drop=['dist_token', 'head_dist.*'], **kwargs)
+    assert {e.source for e in report.dropped} == {'dist_token', 'head_dist.weight'}
     assert 'distillation' in report.resized[0].why
     assert model.backbone.pos_embed[0, :, 5].tolist() == [0, *range(2, 18)]
 
     checkpoint, kwargs, _ = prepared('other classes')
     path = save(tmp_path, checkpoint)
     with pytest.raises(ConversionError, match='head.bias'):
-        convert(path, tmp_path, 'b.pth', allow_missing=['*head.weight'],
-                **kwargs)
-    _, report, _ = convert(
-        path, tmp_path, 'b.pth', allow_missing=['head.*'], **kwargs)
-    assert {e.target for e in report.initial
-            } == {'head.layers.head.weight', 'head.layers.head.bias'}
+        convert(path, tmp_path, 'b.pth', allow_missing=['*head.weight'], **kwargs)
+    _, report, _ = convert(path, tmp_path, 'b.pth', allow_missing=['head.*'], **kwargs)
+    assert {e.target for e in report.initial} == {
+        'head.layers.head.weight',
+        'head.layers.head.bias',
+    }
     assert {e.source for e in report.dropped} == {'head.weight', 'head.bias'}
 
     checkpoint, _, _ = prepared('missing layer weight')
     path = save(tmp_path, checkpoint)
-    _, report, _ = convert(
-        path, tmp_path, 'c.pth', allow_missing=['*.layers.1.attn.qkv.*'])
-    assert [e.target for e in report.initial
-            ] == ['backbone.layers.1.attn.qkv.weight']
+    _, report, _ = convert(path, tmp_path, 'c.pth', allow_missing=['*.layers.1.attn.qkv.*'])
+    assert [e.target for e in report.initial] == ['backbone.layers.1.attn.qkv.weight']
 
     yolos = shake(Yolos(mid=True, grid=(4, 4)))
     path = save(tmp_path, yolos.state_dict())
-    _, report, parts = convert(
-        path, tmp_path, 'd.pth', allow_drop=['backbone.mid_pos_embed'])
+    _, report, parts = convert(path, tmp_path, 'd.pth', allow_drop=['backbone.mid_pos_embed'])
     assert 'mid_positions' not in parts['backbone']
     assert [e.source for e in report.dropped] == ['backbone.mid_pos_embed']
 
@@ -190,6 +236,7 @@ def test_a_pickle_that_wants_more_is_refused(tmp_path):
 @pytest.mark.parametrize('share', [0, 0.3, 0.99])
 def test_truncated_files(tmp_path, suffix, share):
     from safetensors.torch import save_file
+
     path = tmp_path / f'src{suffix}'
     state = tiny().state_dict()
     if suffix == '.pth':
@@ -197,7 +244,7 @@ def test_truncated_files(tmp_path, suffix, share):
     else:
         save_file(state, path)
     content = path.read_bytes()
-    path.write_bytes(content[:int(len(content) * share)])
+    path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ConversionError, match='is cut off or no'):
         convert_checkpoint(str(path), str(tmp_path / 'out.pth'))
     assert os.listdir(tmp_path) == [path.name]
@@ -224,20 +271,22 @@ def test_bad_paths(tmp_path):
         read_checkpoint(str(path))
 
 
-@pytest.mark.parametrize('setting, match', [
-    (dict(hidden_act='relu'), "'relu'"),
-    (dict(image_size=[64]), 'image_size'),
-    (dict(image_size='64'), 'image_size'),
-    (dict(num_attention_heads=0), 'num_attention_heads'),
-    (dict(layer_norm_eps='x'), 'layer_norm_eps'),
-    (dict(image_size=[32, 96]), 'no grid of 2x6'),
-    (dict(num_hidden_layers=4), '4 layers, the checkpoint has 3'),
-])
+@pytest.mark.parametrize(
+    'setting, match',
+    [
+        (dict(hidden_act='relu'), "'relu'"),
+        (dict(image_size=[64]), 'image_size'),
+        (dict(image_size='64'), 'image_size'),
+        (dict(num_attention_heads=0), 'num_attention_heads'),
+        (dict(layer_norm_eps='x'), 'layer_norm_eps'),
+        (dict(image_size=[32, 96]), 'no grid of 2x6'),
+        (dict(num_hidden_layers=4), '4 layers, the checkpoint has 3'),
+    ],
+)
 def test_bad_hugging_face_config(tmp_path, setting, match):
     folder = tmp_path / 'hf'
     folder.mkdir()
-    torch.save(
-        hugging_face(Yolos().state_dict()), folder / 'pytorch_model.bin')
+    torch.save(hugging_face(Yolos().state_dict()), folder / 'pytorch_model.bin')
     config = dict(dict(image_size=[64, 96]), **setting)
     (folder / 'config.json').write_text(json.dumps(config))
     with pytest.raises(ConversionError, match=match):

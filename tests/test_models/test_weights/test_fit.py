@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The functions behind the converter, and the detector's load hook."""
+
 import argparse
 import logging
 
@@ -13,11 +14,17 @@ from mmengine.runner import load_checkpoint
 
 from hime_mm.errors import ConversionError
 from hime_mm.models.backbones import PEViT
-from hime_mm.models.weights import (FORMATS, SourceInfo, detect_format,
-                                    find_grid, fit, translate, unwrap)
+from hime_mm.models.weights import (
+    FORMATS,
+    SourceInfo,
+    detect_format,
+    find_grid,
+    fit,
+    translate,
+    unwrap,
+)
 
-ARCH = dict(
-    embed_dims=128, num_layers=3, num_heads=2, feedforward_channels=256)
+ARCH = dict(embed_dims=128, num_layers=3, num_heads=2, feedforward_channels=256)
 
 
 def convert(state, target, fmt=None, size=None):
@@ -32,7 +39,6 @@ def log():
     lines = []
 
     class Keep(logging.Handler):
-
         def emit(self, record):
             lines.append(record.getMessage())
 
@@ -48,40 +54,54 @@ def log():
 def peyolos(seed=0, classes=80, **backbone):
     torch.manual_seed(seed)
     kwargs = dict(
-        type='hime_mm.PEViT', arch=ARCH, img_size=(64, 96),
-        pos_encoding='learned', num_det_tokens=5, out_type='det_tokens')
+        type='hime_mm.PEViT',
+        arch=ARCH,
+        img_size=(64, 96),
+        pos_encoding='learned',
+        num_det_tokens=5,
+        out_type='det_tokens',
+    )
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(
             dict(
                 type='hime_mm.PEYOLOS',
                 backbone=dict(kwargs, **backbone),
-                bbox_head=dict(
-                    type='hime_mm.DetTokenHead', num_classes=classes,
-                    embed_dims=128)))
+                bbox_head=dict(type='hime_mm.DetTokenHead', num_classes=classes, embed_dims=128),
+            )
+        )
     return model.eval()
 
 
-@pytest.mark.parametrize('fmt, build', [
-    ('yolos', lambda: Yolos().state_dict()),
-    ('hf-yolos', lambda: hugging_face(Yolos().state_dict())),
-    ('paper-detector', lambda: Yolos(mixed='conv').state_dict()),
-    ('paper-classifier', lambda: PaperPEViT().state_dict()),
-    ('paper-classifier', lambda: PaperPEViT(where='embed').state_dict()),
-    ('hime_mm', lambda: peyolos().state_dict()),
-    ('hime_mm', lambda: PEViT(ARCH).state_dict()),
-    ('mmpretrain', lambda: PEViT(ARCH, pos_encoding='none').state_dict()),
-])
+@pytest.mark.parametrize(
+    'fmt, build',
+    [
+        ('yolos', lambda: Yolos().state_dict()),
+        ('hf-yolos', lambda: hugging_face(Yolos().state_dict())),
+        ('paper-detector', lambda: Yolos(mixed='conv').state_dict()),
+        ('paper-classifier', lambda: PaperPEViT().state_dict()),
+        ('paper-classifier', lambda: PaperPEViT(where='embed').state_dict()),
+        ('hime_mm', lambda: peyolos().state_dict()),
+        ('hime_mm', lambda: PEViT(ARCH).state_dict()),
+        ('mmpretrain', lambda: PEViT(ARCH, pos_encoding='none').state_dict()),
+    ],
+)
 def test_formats(fmt, build):
     assert detect_format(build()) == fmt
     assert fmt in FORMATS
 
 
-@pytest.mark.parametrize('names', [
-    [], ['weight'], ['layers.0.weight'], ['blocks.0.conv.weight'],
-    ['encoder.layer.0.attention.self.query.weight'],
-    ['vit.encoder.layer.0.attention.attention.query.weight',
-     'vit.embeddings.cls_token']
-], ids=str)
+@pytest.mark.parametrize(
+    'names',
+    [
+        [],
+        ['weight'],
+        ['layers.0.weight'],
+        ['blocks.0.conv.weight'],
+        ['encoder.layer.0.attention.self.query.weight'],
+        ['vit.encoder.layer.0.attention.attention.query.weight', 'vit.embeddings.cls_token'],
+    ],
+    ids=str,
+)
 def test_unknown_formats(names):
     with pytest.raises(ConversionError, match='no known format'):
         detect_format({name: torch.ones(1) for name in names})
@@ -95,8 +115,7 @@ def test_unwrap():
     assert unwrap({'module.a': state['a']})[0] == state
     mixed = {'module.a': state['a'], 'b': state['a']}
     assert unwrap(mixed)[0] == mixed
-    smooth = dict(
-        ema_state_dict={'steps': torch.tensor(3), 'module.a': state['a']})
+    smooth = dict(ema_state_dict={'steps': torch.tensor(3), 'module.a': state['a']})
     assert unwrap(smooth, ema=True)[0] == state
     with pytest.raises(ConversionError, match='no weights'):
         unwrap(dict(ema_state_dict={'steps': torch.tensor(3)}), ema=True)
@@ -104,8 +123,7 @@ def test_unwrap():
     info = unwrap(dict(model=state, args=args))[1]
     assert info.image_size == (512, 864)
     assert info.mid_image_size == (800, 1333)
-    assert unwrap(dict(model=state, args=dict(input_size=384)))[
-        1].image_size == (384, 384)
+    assert unwrap(dict(model=state, args=dict(input_size=384)))[1].image_size == (384, 384)
     for odd in (None, 'big', [1, 2, 3], [0, 4], ['a', 'b']):
         args = argparse.Namespace(init_pe_size=odd)
         assert unwrap(dict(model=state, args=args))[1] == SourceInfo()
@@ -120,7 +138,7 @@ def test_find_grid():
     assert find_grid('t', table, 1, source=(4, 6))[1] == (4, 6)
     assert find_grid('t', table, 1, target=(6, 4))[1] == (6, 4)
     # A model without class token leaves its row out.
-    cut, grid = find_grid('t', torch.arange(17.)[None, :, None], 0)
+    cut, grid = find_grid('t', torch.arange(17.0)[None, :, None], 0)
     assert grid == (4, 4) and cut[0, 0, 0] == 1
     cut, grid = find_grid('t', table, 0, source=(4, 6))
     assert grid == (4, 6) and cut.shape[1] == 24
@@ -143,16 +161,15 @@ def test_sources_are_not_changed():
 
 def test_renaming_is_one_to_one():
     """Each tensor of a YOLOS arrives once, whole or in parts."""
-    for state in (Yolos(mid=True).state_dict(),
-                  hugging_face(Yolos(mid=True).state_dict())):
+    for state in (Yolos(mid=True).state_dict(), hugging_face(Yolos(mid=True).state_dict())):
         translated = translate(state, detect_format(state))
         assert not translated.dropped and not translated.problems
         items = translated.items
         assert {n for i in items.values() for n, _ in i.sources} == set(state)
         assert sum(i.tensor.numel() for i in items.values()) == sum(
-            t.numel() for t in state.values())
-        assert set(items) | {'backbone.pos_grid'} == set(
-            peyolos(mid_positions=True).state_dict())
+            t.numel() for t in state.values()
+        )
+        assert set(items) | {'backbone.pos_grid'} == set(peyolos(mid_positions=True).state_dict())
 
 
 @pytest.mark.parametrize('mid', [False, True])
@@ -161,15 +178,13 @@ def test_positions_are_resized_once(mid, target):
     """To the config's grid, as the source does it for such an image."""
     source = shake(Yolos(mid=mid))
     model = peyolos(img_size=target, mid_positions=mid)
-    state, report = convert(
-        source.state_dict(), model.state_dict(), size=(64, 96))
+    state, report = convert(source.state_dict(), model.state_dict(), size=(64, 96))
     model.load_state_dict(state)
     x = torch.randn(1, 3, *target)
     with torch.no_grad():
         scores, boxes = source(x)
     got = detect(model, x)
-    torch.testing.assert_close(
-        got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
+    torch.testing.assert_close(got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
     torch.testing.assert_close(got[1], boxes, atol=1e-5, rtol=0)
     said = [e.source for e in report.resized if 'resized to' in e.why]
     assert said == ['backbone.pos_embed'] + ['backbone.mid_pos_embed'] * mid
@@ -183,8 +198,7 @@ def test_mid_positions_of_another_grid():
     model = peyolos(mid_positions=True)
     info = SourceInfo(image_size=(64, 96), mid_image_size=(32, 48))
     _, report = fit(translate(state, info=info), model.state_dict())
-    assert ['2x3 resized to 4x6' in e.why for e in report.resized
-            ].count(True) == 1
+    assert ['2x3 resized to 4x6' in e.why for e in report.resized].count(True) == 1
     assert info == SourceInfo(image_size=(64, 96), mid_image_size=(32, 48))
 
 
@@ -197,9 +211,11 @@ def test_detector_loads_yolos(tmp_path, fmt, log):
         'yolos': state,
         'hf-yolos': hugging_face(state),
         'wrapped': dict(
-            model=state, optimizer={}, epoch=3,
-            args=argparse.Namespace(
-                init_pe_size=[64, 96], mid_pe_size=[64, 96]))
+            model=state,
+            optimizer={},
+            epoch=3,
+            args=argparse.Namespace(init_pe_size=[64, 96], mid_pe_size=[64, 96]),
+        ),
     }[fmt]
     torch.save(checkpoint, tmp_path / 'src.pth')
     model = peyolos(seed=1, mid_positions=True)
@@ -208,17 +224,18 @@ def test_detector_loads_yolos(tmp_path, fmt, log):
     with torch.no_grad():
         scores, boxes = source(x)
     got = detect(model, x)
-    torch.testing.assert_close(
-        got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
+    torch.testing.assert_close(got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
     torch.testing.assert_close(got[1], boxes, atol=1e-5, rtol=0)
     assert any('no object' in line for line in log)
     # The same file is a start for other classes, with a new last layer.
     model = peyolos(seed=1, mid_positions=True, classes=3)
     load_checkpoint(model, str(tmp_path / 'src.pth'))
     torch.testing.assert_close(detect(model, x)[1], boxes, atol=1e-5, rtol=0)
-    assert any('Dropped: class_embed.layers.2.weight' in line
-               or 'Dropped: class_labels_classifier.layers.2.weight' in line
-               for line in log)
+    assert any(
+        'Dropped: class_embed.layers.2.weight' in line
+        or 'Dropped: class_labels_classifier.layers.2.weight' in line
+        for line in log
+    )
 
 
 def test_detector_loads_the_papers(tmp_path):
@@ -229,8 +246,7 @@ def test_detector_loads_the_papers(tmp_path):
     x = torch.randn(2, 3, 32, 48)
     with torch.no_grad():
         expected = source(x)[0][..., COCO_ROWS]
-    torch.testing.assert_close(
-        detect(model, x)[0], expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(detect(model, x)[0], expected, atol=1e-4, rtol=0)
 
 
 def test_detector_loads_a_classifier(tmp_path, log):
@@ -241,20 +257,25 @@ def test_detector_loads_a_classifier(tmp_path, log):
     model = peyolos(pos_encoding='rpe')
     load_checkpoint(model, str(tmp_path / 'src.pth'))
     assert torch.equal(model.backbone.rpe.reference, source.reference)
-    assert torch.equal(model.backbone.layers[2].attn.qkv.weight,
-                       source.blocks[2].attn['qkv'].weight)
+    assert torch.equal(
+        model.backbone.layers[2].attn.qkv.weight, source.blocks[2].attn['qkv'].weight
+    )
     assert any('Dropped: head.weight' in line for line in log)
     assert any('initialised: backbone.det_token' in line for line in log)
 
 
-@pytest.mark.parametrize('change, match', [
-    (lambda s: s.pop('backbone.blocks.1.mlp.fc1.weight'),
-     'layers.1.ffn.layers.0.0.weight'),
-    (lambda s: s.pop('backbone.cls_token'), 'backbone.cls_token'),
-    (lambda s: s.update(more=torch.ones(2)), 'more'),
-    (lambda s: s.update({'backbone.mid_pos_embed': torch.ones(2, 1, 30, 128)}),
-     'mid_positions=True'),
-])
+@pytest.mark.parametrize(
+    'change, match',
+    [
+        (lambda s: s.pop('backbone.blocks.1.mlp.fc1.weight'), 'layers.1.ffn.layers.0.0.weight'),
+        (lambda s: s.pop('backbone.cls_token'), 'backbone.cls_token'),
+        (lambda s: s.update(more=torch.ones(2)), 'more'),
+        (
+            lambda s: s.update({'backbone.mid_pos_embed': torch.ones(2, 1, 30, 128)}),
+            'mid_positions=True',
+        ),
+    ],
+)
 def test_detector_refuses_what_is_incomplete(change, match):
     state = dict(Yolos().state_dict())
     change(state)
@@ -263,8 +284,7 @@ def test_detector_refuses_what_is_incomplete(change, match):
     with pytest.raises(ConversionError, match=match):
         model.load_state_dict(state)
     # Not half of it was loaded.
-    assert all(torch.equal(v, before[k])
-               for k, v in model.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_own_checkpoints_are_not_touched(log):
@@ -290,29 +310,33 @@ def test_an_unknown_format_by_name():
 def whole_models():
     """Checkpoints by format, and models that they fill."""
     import timm
+
     timm_vit = timm.models.VisionTransformer(
-        img_size=64, embed_dim=128, depth=3, num_heads=2, mlp_ratio=2,
-        num_classes=7, init_values=0.1)
+        img_size=64,
+        embed_dim=128,
+        depth=3,
+        num_heads=2,
+        mlp_ratio=2,
+        num_classes=7,
+        init_values=0.1,
+    )
     mid = peyolos(mid_positions=True)
-    head = {
-        'head.layers.head.weight': torch.ones(7, 128),
-        'head.layers.head.bias': torch.ones(7)
-    }
+    head = {'head.layers.head.weight': torch.ones(7, 128), 'head.layers.head.bias': torch.ones(7)}
 
     def classifier(**kwargs):
         model = PEViT(ARCH, img_size=64, **kwargs)
-        return {**{f'backbone.{k}': v for k, v in model.state_dict().items()},
-                **head}
+        return {**{f'backbone.{k}': v for k, v in model.state_dict().items()}, **head}
 
     learned = classifier(pos_encoding='learned', layer_scale_init_value=0.1)
     yolos = Yolos(mid=True).state_dict()
     return {
         'timm': (timm_vit.state_dict(), learned),
-        'mmpretrain': ({k: v for k, v in learned.items() if 'grid' not in k},
-                       learned),
+        'mmpretrain': ({k: v for k, v in learned.items() if 'grid' not in k}, learned),
         'paper-classifier': (PaperPEViT().state_dict(), classifier()),
-        'paper-detector': (Yolos(mixed='linear').state_dict(),
-                           peyolos(patch_embed='mixed').state_dict()),
+        'paper-detector': (
+            Yolos(mixed='linear').state_dict(),
+            peyolos(patch_embed='mixed').state_dict(),
+        ),
         'yolos': (yolos, mid.state_dict()),
         'hf-yolos': (hugging_face(yolos), mid.state_dict()),
         'hime_mm': (mid.state_dict(), mid.state_dict()),

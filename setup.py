@@ -92,7 +92,10 @@ class EditableWheel(editable_wheel):
             try:
                 os.symlink(os.path.join('..', '..', name), link, os.path.isdir(source))
             except OSError:  # Windows without the right to make links
-                warnings.warn(f'hime_mm/.mim/{name} is a copy: install again after changing {name}')
+                warnings.warn(
+                    f'hime_mm/.mim/{name} is a copy: install again after changing {name}',
+                    stacklevel=2,
+                )
                 (shutil.copytree if os.path.isdir(source) else shutil.copyfile)(source, link)
         super().run()
 

@@ -137,7 +137,7 @@ def compare_losses(trees, folders, root, iterations):
     )
     python(trees[1], root, '-c', paint, stderr=subprocess.DEVNULL)
     losses = []
-    for tree, folder in zip(trees, folders):
+    for tree, folder in zip(trees, folders, strict=True):
         with open(folder / 'train.log', 'w') as log:
             python(
                 tree,

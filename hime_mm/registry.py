@@ -7,8 +7,6 @@ and each registry imports its ``locations`` when it is first asked.  So
 package is installed, without ``custom_imports``.
 """
 
-from typing import Dict
-
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -41,9 +39,9 @@ HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='hime_mm', locations=['him
 __all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'own_types']
 
 
-def own_types() -> Dict[str, type]:
+def own_types() -> dict[str, type]:
     """All that hime_mm registers, by name without prefix."""
-    types: Dict[str, type] = {}
+    types: dict[str, type] = {}
     for one in (BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS):
         one.import_from_location()
         types.update(one.module_dict)

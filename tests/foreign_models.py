@@ -40,7 +40,9 @@ class Block(nn.Module):
         qkv = self.attn['qkv'](self.norm1(x))
         out = []
         # One head at a time.
-        for q, k, v in zip(*(part.chunk(self.heads, dim=-1) for part in qkv.chunk(3, dim=-1))):
+        for q, k, v in zip(
+            *(part.chunk(self.heads, dim=-1) for part in qkv.chunk(3, dim=-1)), strict=True
+        ):
             scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
             out.append(scores.softmax(dim=-1) @ v)
         x = x + self.attn['proj'](torch.cat(out, dim=-1))
@@ -58,7 +60,7 @@ class Backbone(nn.Module):
         if mid:
             self.mid_pos_embed = nn.Parameter(torch.zeros(depth - 1, 1, length, dim))
         self.mid = mid
-        embed = dict()
+        embed = {}
         if mixed:
             embed['proj_siat'] = nn.Conv2d(3, dim, patch // 2, patch // 2)
             embed['proj_siat_embed'] = (
@@ -160,7 +162,7 @@ def hugging_face(state):
         for old, new in names:
             name = name.replace(old, new)
         if '.attn.qkv.' in name:
-            for kind, part in zip(('query', 'key', 'value'), tensor.chunk(3)):
+            for kind, part in zip(('query', 'key', 'value'), tensor.chunk(3), strict=True):
                 out[name.replace('.attn.qkv.', f'.attention.attention.{kind}.')] = part
         else:
             out[name] = tensor

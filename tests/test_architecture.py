@@ -3,7 +3,7 @@
 
 import ast
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +24,7 @@ def checks():
     return [row for row in rows if row[0] != 'what must not get out' and set(row[0]) != {'-'}]
 
 
-@lru_cache(maxsize=None)
+@cache
 def defined(path):
     """Names of the classes and functions of a file, with their classes'."""
     names = set()

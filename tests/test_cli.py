@@ -346,7 +346,8 @@ class TestKeys:
             invoke(*common, tmp_path / '3', *more, '--key-fd', fd)
         finally:
             os.close(fd)
-        status, _, _ = hime(*common, tmp_path / '4', *more, '--key-fd', 0, stdin=open(keys))
+        with open(keys) as file:
+            status, _, _ = hime(*common, tmp_path / '4', *more, '--key-fd', 0, stdin=file)
         assert status == 0
         for name in '1234':
             assert tree(tmp_path / name) == tree(encrypted)
@@ -432,7 +433,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         'args, expected',
         [
-            ((), dict()),
+            ((), {}),
             (('--resize', '64x48'), dict(resize=[64, 48])),
             (('--resize', '64'), dict(resize=[64, 64])),
             (('--resize', '64X48', '--keep-ratio'), dict(resize=[64, 48], keep_ratio=True)),
@@ -912,13 +913,13 @@ class TestInterrupted:
         process = self.start(*self.args(src, out, keys))
         self.wait_for('val2017/*.png', out, process)
         self.kill(process)
-        before = {n: d for n, d in tree(out).items()}
+        before = dict(tree(out).items())
         other = keys.with_name('other.key')
         status, _, errors = hime(*self.args(src, out, other))
         assert status == 1 and 'use the same key' in errors
         status, _, errors = hime(*self.args(src, out, keys, '--flip', '.1'))
         assert status == 1 and 'other settings (preprocess)' in errors
-        assert {n: d for n, d in tree(out).items()} == before
+        assert dict(tree(out).items()) == before
 
     @pytest.mark.parametrize('cipher', ['shuffle', 'center+shuffle'])
     def test_two_at_the_same_moment(self, src, keys, reference, tmp_path, cipher):
@@ -930,7 +931,7 @@ class TestInterrupted:
         outputs = [process.communicate(timeout=30) for process in both]
         statuses = [process.returncode for process in both]
         assert 0 in statuses
-        for status, (_, errors) in zip(statuses, outputs):
+        for status, (_, errors) in zip(statuses, outputs, strict=True):
             assert (
                 status == 0
                 or 'another process is encrypting' in errors

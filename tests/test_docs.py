@@ -192,9 +192,13 @@ def check_block(block):
                     raise Wrong(f'{node.module} has no {alias.name}')
                 names[alias.asname or alias.name] = getattr(module, alias.name)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id in names and not hasattr(names[node.value.id], node.attr):
-                raise Wrong(f'{node.value.id} has no {node.attr}')
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in names
+            and not hasattr(names[node.value.id], node.attr)
+        ):
+            raise Wrong(f'{node.value.id} has no {node.attr}')
         if isinstance(node, ast.Constant) and str(node.value).startswith('hime_mm.'):
             check_type(node.value)
     return names

@@ -643,7 +643,7 @@ class TestMmcvWheel:
         project.make_env()
         (wheel,) = project.wheels()
         assert wheel.read_text() == '1'  # MMCV_WITH_OPS
-        tag = 'cp%d%d' % sys.version_info[:2]
+        tag = 'cp{}{}'.format(*sys.version_info[:2])
         assert wheel.parent.name.startswith(f'{tag}-torch{TORCH}-mmcv2.3.6-')
         assert wheel.parent.name.endswith('-cpu')
         other = Project(tmp_path / 'other')
@@ -732,10 +732,10 @@ class TestUnsuitableMachine:
             # As a version manager leaves them: on PATH, but they start nothing.
             project.executable(project.folder / 'bin' / name, '#!/bin/sh\nexit 127\n')
         output = self.refused(project, version=version)
-        assert 'Python 3.%d' % version[1] in output and 'install one of them' in output
+        assert f'Python 3.{version[1]}' in output and 'install one of them' in output
 
     def test_another_python_on_path_is_taken(self, project):
-        name = 'python%d.%d' % sys.version_info[:2]
+        name = 'python{}.{}'.format(*sys.version_info[:2])
         project.executable(
             project.folder / 'bin' / name, f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
         )

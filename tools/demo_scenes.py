@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Tuple, Union
 
 import cv2
 import numpy as np
@@ -59,7 +58,7 @@ def _photo(name: str) -> np.ndarray:
     )
 
 
-def _load_cutouts() -> Dict[str, List[Tuple[np.ndarray, int]]]:
+def _load_cutouts() -> dict[str, list[tuple[np.ndarray, int]]]:
     photos = {name: _photo(name) for name in {c[1] for c in _CUTOUTS}}
     cutouts = {name: [] for name in CLASSES}
     for label, photo, cx, cy, rx, ry, order in _CUTOUTS:
@@ -74,7 +73,7 @@ def _relight(img: np.ndarray, rng: np.random.Generator, tint: float) -> np.ndarr
     return np.clip((img - 128) * gain + 128 + rng.uniform(-25, 25), 0, 255)
 
 
-def _background(textures: List[np.ndarray], side: int, rng: np.random.Generator) -> np.ndarray:
+def _background(textures: list[np.ndarray], side: int, rng: np.random.Generator) -> np.ndarray:
     texture = textures[rng.integers(len(textures))]
     crop = int(rng.integers(side // 2, min(texture.shape[:2]) + 1))
     y = int(rng.integers(texture.shape[0] - crop + 1))
@@ -88,7 +87,7 @@ def _background(textures: List[np.ndarray], side: int, rng: np.random.Generator)
 
 def _place(
     cutout: np.ndarray, order: int, side: int, rng: np.random.Generator
-) -> Tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """A cut-out on an empty canvas: its colours and its cover (0 to 1)."""
     h, w = cutout.shape[:2]
     long_side = side * rng.uniform(0.28, 0.55)
@@ -118,11 +117,11 @@ def _place(
 
 
 def make_scene(
-    cutouts: Dict[str, List[Tuple[np.ndarray, int]]],
-    textures: List[np.ndarray],
+    cutouts: dict[str, list[tuple[np.ndarray, int]]],
+    textures: list[np.ndarray],
     size: int,
     rng: np.random.Generator,
-) -> Tuple[np.ndarray, List[dict]]:
+) -> tuple[np.ndarray, list[dict]]:
     """Paint one image.
 
     Args:
@@ -225,7 +224,7 @@ def _write_split(
 
 
 def make_demo_coco(
-    folder: Union[str, os.PathLike],
+    folder: str | os.PathLike,
     num_train: int = 400,
     num_val: int = 100,
     size: int = 192,

@@ -114,10 +114,7 @@ def main():
     cfg = check_config(merge_args(Config.fromfile(args.config), args))
     if args.show or args.show_dir:
         cfg = show(cfg, args)
-    if 'runner_type' not in cfg:
-        runner = Runner.from_cfg(cfg)
-    else:
-        runner = RUNNERS.build(cfg)
+    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     if args.out and args.out_item == 'pred':
         if cfg.get('default_scope') == 'mmdet':
             from mmdet.evaluation import DumpDetResults as DumpResults

@@ -94,10 +94,7 @@ def main():
     args = parse_args()
     force_safe_loading()
     cfg = check_config(merge_args(Config.fromfile(args.config), args))
-    if 'runner_type' not in cfg:
-        runner = Runner.from_cfg(cfg)
-    else:
-        runner = RUNNERS.build(cfg)
+    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     runner.train()
 
 

@@ -2,13 +2,15 @@
 """A cipher: an ordered list of steps."""
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import index
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, Union
 
 import numpy as np
 
 from hime_mm.errors import CipherError, PictureError
+
 from .grid import check_image, grid_shape, spatial_shape
 from .keys import ImageSource
 from .layout import PatchLayout
@@ -18,13 +20,13 @@ from .steps import ClipStats, Step
 from .written import CIPHER_VERSION, build_steps, read_written
 
 CipherLike = Union['Cipher', str, dict, Sequence]
-Source = Union[RandomSource, ImageSource]
+Source = RandomSource | ImageSource
 
 
 @lru_cache(maxsize=64)
 def _layouts(
-    steps: Tuple[Step, ...], patch_size: int, shape: Tuple[int, int]
-) -> Tuple[PatchLayout, ...]:
+    steps: tuple[Step, ...], patch_size: int, shape: tuple[int, int]
+) -> tuple[PatchLayout, ...]:
     """See :meth:`Cipher.layouts`: asked for several times for one picture."""
     layouts = [PatchLayout(shape, patch_size, grid_shape(shape, patch_size))]
     for step in steps:
@@ -62,13 +64,13 @@ class Cipher:
     """
 
     def __init__(
-        self, steps: Union[str, Sequence[Union[Step, str, dict]]], patch_size: Optional[int] = None
+        self, steps: str | Sequence[Step | str | dict], patch_size: int | None = None
     ) -> None:
         self.steps, self.patch_size = build_steps(steps, patch_size)
         check_steps(self.steps, self.patch_size)
 
     @classmethod
-    def build(cls, cipher: CipherLike, patch_size: Optional[int] = None) -> 'Cipher':
+    def build(cls, cipher: CipherLike, patch_size: int | None = None) -> 'Cipher':
         """Make a cipher from any of its written forms.
 
         Args:
@@ -137,7 +139,7 @@ class Cipher:
         return any(step.keeps_grey for step in self.steps)
 
     @property
-    def shared(self) -> Tuple[Step, ...]:
+    def shared(self) -> tuple[Step, ...]:
         """tuple[Step]: Steps whose draw all images of a data set share."""
         return tuple(step for step in self.steps if step.shared)
 
@@ -182,7 +184,7 @@ class Cipher:
                 'load what it made with `hime_mm.LoadEncryptedMeta`'
             )
 
-    def layouts(self, shape: Tuple[int, int]) -> List[PatchLayout]:
+    def layouts(self, shape: tuple[int, int]) -> list[PatchLayout]:
         """The public layouts before each step, and after the last.
 
         Args:
@@ -197,11 +199,11 @@ class Cipher:
         height, width = map(index, shape)
         return [*_layouts(self.steps, self.patch_size, (height, width))]
 
-    def plan(self, shape: Tuple[int, int]) -> PatchLayout:
+    def plan(self, shape: tuple[int, int]) -> PatchLayout:
         """The public layout of an image of this size once it is encrypted."""
         return self.layouts(shape)[-1]
 
-    def secret_layout(self, shape: Tuple[int, int], drawn: Sequence) -> PatchLayout:
+    def secret_layout(self, shape: tuple[int, int], drawn: Sequence) -> PatchLayout:
         """The layout of one encrypted image for the key holder.
 
         Args:
@@ -216,7 +218,7 @@ class Cipher:
             secret = step.add_drawn(secret, value)
         return secret
 
-    def draw(self, shape: Tuple[int, ...], source: Source = None) -> List[Any]:
+    def draw(self, shape: tuple[int, ...], source: Source = None) -> list[Any]:
         """Draw all randomness for one image, each step's in its order.
 
         Args:
@@ -233,16 +235,14 @@ class Cipher:
         """
         height, width, *channels = shape
         layouts, drawn = self.layouts((height, width)), []
-        for i, (step, layout) in enumerate(zip(self.steps, layouts)):
+        for i, (step, layout) in enumerate(zip(self.steps, layouts, strict=False)):
             stream: Any = source
             if isinstance(source, ImageSource):
                 stream = source.stream(self.canonical, i, step.scope)
             drawn.append(step.draw(layout, tuple(channels), stream))
         return drawn
 
-    def apply(
-        self, img: np.ndarray, drawn: Sequence, stats: Optional[ClipStats] = None
-    ) -> np.ndarray:
+    def apply(self, img: np.ndarray, drawn: Sequence, stats: ClipStats | None = None) -> np.ndarray:
         """Encrypt one image, or a batch with one draw, deterministically.
 
         Args:
@@ -267,7 +267,7 @@ class Cipher:
 
     def encrypt(
         self, img: np.ndarray, source: Source = None
-    ) -> Tuple[np.ndarray, PatchLayout, List[Any]]:
+    ) -> tuple[np.ndarray, PatchLayout, list[Any]]:
         """Draw and apply.
 
         Args:
@@ -315,11 +315,11 @@ class Cipher:
         return img
 
     def drawn_steps(
-        self, shape: Tuple[int, int], drawn: Sequence
-    ) -> List[Tuple[Step, PatchLayout, Any]]:
+        self, shape: tuple[int, int], drawn: Sequence
+    ) -> list[tuple[Step, PatchLayout, Any]]:
         """Each step, the layout before it and what was drawn for it."""
         if len(drawn) != len(self.steps):
             raise CipherError(
                 f'{self!r} has {len(self.steps)} steps, but {len(drawn)} draws were given'
             )
-        return list(zip(self.steps, self.layouts(shape), drawn))
+        return list(zip(self.steps, self.layouts(shape), drawn, strict=False))

@@ -1,8 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Images as grids of square patches, and back."""
 
-from typing import Tuple
-
 import numpy as np
 
 from hime_mm.errors import CipherError, PictureError
@@ -37,7 +35,7 @@ def check_image(img: np.ndarray) -> np.ndarray:
     return img
 
 
-def spatial_shape(img: np.ndarray) -> Tuple[int, int]:
+def spatial_shape(img: np.ndarray) -> tuple[int, int]:
     """Height and width in pixels of an image or batch that
     :func:`check_image` lets pass."""
     start = int(check_image(img).ndim == 4)
@@ -50,7 +48,7 @@ def resized_shape(img: np.ndarray, height: int, width: int) -> tuple:
     return (*img.shape[:start], height, width, *img.shape[start + 2 :])
 
 
-def grid_shape(shape: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
+def grid_shape(shape: tuple[int, int], patch_size: int) -> tuple[int, int]:
     """Rows and columns of the patch grid of an image.
 
     Args:
@@ -83,7 +81,7 @@ def patch_view(img: np.ndarray, patch_size: int) -> np.ndarray:
     return np.ascontiguousarray(img).reshape(batch, rows, patch_size, cols, patch_size, -1)
 
 
-def new_patches(img: np.ndarray, patch_size: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def new_patches(img: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A new image, and ``img`` and it as patches (B, rows, cols, P, P, C)."""
     patches = patch_view(img, patch_size).swapaxes(2, 3)
     out = np.empty(img.shape, img.dtype)
@@ -128,7 +126,7 @@ def split_patches(img: np.ndarray, patch_size: int) -> np.ndarray:
     return patches.reshape(*img.shape[:start], rows * cols, p, p, *img.shape[start + 2 :])
 
 
-def join_patches(patches: np.ndarray, grid: Tuple[int, int]) -> np.ndarray:
+def join_patches(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Put patches together again: the exact inverse of :func:`split_patches`.
 
     Args:

@@ -10,7 +10,6 @@ import os
 import re
 import stat
 import struct
-from typing import Optional
 
 from cryptography.hazmat.primitives.ciphers import Cipher as _StreamCipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
@@ -170,7 +169,7 @@ class Key:
         """
         _check_place(path, 'the name of a key file')
         try:
-            file = open(path, 'rb')
+            file = open(path, 'rb')  # noqa: SIM115
         except OSError as error:
             raise InvalidKey(f'cannot read the key file {path}: {error.strerror}') from None
         # One open file, so that what is checked is what is read.
@@ -314,5 +313,5 @@ class Key:
     def __copy__(self) -> 'Key':
         return self
 
-    def __deepcopy__(self, memo: Optional[dict]) -> 'Key':
+    def __deepcopy__(self, memo: dict | None) -> 'Key':
         return self

@@ -2,7 +2,6 @@
 """Coordinates of an image before and after encryption."""
 
 from dataclasses import dataclass, field, replace
-from typing import Optional, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,11 +48,11 @@ class PatchLayout:
         CipherError: If it is no permutation of the patches.
     """
 
-    ori_shape: Tuple[int, int]
+    ori_shape: tuple[int, int]
     patch_size: int
-    grid: Tuple[int, int]
-    scale: Tuple[float, float] = (1.0, 1.0)
-    permutation: Optional[np.ndarray] = field(default=None, repr=False)
+    grid: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    permutation: np.ndarray | None = field(default=None, repr=False)
     shuffled: bool = False
     erosion: int = 0
     reshuffled: bool = False
@@ -77,7 +76,7 @@ class PatchLayout:
         return self.grid[0] * self.grid[1]
 
     @property
-    def shape(self) -> Tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         """tuple[int, int]: Height and width of the encrypted image."""
         return (self.grid[0] * self.patch_size, self.grid[1] * self.patch_size)
 
@@ -86,7 +85,7 @@ class PatchLayout:
         return replace(self, permutation=None)
 
     def within(
-        self, ori_shape: Tuple[int, int], scale: Tuple[float, float], cropped: bool = False
+        self, ori_shape: tuple[int, int], scale: tuple[float, float], cropped: bool = False
     ) -> 'PatchLayout':
         """The layout of a picture that was sized before it was encrypted:
         its height and width before, and pixels after per pixel before, (x, y).
@@ -107,7 +106,7 @@ class PatchLayout:
         )
 
     @property
-    def obstacle(self) -> Optional[str]:
+    def obstacle(self) -> str | None:
         """str | None: Why boxes do not come back to the original with what
         is known here; None where they do."""
         if self.reshuffled:

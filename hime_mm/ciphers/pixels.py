@@ -1,8 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The range of pixel values, and sums that may leave it."""
 
-from typing import Tuple
-
 import numpy as np
 
 
@@ -20,7 +18,7 @@ def mid_grey(dtype: np.dtype) -> int:
     return (peak_value(dtype) + 1) // 2
 
 
-def add_clipped(img: np.ndarray, shift: np.ndarray) -> Tuple[np.ndarray, int]:
+def add_clipped(img: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, int]:
     """Integer pixels plus ``shift``, clipped to their range; how many were."""
     wide = np.int16 if img.dtype == np.uint8 else np.int32
     total = np.add(img, shift.astype(wide, copy=False), dtype=wide)

@@ -8,7 +8,7 @@ library's generators; ``docs/format.md`` says how, byte by byte.
 import os
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Protocol, Union
+from typing import Protocol
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class ByteStream(Protocol):
 #: None draws from the operating system, a :class:`ByteStream` from a key; a
 #: NumPy generator or legacy state makes a repeatable simulation, which
 #: protects nothing.
-RandomSource = Union[None, ByteStream, np.random.Generator, np.random.RandomState]
+RandomSource = ByteStream | np.random.Generator | np.random.RandomState | None
 
 
 def draw_bytes(num: int, source: RandomSource = None) -> bytes:

@@ -3,9 +3,10 @@
 
 from collections import Counter
 from itertools import combinations
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 from hime_mm.errors import CipherError
+
 from .layout import PatchLayout
 from .steps import STEPS, Step
 
@@ -56,7 +57,7 @@ RULES = (
 )
 
 
-def check_steps(steps: Tuple[Step, ...], patch_size: int) -> None:
+def check_steps(steps: tuple[Step, ...], patch_size: int) -> None:
     """Refuse a list in which a step comes twice, does not fit the patch size
     of the plain image, or is useless where it stands."""
     if not steps:

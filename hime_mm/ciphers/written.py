@@ -6,10 +6,12 @@ accuracy to decide.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
+from typing import Any
 
 from hime_mm.errors import CipherError
+
 from .steps import STEPS, Step
 
 #: Version of the written form of a cipher, and of what its steps compute.
@@ -35,13 +37,13 @@ class Preset:
 
 _PAPER = 'Hao et al., "Human-imperceptible, Machine-recognizable Images", IJCAI 2025'
 
-PRESETS: Dict[str, Preset] = {
+PRESETS: dict[str, Preset] = {
     'paper-rs': Preset('shuffle', 16, f'{_PAPER}, random shuffling (RS)'),
     'paper-mi': Preset('mix2', 16, f'{_PAPER}, mixing-up (MI), g = 2'),
 }
 
 
-def _kind(name: Any, written: Any) -> Type[Step]:
+def _kind(name: Any, written: Any) -> type[Step]:
     """The step of a name that was written like this."""
     if not isinstance(name, str) or name not in STEPS:
         raise CipherError(
@@ -52,7 +54,7 @@ def _kind(name: Any, written: Any) -> Type[Step]:
     return STEPS[name]
 
 
-def build_step(step: Union[Step, str, dict]) -> Step:
+def build_step(step: Step | str | dict) -> Step:
     """Make a step from its short form, or from a dict with its name as
     ``type`` and its parameters; a step is given back."""
     if isinstance(step, Step):
@@ -76,8 +78,8 @@ def build_step(step: Union[Step, str, dict]) -> Step:
 
 
 def build_steps(
-    steps: Union[str, Sequence[Union[Step, str, dict]]], patch_size: Optional[int]
-) -> Tuple[Tuple[Step, ...], int]:
+    steps: str | Sequence[Step | str | dict], patch_size: int | None
+) -> tuple[tuple[Step, ...], int]:
     """Make the steps and the patch size of a :class:`Cipher` from its
     arguments, without a look at whether they go together."""
     preset = PRESETS.get(steps) if isinstance(steps, str) else None
@@ -99,7 +101,7 @@ def build_steps(
     return tuple(map(build_step, steps)), patch_size
 
 
-def read_written(cipher: Any, patch_size: Optional[int]) -> Tuple[Any, Optional[int]]:
+def read_written(cipher: Any, patch_size: int | None) -> tuple[Any, int | None]:
     """Steps, as they are written, and patch size of what
     :meth:`Cipher.build` takes, a dict among others."""
     if not isinstance(cipher, dict):

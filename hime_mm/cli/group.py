@@ -6,7 +6,8 @@ So `hime doctor` works where NumPy or OpenCV do not.
 
 import importlib
 import sys
-from typing import Any, List, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -29,16 +30,14 @@ class LazyGroup(click.Group):
             ``module:name``.
     """
 
-    def __init__(
-        self, *args: Any, places: Optional[Mapping[str, str]] = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, places: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.places = places or {}
 
-    def list_commands(self, ctx: click.Context) -> List[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.places, *self.commands]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.places:
             return super().get_command(ctx, cmd_name)
         place, _, name = self.places[cmd_name].partition(':')

@@ -2,8 +2,9 @@
 """Keys on the command line."""
 
 import os
+from collections.abc import Callable
 from functools import wraps
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import click
 
@@ -13,16 +14,16 @@ from hime_mm.ciphers import KEY_ENV, Key
 class KeyPlace(NamedTuple):
     """Where the options say that the key is."""
 
-    file: Optional[str]
-    env: Optional[str]
-    fd: Optional[int]
+    file: str | None
+    env: str | None
+    fd: int | None
 
     @property
     def named(self) -> bool:
         """bool: Whether the options say so, and not only the environment."""
         return self != (None, None, None)
 
-    def read(self, required: bool = False) -> Optional[Key]:
+    def read(self, required: bool = False) -> Key | None:
         """The key, a usage error where several are named, or none that is
         required."""
         if sum(place is not None for place in self) > 1:
@@ -58,7 +59,7 @@ def key_options(command: Callable) -> Callable:
     )
     @wraps(command)
     def with_key(
-        key_file: Optional[str], key_env: Optional[str], key_fd: Optional[int], **options: Any
+        key_file: str | None, key_env: str | None, key_fd: int | None, **options: Any
     ) -> Any:
         return command(key=KeyPlace(key_file, key_env, key_fd), **options)
 

@@ -2,9 +2,10 @@
 """Options that commands share; those of a recipe are made from its fields."""
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import Field, fields
 from functools import wraps
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any
 
 import click
 
@@ -28,7 +29,7 @@ def work_options(command: Callable) -> Callable:
     )
     @click.option('-q', '--quiet', is_flag=True, help='No progress bar.')
     @wraps(command)
-    def with_work(workers: Optional[int], quiet: bool, **options: Any) -> Any:
+    def with_work(workers: int | None, quiet: bool, **options: Any) -> Any:
         return command(workers=workers or _available_cpus(), progress=not quiet, **options)
 
     return with_work
@@ -59,7 +60,7 @@ class _Numbers(click.ParamType):
 
     name = 'numbers'
 
-    def __init__(self, kind: Callable, count: Optional[int] = None) -> None:
+    def __init__(self, kind: Callable, count: int | None = None) -> None:
         self.kind, self.count = kind, count
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
@@ -74,7 +75,7 @@ class _Numbers(click.ParamType):
         return numbers
 
 
-def _settings() -> Iterator[Tuple[type, Field]]:
+def _settings() -> Iterator[tuple[type, Field]]:
     """All fields that an option can be made of, and whose they are."""
     for owner in (Preprocess, Augment, Recipe):
         for item in fields(owner):
@@ -126,7 +127,7 @@ def recipe_options(*without: str) -> Callable:
         def with_recipe(**options: Any) -> Any:
             return command(**_arguments(options))
 
-        decorators: Tuple[Callable, ...] = (
+        decorators: tuple[Callable, ...] = (
             click.option(
                 '-c',
                 '--cipher',
@@ -161,7 +162,7 @@ def recipe_options(*without: str) -> Callable:
 
 
 def _arguments(options: dict) -> dict:
-    given: Dict[type, dict] = {Preprocess: {}, Augment: {}, Recipe: {}}
+    given: dict[type, dict] = {Preprocess: {}, Augment: {}, Recipe: {}}
     for owner, item in _settings():
         if item.name in options:
             given[owner][item.name] = options.pop(item.name)

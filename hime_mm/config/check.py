@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import logging
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -40,7 +40,7 @@ def check_config(cfg: Config) -> Config:
     return cfg
 
 
-def cipher_on_device(cfg: Config) -> Optional[Cipher]:
+def cipher_on_device(cfg: Config) -> Cipher | None:
     """The cipher with which a config's data preprocessor encrypts.
 
     Args:

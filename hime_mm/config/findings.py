@@ -1,8 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What is found in a config, and the register of what finds it."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Iterator, List
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -43,7 +44,7 @@ def warning(place: str, text: str, remedy: str = '') -> Finding:
 
 
 Validator = Callable[['Plan'], Iterator[Finding]]
-VALIDATORS: List[Validator] = []
+VALIDATORS: list[Validator] = []
 
 
 def validator(check: Validator) -> Validator:
@@ -52,6 +53,6 @@ def validator(check: Validator) -> Validator:
     return check
 
 
-def validate(plan: 'Plan') -> List[Finding]:
+def validate(plan: 'Plan') -> list[Finding]:
     """All that reading a config and the registered validators found."""
     return [*plan.findings, *(one for check in VALIDATORS for one in check(plan))]

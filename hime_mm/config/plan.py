@@ -5,8 +5,9 @@ Nodes are the very parts of the config, so that a rewriter can edit them.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Iterable, Optional, Tuple
+from typing import Any
 
 from mmengine.config.lazy import LazyAttr, LazyObject
 
@@ -44,7 +45,7 @@ class Node:
         return self.name.rpartition('.')[2]
 
     @property
-    def own(self) -> Optional[type]:
+    def own(self) -> type | None:
         """type | None: The class of hime_mm that it is of."""
         return own_types().get(self.short) if self.name.startswith('hime_mm.') else None
 
@@ -61,9 +62,9 @@ class Node:
 class Use(Node):
     """A transform or data preprocessor, and the cipher of what it gives."""
 
-    cipher: Optional[Cipher] = None  #: None if it makes no sense, or is not known yet.
-    manifest: Optional[Manifest] = None  #: Of a data set that is encrypted already.
-    coordinates: Optional[str] = None  #: For such a data set.
+    cipher: Cipher | None = None  #: None if it makes no sense, or is not known yet.
+    manifest: Manifest | None = None  #: Of a data set that is encrypted already.
+    coordinates: str | None = None  #: For such a data set.
 
     @property
     def online(self) -> bool:
@@ -85,9 +86,9 @@ class Use(Node):
 class Pipeline(Node):
     """A list of transforms: of a data set, a wrapper, a hook or a variable."""
 
-    steps: Tuple[Node, ...] = ()  #: Its transforms.
-    loads: Tuple[Use, ...] = ()  #: Those that load what is encrypted already.
-    encrypts: Tuple[Use, ...] = ()  #: Those that encrypt.
+    steps: tuple[Node, ...] = ()  #: Its transforms.
+    loads: tuple[Use, ...] = ()  #: Those that load what is encrypted already.
+    encrypts: tuple[Use, ...] = ()  #: Those that encrypt.
 
     @property
     def of_data(self) -> bool:
@@ -95,7 +96,7 @@ class Pipeline(Node):
         return self.place.endswith('.pipeline')
 
     @property
-    def image_folder(self) -> Optional[str]:
+    def image_folder(self) -> str | None:
         """str | None: Where the images of its data set lie."""
         node = self.owner
         while isinstance(node.get('dataset'), dict):
@@ -115,19 +116,19 @@ class Pipeline(Node):
 class Plan:
     """A config as validators and rewriters see it."""
 
-    nodes: Tuple[Node, ...]  #: Every dict of the config, outer ones first.
-    pipelines: Tuple[Pipeline, ...]  #: All that a run can use.
+    nodes: tuple[Node, ...]  #: Every dict of the config, outer ones first.
+    pipelines: tuple[Pipeline, ...]  #: All that a run can use.
     preprocessor: Node  #: The data preprocessor that the model will have.
-    device: Optional[Use]  #: The same, where it encrypts.
+    device: Use | None  #: The same, where it encrypts.
     backbone: Node  #: Within the wrapper of test-time augmentation, if there is one.
-    patch_size: Optional[int]  #: Of the backbone; None if that is no plain ViT.
-    augments: Tuple[Node, ...]  #: Of batches.
-    evaluators: Tuple[Node, ...]  #: Metrics of validation and test.
-    hooks: Tuple[Node, ...]  #: Default and custom ones.
-    findings: Tuple[Finding, ...]  #: What could not be read.
+    patch_size: int | None  #: Of the backbone; None if that is no plain ViT.
+    augments: tuple[Node, ...]  #: Of batches.
+    evaluators: tuple[Node, ...]  #: Metrics of validation and test.
+    hooks: tuple[Node, ...]  #: Default and custom ones.
+    findings: tuple[Finding, ...]  #: What could not be read.
 
     @property
-    def uses(self) -> Tuple[Use, ...]:
+    def uses(self) -> tuple[Use, ...]:
         """tuple[Use]: The ciphers of what models see."""
         if self.device is not None:
             return (self.device,)

@@ -3,8 +3,9 @@
 
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, Union
+from typing import Any
 
 from mmengine.config import Config
 
@@ -21,7 +22,7 @@ from .hosts import VITS
 from .plan import Node, Pipeline, Plan, Use, find
 
 
-def read(cfg: Union[Config, dict]) -> Plan:
+def read(cfg: Config | dict) -> Plan:
     """Find in a config what encryption has to do with.
 
     Of what the config names, only ciphers are made. What makes no sense
@@ -34,7 +35,7 @@ def read(cfg: Union[Config, dict]) -> Plan:
         Plan: Its nodes are parts of the config.
     """
     nodes = tuple(_walk(Node('', cfg._cfg_dict if isinstance(cfg, Config) else cfg)))
-    findings: List[Finding] = []
+    findings: list[Finding] = []
     model, outer = find(nodes, 'model'), find(nodes, 'data_preprocessor')
     # Test-time augmentation wraps the model.
     inner = find(nodes, 'model.module')
@@ -68,7 +69,7 @@ def _walk(node: Node) -> Iterator[Node]:
     if isinstance(node.value, dict):
         yield node
         # As they stand: a config's own `items` would import what is lazy.
-        items: Iterable[Tuple[Any, Any]] = dict.items(node.value)
+        items: Iterable[tuple[Any, Any]] = dict.items(node.value)
     elif isinstance(node.value, (list, tuple)):
         items = enumerate(node.value)
     else:
@@ -77,11 +78,11 @@ def _walk(node: Node) -> Iterator[Node]:
         yield from _walk(node.child(key, value))
 
 
-def _at(nodes: Tuple[Node, ...], places: str) -> Tuple[Node, ...]:
+def _at(nodes: tuple[Node, ...], places: str) -> tuple[Node, ...]:
     return tuple(node for node in nodes if re.fullmatch(places, node.place))
 
 
-def _pipelines(nodes: Tuple[Node, ...], findings: List[Finding]) -> Iterator[Pipeline]:
+def _pipelines(nodes: tuple[Node, ...], findings: list[Finding]) -> Iterator[Pipeline]:
     """Lists that are called so, or hold a transform of ours."""
     for owner in nodes:
         for key, value in dict.items(owner.value):
@@ -102,7 +103,7 @@ def _pipelines(nodes: Tuple[Node, ...], findings: List[Finding]) -> Iterator[Pip
                 yield replace(line, loads=loads, encrypts=encrypts)
 
 
-def _use(node: Node, findings: List[Finding], build: Callable[..., Any], options: dict) -> Use:
+def _use(node: Node, findings: list[Finding], build: Callable[..., Any], options: dict) -> Use:
     """What encrypts with the cipher that is built of such options."""
     args = {key: value for key, value in options.items() if key not in ('type', '_scope_')}
     try:
@@ -112,7 +113,7 @@ def _use(node: Node, findings: List[Finding], build: Callable[..., Any], options
         return Use(**vars(node))
 
 
-def _load(step: Node, line: Pipeline, findings: List[Finding]) -> Use:
+def _load(step: Node, line: Pipeline, findings: list[Finding]) -> Use:
     manifest = _manifest(step, line, findings)
     cipher = None if manifest is None else manifest.cipher
     return Use(
@@ -123,7 +124,7 @@ def _load(step: Node, line: Pipeline, findings: List[Finding]) -> Use:
     )
 
 
-def _manifest(step: Node, line: Pipeline, findings: List[Finding]) -> Optional[Manifest]:
+def _manifest(step: Node, line: Pipeline, findings: list[Finding]) -> Manifest | None:
     """What a LoadEncryptedMeta will find."""
     path, remedy = step.value.get('manifest'), ''
     if path is not None:
@@ -154,7 +155,7 @@ def _manifest(step: Node, line: Pipeline, findings: List[Finding]) -> Optional[M
         return None
 
 
-def _device(node: Node, outer: Node, findings: List[Finding]) -> Optional[Use]:
+def _device(node: Node, outer: Node, findings: list[Finding]) -> Use | None:
     """The data preprocessor of a model, if it encrypts."""
     # Told to have no cipher, it leaves images as they are.
     encrypts, outer_does = (
@@ -179,7 +180,7 @@ def _device(node: Node, outer: Node, findings: List[Finding]) -> Optional[Use]:
     return _use(node, findings, BatchCipher, options)
 
 
-def _patch_size(backbone: Node) -> Optional[int]:
+def _patch_size(backbone: Node) -> int | None:
     """Side of a patch of a ViT, None for other backbones."""
     from mmpretrain.models.backbones import VisionTransformer
     from mmpretrain.registry import MODELS as HOST_MODELS

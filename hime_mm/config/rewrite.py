@@ -4,15 +4,13 @@
 Each gives warnings of what it did. The plan stays that of the config before.
 """
 
-from typing import List
-
 from .findings import Finding, warning
 from .hosts import HOOK_OPTIONS, SAFE_HOOK
 from .plan import Plan
 from .validators.evaluation import harmful_hooks
 
 
-def replace_hooks(plan: Plan) -> List[Finding]:
+def replace_hooks(plan: Plan) -> list[Finding]:
     """Replace default hooks that would draw on the files of the data set."""
     done = []
     for hook, harm in harmful_hooks(plan, 'default_hooks'):

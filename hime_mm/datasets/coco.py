@@ -2,7 +2,8 @@
 """COCO annotation files, read and written without pycocotools."""
 
 import os
-from typing import Any, Dict, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
     _require(isinstance(coco, dict), path, 'it holds no object')
     for key in ('images', 'annotations', 'categories'):
         _require(isinstance(coco.get(key), list), path, f'it has no list `{key}`')
-    images: Dict[int, dict] = {}
+    images: dict[int, dict] = {}
     for i, image in enumerate(coco['images']):
         name: Any = isinstance(image, dict) and image.get('file_name')
         _require(isinstance(name, str) and bool(name), path, f'`images[{i}]` has no `file_name`')
@@ -156,7 +157,7 @@ def _is_segmentation(value: Any, image: dict) -> bool:
         or len(size) != 2
         or not all(
             is_id(side) and side == image.get(name, side)
-            for side, name in zip(size, ('height', 'width'))
+            for side, name in zip(size, ('height', 'width'), strict=True)
         )
     ):
         return False
@@ -169,26 +170,26 @@ def _is_segmentation(value: Any, image: dict) -> bool:
     )
 
 
-def to_corners(boxes: Sequence[Sequence[float]]) -> List[List[float]]:
+def to_corners(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
     """(x, y, width, height) as (x1, y1, x2, y2)."""
     return [[x, y, x + w, y + h] for x, y, w, h in boxes]
 
 
-def from_corners(boxes: np.ndarray) -> List[List[float]]:
+def from_corners(boxes: np.ndarray) -> list[list[float]]:
     """(x1, y1, x2, y2) as (x, y, width, height)."""
     return [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes.tolist()]
 
 
-def group_annotations(coco: dict) -> Dict[int, List[dict]]:
+def group_annotations(coco: dict) -> dict[int, list[dict]]:
     """The annotations of each image by its id."""
-    groups: Dict[int, List[dict]] = {}
+    groups: dict[int, list[dict]] = {}
     for ann in coco['annotations']:
         groups.setdefault(ann['image_id'], []).append(ann)
     return groups
 
 
 def encrypted_annotation(
-    ann: dict, box: List[float], scale: Tuple[float, float], cut: bool, segmentation: Any
+    ann: dict, box: list[float], scale: tuple[float, float], cut: bool, segmentation: Any
 ) -> dict:
     """An annotation as it is handed over, with fields of COCO's format only.
 
@@ -213,7 +214,7 @@ def encrypted_annotation(
     return new
 
 
-def dropped_fields(coco: dict, segmentation: bool) -> List[str]:
+def dropped_fields(coco: dict, segmentation: bool) -> list[str]:
     """Names of what a COCO file holds that is not handed over."""
     names = set(coco) - {'info', 'licenses', 'images', 'annotations', 'categories'}
     for list_name, known in _LISTS.items():
@@ -231,7 +232,7 @@ def dropped_fields(coco: dict, segmentation: bool) -> List[str]:
 
 
 def encrypted_coco(
-    coco: dict, images: List[dict], annotations: List[dict], licenses: bool, description: str
+    coco: dict, images: list[dict], annotations: list[dict], licenses: bool, description: str
 ) -> dict:
     """A COCO file as it is handed over: the original's lists, images and
     annotations of the encrypted ones, and of ``info`` a description only."""

@@ -2,8 +2,8 @@
 """What a manifest says of each encrypted file."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable, Optional, Tuple
 
 import numpy as np
 
@@ -28,10 +28,10 @@ class FileEntry:
     path: str
     sha256: str
     size: int
-    shape: Tuple[int, int]
+    shape: tuple[int, int]
     channels: int
-    ori_shape: Tuple[int, int]
-    scale: Tuple[float, float]
+    ori_shape: tuple[int, int]
+    scale: tuple[float, float]
 
     def to_dict(self) -> dict:
         """As plain lists, strings and numbers."""
@@ -105,7 +105,7 @@ class CompactFiles:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def get(self, path: str) -> Optional[FileEntry]:
+    def get(self, path: str) -> FileEntry | None:
         """The entry of a path relative to the manifest, None if there is none."""
         name = np.array(self._hashed(path), 'S16')
         at = int(np.searchsorted(self._names, name))

@@ -2,13 +2,13 @@
 """Text files that list pictures and labels, as ImageNet's ``val.txt``."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from hime_mm.errors import ListError
 
 
-def read_list(src: str, path: str, numbers: Dict[str, int]) -> Tuple[str, List[Tuple[int, str]]]:
+def read_list(src: str, path: str, numbers: dict[str, int]) -> tuple[str, list[tuple[int, str]]]:
     """Read a list as MMPretrain does: a name, a blank, a label per line.
 
     Names are relative to the folder that is named like the list
@@ -33,9 +33,9 @@ def read_list(src: str, path: str, numbers: Dict[str, int]) -> Tuple[str, List[T
         raise ListError(f'the list {path} is no UTF-8 text') from None
     lines = [line for line in lines if line]
     folders = (PurePosixPath(path).stem, '', str(PurePosixPath(path).parent))
-    best: Tuple[int, str] = (-1, '')
+    best: tuple[int, str] = (-1, '')
     for folder in folders:
-        rows: List[Tuple[int, str]] = []
+        rows: list[tuple[int, str]] = []
         for line in lines:
             found = _find(line, folder, numbers)
             if found is None:
@@ -52,10 +52,10 @@ def read_list(src: str, path: str, numbers: Dict[str, int]) -> Tuple[str, List[T
     )
 
 
-def _find(line: str, folder: str, numbers: Dict[str, int]) -> Optional[Tuple[int, str]]:
+def _find(line: str, folder: str, numbers: dict[str, int]) -> tuple[int, str] | None:
     # A name may hold blanks, and need not have a label.
-    name, _, label = line.rpartition(' ')
-    for name, rest in ((line, ''), (name, f' {label}')):
+    head, _, label = line.rpartition(' ')
+    for name, rest in ((line, ''), (head, f' {label}')):
         number = numbers.get(str(PurePosixPath(folder, name.strip())))
         if number is not None and name:
             return number, rest
@@ -63,7 +63,7 @@ def _find(line: str, folder: str, numbers: Dict[str, int]) -> Optional[Tuple[int
 
 
 def write_list(
-    folder: str, rows: Sequence[Tuple[int, str]], files: Callable[[int], Sequence[str]]
+    folder: str, rows: Sequence[tuple[int, str]], files: Callable[[int], Sequence[str]]
 ) -> str:
     """The text of the same list, with a line for each encrypted file.
 

@@ -6,10 +6,11 @@
 
 import hmac
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 from hime_mm.ciphers import Cipher, Key, PatchLayout
 from hime_mm.errors import InvalidKey, ManifestError
@@ -53,11 +54,11 @@ class Manifest:
             )
         try:
             self.cipher = Cipher.build(state['cipher'])
-            self.files: Dict[str, FileEntry] = {
+            self.files: dict[str, FileEntry] = {
                 row['path']: FileEntry.from_dict(row) for row in state['files']
             }
             self.dataset_id: str = state['dataset_id']
-            self.key_id: Optional[str] = state['key_id']
+            self.key_id: str | None = state['key_id']
             self.preprocess: dict = state['preprocess']
         except (LookupError, TypeError, ValueError) as error:
             raise ManifestError(f'{place} is damaged: {type(error).__name__}: {error}') from None
@@ -70,7 +71,7 @@ class Manifest:
         return self.state.get('skipped') or ()
 
     @property
-    def annotations(self) -> List[dict]:
+    def annotations(self) -> list[dict]:
         """list[dict]: What is said of each annotation file and list."""
         return self.state.get('annotations') or []
 
@@ -154,12 +155,12 @@ class Manifest:
     def draw(self, entry: FileEntry, key: Key) -> list:
         """What the image was encrypted with, derived from the key again, as
         :meth:`hime_mm.ciphers.Cipher.draw` gives it."""
-        shape: Tuple[int, ...] = self._plain_shape(entry)
+        shape: tuple[int, ...] = self._plain_shape(entry)
         if entry.channels != 1:
             shape = (*shape, entry.channels)
         return self.cipher.draw(shape, key.source(self.dataset_id, entry.path))
 
-    def _plain_shape(self, entry: FileEntry) -> Tuple[int, int]:
+    def _plain_shape(self, entry: FileEntry) -> tuple[int, int]:
         side = self.cipher.encrypted_patch_size
         return (
             entry.shape[0] // side * self.cipher.patch_size,

@@ -1,7 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """COCO's segmentations: run lengths and polygons, without pycocotools."""
 
-from typing import Any, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from hime_mm.errors import CocoError
 
 
-def decode_rle(counts: Any, shape: Tuple[int, int]) -> np.ndarray:
+def decode_rle(counts: Any, shape: tuple[int, int]) -> np.ndarray:
     """Decode COCO's run-length encoding of a mask.
 
     Args:
@@ -31,13 +32,13 @@ def decode_rle(counts: Any, shape: Tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(flat.reshape(shape[1], shape[0]).T)
 
 
-def uncompressed(text: str) -> List[int]:
+def uncompressed(text: str) -> list[int]:
     """Run lengths of COCO's compressed string.
 
     Numbers in groups of five bits, the lowest first; a sixth bit says that
     more follow; from the third run on, differences to the run before the last.
     """
-    runs: List[int] = []
+    runs: list[int] = []
     value = shift = 0
     for char in text.encode('ascii'):
         code = char - 48
@@ -81,7 +82,7 @@ def encode_rle(mask: np.ndarray) -> dict:
 
 
 def scale_segmentation(
-    segmentation: Any, scale: Tuple[float, float], shape: Tuple[int, int]
+    segmentation: Any, scale: tuple[float, float], shape: tuple[int, int]
 ) -> Any:
     """Polygons or run lengths in the coordinates of a scaled (and padded)
     image, of this many new pixels per old pixel, (x, y), height and width."""

@@ -4,7 +4,8 @@
 import hashlib
 import json
 import os
-from typing import Any, Iterable, Iterator, Optional
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from hime_mm.ciphers import Key
 from hime_mm.images.files import atomic_file
@@ -48,7 +49,7 @@ def checksum(state: dict) -> str:
     return digest.hexdigest()
 
 
-def write_manifest(root: Any, head: dict, rows: Iterable[dict], key: Optional[Key] = None) -> None:
+def write_manifest(root: Any, head: dict, rows: Iterable[dict], key: Key | None = None) -> None:
     """Write ``hime.json``, as a whole or not at all.
 
     Args:

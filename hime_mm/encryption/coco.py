@@ -4,8 +4,9 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import NamedTuple
 
 from hime_mm.datasets import coco as coco_format
 from hime_mm.datasets.segmentation import scale_segmentation
@@ -22,9 +23,9 @@ class _File(NamedTuple):
     path: str
     folder: str
     coco: dict
-    groups: Dict[int, List[dict]]  # annotations of each image
+    groups: dict[int, list[dict]]  # annotations of each image
     # Of each image: which item it is, and where its boxes start.
-    places: List[Tuple[int, int]]
+    places: list[tuple[int, int]]
 
 
 class CocoSource:
@@ -40,17 +41,17 @@ class CocoSource:
         self,
         src: str,
         names: str,
-        annotations: Optional[Sequence[str]],
-        images: Optional[Sequence[str]],
+        annotations: Sequence[str] | None,
+        images: Sequence[str] | None,
         licenses: bool,
         segmentation: bool,
     ) -> None:
         self.options = dict(licenses=licenses, segmentation=segmentation)
-        self.files: List[_File] = []
-        self.items: List[Item] = []
-        self._digests: List[str] = []
-        self._dropped: Set[str] = set()
-        self._numbers: Dict[Tuple[str, str], int] = {}
+        self.files: list[_File] = []
+        self.items: list[Item] = []
+        self._digests: list[str] = []
+        self._dropped: set[str] = set()
+        self._numbers: dict[tuple[str, str], int] = {}
         for ann_file, folder in _pairs(src, annotations, images):
             path = os.path.join(src, ann_file)
             coco = coco_format.load_coco(path, segmentation)
@@ -63,8 +64,8 @@ class CocoSource:
             raise EncryptionError(f'the annotation files of {src} list no image')
 
     def _place(
-        self, path: str, folder: str, image: dict, groups: Dict[int, List[dict]], names: str
-    ) -> Tuple[int, int]:
+        self, path: str, folder: str, image: dict, groups: dict[int, list[dict]], names: str
+    ) -> tuple[int, int]:
         """Number of an image's item, and where its boxes start there."""
         name = image['file_name'].replace('\\', '/')
         stem = os.path.splitext(name)[0]
@@ -93,7 +94,7 @@ class CocoSource:
         return number, start
 
     @property
-    def texts(self) -> List[Tuple[str, str]]:
+    def texts(self) -> list[tuple[str, str]]:
         """list[tuple[str, str]]: Annotation files, and their folders."""
         return [(file.path, file.folder) for file in self.files]
 
@@ -106,14 +107,14 @@ class CocoSource:
         summary.dropped = sorted(self._dropped)
 
     def write(
-        self, job: Job, outcomes: Callable[[int], Optional[dict]], summary: Summary
-    ) -> List[dict]:
+        self, job: Job, outcomes: Callable[[int], dict | None], summary: Summary
+    ) -> list[dict]:
         """Write the annotation files, in encrypted coordinates."""
         written = []
         for file in self.files:
-            images: List[dict] = []
-            annotations: List[dict] = []
-            for image, (number, first) in zip(file.coco['images'], file.places):
+            images: list[dict] = []
+            annotations: list[dict] = []
+            for image, (number, first) in zip(file.coco['images'], file.places, strict=True):
                 outcome = outcomes(number)
                 if outcome is None or 'rows' not in outcome:
                     continue
@@ -124,7 +125,9 @@ class CocoSource:
                     # Boxes of other annotation files are there, too.
                     ours = [
                         (group[k - first], box)
-                        for k, box in zip(*(outcome['boxes'][view][n] for n in ('kept', 'boxes')))
+                        for k, box in zip(
+                            *(outcome['boxes'][view][n] for n in ('kept', 'boxes')), strict=True
+                        )
                         if 0 <= k - first < len(group)
                     ]
                     annotations += [
@@ -157,7 +160,7 @@ class CocoSource:
         return written
 
     def _annotation(
-        self, job: Job, ann: dict, box: List[float], row: dict, image_id: int, view: int
+        self, job: Job, ann: dict, box: list[float], row: dict, image_id: int, view: int
     ) -> dict:
         segmentation = None
         if self.options['segmentation'] and ann.get('segmentation'):
@@ -190,8 +193,8 @@ def _encrypted_image(image: dict, folder: str, row: dict, view: int, views: int)
 
 
 def _pairs(
-    src: str, annotations: Optional[Sequence[str]], images: Optional[Sequence[str]]
-) -> List[Tuple[str, str]]:
+    src: str, annotations: Sequence[str] | None, images: Sequence[str] | None
+) -> list[tuple[str, str]]:
     """Annotation files and image folders, relative to the source."""
     if annotations is None:
         found = sorted(Path(src, 'annotations').glob('instances_*.json'))
@@ -209,7 +212,7 @@ def _pairs(
         )
     pairs = [
         (path_inside(src, path), path_inside(src, folder))
-        for path, folder in zip(annotations, images)
+        for path, folder in zip(annotations, images, strict=True)
     ]
     for path, folder in pairs:
         if not Path(src, folder).is_dir():

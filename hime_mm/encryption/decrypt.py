@@ -4,7 +4,7 @@
 import os
 from itertools import takewhile
 from operator import attrgetter
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from hime_mm.ciphers import Key
 from hime_mm.datasets.entries import FileEntry
@@ -22,7 +22,7 @@ class _Decryption(NamedTuple):
     partial: bool
 
 
-def _decrypt_entry(task: _Decryption, key: Optional[Key], entry: FileEntry) -> Optional[str]:
+def _decrypt_entry(task: _Decryption, key: Key | None, entry: FileEntry) -> str | None:
     manifest = task.manifest
     try:
         img = read_entry(str(manifest.root), entry)
@@ -37,7 +37,10 @@ def _decrypt_entry(task: _Decryption, key: Optional[Key], entry: FileEntry) -> O
             shrink = cipher.encrypted_patch_size / cipher.patch_size
             h, w = (round(side * shrink) for side in crop[::-1])
         else:
-            h, w = (round(side * scale) for side, scale in zip(entry.ori_shape, entry.scale[::-1]))
+            h, w = (
+                round(side * scale)
+                for side, scale in zip(entry.ori_shape, entry.scale[::-1], strict=True)
+            )
         img = img[:h, :w]
     path = os.path.splitext(entry.path)[0] + '.png'
     write_atomic(os.path.join(task.out, path), encode_image(img), sync=False)
@@ -47,7 +50,7 @@ def _decrypt_entry(task: _Decryption, key: Optional[Key], entry: FileEntry) -> O
 def decrypt_dataset(
     path: str,
     out: str,
-    key: Optional[Key] = None,
+    key: Key | None = None,
     partial: bool = False,
     workers: int = 1,
     progress: bool = True,

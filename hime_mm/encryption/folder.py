@@ -4,8 +4,9 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any
 
 from hime_mm.datasets.lists import read_list, write_list
 from hime_mm.errors import EncryptionError
@@ -24,12 +25,12 @@ class FolderSource:
     """
 
     kind = 'folder'
-    options: Dict[str, Any] = {}
+    options: dict[str, Any] = {}
 
     def __init__(self, src: str, names: str, lists: Sequence[str]) -> None:
-        self.items: List[Item] = []
+        self.items: list[Item] = []
         self.ignored = 0
-        numbers: Dict[str, int] = {}
+        numbers: dict[str, int] = {}
         lists = [path_inside(src, path) for path in lists]
         for path in relative_files(src):
             stem, extension = os.path.splitext(path)
@@ -49,7 +50,7 @@ class FolderSource:
         self.lists = [(path, *read_list(src, path, index)) for path in lists]
 
     @property
-    def texts(self) -> List[Tuple[str, str]]:
+    def texts(self) -> list[tuple[str, str]]:
         """list[tuple[str, str]]: Lists, and the folders of their images."""
         return [(path, folder) for path, folder, _ in self.lists]
 
@@ -62,13 +63,13 @@ class FolderSource:
         summary.ignored = self.ignored
 
     def write(
-        self, job: Job, outcomes: Callable[[int], Optional[dict]], summary: Summary
-    ) -> List[dict]:
+        self, job: Job, outcomes: Callable[[int], dict | None], summary: Summary
+    ) -> list[dict]:
         """Write the lists, of the encrypted files."""
         written = []
         for path, folder, rows in self.lists:
 
-            def files(number: int) -> List[str]:
+            def files(number: int) -> list[str]:
                 outcome = outcomes(number) or {}
                 return [row['path'] for row in outcome.get('rows', ())]
 

@@ -2,7 +2,7 @@
 """What is to be done with a data set, and what came of it."""
 
 from dataclasses import dataclass, field
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from hime_mm.images import Recipe
 
@@ -21,8 +21,8 @@ class Item(NamedTuple):
 
     source: str
     target: str
-    boxes: Optional[List[List[float]]] = None
-    shape: Optional[Tuple[int, int]] = None
+    boxes: list[list[float]] | None = None
+    shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
         suffix = f'_v{view}' if self.recipe.views > 1 else ''
         return f'{item.target}{suffix}.{self.recipe.fmt}'
 
-    def targets(self, item: Item) -> List[str]:
+    def targets(self, item: Item) -> list[str]:
         """Paths of all encrypted files of a picture."""
         return [self.target(item, view) for view in range(self.recipe.views)]
 
@@ -80,9 +80,9 @@ class Summary:
     images: int
     files: int = 0
     reused: int = 0
-    skipped: List[Tuple[str, str]] = field(default_factory=list)
-    clipped: Dict[str, Tuple[int, int]] = field(default_factory=dict)
-    dropped: List[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    clipped: dict[str, tuple[int, int]] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
     tiny: int = 0
     ignored: int = 0
     seconds: float = 0.0
@@ -94,7 +94,7 @@ class Summary:
         return not self.skipped
 
 
-def add_counts(counts: Dict[str, Tuple[int, int]], more: Dict[str, Tuple[int, int]]) -> None:
+def add_counts(counts: dict[str, tuple[int, int]], more: dict[str, tuple[int, int]]) -> None:
     """Add pairs of counts to those of the same name."""
     for name, (some, total) in more.items():
         old = counts.get(name, (0, 0))

@@ -4,8 +4,8 @@
 import json
 import os
 from array import array
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Callable, Iterator, Optional
 
 from hime_mm.errors import EncryptionError
 from hime_mm.images.files import write_atomic
@@ -33,7 +33,7 @@ class Journal:
         """
         if not os.path.exists(self.path):
             write_atomic(self.path, json.dumps(header) + '\n')
-        self._file = open(self.path, 'r+b')
+        self._file = open(self.path, 'r+b')  # noqa: SIM115
         try:
             try:
                 old = json.loads(self._file.readline())
@@ -66,7 +66,7 @@ class Journal:
     def __len__(self) -> int:
         return sum(start >= 0 for start in self._start)
 
-    def __getitem__(self, i: int) -> Optional[dict]:
+    def __getitem__(self, i: int) -> dict | None:
         if self._start[i] < 0:
             return None
         self._file.seek(self._start[i])
@@ -91,7 +91,7 @@ def locked(folder: str) -> Iterator[None]:
     while True:
         os.makedirs(folder, exist_ok=True)
         try:
-            file = open(path, 'w')
+            file = open(path, 'w')  # noqa: SIM115
         except FileNotFoundError:
             continue  # a run that ended has just deleted the folder
         with file:

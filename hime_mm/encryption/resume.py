@@ -3,7 +3,6 @@
 
 import json
 import os
-from typing import List, Optional
 
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
@@ -15,7 +14,7 @@ from .journal import WORK_NAME
 from .source import Source
 
 
-def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Optional[Summary]:
+def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Summary | None:
     """What is there where an earlier run finished it; None where there is
     something to do, as with the journal of an unfinished run.
 
@@ -75,7 +74,7 @@ def _is_same(manifest: Manifest, job: Job, head: dict, source: Source) -> bool:
     )
 
 
-def _differing(old: dict, new: dict) -> List[str]:
+def _differing(old: dict, new: dict) -> list[str]:
     """Settings that are not what they were."""
     new = json.loads(json.dumps(new))
     # What a release computes has versions of its own.

@@ -7,9 +7,10 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Generator, Optional, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -37,12 +38,12 @@ def encrypt_coco(
     out: str,
     cipher: CipherLike,
     *,
-    annotations: Optional[Sequence[str]] = None,
-    images: Optional[Sequence[str]] = None,
+    annotations: Sequence[str] | None = None,
+    images: Sequence[str] | None = None,
     licenses: bool = True,
     segmentation: bool = False,
-    key: Optional[Key] = None,
-    dataset_id: Optional[str] = None,
+    key: Key | None = None,
+    dataset_id: str | None = None,
     workers: int = 1,
     progress: bool = True,
     **settings: Any,
@@ -113,8 +114,8 @@ def encrypt_folder(
     cipher: CipherLike,
     *,
     lists: Sequence[str] = (),
-    key: Optional[Key] = None,
-    dataset_id: Optional[str] = None,
+    key: Key | None = None,
+    dataset_id: str | None = None,
     workers: int = 1,
     progress: bool = True,
     **settings: Any,
@@ -141,7 +142,7 @@ def encrypt_folder(
     return _run(source, job, key, workers, progress)
 
 
-def _job(src: str, out: str, recipe: Recipe, key: Optional[Key], dataset_id: Optional[str]) -> Job:
+def _job(src: str, out: str, recipe: Recipe, key: Key | None, dataset_id: str | None) -> Job:
     """What is asked for, where nothing speaks against it."""
     recipe.check(key)
     if dataset_id is not None and looks_like_key(dataset_id):
@@ -165,7 +166,7 @@ def _job(src: str, out: str, recipe: Recipe, key: Optional[Key], dataset_id: Opt
     return Job(src, out, recipe, dataset_id or '')
 
 
-def _run(source: Source, job: Job, key: Optional[Key], workers: int, progress: bool) -> Summary:
+def _run(source: Source, job: Job, key: Key | None, workers: int, progress: bool) -> Summary:
     start = time.monotonic()
     if not isinstance(workers, int) or workers < 1:
         raise EncryptionError(f'`workers` must be a positive whole number, got {workers!r}')
@@ -207,7 +208,7 @@ def _run(source: Source, job: Job, key: Optional[Key], workers: int, progress: b
 def _go_on(
     source: Source,
     job: Job,
-    key: Optional[Key],
+    key: Key | None,
     journal: Journal,
     head: dict,
     workers: int,
@@ -271,7 +272,7 @@ def _encrypt(
 
 
 def _finish(
-    source: Source, job: Job, key: Optional[Key], journal: Journal, head: dict, summary: Summary
+    source: Source, job: Job, key: Key | None, journal: Journal, head: dict, summary: Summary
 ) -> None:
     """Write the texts, then the manifest: it is there when all else is."""
     size, missing = 0, []

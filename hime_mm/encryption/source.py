@@ -2,19 +2,11 @@
 """What a data set to encrypt is made of, whatever its kind."""
 
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import (
     Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Optional,
     Protocol,
-    Sequence,
-    Set,
-    Tuple,
 )
 
 from hime_mm.datasets.writing import MANIFEST_NAME
@@ -36,14 +28,14 @@ class Source(Protocol):
     """
 
     kind: str
-    options: Dict[str, Any]
+    options: dict[str, Any]
 
     @property
     def items(self) -> Sequence[Item]:
         """Sequence[Item]: Its pictures."""
 
     @property
-    def texts(self) -> Sequence[Tuple[str, str]]:
+    def texts(self) -> Sequence[tuple[str, str]]:
         """Sequence[tuple[str, str]]: See above."""
 
     def digest(self) -> Iterable[str]:
@@ -53,8 +45,8 @@ class Source(Protocol):
         """Put what reading it has found on a run's summary."""
 
     def write(
-        self, job: Job, outcomes: Callable[[int], Optional[dict]], summary: Summary
-    ) -> List[dict]:
+        self, job: Job, outcomes: Callable[[int], dict | None], summary: Summary
+    ) -> list[dict]:
         """Write the texts of the encrypted files.
 
         Args:
@@ -67,7 +59,7 @@ class Source(Protocol):
         """
 
 
-def relative_files(src: str, inside: str = '', above: Tuple[str, ...] = ()) -> Iterator[str]:
+def relative_files(src: str, inside: str = '', above: tuple[str, ...] = ()) -> Iterator[str]:
     """All files below a folder, relative to it, sorted, without hidden ones.
 
     ``inside`` is where in it to begin, ``above`` the real paths of the
@@ -106,8 +98,8 @@ def path_inside(src: str, path: str) -> str:
 
 def check_targets(job: Job, source: Source) -> None:
     """Refuse two things that would be written to one place, naming both."""
-    seen: Dict[str, str] = {}
-    folders: Set[str] = set()
+    seen: dict[str, str] = {}
+    folders: set[str] = set()
 
     def add(path: str, what: str) -> None:
         # Lower case: some file systems do not tell the difference.

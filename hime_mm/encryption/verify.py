@@ -3,9 +3,10 @@
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -63,8 +64,8 @@ class Report:
 
     files: int = 0
     authenticated: bool = False
-    problems: List[Tuple[str, str]] = field(default_factory=list)
-    notes: List[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -72,7 +73,7 @@ class Report:
         return not self.problems
 
 
-def _verify_entry(root: str, key: Optional[Key], entry: FileEntry) -> Optional[str]:
+def _verify_entry(root: str, key: Key | None, entry: FileEntry) -> str | None:
     try:
         read_entry(root, entry)
     except UnreadableImage as error:
@@ -83,11 +84,11 @@ def _verify_entry(root: str, key: Optional[Key], entry: FileEntry) -> Optional[s
 def for_all(
     function: Callable,
     context: Any,
-    key: Optional[Key],
+    key: Key | None,
     entries: Sequence[FileEntry],
     workers: int,
-    title: Optional[str],
-) -> Iterator[Tuple[str, str]]:
+    title: str | None,
+) -> Iterator[tuple[str, str]]:
     """Have `run_tasks` call a function with each entry, behind a progress bar
     if that has a title; the path of each with which something is wrong, and
     what the function said of it."""
@@ -103,7 +104,7 @@ def for_all(
 
 
 def verify_dataset(
-    path: str, key: Optional[Key] = None, workers: int = 1, progress: bool = True
+    path: str, key: Key | None = None, workers: int = 1, progress: bool = True
 ) -> Report:
     """Compare an encrypted data set with its manifest.
 
@@ -153,7 +154,7 @@ def verify_dataset(
     return report
 
 
-def _verify_annotations(manifest: Manifest, row: dict) -> Optional[str]:
+def _verify_annotations(manifest: Manifest, row: dict) -> str | None:
     path = manifest.root / row['path']
     try:
         digest = file_sha256(str(path))

@@ -4,7 +4,7 @@
 import hashlib
 import os
 from contextlib import suppress
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from hime_mm.images.files import file_sha256, write_atomic
 from .job import Item, Job, add_counts
 
 
-def encrypt_item(job: Job, key: Optional[Key], task: Tuple[Item, Optional[dict]]) -> dict:
+def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> dict:
     """Encrypt all views of one picture.
 
     Args:
@@ -59,10 +59,10 @@ def encrypt_item(job: Job, key: Optional[Key], task: Tuple[Item, Optional[dict]]
             with suppress(OSError, ValueError):
                 os.unlink(os.path.join(job.out, path))
         return dict(error=str(error))
-    clipped: Dict[str, Tuple[int, int]] = {}
+    clipped: dict[str, tuple[int, int]] = {}
     for _, _, counts in views:
         add_counts(clipped, counts)
-    outcome: Dict[str, Any] = dict(rows=[row for row, _, _ in views], source=stamp)
+    outcome: dict[str, Any] = dict(rows=[row for row, _, _ in views], source=stamp)
     if item.boxes is not None:
         outcome['boxes'] = [boxes for _, boxes, _ in views]
     if clipped:
@@ -71,8 +71,8 @@ def encrypt_item(job: Job, key: Optional[Key], task: Tuple[Item, Optional[dict]]
 
 
 def _encrypt_view(
-    job: Job, key: Optional[Key], item: Item, img: np.ndarray, path: str
-) -> Tuple[dict, dict, dict]:
+    job: Job, key: Key | None, item: Item, img: np.ndarray, path: str
+) -> tuple[dict, dict, dict]:
     """Encrypt and write one view: its row, its boxes and what was clipped."""
     try:
         path.encode()
@@ -97,7 +97,7 @@ def _encrypt_view(
     return row, boxes, sealed.clipped
 
 
-def _stamp(job: Job, item: Item) -> Optional[List[int]]:
+def _stamp(job: Job, item: Item) -> list[int] | None:
     """What tells whether a picture was replaced since it was encrypted."""
     try:
         info = os.stat(os.path.join(job.src, item.source))

@@ -2,7 +2,7 @@
 """What follows from what is installed: what breaks, and the remedy."""
 
 import re
-from typing import Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
 
 from .installed import (
     ENGINEER,
@@ -32,7 +32,7 @@ _BREAKS = {
 _OPTIONAL = ('timm', 'transformers')
 
 
-def diagnose(facts: dict, engineer: bool = False) -> List[Problem]:
+def diagnose(facts: dict, engineer: bool = False) -> list[Problem]:
     """What breaks, given what is installed.
 
     Args:
@@ -50,13 +50,13 @@ def diagnose(facts: dict, engineer: bool = False) -> List[Problem]:
     return sorted(problems, key=lambda problem: order.index(problem.level))
 
 
-def _release(version: Optional[str]) -> Tuple[int, ...]:
+def _release(version: str | None) -> tuple[int, ...]:
     """The numbers a version begins with."""
     match = re.match(r'\d+(\.\d+)*', version or '')
     return tuple(map(int, match[0].split('.'))) if match else ()
 
 
-def _ok(packages: Dict[str, dict], *names: str) -> bool:
+def _ok(packages: dict[str, dict], *names: str) -> bool:
     return all(packages.get(name, {}).get('ok') for name in names)
 
 
@@ -80,7 +80,7 @@ def _python_problems(python: str) -> Iterator[Problem]:
         )
 
 
-def _owner_problems(packages: Dict[str, dict]) -> Iterator[Problem]:
+def _owner_problems(packages: dict[str, dict]) -> Iterator[Problem]:
     broken = [name for name in OWNER if not _ok(packages, name)]
     for name in OWNER:
         package = packages.get(name, {})
@@ -164,7 +164,7 @@ def _missing(name: str) -> Iterator[Problem]:
     )
 
 
-def _broken(name: str, packages: Dict[str, dict]) -> Iterator[Problem]:
+def _broken(name: str, packages: dict[str, dict]) -> Iterator[Problem]:
     """A package that is there and cannot be imported."""
     error, distributions = packages[name]['error'], packages[name]['distributions']
     missing = re.search(r"No module named '([\w.]+)'", error)
@@ -181,7 +181,7 @@ def _broken(name: str, packages: Dict[str, dict]) -> Iterator[Problem]:
     )
 
 
-def _conflicts(packages: Dict[str, dict]) -> Iterator[Problem]:
+def _conflicts(packages: dict[str, dict]) -> Iterator[Problem]:
     """Distributions that install the same folder."""
     for name in HOSTS:
         names = [dist for dist, _ in packages.get(name, {}).get('distributions', ())]
@@ -194,7 +194,7 @@ def _conflicts(packages: Dict[str, dict]) -> Iterator[Problem]:
             )
 
 
-def _gpu_ops_problems(packages: Dict[str, dict]) -> Iterator[Problem]:
+def _gpu_ops_problems(packages: dict[str, dict]) -> Iterator[Problem]:
     """Whether mmcv's ops fit the GPU that torch uses."""
     torch = packages.get('torch', {})
     if not (_ok(packages, 'mmcv', 'mmcv._ext') and torch.get('devices')):
@@ -218,7 +218,7 @@ def _gpu_ops_problems(packages: Dict[str, dict]) -> Iterator[Problem]:
 
 
 def _version_problems(
-    packages: Dict[str, dict], torchvision_wants: Optional[str]
+    packages: dict[str, dict], torchvision_wants: str | None
 ) -> Iterator[Problem]:
     """Versions that do not go together."""
     version = {name: package.get('version') for name, package in packages.items()}

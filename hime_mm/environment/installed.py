@@ -7,7 +7,6 @@ import sys
 from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Dict, List, Optional, Tuple
 
 from .probes import TIMEOUT, run_probes
 
@@ -53,7 +52,7 @@ def distribution_of(name: str) -> str:
     return PROVIDERS.get(name, (name,))[0]
 
 
-def _installed(name: str) -> List[Tuple[str, str]]:
+def _installed(name: str) -> list[tuple[str, str]]:
     """Distributions that provide an import name, with their versions."""
     found = []
     for candidate in PROVIDERS.get(name, (name,)):
@@ -62,7 +61,7 @@ def _installed(name: str) -> List[Tuple[str, str]]:
     return found
 
 
-def _requires(distribution: str, name: str) -> Optional[str]:
+def _requires(distribution: str, name: str) -> str | None:
     """The exact version of another package that a distribution asks for."""
     with suppress(metadata.PackageNotFoundError):
         for text in metadata.requires(distribution) or []:
@@ -85,7 +84,7 @@ def collect(timeout: float = TIMEOUT) -> dict:
         for. A package has ``distributions``, a list of name and version, and
         where it is installed ``ok``, ``version``, ``error`` or ``remark``.
     """
-    packages: Dict[str, dict] = {}
+    packages: dict[str, dict] = {}
     for name in OWNER + ENGINEER:
         if name not in PARTS:
             packages[name] = dict(distributions=_installed(name))
@@ -119,7 +118,7 @@ def _findable(name: str) -> bool:
         return False
 
 
-def is_there(package: Optional[dict]) -> bool:
+def is_there(package: dict | None) -> bool:
     """Whether a package of :func:`collect` was found, working or not."""
     return bool(package) and 'ok' in package
 

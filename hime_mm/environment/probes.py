@@ -11,8 +11,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Callable, Dict, Sequence
 
 from hime_mm.version import __version__
 
@@ -117,7 +117,7 @@ def _probe_types() -> dict:
     )
 
 
-_PROBES: Dict[str, Callable[[], dict]] = {
+_PROBES: dict[str, Callable[[], dict]] = {
     'cv2': _probe_cv2,
     'hime_mm': _probe_hime_mm,
     'torch': _probe_torch,
@@ -175,13 +175,13 @@ _CHILD = (
 )
 
 
-def run_probes(names: Sequence[str], timeout: float = TIMEOUT) -> Dict[str, dict]:
+def run_probes(names: Sequence[str], timeout: float = TIMEOUT) -> dict[str, dict]:
     """Try imports in other processes; one that crashes is left out next.
 
     Of each name it is told whether it is ``ok``, and ``error`` or what was
     found.
     """
-    found: Dict[str, dict] = {}
+    found: dict[str, dict] = {}
     todo = list(names)
     while todo:
         command = [

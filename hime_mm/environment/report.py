@@ -2,14 +2,13 @@
 """Everything at once, and as text that a person reads."""
 
 from dataclasses import asdict
-from typing import List, Optional
 
 from hime_mm.version import __version__
 
 from .diagnosis import diagnose
 from .installed import ENGINEER, OWNER, PARTS, REQUIRED, collect, engineer_installed, is_there
-from .problems import Problem
 from .probes import TIMEOUT
+from .problems import Problem
 
 
 def check_environment(engineer: bool = False, timeout: float = TIMEOUT) -> dict:
@@ -28,7 +27,7 @@ def check_environment(engineer: bool = False, timeout: float = TIMEOUT) -> dict:
     facts = collect(timeout)
     problems = diagnose(facts, engineer)
     levels = {problem.level for problem in problems}
-    works: Optional[bool] = None
+    works: bool | None = None
     if engineer or engineer_installed(facts):
         works = 'warning' not in levels and all(
             facts['packages'].get(name, {}).get('ok') for name in REQUIRED
@@ -64,7 +63,7 @@ def format_report(report: dict) -> str:
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines += ['', title]
         for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append('  ' + '  '.join([*cells, row[3]]).rstrip())
     problems = [Problem(**state) for state in report['problems']]
     if problems:
@@ -83,7 +82,7 @@ def format_report(report: dict) -> str:
     return '\n'.join(lines)
 
 
-def _row(name: str, package: Optional[dict]) -> Optional[List[str]]:
+def _row(name: str, package: dict | None) -> list[str] | None:
     """Name, version, state and remark of a package."""
     if package is None or not is_there(package):
         if name in PARTS or name == 'transformers':

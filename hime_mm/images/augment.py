@@ -3,7 +3,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 import numpy as np
 
@@ -36,7 +35,7 @@ class Augment:
     flip: float = setting(
         0.0, 'Augmentation: probability of a left-right flip.', float, low=0, high=1, metavar='P'
     )
-    crop: Optional[Tuple[float, float]] = setting(
+    crop: tuple[float, float] | None = setting(
         None,
         'Augmentation: share of the area that a random window keeps, such as 0.08,1.',
         'range',
@@ -66,7 +65,7 @@ class Augment:
 
     def apply(
         self, img: np.ndarray, boxes: np.ndarray, aspect: float, stream: RandomSource
-    ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Augment a picture and its boxes, float64 of shape (n, 4).
 
         A crop goes into a result of this width over height. Gives the
@@ -88,8 +87,8 @@ class Augment:
         return np.ascontiguousarray(img), boxes, kept
 
     def _window(
-        self, shape: Tuple[int, int], aspect: float, stream: RandomSource
-    ) -> Tuple[int, int, int, int]:
+        self, shape: tuple[int, int], aspect: float, stream: RandomSource
+    ) -> tuple[int, int, int, int]:
         height, width = shape
         assert self.crop is not None
         draws = draw_uniform(22, stream)

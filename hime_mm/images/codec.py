@@ -6,8 +6,8 @@ The door of pictures: whatever a decoder or a file name throws comes out as a
 """
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, Optional, Type
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
 
 
 @contextmanager
-def opencv_errors(what: str, kind: Type[PictureError] = PictureError) -> Iterator[None]:
+def opencv_errors(what: str, kind: type[PictureError] = PictureError) -> Iterator[None]:
     """What OpenCV throws for one picture, as an error about that picture."""
     try:
         yield
@@ -115,7 +115,7 @@ def read_image(path: str, color_type: str = 'color') -> np.ndarray:
     return decode_image(read_bytes(path), color_type)
 
 
-def check_encoding(fmt: str, compression: Optional[int]) -> None:
+def check_encoding(fmt: str, compression: int | None) -> None:
     """Refuse an unknown file format or compression level."""
     if fmt not in FORMATS:
         raise HimeError(
@@ -128,7 +128,7 @@ def check_encoding(fmt: str, compression: Optional[int]) -> None:
         )
 
 
-def encode_image(img: np.ndarray, fmt: str = 'png', compression: Optional[int] = None) -> bytes:
+def encode_image(img: np.ndarray, fmt: str = 'png', compression: int | None = None) -> bytes:
     """Encode a picture without loss and without metadata.
 
     Args:

@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Iterator, Type, Union
+from typing import Any, BinaryIO
 
 from hime_mm.errors import HimeError
 
@@ -48,13 +49,13 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
-def write_atomic(path: str, data: Union[bytes, str], sync: bool = True) -> None:
+def write_atomic(path: str, data: bytes | str, sync: bool = True) -> None:
     """Write all of a file at once, a string as UTF-8; see :func:`atomic_file`."""
     with atomic_file(path, sync) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def read_json(path: Any, what: str, kind: Type[HimeError]) -> Any:
+def read_json(path: Any, what: str, kind: type[HimeError]) -> Any:
     """The content of a JSON file; what is wrong with it as an error."""
     try:
         with open(path, 'rb') as file:

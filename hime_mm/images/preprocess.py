@@ -5,8 +5,9 @@ An encrypted picture can be neither resized nor cropped any more, so the size
 at which a model is trained, and augmentation, are decided here.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,8 +39,8 @@ class Prepared(NamedTuple):
     """
 
     img: np.ndarray
-    ori_shape: Tuple[int, int]
-    scale: Tuple[float, float]
+    ori_shape: tuple[int, int]
+    scale: tuple[float, float]
     boxes: np.ndarray
     kept: np.ndarray
 
@@ -79,19 +80,19 @@ class Preprocess:
     """
 
     color_type: str = setting('color', 'How files are read, as by mmcv.', choices=COLOR_TYPES)
-    resize: Optional[Tuple[int, int]] = setting(
+    resize: tuple[int, int] | None = setting(
         None, 'Resize pictures before encryption.', 'size', metavar='WxH'
     )
     keep_ratio: bool = setting(
         False, "Fit into --resize with the aspect ratio kept, as MMDetection's Resize.", bool
     )
-    short_side: Union[None, int, Tuple[int, ...]] = setting(
+    short_side: None | int | tuple[int, ...] = setting(
         None,
         'Scale the shorter side to N pixels; of several, one is drawn per view.',
         'ints',
         metavar='N[,N...]',
     )
-    max_side: Optional[int] = setting(
+    max_side: int | None = setting(
         None,
         'With --short-side, bound of the longer side.',
         int,
@@ -99,12 +100,12 @@ class Preprocess:
         high=_LARGEST_SIDE,
         metavar='N',
     )
-    center_crop: Optional[Tuple[int, int]] = setting(
+    center_crop: tuple[int, int] | None = setting(
         None, 'Cut from the middle after resizing.', 'size', metavar='WxH'
     )
     fit: str = setting('resize', 'Where sides are no multiples of the patch size.', choices=FITS)
     interpolation: str = setting('bilinear', 'Of all scaling.', choices=INTERPOLATIONS)
-    pad_val: Union[float, Tuple[float, ...]] = setting(
+    pad_val: float | tuple[float, ...] = setting(
         0, 'Value, or one per channel, of --fit pad.  [default: 0]', 'floats', metavar='V[,V...]'
     )
     augment: Augment = field(default_factory=Augment)
@@ -156,7 +157,7 @@ class Preprocess:
         return bool(self.augment) or len(self._sides) > 1
 
     @property
-    def _sides(self) -> Tuple[int, ...]:
+    def _sides(self) -> tuple[int, ...]:
         sides = self.short_side or ()
         return (sides,) if isinstance(sides, int) else sides
 
@@ -195,8 +196,8 @@ class Preprocess:
         return Prepared(img, ori_shape, scale, boxes, kept)
 
     def _sized(
-        self, img: np.ndarray, side: Optional[int], patch_size: int
-    ) -> Tuple[np.ndarray, Tuple[int, int], Tuple[float, float]]:
+        self, img: np.ndarray, side: int | None, patch_size: int
+    ) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
         """Resized, cropped and fitted; its original size, and its scale."""
         ori_shape = h, w = img.shape[:2]
         target = self._target(h, w, side)
@@ -212,7 +213,7 @@ class Preprocess:
             scale = (scale[0] * img.shape[1] / before[1], scale[1] * img.shape[0] / before[0])
         return img, ori_shape, scale
 
-    def _target(self, h: int, w: int, side: Optional[int]) -> Tuple[int, int]:
+    def _target(self, h: int, w: int, side: int | None) -> tuple[int, int]:
         if self.resize is not None and not self.keep_ratio:
             return self.resize[::-1]
         if self.resize is not None:
@@ -252,7 +253,7 @@ def _cropped(img: np.ndarray, w: int, h: int) -> np.ndarray:
     return np.ascontiguousarray(img[y : y + h, x : x + w])
 
 
-def _sizes(name: str, value: Any, num: Optional[int]) -> Tuple[int, ...]:
+def _sizes(name: str, value: Any, num: int | None) -> tuple[int, ...]:
     """Positive whole numbers, as many as asked for."""
     sizes = tuple(value) if isinstance(value, Sequence) else (value,)
     fits = all(

@@ -1,8 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """All settings of an encryption as one object."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Union
+from typing import Any
 
 from hime_mm.ciphers import Cipher, Key
 from hime_mm.ciphers.cipher import CipherLike
@@ -48,7 +49,7 @@ class Recipe:
     )
     names: str = setting('keep', 'File names leak: replace them by ids?', choices=('keep', 'ids'))
     fmt: str = setting('png', 'Lossless file format.', choices=FORMATS, flags=('--format',))
-    compression: Optional[int] = setting(
+    compression: int | None = setting(
         None,
         "PNG, from 0 (large) to 9 (small).  [default: OpenCV's fast setting]",
         int,
@@ -86,8 +87,8 @@ class Recipe:
     def build(
         cls,
         cipher: CipherLike,
-        patch_size: Optional[int] = None,
-        preprocess: Union[None, Mapping, Preprocess] = None,
+        patch_size: int | None = None,
+        preprocess: None | Mapping | Preprocess = None,
         **settings: Any,
     ) -> 'Recipe':
         """Make a recipe from the written forms of its parts.
@@ -110,7 +111,7 @@ class Recipe:
         """bool: Whether anything is drawn for a picture."""
         return self.cipher.random or self.preprocess.random
 
-    def check(self, key: Optional[Key]) -> None:
+    def check(self, key: Key | None) -> None:
         """Refuse a run that lacks its key, or was given one too many.
 
         Raises:

@@ -6,7 +6,7 @@ set, the client and the benchmarks call it.
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, Tuple, Union
+from typing import Any
 
 import numpy as np
 
@@ -37,13 +37,13 @@ class Sealed:
     layout: PatchLayout
     boxes: np.ndarray
     kept: np.ndarray
-    clipped: Dict[str, Tuple[int, int]]
+    clipped: dict[str, tuple[int, int]]
 
 
 def seal(
     img: np.ndarray,
     recipe: Recipe,
-    randomness: Union[RandomSource, ImageSource] = None,
+    randomness: RandomSource | ImageSource = None,
     boxes: Any = None,
 ) -> Sealed:
     """Augment, size and encrypt one picture, and its boxes with it.
@@ -73,7 +73,7 @@ def seal(
         stream = randomness.augmentation(cipher.canonical) if preprocess.random else None
     ready = preprocess.prepare(check_image(img), cipher.patch_size, boxes, stream)
     drawn = cipher.draw(ready.img.shape, randomness)
-    clipped: Dict[str, Tuple[int, int]] = {}
+    clipped: dict[str, tuple[int, int]] = {}
     encrypted = cipher.apply(ready.img, drawn, clipped)
     layout = cipher.secret_layout(ready.img.shape[:2], drawn).within(
         ready.ori_shape, ready.scale, preprocess.crops

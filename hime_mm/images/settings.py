@@ -3,8 +3,9 @@
 option are written once, at the field."""
 
 import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import field, fields
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any
 
 from hime_mm.errors import HimeError
 
@@ -21,10 +22,10 @@ def setting(
     kind: Any = str,
     *,
     choices: Iterable[str] = (),
-    low: Optional[float] = None,
-    high: Optional[float] = None,
-    below: Optional[float] = None,
-    metavar: Optional[str] = None,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    metavar: str | None = None,
     flags: Sequence[str] = (),
 ) -> Any:
     """A field of a dataclass that a command can make an option of.

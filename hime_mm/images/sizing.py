@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Resizing, and fitting of sides to whole patches, with OpenCV."""
 
-from typing import Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ FITS = ('resize', 'pad', 'error')
 
 
 def resize_image(
-    img: np.ndarray, shape: Tuple[int, int], interpolation: str = 'bilinear'
+    img: np.ndarray, shape: tuple[int, int], interpolation: str = 'bilinear'
 ) -> np.ndarray:
     """Resize to a height and width as ``mmcv.imresize`` with OpenCV does.
 
@@ -42,8 +42,8 @@ def fit_image(
     patch_size: int,
     fit: str = 'resize',
     interpolation: str = 'bilinear',
-    pad_val: Union[float, Sequence[float]] = 0,
-) -> Tuple[np.ndarray, bool]:
+    pad_val: float | Sequence[float] = 0,
+) -> tuple[np.ndarray, bool]:
     """Give an image sides that are multiples of the patch size.
 
     Args:
@@ -84,7 +84,7 @@ def fit_image(
     return resize_image(img, shape, interpolation), True
 
 
-def _padding(img: np.ndarray, pad_val: Union[float, Sequence[float]]) -> np.ndarray:
+def _padding(img: np.ndarray, pad_val: float | Sequence[float]) -> np.ndarray:
     """The value of ``pad_val`` for each channel of an image."""
     try:
         value = np.broadcast_to(pad_val, img.shape[2:])

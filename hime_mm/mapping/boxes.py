@@ -1,8 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Boxes of one encrypted image in pixels of its original."""
 
-from typing import List, Optional
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -15,7 +13,7 @@ from hime_mm.errors import BoxError
 SHUFFLED_NMS = 0.6
 
 
-def nms_threshold(nms: Optional[float], shuffled: bool) -> Optional[float]:
+def nms_threshold(nms: float | None, shuffled: bool) -> float | None:
     """The IoU to suppress by, None for not at all.
 
     What was asked for is from 0 to 1; None is :data:`SHUFFLED_NMS` where
@@ -47,7 +45,7 @@ def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, iou: float)
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     scores, labels = np.asarray(scores), np.asarray(labels)
     area = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
-    kept: List[int] = []
+    kept: list[int] = []
     for label in np.unique(labels):
         rest = np.flatnonzero(labels == label)
         rest = rest[np.argsort(-scores[rest], kind='stable')]

@@ -5,7 +5,7 @@ MMDetection or MMPretrain look at it, and map back what it found."""
 import os
 import secrets
 from dataclasses import dataclass, replace
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from hime_mm.images.preprocess import Preprocess
 from .models import run_model, unwrapped
 from .restore import Mapper
 
-Picture = Union[str, os.PathLike, np.ndarray]
+Picture = str | os.PathLike | np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,7 +52,7 @@ class EncryptedPicture:
         """PatchLayout: The layout without what undoes it."""
         return self.layout.public()
 
-    def save(self, path: Union[str, os.PathLike], overwrite: bool = False) -> None:
+    def save(self, path: str | os.PathLike, overwrite: bool = False) -> None:
         """Write the encrypted picture as PNG, without loss or metadata.
 
         Raises:
@@ -121,10 +121,10 @@ class Client:
     def __init__(
         self,
         cipher: CipherLike,
-        preprocess: Union[None, dict, Preprocess] = None,
-        patch_size: Optional[int] = None,
-        key: Optional[Key] = None,
-        dataset_id: Optional[str] = None,
+        preprocess: None | dict | Preprocess = None,
+        patch_size: int | None = None,
+        key: Key | None = None,
+        dataset_id: str | None = None,
     ) -> None:
         # Arrays that the owner gives without more are as they have to be.
         self._convert = preprocess is not None
@@ -141,7 +141,7 @@ class Client:
         self._dataset_id = dataset_id or ''
 
     @classmethod
-    def from_manifest(cls, path: Union[str, os.PathLike], key: Optional[Key] = None) -> 'Client':
+    def from_manifest(cls, path: str | os.PathLike, key: Key | None = None) -> 'Client':
         """A client for models that were trained on an encrypted data set.
 
         Pictures are read, sized and encrypted as those of the data set were,
@@ -227,12 +227,12 @@ class Client:
 
     def predict(
         self,
-        picture: Union[Picture, EncryptedPicture],
+        picture: Picture | EncryptedPicture,
         model: Any,
-        nms: Optional[float] = None,
+        nms: float | None = None,
         clip: bool = True,
         color_type: str = 'color',
-        metainfo: Optional[dict] = None,
+        metainfo: dict | None = None,
     ) -> Any:
         """Have a model look at the encrypted picture, and map the result back.
 
@@ -284,7 +284,7 @@ class Client:
         self,
         predictions: Any,
         encrypted: EncryptedPicture,
-        nms: Optional[float] = None,
+        nms: float | None = None,
         clip: bool = True,
     ) -> Any:
         """Map results from elsewhere to the original picture.

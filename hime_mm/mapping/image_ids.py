@@ -2,8 +2,9 @@
 """Which encrypted file each image id of a data set stands for."""
 
 import os
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any
 
 from hime_mm.datasets.coco import load_coco
 from hime_mm.datasets.entries import FileEntry
@@ -15,8 +16,8 @@ _HANDED_OVER = 'name the annotation file that was handed over with this data set
 
 
 def image_entries(
-    manifest: Manifest, annotations: Optional[str] = None
-) -> Dict[int, Union[FileEntry, List[str]]]:
+    manifest: Manifest, annotations: str | None = None
+) -> dict[int, FileEntry | list[str]]:
     """Which encrypted file each image id stands for.
 
     The entry of each id, or the annotation files that do not agree about it.
@@ -31,9 +32,9 @@ def image_entries(
             f'{manifest.root} has no annotation files that say '
             'which image an id stands for: name one'
         )
-    found: Dict[int, Any] = {}
-    places: Dict[int, List[str]] = {}
-    by_name: Dict[str, List[FileEntry]] = {}
+    found: dict[int, Any] = {}
+    places: dict[int, list[str]] = {}
+    by_name: dict[str, list[FileEntry]] = {}
     for row in rows:
         path = str(manifest.root / row['path'])
         _check_unchanged(path, row)
@@ -80,8 +81,8 @@ def _check_unchanged(path: str, row: dict) -> None:
 
 
 def _by_name(
-    manifest: Manifest, by_name: Dict[str, List[FileEntry]], path: str, name: str
-) -> Optional[FileEntry]:
+    manifest: Manifest, by_name: dict[str, list[FileEntry]], path: str, name: str
+) -> FileEntry | None:
     """The entry of a file whose folder is not known."""
     if name in manifest.files:
         return manifest.files[name]

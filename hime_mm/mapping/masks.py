@@ -25,7 +25,7 @@ def unmap_masks(layout: PatchLayout, masks: np.ndarray) -> np.ndarray:
     affine = np.array([[s, 0, (s - 1) / 2] for s in layout.scale])
     affine[1, :2] = affine[1, 1::-1]
     found = np.empty((len(masks), h, w), bool)
-    for new, old in zip(found, masks):
+    for new, old in zip(found, masks, strict=True):
         new[:] = (
             cv2.warpAffine(
                 np.where(old, np.uint8(255), np.uint8(0)),

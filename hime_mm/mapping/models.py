@@ -4,8 +4,9 @@
 torch and the model's packages are only imported once a model is called.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def _evaluating(model: Any) -> Iterator[None]:
     """Evaluation mode without gradients; all modes are as before then."""
     import torch
 
-    modes: List[Tuple[Any, bool]] = []
+    modes: list[tuple[Any, bool]] = []
     if isinstance(model, torch.nn.Module):
         modes = [(module, module.training) for module in model.modules()]
         if any(training for _, training in modes):

@@ -2,7 +2,7 @@
 """Results of one picture, in any form, in pixels of its original."""
 
 import warnings
-from typing import Any, List, Optional
+from typing import Any
 
 import numpy as np
 
@@ -53,9 +53,7 @@ class Mapper:
     ``nms`` and ``clip`` as of :meth:`Client.predict`.
     """
 
-    def __init__(
-        self, layout: PatchLayout, in_place: bool, nms: Optional[float], clip: bool
-    ) -> None:
+    def __init__(self, layout: PatchLayout, in_place: bool, nms: float | None, clip: bool) -> None:
         self.layout = layout
         self.masks_follow = in_place and not layout.cropped
         self.asked, self.clip = nms, clip
@@ -165,7 +163,7 @@ class Mapper:
         new = type(sample)(
             metainfo=dict(metainfo, ori_shape=(h, w), img_shape=(h, w), scale_factor=(1.0, 1.0))
         )
-        dropped: List[str] = []
+        dropped: list[str] = []
         if instances is not None:
             new.pred_instances = self._instances(instances, dropped)
         for name in maps:
@@ -176,7 +174,7 @@ class Mapper:
         _warn_dropped(dropped)
         return new
 
-    def _instances(self, instances: Any, dropped: List[str]) -> Any:
+    def _instances(self, instances: Any, dropped: list[str]) -> Any:
         found = {}
         if 'bboxes' in instances:
             boxes = self.boxes(_numpy(instances.bboxes))
@@ -215,7 +213,7 @@ class Mapper:
         y, x = (
             ((np.arange(side) + 0.5) * scale).astype(np.int64).clip(0, end - 1)
             for side, scale, end in zip(
-                self.layout.ori_shape, self.layout.scale[::-1], self.layout.shape
+                self.layout.ori_shape, self.layout.scale[::-1], self.layout.shape, strict=True
             )
         )
         return type(data)(sem_seg=sem_seg[..., y[:, None], x])
@@ -234,7 +232,7 @@ def _is_geometry(value: Any) -> bool:
     )
 
 
-def _warn_dropped(names: List[str]) -> None:
+def _warn_dropped(names: list[str]) -> None:
     if names:
         warnings.warn(
             f'{", ".join(f"`{name}`" for name in names)} of the results '

@@ -4,7 +4,7 @@
 import json
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 from tqdm import tqdm
 
@@ -39,10 +39,10 @@ class BoxSummary:
     kept: int
     images: int
     masks: int
-    nms: Optional[float]
+    nms: float | None
 
 
-def check_mappable(manifest: Manifest, key: Optional[Key]) -> None:
+def check_mappable(manifest: Manifest, key: Key | None) -> None:
     """Refuse a data set whose boxes nobody here can map, with this key."""
     root, layout = manifest.root, manifest.overview
     moved = f'{root} was encrypted with {str(manifest.cipher)!r}, which moves patches'
@@ -68,12 +68,12 @@ def check_mappable(manifest: Manifest, key: Optional[Key]) -> None:
 def map_results(
     results: Any,
     manifest: Manifest,
-    images: Dict[int, Union[FileEntry, List[str]]],
-    key: Optional[Key] = None,
-    nms: Optional[float] = None,
+    images: dict[int, FileEntry | list[str]],
+    key: Key | None = None,
+    nms: float | None = None,
     clip: bool = True,
     progress: bool = False,
-) -> Tuple[List[dict], BoxSummary]:
+) -> tuple[list[dict], BoxSummary]:
     """Map COCO results from encrypted images to their originals.
 
     Args:
@@ -91,7 +91,7 @@ def map_results(
     moved = manifest.overview.needs_key
     threshold = nms_threshold(nms, moved)
     groups = _grouped(results, images)
-    new: List[Optional[dict]] = [None] * len(results)
+    new: list[dict | None] = [None] * len(results)
     kept = masks = 0
     with tqdm(total=len(results), desc='boxes', unit='box', disable=not progress) as bar:
         for image_id, indices in groups.items():
@@ -131,14 +131,14 @@ def map_results(
     )
 
 
-def _grouped(results: Any, images: Dict[int, Any]) -> Dict[int, List[int]]:
+def _grouped(results: Any, images: dict[int, Any]) -> dict[int, list[int]]:
     """Indices of the results of each image; refuses what is malformed."""
     if not isinstance(results, list):
         got = 'a string' if isinstance(results, str) else repr(results)[:99]
         if isinstance(results, dict):
             got = 'an object: an annotation file is no results file'
         raise BoxError(f'COCO results are a list of detections, got {got}')
-    groups: Dict[int, List[int]] = {}
+    groups: dict[int, list[int]] = {}
     for i, row in enumerate(results):
         fault = _fault(row, f'`results[{i}]`', images)
         if fault:
@@ -147,7 +147,7 @@ def _grouped(results: Any, images: Dict[int, Any]) -> Dict[int, List[int]]:
     return groups
 
 
-def _fault(row: Any, place: str, images: Dict[int, Any]) -> Optional[str]:
+def _fault(row: Any, place: str, images: dict[int, Any]) -> str | None:
     """What is wrong with a result, None for nothing."""
     if not isinstance(row, dict):
         return f'{place} is no object with `image_id`, `category_id`, `bbox` and `score`'
@@ -198,10 +198,10 @@ def _segmentation(segmentation: Any, layout: PatchLayout, i: int) -> Any:
 def map_coco_results(
     results: str,
     out: str,
-    data: Union[str, Manifest],
-    annotations: Optional[str] = None,
-    key: Optional[Key] = None,
-    nms: Optional[float] = None,
+    data: str | Manifest,
+    annotations: str | None = None,
+    key: Key | None = None,
+    nms: float | None = None,
     *,
     clip: bool = True,
     force: bool = False,

@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """How the annotations of a sample follow its image, and which cannot."""
 
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import mmcv
 import numpy as np
@@ -25,7 +25,7 @@ MOVED = (
 UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
 
 
-def find_unmovable(results: dict, also: Sequence[str] = ()) -> Optional[str]:
+def find_unmovable(results: dict, also: Sequence[str] = ()) -> str | None:
     """The first entry of a sample that cannot follow its image: one of those
     in image coordinates, or an unknown one that looks like the image."""
     shape = results['img'].shape[:2]
@@ -73,7 +73,7 @@ def move_boxes(results: dict, layout: PatchLayout, name: str) -> None:
             )
 
 
-def resize_masks(results: dict, layout: PatchLayout, fitted: Tuple[int, int], pad: bool) -> None:
+def resize_masks(results: dict, layout: PatchLayout, fitted: tuple[int, int], pad: bool) -> None:
     """Give ``gt_masks`` and ``gt_seg_map`` the size of the encrypted image.
 
     Its height and width were ``fitted`` to whole patches before, by padding

@@ -1,7 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform

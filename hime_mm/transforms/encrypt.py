@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Optional, Sequence, Union
 
 import numpy as np
 
@@ -93,11 +93,11 @@ class Encrypt(NamedTransform):
 
     def __init__(
         self,
-        cipher: Union[str, dict, Sequence, Cipher],
-        patch_size: Optional[int] = None,
+        cipher: str | dict | Sequence | Cipher,
+        patch_size: int | None = None,
         fit: str = 'resize',
         interpolation: str = 'bilinear',
-        pad_val: Union[float, Sequence[float]] = 0,
+        pad_val: float | Sequence[float] = 0,
         box_mode: str = 'patch',
         randomness: str = 'os',
         keep_permutation: bool = False,
@@ -157,7 +157,7 @@ class Encrypt(NamedTransform):
             new['pad_shape'] = encrypted.shape
         old = results.get('scale_factor')
         old = (1.0, 1.0) if old is None else np.broadcast_to(old, 2)
-        new['scale_factor'] = tuple(float(a * b) for a, b in zip(old, layout.scale))
+        new['scale_factor'] = tuple(float(a * b) for a, b in zip(old, layout.scale, strict=True))
         homography = np.diag([*layout.scale, 1.0]).astype(np.float32)
         if results.get('homography_matrix') is not None:
             homography = homography @ results['homography_matrix']

@@ -1,5 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from typing import Optional, Tuple
 
 import numpy as np
 
@@ -92,7 +91,7 @@ class LoadEncryptedMeta(NamedTransform):
     """
 
     def __init__(
-        self, manifest: Optional[str] = None, coordinates: str = 'encrypted', verify: bool = False
+        self, manifest: str | None = None, coordinates: str = 'encrypted', verify: bool = False
     ) -> None:
         self._check_choice('coordinates', coordinates, COORDINATES)
         self.manifest = manifest
@@ -186,5 +185,5 @@ class LoadEncryptedMeta(NamedTransform):
             )
 
 
-def _size(shape: Tuple[int, ...]) -> str:
+def _size(shape: tuple[int, ...]) -> str:
     return f'{shape[0]}x{shape[1]}'

@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -37,9 +37,9 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
 def draw_boxes(
     image: np.ndarray,
     boxes: np.ndarray,
-    labels: Optional[Sequence[int]] = None,
-    classes: Optional[Sequence[str]] = None,
-    scores: Optional[Sequence[float]] = None,
+    labels: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+    scores: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Draw boxes with their names.
 
@@ -86,8 +86,8 @@ def draw_boxes(
 
 def side_by_side(
     images: Sequence[np.ndarray],
-    captions: Optional[Sequence[str]] = None,
-    height: Optional[int] = None,
+    captions: Sequence[str] | None = None,
+    height: int | None = None,
 ) -> np.ndarray:
     """Put images next to each other at one height.
 

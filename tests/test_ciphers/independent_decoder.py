@@ -4,7 +4,7 @@
 import hmac
 import struct
 
-QUARTERS = '048c 159d 26ae 37bf 05af 16bc 278d 349e'.split()
+QUARTERS = ['048c', '159d', '26ae', '37bf', '05af', '16bc', '278d', '349e']
 
 
 def hkdf(key, info, length=32, salt=bytes(32)):
@@ -33,7 +33,7 @@ def chacha20(key, number, size):
                 x[a] = (x[a] + x[b]) % 2**32
                 x[d] = ((x[d] ^ x[a]) * (2**32 + 1) >> 32 - turn) % 2**32
                 a, b, c, d = c, d, a, b
-        out += struct.pack('<16I', *[sum(i) % 2**32 for i in zip(x, start)])
+        out += struct.pack('<16I', *[sum(i) % 2**32 for i in zip(x, start, strict=True)])
     return out[:size]
 
 

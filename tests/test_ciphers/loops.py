@@ -119,10 +119,7 @@ def center(px: Pixels, p: int) -> None:
     for _, (top, left) in cells(px, p):
         for c in range(len(px.rows[0][0])):
             total = sum(px.rows[top + y][left + x][c] for y in range(p) for x in range(p))
-            if px.integer:
-                mean = (2 * total + p * p) // (2 * p * p)
-            else:
-                mean = total / (p * p)
+            mean = (2 * total + p * p) // (2 * p * p) if px.integer else total / (p * p)
             for y in range(top, top + p):
                 for x in range(left, left + p):
                     px.rows[y][x][c] = px.clip(px.rows[y][x][c] - mean + px.grey)
@@ -199,7 +196,9 @@ def next_patch(p: int, name: str, number: int, option: str) -> int:
 def apply(img: np.ndarray, text: str, p: int, drawn, stats=None) -> np.ndarray:
     """Encrypt one image with the draws of its steps, any of them iterable."""
     px = Pixels(img)
-    for part, (name, number, option), value in zip(text.split('+'), parse(text), drawn):
+    for part, (name, number, option), value in zip(
+        text.split('+'), parse(text), drawn, strict=True
+    ):
         px.clipped = 0
         if name in ('mix', 'erode'):
             globals()[name](px, p, number, option)
@@ -243,7 +242,7 @@ def draw(text: str, p: int, shape: tuple, key: bytes, dataset: str, image: str) 
         else:
             secret = sub_key(key, 'image', *names, image)
 
-        def read(size):
+        def read(size, secret=secret, i=i):
             return chacha20(secret, i, size)
 
         if name == 'shuffle':
@@ -256,7 +255,7 @@ def draw(text: str, p: int, shape: tuple, key: bytes, dataset: str, image: str) 
             drawn.append(
                 [
                     noise_of(int.from_bytes(pair, 'little'), number)
-                    for pair in zip(*[iter(read(size))] * 2)
+                    for pair in zip(*[iter(read(size))] * 2, strict=True)
                 ]
             )
         elif name == 'orient':

@@ -167,7 +167,7 @@ def test_wrong_type_of_step(step):
 
 def test_wrong_cipher_dict():
     for cipher in (
-        dict(),
+        {},
         dict(patch_size=16),
         dict(step='mix2'),
         dict(steps='mix2', patch=16),
@@ -200,7 +200,7 @@ def test_apply(make_image, text, patch_size, rows, cols, channels, dtype, seed):
 
     # The steps in their order, each on what the one before left.
     expected, p = img, patch_size
-    for part, value in zip(text.split('+'), drawn):
+    for part, value in zip(text.split('+'), drawn, strict=True):
         if part == 'shuffle':
             expected = shuffle_patches(expected, value, p)
         else:
@@ -288,8 +288,10 @@ def test_batch(make_image, text):
     batch = make_image((3, 32, 48, 3))
     rng = np.random.default_rng(0)
     draws = [cipher.draw((32, 48, 3), rng) for _ in batch]
-    stacked = [None if values[0] is None else np.stack(values) for values in zip(*draws)]
-    expected = np.stack([cipher.apply(*pair) for pair in zip(batch, draws)])
+    stacked = [
+        None if values[0] is None else np.stack(values) for values in zip(*draws, strict=True)
+    ]
+    expected = np.stack([cipher.apply(*pair) for pair in zip(batch, draws, strict=True)])
     np.testing.assert_array_equal(cipher.apply(batch, stacked), expected)
     if cipher.invertible:
         np.testing.assert_array_equal(cipher.decrypt(expected, stacked), batch)

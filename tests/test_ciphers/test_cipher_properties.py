@@ -48,8 +48,11 @@ def sensible_step_lists(draw, names, p):
     return '+'.join(chosen)
 
 
+ALL_STEPS = tuple(sorted(STEPS))
+
+
 @st.composite
-def cases(draw, names=tuple(sorted(STEPS))):
+def cases(draw, names=ALL_STEPS):
     """A cipher that makes sense, an image for it, and a key."""
     p = draw(st.sampled_from([4, 6, 8]))
     text = draw(sensible_step_lists(names, p))
@@ -80,7 +83,7 @@ def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
 
 def stack(draws) -> list:
     """The draws of some images as the draw of a batch."""
-    return [None if values[0] is None else np.stack(values) for values in zip(*draws)]
+    return [None if values[0] is None else np.stack(values) for values in zip(*draws, strict=True)]
 
 
 @settings(max_examples=300)
@@ -93,7 +96,7 @@ def test_encrypt_is_the_loops(case, dataset, image):
     encrypted, layout, drawn = cipher.encrypt(img, source)
     p, text = cipher.patch_size, str(cipher)
     expected_draw = loops.draw(text, p, img.shape, secret, dataset, image)
-    for value, expected in zip(drawn, expected_draw):
+    for value, expected in zip(drawn, expected_draw, strict=True):
         assert (value is None) == (expected is None)
         if value is not None:
             np.testing.assert_array_equal(value, np.reshape(expected, value.shape))
@@ -166,8 +169,8 @@ def test_partial_decrypt(case):
 def surrounded(img: np.ndarray, fill) -> tuple:
     """The image as a window of a larger array full of other values."""
     margins = [(3, 5), (7, 2), (1, 1)][: img.ndim]
-    around = np.full([n + sum(m) for n, m in zip(img.shape, margins)], fill, img.dtype)
-    window = around[tuple(slice(m[0], m[0] + n) for n, m in zip(img.shape, margins))]
+    around = np.full([n + sum(m) for n, m in zip(img.shape, margins, strict=True)], fill, img.dtype)
+    window = around[tuple(slice(m[0], m[0] + n) for n, m in zip(img.shape, margins, strict=True))]
     window[...] = img
     return around, window
 
@@ -226,7 +229,7 @@ def test_batches(case, num):
         stats, expected_stats = {}, {}
         encrypted = cipher.apply(batch, drawn, stats)
         expected = np.stack(
-            [cipher.apply(one, draw, expected_stats) for one, draw in zip(batch, each)]
+            [cipher.apply(one, draw, expected_stats) for one, draw in zip(batch, each, strict=True)]
         )
         np.testing.assert_array_equal(encrypted, expected)
         assert encrypted.dtype == batch.dtype
@@ -234,7 +237,10 @@ def test_batches(case, num):
         np.testing.assert_array_equal(
             cipher.decrypt(encrypted, drawn, partial=True),
             np.stack(
-                [cipher.decrypt(one, draw, partial=True) for one, draw in zip(expected, each)]
+                [
+                    cipher.decrypt(one, draw, partial=True)
+                    for one, draw in zip(expected, each, strict=True)
+                ]
             ),
         )
         # A window of a larger batch.

@@ -75,7 +75,7 @@ def test_decoder_is_short_and_independent():
     text = Path(independent_decoder.__file__).read_text('utf-8')
     lines = [line for line in text.splitlines() if line.strip()]
     assert len(lines) <= 40
-    assert max(map(len, lines)) < 80
+    assert max(map(len, lines)) <= 100
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):

@@ -39,7 +39,7 @@ def test_split_and_join_batch(make_image, dtype):
     batch = make_image((3, 8, 12, 2), dtype)
     patches = split_patches(batch, 4)
     assert patches.shape == (3, 6, 4, 4, 2)
-    for image, image_patches in zip(batch, patches):
+    for image, image_patches in zip(batch, patches, strict=True):
         np.testing.assert_array_equal(image_patches, loop_split(image, 4))
     np.testing.assert_array_equal(join_patches(patches, (2, 3)), batch)
 

@@ -416,7 +416,7 @@ def test_a_key_for_its_place(tmp_path, monkeypatch, text):
         repr,
         str,
         lambda key: f'{key} {key!r}',
-        lambda key: '%s %r' % (key, key),
+        lambda key: '%s %r' % (key, key),  # noqa: UP031
         lambda key: key.id,
         lambda key: repr([key, {key: key}]),
         lambda key: str(hash(key)),
@@ -702,7 +702,8 @@ def test_scope_of_the_data_set():
         *(
             cipher.draw(shape, key.source('data', image))
             for image, shape in (('1', (64, 64, 3)), ('2', (64, 64, 3)), ('3', (64, 32)))
-        )
+        ),
+        strict=True,
     )
     assert (pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all()
     assert (patches[0] != patches[1]).any()

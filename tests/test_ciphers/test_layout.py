@@ -108,7 +108,7 @@ def test_the_box_follows_the_pixels(make_image):
     layout = PatchLayout((12, 20), 4, (3, 5), permutation=perm)
     boxes = [[x + 1, y, x + 3, y + 4] for y in range(0, 12, 4) for x in range(0, 20, 4)]
     mapped = layout.map_boxes(boxes).astype(int)
-    for (x1, y1, x2, y2), (u1, v1, u2, v2) in zip(boxes, mapped):
+    for (x1, y1, x2, y2), (u1, v1, u2, v2) in zip(boxes, mapped, strict=True):
         np.testing.assert_array_equal(shuffled[v1:v2, u1:u2], img[y1:y2, x1:x2])
 
 
@@ -261,7 +261,7 @@ def test_eroded_box_holds_what_is_left(make_image):
     cipher = Cipher('erode3+shuffle')
     encrypted, layout, _ = cipher.encrypt(img)
     boxes = [[x, y, x + 16, y + 16] for y in (0, 16) for x in (0, 16, 32)]
-    for (x, y, _, _), mapped in zip(boxes, layout.map_boxes(boxes)):
+    for (x, y, _, _), mapped in zip(boxes, layout.map_boxes(boxes), strict=True):
         x1, y1, x2, y2 = mapped.round().astype(int)
         np.testing.assert_allclose(mapped, [x1, y1, x2, y2], atol=1e-9)
         np.testing.assert_array_equal(encrypted[y1:y2, x1:x2], img[y + 3 : y + 13, x + 3 : x + 13])

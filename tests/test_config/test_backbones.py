@@ -50,11 +50,11 @@ def test_a_timm_backbone_of_mmpretrain(name, warned):
     'step, backbone, remedy',
     [
         (dict(cipher='mix4'), dict(patch_embed='mixed'), '`num_splits=4`'),
-        (dict(cipher='mix2'), dict(), '`patch_size=8`'),
+        (dict(cipher='mix2'), {}, '`patch_size=8`'),
         (dict(cipher='mix2:tiled'), dict(patch_embed='mixed'), "`input_form='full'`"),
         (dict(cipher='shuffle'), dict(patch_embed='mixed'), "`input_form='full'`"),
-        (dict(cipher='shuffle', patch_size=8), dict(), '`patch_size=8`'),
-        (dict(cipher='center+erode2+shuffle'), dict(), '`patch_size=12`'),
+        (dict(cipher='shuffle', patch_size=8), {}, '`patch_size=8`'),
+        (dict(cipher='center+erode2+shuffle'), {}, '`patch_size=12`'),
         (dict(cipher='erode2+mix2'), dict(patch_embed='mixed'), '`patch_size=12`, `num_splits=2`'),
         (dict(cipher='paper-mi'), dict(type='mmpretrain.VisionTransformer'), '`patch_size=8`'),
         (dict(cipher='erode2'), dict(type='DeiT3', patch_size=14), '`patch_size=12`'),
@@ -91,7 +91,7 @@ def fitted(step, backbone, folder, tmp_path):
     [
         (dict(cipher='mix4'), dict(patch_embed='mixed', num_splits=4)),
         (dict(cipher='mix2'), dict(patch_size=8)),
-        (dict(cipher='mix2:tiled'), dict()),
+        (dict(cipher='mix2:tiled'), {}),
         (dict(cipher='mix2:tiled'), dict(patch_embed='mixed', input_form='full')),
         (dict(cipher='mix2+shuffle'), dict(patch_embed='mixed')),
         (dict(cipher='shuffle'), dict(pos_encoding='none')),

@@ -85,7 +85,7 @@ def test_batch_augmentations_of_encrypted_images(inside):
             backbone=dict(type='hime_mm.PEViT', patch_size=12),
             train_cfg=None if inside else dict(augments=augments),
         )
-        cfg = dict(model=model, data_preprocessor=dict())
+        cfg = dict(model=model, data_preprocessor={})
         if inside:
             cfg['data_preprocessor']['batch_augments'] = dict(augments=augments)
         steps = []

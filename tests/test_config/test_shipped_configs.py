@@ -155,9 +155,9 @@ def test_configs_for_encrypted_data_sets(path, tmp_path, monkeypatch):
 
 def test_coco_recipe():
     """The optimiser does what DESIGN's recipe says, parameter by parameter."""
+    from mmdet.registry import MODELS
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import init_default_scope
-    from mmdet.registry import MODELS
 
     init_default_scope('mmdet')
     for name, base, embedding in (

@@ -208,7 +208,7 @@ class TestLoad:
         for value in (rle, encode_rle(mask), [[1, 2, 3, 4, 5, 6]], [], None):
             self.load(
                 tmp_path,
-                lambda c: c['annotations'][0].update(segmentation=value),
+                lambda c, value=value: c['annotations'][0].update(segmentation=value),
                 segmentation=True,
             )
 

@@ -301,7 +301,7 @@ class TestEntry:
         source = KEY.source('d', 'train/a.png')
         plain = (48, 64) if channels == 1 else (48, 64, 3)
         drawn = Cipher(cipher).draw(plain, source)
-        for one, other in zip(manifest.draw(entry, KEY), drawn):
+        for one, other in zip(manifest.draw(entry, KEY), drawn, strict=True):
             np.testing.assert_array_equal(one, other)
         secret = manifest.secret_layout(entry, KEY)
         if 'shuffle' in cipher:

@@ -357,7 +357,7 @@ class TestDecrypt:
             )
             expected = Cipher(cipher.steps[:kept]).apply(img, drawn[:kept])
             entry = Manifest.load(out).entry(name)
-            h, w = (round(s * f) for s, f in zip(entry.ori_shape, entry.scale[::-1]))
+            h, w = (round(s * f) for s, f in zip(entry.ori_shape, entry.scale[::-1], strict=True))
             np.testing.assert_array_equal(read(tmp_path / 'plain' / name), expected[:h, :w])
         assert rest is None or str(Cipher(cipher.steps[:kept])) == rest
 

@@ -611,9 +611,10 @@ class TestCoco:
         api = check_coco(out / 'boxes/all.json', out / 'pics')
         assert {i['file_name'] for i in api.imgs.values()} == {'x/b c.png', 'x/y/ü.png'}
         # Images may be below the annotations' own folder, too.
-        coco(
+        summary = coco(
             src / 'pics' / '..', tmp_path / 'two', images=['.'], annotations=['./boxes/all.json']
-        ).complete
+        )
+        assert summary.complete
 
     @pytest.mark.parametrize(
         'kwargs, reason',
@@ -1488,9 +1489,8 @@ class TestAtTheSameMoment:
         monkeypatch.setattr(fcntl, 'flock', late)
         with locked(str(work)):
             assert len(times) == 2 and os.listdir(work) == ['lock']
-            with pytest.raises(EncryptionError, match='another process'):
-                with locked(str(work)):
-                    pass
+            with pytest.raises(EncryptionError, match='another process'), locked(str(work)):
+                pass
 
 
 class TestWorkers:

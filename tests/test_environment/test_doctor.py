@@ -527,7 +527,7 @@ def test_this_environment():
 @pytest.mark.parametrize(
     'packages, owner, engineer',
     [
-        (dict(), 0, 0),
+        ({}, 0, 0),
         (dict(mmdet=None), 0, 0),
         (dict(timm=broken('ImportError: x')), 0, 0),
         (dict(mmcv=None, ext=None), 0, 1),

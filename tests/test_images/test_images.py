@@ -220,10 +220,9 @@ class TestAtomicFile:
             file.flush()
             assert not path.exists()
         assert tree(tmp_path) == {'deep/er/file': b'first'}
-        with pytest.raises(RuntimeError):
-            with atomic_file(str(path)) as file:
-                file.write(b'second, but')
-                raise RuntimeError
+        with pytest.raises(RuntimeError), atomic_file(str(path)) as file:
+            file.write(b'second, but')
+            raise RuntimeError
         assert tree(tmp_path) == {'deep/er/file': b'first'}
         write_atomic(str(path), 'dritté')
         assert tree(tmp_path) == {'deep/er/file': 'dritté'.encode()}
@@ -248,10 +247,11 @@ class TestAtomicFile:
     def test_waits_for_the_disk_before_the_file_appears(self, tmp_path, monkeypatch, sync):
         calls = []
         for name in ('fsync', 'replace'):
+            do = getattr(os, name)
             monkeypatch.setattr(
                 os,
                 name,
-                lambda *args, do=getattr(os, name), name=name: (calls.append(name), do(*args)),
+                lambda *args, do=do, name=name: (calls.append(name), do(*args)),
             )
         write_atomic(str(tmp_path / 'a'), b'1', sync)
         assert calls == ['fsync', 'replace'][not sync :]

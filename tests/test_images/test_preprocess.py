@@ -308,7 +308,7 @@ class TestAugment:
         y, x = out[0, 0].astype(int)
         ch, cw = out.shape[:2]
         np.testing.assert_array_equal(out, img[y : y + ch, x : x + cw])
-        for index, moved in zip(kept, boxes):
+        for index, moved in zip(kept, boxes, strict=True):
             expected = np.clip(np.array(box[index]) - [x, y, x, y], 0, [cw, ch, cw, ch])
             np.testing.assert_allclose(moved, expected)
             assert (moved[2:] - moved[:2] >= 1).all()
@@ -380,7 +380,7 @@ class TestPrepare:
         st.tuples(st.integers(1, 70), st.integers(1, 70)),
         st.sampled_from(
             [
-                dict(),
+                {},
                 dict(resize=(40, 30), keep_ratio=True),
                 dict(resize=(40, 30)),
                 dict(short_side=(20, 33)),
@@ -418,7 +418,7 @@ class TestPrepare:
         )
         img = photo(60, 70)
         views = [preprocess.prepare(img, 16, [[1, 1, 50, 50]], stream(i % 8)) for i in range(16)]
-        for one, other in zip(views[:8], views[8:]):
+        for one, other in zip(views[:8], views[8:], strict=True):
             np.testing.assert_array_equal(one.img, other.img)
             np.testing.assert_array_equal(one.boxes, other.boxes)
             assert one[1:3] == other[1:3]

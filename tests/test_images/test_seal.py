@@ -31,7 +31,7 @@ def steps(img, recipe, source):
     )
     out, layouts = ready.img, cipher.layouts(ready.img.shape[:2])
     perm = None
-    for i, (step, layout) in enumerate(zip(cipher.steps, layouts)):
+    for i, (step, layout) in enumerate(zip(cipher.steps, layouts, strict=False)):
         stream = source.stream(cipher.canonical, i, step.scope)
         drawn = step.draw(layout, out.shape[2:], stream)
         out = step.apply(out, layout, drawn)
@@ -43,7 +43,7 @@ def steps(img, recipe, source):
 @pytest.mark.parametrize(
     'preprocess',
     [
-        dict(),
+        {},
         dict(short_side=(48, 64)),
         dict(center_crop=(64, 48)),
         dict(augment=dict(flip=0.5, crop=(0.3, 1), jitter=0.2)),
@@ -122,7 +122,7 @@ def test_boxes_of_cropped_pictures_do_not_come_back():
 
 @pytest.mark.parametrize('shape', [(0, 5, 3), (5, 0), (32, 32, 0)])
 @pytest.mark.parametrize(
-    'preprocess', [dict(), dict(resize=(32, 32)), dict(augment=dict(crop=(0.5, 1)))]
+    'preprocess', [{}, dict(resize=(32, 32)), dict(augment=dict(crop=(0.5, 1)))]
 )
 def test_empty_picture(shape, preprocess):
     recipe = Recipe.build('mix2', preprocess=preprocess)

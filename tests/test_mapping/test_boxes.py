@@ -42,7 +42,7 @@ def plain(tmp_path_factory):
             )
             images.append(dict(id=image_id, file_name=f'{image_id}.png', height=h, width=w))
             corners = rng.uniform(0, 1, (4, 2, 2)) * [w, h]
-            for low, high in zip(corners.min(1), corners.max(1)):
+            for low, high in zip(corners.min(1), corners.max(1), strict=True):
                 annotations.append(
                     dict(
                         id=len(annotations) + 1000 * image_id,

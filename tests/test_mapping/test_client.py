@@ -379,7 +379,7 @@ def test_a_model_gets_the_encrypted_picture_and_nothing_else(picture, path):
 @pytest.mark.parametrize(
     'kwargs',
     [
-        dict(),
+        {},
         dict(preprocess=dict(resize=(400, 320), fit='pad')),
         dict(preprocess=dict(short_side=96), patch_size=8),
     ],
@@ -569,7 +569,7 @@ def det_config(path, tmp_path_factory):
             model=detector_cfg(),
             visualizer=dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
             test_dataloader=dict(dataset=dict(type='CocoDataset', pipeline=pipeline)),
-            test_cfg=dict(),
+            test_cfg={},
         )
     )
 
@@ -805,7 +805,7 @@ def test_masks_that_follow(picture):
     new = client.restore(
         dict(bboxes=boxes.tolist(), scores=[0.9, 0.8], labels=[0, 1], masks=rles), found
     )
-    for rle, mask in zip(new['masks'], got.numpy()):
+    for rle, mask in zip(new['masks'], got.numpy(), strict=True):
         assert np.array_equal(coco_mask.decode(rle), mask)
 
 

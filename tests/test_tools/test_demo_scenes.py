@@ -30,7 +30,7 @@ def test_is_valid_coco(folder):
             assert image.shape == (128, 128, 3)
         for ann in coco.anns.values():
             x, y, w, h = ann['bbox']
-            assert 0 <= x and 0 <= y and x + w <= 128 and y + h <= 128
+            assert x >= 0 and y >= 0 and x + w <= 128 and y + h <= 128
             mask = coco.annToMask(ann)
             ys, xs = np.nonzero(mask)
             np.testing.assert_allclose(
@@ -43,7 +43,7 @@ def test_objects_do_not_claim_what_others_hide():
     rng = np.random.default_rng(0)
     # A white disc on black, so that every image has overlaps to settle.
     disc = [(np.full((40, 40, 3), 255, np.uint8), 2)]
-    cutouts = {name: disc for name in CLASSES}
+    cutouts = dict.fromkeys(CLASSES, disc)
     black = [np.zeros((200, 200, 3), np.uint8)]
     shared = total = 0
     for _ in range(40):

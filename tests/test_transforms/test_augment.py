@@ -85,7 +85,7 @@ class TestAll:
 
     def test_needs_an_image(self, transform):
         with pytest.raises(KeyError, match='found no `img`'):
-            transform(dict())
+            transform({})
         for bad in ([1], np.zeros((2, 16, 16, 3), np.uint8)):
             with pytest.raises(TypeError, match='takes one image'):
                 transform(dict(img=bad))
@@ -93,9 +93,11 @@ class TestAll:
             transform(dict(img=np.zeros((16, 16, 3), np.int64)))
 
     def test_draws_are_not_shared(self, transform):
-        with pytest.raises(RuntimeError, match='not allowed to be used'):
-            with cache_random_params(transform):
-                pass
+        with (
+            pytest.raises(RuntimeError, match='not allowed to be used'),
+            cache_random_params(transform),
+        ):
+            pass
 
 
 @pytest.mark.parametrize('kind', [PatchDrop, PatchReshuffle])
@@ -130,7 +132,7 @@ def test_the_grid_is_that_of_the_encrypted_image(kind, make_image):
     results = sample(img, 'mix2+shuffle')
     assert results['patch_layout'].patch_size == 8
     changed = kind()(results)['img']
-    whole = [(a == b).all() for a, b in zip(cut(img, 8), cut(changed, 8))]
+    whole = [(a == b).all() for a, b in zip(cut(img, 8), cut(changed, 8), strict=True)]
     assert len(whole) == 24 and not all(whole)
 
 
@@ -243,7 +245,7 @@ def test_detection_from_a_folder(tmp_path):
     )
     boxes[:, 2:] += boxes[:, :2]
     assert len(boxes) == 2 and entry.shape == (96, 128)
-    for box, moved in zip(boxes, results['gt_bboxes'].numpy()):
+    for box, moved in zip(boxes, results['gt_bboxes'].numpy(), strict=True):
         col, row = ((box[:2] + box[2:]) / 2 // 16).astype(int)
         # The offset to the patch is kept, so that is where it went.
         slot_col, slot_row = ((moved[:2] + moved[2:]) / 2 // 16).astype(int)

@@ -100,7 +100,7 @@ class TestEncryptedColorJitter:
     def test_linear_around_grey(self, factor, dtype, make_image):
         img = make_image((32, 32, 3)).astype(dtype)
         out = EncryptedColorJitter((factor, factor), keep_grey=True)(dict(img=img))['img']
-        for x, y in zip(img.ravel().tolist(), out.ravel().tolist()):
+        for x, y in zip(img.ravel().tolist(), out.ravel().tolist(), strict=True):
             want = min(max(128 + factor * (x - 128), 0), 255)
             assert abs(y - want) <= (0.5001 if dtype == 'uint8' else 1e-3)
 

@@ -44,7 +44,7 @@ def make_results(img, boxes=((3, 4, 20, 30), (17, 1, 47, 31))) -> dict:
 
 def rectangle_masks(boxes, shape) -> BitmapMasks:
     masks = np.zeros((len(boxes), *shape), np.uint8)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes):
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
         mask[y1:y2, x1:x2] = 1
     return BitmapMasks(masks, *shape)
 
@@ -173,7 +173,7 @@ def test_shuffle(cipher, patch, make_image):
 
     # One box after the other: scaled, then moved with its patch.
     inverse = np.argsort(layout.permutation)
-    for box, moved in zip(boxes * layout.scale[0], encrypted['gt_bboxes'].numpy()):
+    for box, moved in zip(boxes * layout.scale[0], encrypted['gt_bboxes'].numpy(), strict=True):
         col, row = ((box[:2] + box[2:]) / 2 // patch).astype(int)
         slot = inverse[row * 6 + col]
         dx, dy = (slot % 6 - col) * patch, (slot // 6 - row) * patch
@@ -367,8 +367,8 @@ def test_polygon_masks(make_image):
     masks = SubPatchMix()(results)['gt_masks']
     assert isinstance(masks, PolygonMasks)
     assert (masks.height, masks.width) == (16, 24)
-    for moved, given in zip(masks.masks, polygons):
-        for part, given_part in zip(moved, given):
+    for moved, given in zip(masks.masks, polygons, strict=True):
+        for part, given_part in zip(moved, given, strict=True):
             np.testing.assert_allclose(part, given_part / 2)
 
 
@@ -598,7 +598,7 @@ def with_image(**changes):
             ValueError,
             '`gt_keypoints`',
         ),
-        (dict(cipher='mix2'), with_image(mix_results=[dict()]), ValueError, '`mix_results`'),
+        (dict(cipher='mix2'), with_image(mix_results=[{}]), ValueError, '`mix_results`'),
         (dict(cipher='shuffle'), with_quads, TypeError, 'Quadri'),
         (
             dict(cipher='mix2'),
@@ -639,7 +639,7 @@ def test_errors_name_the_transform(make, make_image):
     with pytest.raises(ValueError, match=f'hime_mm.{make.__name__}'):
         make(fit='error')(dict(img=img))
     with pytest.raises(KeyError, match=f'hime_mm.{make.__name__}'):
-        make()(dict())
+        make()({})
     with pytest.raises(ValueError, match=f'hime_mm.{make.__name__}'):
         make(fit='crop')
 
@@ -814,7 +814,7 @@ def test_real_masks(coco_tiny, poly2mask):
         assert type(new) is type(old)
         assert (new.height, new.width) == after['img_shape']
         if not poly2mask:
-            for given, part in zip(sum(old.masks, []), sum(new.masks, [])):
+            for given, part in zip(sum(old.masks, []), sum(new.masks, []), strict=True):
                 np.testing.assert_allclose(
                     part.reshape(-1, 2), given.reshape(-1, 2) * scale, rtol=1e-6, atol=1e-6
                 )
@@ -884,7 +884,7 @@ def test_dataloader(coco_tiny):
     permutations = set()
     index = 0
     for batch in loader:
-        for img, sample in zip(batch['inputs'], batch['data_samples']):
+        for img, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
             layout = sample.patch_layout
             permutations.add(layout.permutation.tobytes())
             expected = plain[index]

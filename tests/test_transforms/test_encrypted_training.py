@@ -186,7 +186,7 @@ def test_the_losses_are_the_same(runs):
     """
     online, encrypted = (runs[0][name] for name in ('online', 'encrypted'))
     assert len(online) == len(encrypted) == 4 * EPOCHS
-    differences = [abs(a - b) for a, b in zip(online, encrypted)]
+    differences = [abs(a - b) for a, b in zip(online, encrypted, strict=True)]
     assert max(differences[:60]) <= 1e-4
     # They are of a training that learns something.
     assert online[-1] < 0.5 * online[0]

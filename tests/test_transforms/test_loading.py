@@ -424,9 +424,9 @@ def test_browse_shows_what_there_is(encrypted):
 @pytest.mark.parametrize('coordinates', ['encrypted', 'original'])
 def test_an_array_is_taken_as_it_is(encrypted, make_image, coordinates):
     root = encrypted('paper-mi')
-    for source in (dict(), dict(img_path=None)):
+    for source in ({}, dict(img_path=None)):
         img = make_image((24, 40, 3))
-        for args in (dict(), dict(manifest=str(root))):
+        for args in ({}, dict(manifest=str(root))):
             transform = LoadEncryptedMeta(coordinates=coordinates, **args)
             results = transform(dict(img=img, **source))
             assert results['img'] is img

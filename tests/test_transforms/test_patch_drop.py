@@ -19,7 +19,7 @@ class TestPatchDrop:
         out = PatchDrop(ratio, patch_size=side)(dict(img=img))['img']
         assert out.shape == img.shape and out.dtype == img.dtype
         painted = 0
-        for old, new in zip(cut(img, side), cut(out, side)):
+        for old, new in zip(cut(img, side), cut(out, side), strict=True):
             if (new != old).any():
                 painted += 1
                 assert (new == GREY[dtype]).all()
@@ -32,7 +32,7 @@ class TestPatchDrop:
         hits, counts = np.zeros(24), []
         for _ in range(400):
             out = PatchDrop((0.25, 0.75))(sample(img))['img']
-            hit = [(a != b).any() for a, b in zip(cut(img, 16), cut(out, 16))]
+            hit = [(a != b).any() for a, b in zip(cut(img, 16), cut(out, 16), strict=True)]
             hits += hit
             counts.append(sum(hit))
         assert hits.min() > 140 and hits.max() < 260
@@ -44,7 +44,9 @@ class TestPatchDrop:
     def test_mean(self, dtype, shape, make_image):
         img = make_image(shape, dtype)
         out = PatchDrop(0.5, patch_size=16, fill='mean')(dict(img=img))['img']
-        painted = [new for old, new in zip(cut(img, 16), cut(out, 16)) if (new != old).any()]
+        painted = [
+            new for old, new in zip(cut(img, 16), cut(out, 16), strict=True) if (new != old).any()
+        ]
         assert len(painted) == 2
         for channel in range(img[0, 0].size):
             plane = img.reshape(32, 32, -1)[..., channel]
@@ -82,7 +84,10 @@ class TestPatchDrop:
                 given_ = sample(img, boxes=boxes)
                 results = PatchDrop(0.9, spare_boxes=spare)(dict(given_))
                 assert results['gt_bboxes'] is given_['gt_bboxes']
-                hit = [(a != b).any() for a, b in zip(cut(img, 16), cut(results['img'], 16))]
+                hit = [
+                    (a != b).any()
+                    for a, b in zip(cut(img, 16), cut(results['img'], 16), strict=True)
+                ]
                 assert sum(hit) == (others if spare else 22)
                 hits += hit
             spared = set(np.flatnonzero(hits == 0))
@@ -132,7 +137,7 @@ def test_colour_of_dropped_patches(make_image):
     img = make_image((2, 32, 32, 3))
     dropped = np.array([[1, 0, 0, 1], [0, 0, 1, 0]], bool)
     out = drop_patches(img, dropped, 16, np.array([1, 2, 3]))
-    for image, mask, new in zip(img, dropped, out):
-        for old, hit, patch in zip(cut(image, 16), mask, cut(new, 16)):
+    for image, mask, new in zip(img, dropped, out, strict=True):
+        for old, hit, patch in zip(cut(image, 16), mask, cut(new, 16), strict=True):
             want = np.broadcast_to([1, 2, 3], (16, 16, 3)) if hit else old
             np.testing.assert_array_equal(patch, want)

@@ -37,7 +37,9 @@ class TestPatchReshuffle:
         assert sorted(where) == list(range(rows * cols))
         for i, k in where.items():
             np.testing.assert_array_equal(old[i], new[k])
-        for box, moved, proposal in zip(boxes, results['gt_bboxes'], results['proposals'][::-1]):
+        for box, moved, proposal in zip(
+            boxes, results['gt_bboxes'], results['proposals'][::-1], strict=True
+        ):
             col, row = ((box[:2] + box[2:]) / 2 // side).astype(int)
             k = where[row * cols + col]
             dx, dy = (k % cols - col) * side, (k // cols - row) * side
@@ -59,7 +61,7 @@ class TestPatchReshuffle:
             for _ in range(600)
         ]
         counts = [orders.count(order) for order in set(orders)]
-        assert len(counts) == 6 and 65 < min(counts) and max(counts) < 140
+        assert len(counts) == 6 and min(counts) > 65 and max(counts) < 140
 
     def test_the_layout_is_marked(self, make_image):
         """Nobody can map boxes of the new order, and nobody does."""

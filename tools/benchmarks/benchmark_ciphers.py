@@ -9,7 +9,8 @@ import argparse
 import os
 import platform
 import time
-from typing import Callable, List, NamedTuple, Optional
+from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def photograph(height: int, width: int, path: Optional[str] = None) -> np.ndarray:
+def photograph(height: int, width: int, path: str | None = None) -> np.ndarray:
     """A photograph of this size: tiled, so that its detail stays fine."""
     img = astronaut()[..., ::-1] if path is None else cv2.imread(path)
     if img is None:
@@ -93,7 +94,7 @@ def mix_by_float_mean(img: np.ndarray, p: int) -> np.ndarray:
     return mixed.reshape(img.shape[0] // 2, img.shape[1] // 2, -1)
 
 
-def time_all(calls: dict, repeats: int) -> List[Timing]:
+def time_all(calls: dict, repeats: int) -> list[Timing]:
     """Time the calls in turn, so that a busy moment hits all of them.
 
     Each one runs twice untimed before: caches and the allocator are warm as
@@ -112,7 +113,7 @@ def time_all(calls: dict, repeats: int) -> List[Timing]:
     return [Timing(name, min(values), float(np.median(values))) for name, values in seconds.items()]
 
 
-def print_table(timings: List[Timing], reference: Timing) -> None:
+def print_table(timings: list[Timing], reference: Timing) -> None:
     print(f'{"":<30}{"best ms":>9}{"median ms":>11}{"x " + reference.name:>24}')
     for name, best, median in timings:
         ratios = (best / reference.best, median / reference.median)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Dict, List, Optional
 
 import cv2
 import numpy as np
@@ -59,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def pictures(folder: str, number: int) -> List[str]:
+def pictures(folder: str, number: int) -> list[str]:
     names = sorted(
         name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in EXTENSIONS
     )
@@ -68,7 +67,7 @@ def pictures(folder: str, number: int) -> List[str]:
     return names[:number]
 
 
-def without_cipher(src: str, out: str, name: str, compression: Optional[int]) -> int:
+def without_cipher(src: str, out: str, name: str, compression: int | None) -> int:
     """Read, fit and write one picture; bytes that were written."""
     img, _ = fit_image(read_image(os.path.join(src, name)), 16)
     data = encode_image(img, 'png', compression)
@@ -79,7 +78,7 @@ def without_cipher(src: str, out: str, name: str, compression: Optional[int]) ->
 
 def throughput(args: argparse.Namespace) -> None:
     names, key = pictures(args.folder, args.number), Key.generate()
-    seconds: Dict[Optional[str], float] = dict.fromkeys([None, *args.ciphers], 0.0)
+    seconds: dict[str | None, float] = dict.fromkeys([None, *args.ciphers], 0.0)
     sizes, alone = dict.fromkeys(seconds, 0), dict.fromkeys(seconds, 0.0)
     with tempfile.TemporaryDirectory() as out:
         jobs = {
@@ -96,7 +95,7 @@ def throughput(args: argparse.Namespace) -> None:
             order = list(seconds)
             order = order[n % len(order) :] + order[: n % len(order)]
             best, written = dict.fromkeys(order, float('inf')), {}
-            cheapest: Dict[Optional[str], float] = {}
+            cheapest: dict[str | None, float] = {}
             img, _ = fit_image(read_image(os.path.join(args.folder, name)), 16)
             for cipher in order * args.repeats:
                 start = time.process_time()

@@ -10,8 +10,8 @@ import argparse
 import os
 import platform
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Callable, Dict, List
 
 import mmpretrain
 import numpy as np
@@ -105,7 +105,7 @@ def training_step(backbone: dict, args: argparse.Namespace) -> Callable:
 
 
 def preprocess(
-    module: ClsDataPreprocessor, inputs: torch.Tensor, samples: List[DataSample]
+    module: ClsDataPreprocessor, inputs: torch.Tensor, samples: list[DataSample]
 ) -> dict:
     """What a training step starts with."""
     # Mixup would add up over the rounds.
@@ -113,7 +113,7 @@ def preprocess(
     return module(dict(inputs=inputs, data_samples=samples), training=True)
 
 
-def time_all(calls: Dict[str, Callable], repeats: int, device: str) -> Dict[str, List[float]]:
+def time_all(calls: dict[str, Callable], repeats: int, device: str) -> dict[str, list[float]]:
     """Time the calls in turn, so that a busy moment hits all of them."""
 
     def wait() -> None:

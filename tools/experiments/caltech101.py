@@ -22,7 +22,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional
 
 from mmengine.config import Config
 from tqdm import tqdm
@@ -53,11 +52,11 @@ class Row:
 
     name: str
     title: str
-    cipher: Optional[str] = None
+    cipher: str | None = None
     pos: str = 'rpe'
-    mixed: Optional[int] = None
-    std: Optional[float] = None
-    trained_as: Optional[str] = None
+    mixed: int | None = None
+    std: float | None = None
+    trained_as: str | None = None
 
 
 ROWS = [
@@ -93,7 +92,7 @@ class Profile:
     crop: int
     resize: int
     epochs: int
-    options: Dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
 
 
 PROFILES = {
@@ -192,7 +191,7 @@ def environment() -> dict:
         device = next(
             (
                 line.split(':')[1].strip()
-                for line in open('/proc/cpuinfo')
+                for line in Path('/proc/cpuinfo').read_text().splitlines()
                 if line.startswith('model name')
             ),
             device,
@@ -222,7 +221,7 @@ def call(tool: str, *args: str, log: Path) -> None:
         raise RuntimeError(f'{tool} failed with exit status {code}: see {log}')
 
 
-def scalars(folder: Path) -> List[dict]:
+def scalars(folder: Path) -> list[dict]:
     """All validations that the runner logged, oldest file first."""
     lines = []
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
@@ -337,7 +336,7 @@ def run(args) -> None:
                 raise
 
 
-def load_results(work_dir: Path) -> Dict[str, List[dict]]:
+def load_results(work_dir: Path) -> dict[str, list[dict]]:
     found = {}
     for row in ROWS:
         runs = [
@@ -349,7 +348,7 @@ def load_results(work_dir: Path) -> Dict[str, List[dict]]:
     return found
 
 
-def mean_std(values: List[float]) -> str:
+def mean_std(values: list[float]) -> str:
     if len(values) == 1:
         return f'{values[0]:.1f}'
     return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
@@ -390,7 +389,7 @@ def report(args) -> None:
         draw_curves(results, Path(args.curves), PROFILES[args.profile])
 
 
-def draw_curves(results: Dict[str, List[dict]], path: Path, profile: Profile) -> None:
+def draw_curves(results: dict[str, list[dict]], path: Path, profile: Profile) -> None:
     """Mean and range over the seeds, in two panels that share the axis."""
     import matplotlib
 
@@ -415,7 +414,7 @@ def draw_curves(results: Dict[str, List[dict]], path: Path, profile: Profile) ->
     ]
     titles = {row.name: row.title for row in ROWS}
     fig, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
-    for ax, (title, names) in zip(axes, panels):
+    for ax, (title, names) in zip(axes, panels, strict=True):
         for i, name in enumerate(names):
             runs = results.get(name)
             if not runs:

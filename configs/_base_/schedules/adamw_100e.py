@@ -20,7 +20,7 @@ param_scheduler = [
     ),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=5)
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = {}
+test_cfg = {}
 # Scales with the batch by `--auto-scale-lr`.
 auto_scale_lr = dict(base_batch_size=128)

@@ -1,22 +1,24 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What a step is, and what is asked of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Callable, ClassVar, Dict, Optional, Tuple, Type
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hime_mm.errors import CipherError
+
 from ..layout import PatchLayout
 from ..randomness import RandomSource
 
 #: Values that a step clipped, and of how many, by the step's short form.
-ClipStats = Dict[str, Tuple[int, int]]
+ClipStats = dict[str, tuple[int, int]]
 
-STEPS: Dict[str, Type['Step']] = {}
+STEPS: dict[str, type['Step']] = {}
 
 
-def register_step(cls: Type['Step']) -> Type['Step']:
+def register_step(cls: type['Step']) -> type['Step']:
     """Make a step known by its name in cipher strings and config dicts."""
     STEPS[cls.name] = cls
     return cls
@@ -103,7 +105,9 @@ class Step:
         if any(value is not None for value in given[len(names) :]):
             kinds = ('number', 'option')[len(names) :]
             raise CipherError(f'{cls.name!r} takes no {" and no ".join(kinds)}')
-        return cls(**{name: value for name, value in zip(names, given) if value is not None})
+        return cls(
+            **{name: value for name, value in zip(names, given, strict=False) if value is not None}
+        )
 
     def __str__(self) -> str:
         """The short form, such that parsing it gives an equal step."""
@@ -129,7 +133,7 @@ class Step:
         """The layout after this step, without any randomness."""
         return layout
 
-    def draw(self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource) -> Any:
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource) -> Any:
         """Draw what :meth:`apply` needs for one image of this layout.
 
         ``channels`` is the shape of a pixel: () of a grayscale image.
@@ -141,7 +145,7 @@ class Step:
         return layout
 
     def apply(
-        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: ClipStats | None = None
     ) -> np.ndarray:
         """Encrypt ``img``, whose layout before this step is ``layout``.
 
@@ -155,7 +159,7 @@ class Step:
             raise CipherError(f'{self.name!r} deletes data: nothing can undo it')
         return self.kernel(img, drawn, layout.patch_size, inverse=True)
 
-    def _counted(self, result: Tuple[np.ndarray, int], stats: Optional[ClipStats]) -> np.ndarray:
+    def _counted(self, result: tuple[np.ndarray, int], stats: ClipStats | None) -> np.ndarray:
         """The image of a kernel that tells how many values it clipped."""
         img, clipped = result
         if stats is not None:
@@ -173,7 +177,7 @@ def check_whole(step: Step, name: str, low: int, high: int) -> None:
         )
 
 
-def check_form(name: str, form: str, forms: Tuple[str, ...]) -> None:
+def check_form(name: str, form: str, forms: tuple[str, ...]) -> None:
     """Refuse a form that the step of this name has not."""
     if form not in forms:
         raise CipherError(f'{name!r} has no form {form!r}: choose ' + ' or '.join(map(repr, forms)))

@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from ..pixels import add_clipped, mid_grey
 from .base import ClipStats, Step, register_step
 
 
-def center_patches(img: np.ndarray, patch_size: int) -> Tuple[np.ndarray, int]:
+def center_patches(img: np.ndarray, patch_size: int) -> tuple[np.ndarray, int]:
     """Remove each patch's mean per channel: y = x − mean + mid-grey.
 
     For integer pixels the mean is rounded to the nearest value, halves
@@ -27,7 +27,7 @@ def center_patches(img: np.ndarray, patch_size: int) -> Tuple[np.ndarray, int]:
     bands = view.reshape(-1, patch_size, view[0, 0, 0].size)
     cols, depth = view.shape[3], view.shape[5]
     out, clipped = np.empty_like(bands), 0
-    for band, centred in zip(bands, out):
+    for band, centred in zip(bands, out, strict=True):
         total = band.sum(axis=0, dtype=np.uint32)
         total = total.reshape(cols, patch_size, depth).sum(axis=1)
         shift = grey - ((total + num // 2) // num).astype(np.int32)
@@ -59,6 +59,6 @@ class Center(Step):
     )
 
     def apply(
-        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: ClipStats | None = None
     ) -> np.ndarray:
         return self._counted(center_patches(img, layout.patch_size), stats)

@@ -1,6 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Tuple, Union
 
 import numpy as np
 
@@ -15,7 +14,7 @@ def drop_patches(
     img: np.ndarray,
     dropped: np.ndarray,
     patch_size: int,
-    value: Union[None, float, np.ndarray] = None,
+    value: None | float | np.ndarray = None,
 ) -> np.ndarray:
     """Leave out patches by bool flags of shape (N, ) or (B, N).
 
@@ -59,7 +58,7 @@ class Drop(Step):
         check_whole(self, 'percent', 1, 99)
 
     def draw(
-        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
     ) -> np.ndarray:
         num = layout.num_patches
         dropped = np.zeros(num, bool)

@@ -1,10 +1,11 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
 from hime_mm.errors import CipherError
+
 from ..grid import patch_view, resized_shape
 from ..layout import PatchLayout
 from ..pixels import mid_grey
@@ -90,6 +91,6 @@ class Erode(Step):
         return replace(layout, patch_size=after, scale=(x * after / before, y * after / before))
 
     def apply(
-        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: ClipStats | None = None
     ) -> np.ndarray:
         return erode_patches(img, layout.patch_size, self.border, self.form)

@@ -1,10 +1,11 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
 from hime_mm.errors import CipherError
+
 from ..grid import patch_view, resized_shape
 from ..layout import PatchLayout
 from .base import ClipStats, Step, check_form, check_whole, register_step
@@ -157,6 +158,6 @@ class Mix(Step):
         )
 
     def apply(
-        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: ClipStats | None = None
     ) -> np.ndarray:
         return mix_patches(img, layout.patch_size, self.num_splits, self.form)

@@ -1,6 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Tuple
 
 import numpy as np
 
@@ -42,6 +41,6 @@ class Negate(Step):
     )
 
     def draw(
-        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
     ) -> np.ndarray:
         return draw_codes(layout.num_patches, 1, source).astype(bool)

@@ -1,10 +1,11 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
 from hime_mm.errors import CipherError
+
 from ..grid import check_image
 from ..layout import PatchLayout
 from ..pixels import add_clipped
@@ -12,7 +13,7 @@ from ..randomness import RandomSource, draw_noise
 from .base import ClipStats, Step, check_whole, register_step
 
 
-def add_noise(img: np.ndarray, noise: np.ndarray) -> Tuple[np.ndarray, int]:
+def add_noise(img: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, int]:
     """Add noise, int16 of the image's shape in steps of 1/255 of the range.
 
     What leaves the range of integer pixels is clipped. Returns the image, and
@@ -59,11 +60,11 @@ class Noise(Step):
         check_whole(self, 'std', 1, 255)
 
     def draw(
-        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
     ) -> np.ndarray:
         return draw_noise((*layout.shape, *channels), self.std, source)
 
     def apply(
-        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: Optional[ClipStats] = None
+        self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: ClipStats | None = None
     ) -> np.ndarray:
         return self._counted(add_noise(img, drawn), stats)

@@ -1,10 +1,10 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Tuple
 
 import numpy as np
 
 from hime_mm.errors import CipherError
+
 from ..grid import new_patches, per_patch
 from ..layout import PatchLayout
 from ..randomness import RandomSource, draw_codes
@@ -57,6 +57,6 @@ class Orient(Step):
     )
 
     def draw(
-        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
     ) -> np.ndarray:
         return draw_codes(layout.num_patches, 3, source)

@@ -1,10 +1,10 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Tuple
 
 import numpy as np
 
 from hime_mm.errors import CipherError, PictureError
+
 from ..grid import new_patches, per_patch
 from ..layout import PatchLayout
 from ..randomness import RandomSource, draw_permutations
@@ -47,7 +47,7 @@ class PermuteChannels(Step):
     )
 
     @classmethod
-    def check_channels(cls, channels: Tuple[int, ...]) -> None:
+    def check_channels(cls, channels: tuple[int, ...]) -> None:
         """Refuse grayscale images, by the shape of their pixels."""
         if not channels or channels[0] < 2:
             raise PictureError(
@@ -56,7 +56,7 @@ class PermuteChannels(Step):
             )
 
     def draw(
-        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
     ) -> np.ndarray:
         self.check_channels(channels)
         return draw_permutations(layout.num_patches, channels[0], source)

@@ -1,6 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass
-from typing import Tuple
 
 import numpy as np
 
@@ -22,7 +21,7 @@ def permute_patch_pixels(
     out, patches, permuted = new_patches(img, patch_size)
     num = patch_size * patch_size
     perms = one_per_image(perm, len(patches))
-    for some, one, target in zip(patches, perms, permuted):
+    for some, one, target in zip(patches, perms, permuted, strict=True):
         one = check_permutation(one, num, 'pixels')
         if inverse:
             one = invert_permutation(one)
@@ -55,6 +54,6 @@ class PermutePixels(Step):
     )
 
     def draw(
-        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
     ) -> np.ndarray:
         return draw_permutation(layout.patch_size**2, source)

@@ -1,10 +1,11 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import dataclass, replace
-from typing import Any, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
 from hime_mm.errors import PictureError
+
 from ..grid import grid_shape, spatial_shape
 from ..layout import PatchLayout
 from ..permutation import check_permutation, invert_permutation, one_per_image
@@ -13,7 +14,7 @@ from .base import Step, register_step
 
 
 def shuffle_patches(
-    img: np.ndarray, perm: np.ndarray, patch_size: int, out: Optional[np.ndarray] = None
+    img: np.ndarray, perm: np.ndarray, patch_size: int, out: np.ndarray | None = None
 ) -> np.ndarray:
     """Random shuffling (RS): slot k of the result holds patch ``perm[k]``.
 
@@ -56,7 +57,7 @@ def shuffle_patches(
             'and dtype of the image that does not overlap it'
         )
     if img.ndim == 4:
-        for image, one, image_out in zip(img, one_per_image(perm, len(img)), out):
+        for image, one, image_out in zip(img, one_per_image(perm, len(img)), out, strict=True):
             shuffle_patches(image, one, patch_size, out=image_out)
         return out
 
@@ -117,7 +118,7 @@ class Shuffle(Step):
         return replace(layout, shuffled=True)
 
     def draw(
-        self, layout: PatchLayout, channels: Tuple[int, ...], source: RandomSource
+        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
     ) -> np.ndarray:
         return draw_permutation(layout.num_patches, source)
 

@@ -2,7 +2,7 @@
 """Whether what is evaluated, and drawn, is what was trained on."""
 
 import os
-from typing import Iterator, Tuple
+from collections.abc import Iterator
 
 from ..findings import Finding, error, validator, warning
 from ..hosts import BOX_METRICS, SAFE_HOOK
@@ -80,7 +80,7 @@ def custom_hooks(plan: Plan) -> Iterator[Finding]:
         )
 
 
-def harmful_hooks(plan: Plan, group: str) -> Iterator[Tuple[Node, str]]:
+def harmful_hooks(plan: Plan, group: str) -> Iterator[tuple[Node, str]]:
     """Hooks that draw and are not known to draw what was seen, and what harm
     that does: the hosts' read the image file again."""
     if any(use.online for use in plan.uses):

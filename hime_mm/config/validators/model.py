@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Whether a model and what it is trained with go with the cipher."""
 
-from typing import Iterator
+from collections.abc import Iterator
 
 from hime_mm.ciphers import Cipher, Mix
 

@@ -2,7 +2,7 @@
 """What stands around the encryption in pipelines."""
 
 import os
-from typing import Iterator, Optional, Sequence
+from collections.abc import Iterator, Sequence
 
 from hime_mm.ciphers import Cipher
 from hime_mm.datasets.manifest import find_manifest
@@ -96,7 +96,7 @@ def neighbours(plan: Plan) -> Iterator[Finding]:
 
 
 def _changes(
-    place: str, steps: Sequence[Node], cipher: Optional[Cipher], flips: bool
+    place: str, steps: Sequence[Node], cipher: Cipher | None, flips: bool
 ) -> Iterator[Finding]:
     harmless = HARMLESS + ('RandomFlip',) * flips
     if cipher is not None and not cipher.keeps_grey:

@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from typing import Iterator
+from collections.abc import Iterator
 
 from hime_mm.registry import own_types
 

@@ -5,9 +5,10 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Dict, Generator, Iterable, Optional, Tuple
+from typing import Any
 
 import cv2
 
@@ -16,10 +17,10 @@ from hime_mm.errors import WorkerDied
 
 # Tasks handed out at a time per worker: enough that none waits.
 _AHEAD = 4
-_worker: Dict[str, Any] = {}
+_worker: dict[str, Any] = {}
 
 
-def _start(function: Callable, context: Any, secret: Optional[bytes]) -> None:
+def _start(function: Callable, context: Any, secret: bytes | None) -> None:
     # Ctrl-C is the main process's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
@@ -67,12 +68,12 @@ def _submit(pool: ProcessPoolExecutor, task: Any) -> Future:
 
 
 def run_tasks(
-    function: Callable[[Any, Optional[Key], Any], Any],
+    function: Callable[[Any, Key | None, Any], Any],
     context: Any,
-    key: Optional[Key],
+    key: Key | None,
     tasks: Iterable,
     workers: int,
-) -> Generator[Tuple[int, Any], None, None]:
+) -> Generator[tuple[int, Any], None, None]:
     """Call a function with each task, in any order.
 
     Args:
@@ -101,7 +102,7 @@ def run_tasks(
         initializer=_start,
         initargs=(function, context, None if key is None else key.secret_bytes()),
     )
-    running: Dict[Future, int] = {}
+    running: dict[Future, int] = {}
     todo = enumerate(tasks)
     try:
         while True:

@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import os.path as osp
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -77,9 +77,9 @@ class EncryptedVisualizationHook(Hook):
         score_thr: float = 0.3,
         show: bool = False,
         wait_time: float = 0.0,
-        test_out_dir: Optional[str] = None,
+        test_out_dir: str | None = None,
         enable: bool = False,
-        out_dir: Optional[str] = None,
+        out_dir: str | None = None,
     ) -> None:
         if interval < 1:
             raise ConfigError(f'`interval` must be at least 1, got {interval}')
@@ -90,8 +90,8 @@ class EncryptedVisualizationHook(Hook):
         self.wait_time = wait_time
         self.test_out_dir = test_out_dir or out_dir
         self._visualizer: Visualizer = Visualizer.get_current_instance()
-        self._seen: Optional[Sequence[Tensor]] = None
-        self._preprocessor: Optional[nn.Module] = None
+        self._seen: Sequence[Tensor] | None = None
+        self._preprocessor: nn.Module | None = None
         self._handle = None
         self._test_index = 0
 
@@ -158,7 +158,7 @@ class EncryptedVisualizationHook(Hook):
         index: int,
         outputs: Sequence[BaseDataElement],
         step: int,
-        out_file: Optional[str],
+        out_file: str | None,
     ) -> None:
         sample = outputs[index]
         picture = undo_normalization(self._seen[index], self._preprocessor)

@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from typing import List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
+
 from ..layers import MixedPatchEmbed, ReferencePositionEncoding
 from ..layers.padding import image_shapes, key_mask, masked_attention, positions_on_grids
 from ..weights.hooks import load_backbone, load_foreign
@@ -83,11 +84,11 @@ class PEViT(VisionTransformer):
 
     def __init__(
         self,
-        arch: Union[str, dict] = 'deit-small',
-        img_size: Union[int, Tuple[int, int]] = 224,
+        arch: str | dict = 'deit-small',
+        img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         in_channels: int = 3,
-        out_indices: Union[int, Sequence[int]] = -1,
+        out_indices: int | Sequence[int] = -1,
         out_type: str = 'cls_token',
         frozen_stages: int = -1,
         *,
@@ -192,7 +193,7 @@ class PEViT(VisionTransformer):
         if frozen_stages > 0:
             self._freeze_stages()
 
-    def _new_tokens(self, num: int, tables: int = 1) -> Optional[nn.Parameter]:
+    def _new_tokens(self, num: int, tables: int = 1) -> nn.Parameter | None:
         if not num:
             return None
         tokens = nn.Parameter(torch.empty(tables, num, self.embed_dims))
@@ -231,8 +232,8 @@ class PEViT(VisionTransformer):
         load_foreign(self, state_dict, prefix, 'pass')
 
     def token_grids(
-        self, batch_shape: Tuple[int, int], img_shapes: Sequence[Tuple[int, int]]
-    ) -> List[Tuple[int, int]]:
+        self, batch_shape: tuple[int, int], img_shapes: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int]]:
         """Rows and columns of tokens that show something of each image.
 
         Sizes are heights and widths in pixels; an image is at the top left of
@@ -251,9 +252,9 @@ class PEViT(VisionTransformer):
     def _positions(
         self,
         table: Tensor,
-        det_table: Optional[Tensor],
-        grid: Tuple[int, int],
-        token_grids: Optional[List[Tuple[int, int]]],
+        det_table: Tensor | None,
+        grid: tuple[int, int],
+        token_grids: list[tuple[int, int]] | None,
     ) -> Tensor:
         """Learned positions; those of detection tokens come last."""
         out = positions_on_grids(
@@ -269,8 +270,8 @@ class PEViT(VisionTransformer):
         return out
 
     def forward(
-        self, x: Tensor, data_samples: Optional[List] = None, input_form: Optional[str] = None
-    ) -> Tuple[Tensor, ...]:
+        self, x: Tensor, data_samples: list | None = None, input_form: str | None = None
+    ) -> tuple[Tensor, ...]:
         """Compute features.
 
         Args:
@@ -340,15 +341,13 @@ class PEViT(VisionTransformer):
         return tuple(outs)
 
     @staticmethod
-    def _run_layer(layer: nn.Module, x: Tensor, keys: Optional[Tensor]) -> Tensor:
+    def _run_layer(layer: nn.Module, x: Tensor, keys: Tensor | None) -> Tensor:
         if keys is None:
             return layer(x)
         x = x + masked_attention(layer.attn, layer.ln1(x), keys)
         return layer.ffn(layer.ln2(x), identity=x)
 
-    def _format_output(
-        self, x: Tensor, hw: Tuple[int, int], mask: Optional[Tensor] = None
-    ) -> Tensor:
+    def _format_output(self, x: Tensor, hw: tuple[int, int], mask: Tensor | None = None) -> Tensor:
         if self.out_type == 'det_tokens':
             return x[:, -self.num_det_tokens :]
         if self.out_type in ('raw', 'cls_token'):

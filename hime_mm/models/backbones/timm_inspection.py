@@ -2,13 +2,14 @@
 """ViTs of timm: looked at before they are built."""
 
 import difflib
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
 
 from hime_mm.errors import ConfigError, HimeError
+
 from ..weights.reader import allow_command_lines
 from ..weights.report import log_gaps
 
@@ -81,7 +82,7 @@ def _trusted(module: nn.Module, names: Sequence[str]) -> bool:
     return kind.__name__ in names and kind.__module__.partition('.')[0] in ('timm', 'torch')
 
 
-def _order_signs(model: nn.Module) -> Iterator[Tuple[str, str]]:
+def _order_signs(model: nn.Module) -> Iterator[tuple[str, str]]:
     """What makes a model depend on the patch order, and where it is."""
     for name, module in model.named_modules():
         if not name:
@@ -120,7 +121,7 @@ def _order_signs(model: nn.Module) -> Iterator[Tuple[str, str]]:
             yield 'convolutions over neighbouring pixels or patches', name
 
 
-def order_dependence(model: nn.Module) -> List[str]:
+def order_dependence(model: nn.Module) -> list[str]:
     """Why a timm model cannot be made permutation-equivariant, if it cannot.
 
     Decided by what the model consists of, not by its name: every module that
@@ -209,7 +210,7 @@ def outline(model_name: str, **kwargs) -> nn.Module:
         return timm.create_model(model_name, pretrained=False, **kwargs)
 
 
-def timm_patch_size(model_name: str) -> Optional[int]:
+def timm_patch_size(model_name: str) -> int | None:
     """Side of a patch of a timm ViT, without making its weights.
 
     Args:

@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from typing import List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
+
 from ..layers import ReferencePositionEncoding
 from ..weights.hooks import HEADS, fold_positions, load_timm
 from .pevit import POS_ENCODINGS
@@ -97,14 +98,14 @@ class TIMMPEViT(BaseBackbone):
         checkpoint_path: str = '',
         pos_encoding: str = 'rpe',
         out_type: str = 'cls_token',
-        out_indices: Union[int, Sequence[int]] = -1,
+        out_indices: int | Sequence[int] = -1,
         *,
-        img_size: Union[int, Tuple[int, int], None] = None,
-        patch_size: Optional[int] = None,
+        img_size: int | tuple[int, int] | None = None,
+        patch_size: int | None = None,
         in_channels: int = 3,
         frozen_stages: int = -1,
         with_cp: bool = False,
-        init_cfg: Union[dict, List[dict], None] = None,
+        init_cfg: dict | list[dict] | None = None,
         **kwargs,
     ) -> None:
         super().__init__(init_cfg)
@@ -208,7 +209,7 @@ class TIMMPEViT(BaseBackbone):
             self._freeze_stages()
 
     @staticmethod
-    def _positive(indices: Union[int, Sequence[int]], depth: int) -> Tuple[int, ...]:
+    def _positive(indices: int | Sequence[int], depth: int) -> tuple[int, ...]:
         if isinstance(indices, int):
             indices = (indices,)
         bad = [i for i in indices if not -depth <= i < depth]
@@ -261,7 +262,7 @@ class TIMMPEViT(BaseBackbone):
         self._trained = None
         load_timm(self, state_dict, prefix)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute features.
 
         Args:
@@ -309,7 +310,7 @@ class TIMMPEViT(BaseBackbone):
             return norm(patches.mean(dim=1))
         return norm(patches).transpose(1, 2).reshape(len(x), -1, *grid)
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Get the layer-wise depth of a parameter, as MMPretrain's
         :class:`VisionTransformer` does it; all that makes the first block's
         input has depth 0."""

@@ -1,6 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from numbers import Real
-from typing import Tuple
 
 import numpy as np
 import torch
@@ -83,7 +82,7 @@ class PatchCutMix(Mixup):
 
     def mix(
         self, batch_inputs: torch.Tensor, batch_scores: torch.Tensor
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix the images and their labels.
 
         Args:

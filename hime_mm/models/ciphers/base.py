@@ -1,7 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What a torch form is, and what the forms share."""
 
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Type
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,13 @@ from hime_mm.ciphers import PatchLayout, Step
 from hime_mm.ciphers.randomness import RandomSource, draw_bytes, draw_codes
 
 #: The torch forms, by the name of their step.
-FORMS: Dict[str, Type['TorchForm']] = {}
+FORMS: dict[str, type['TorchForm']] = {}
 
 
-def register_torch(name: str) -> Callable[[Type], Type]:
+def register_torch(name: str) -> Callable[[type], type]:
     """Make a class known as the torch form of the step of this name."""
 
-    def register(cls: Type['TorchForm']) -> Type['TorchForm']:
+    def register(cls: type['TorchForm']) -> type['TorchForm']:
         FORMS[name] = cls
         return cls
 
@@ -43,7 +44,7 @@ class TorchForm:
         channels: int,
         source: RandomSource,
         device: torch.device,
-    ) -> Optional[Tensor]:
+    ) -> Tensor | None:
         """Draw for all images of a batch of this layout."""
         return None
 
@@ -80,7 +81,7 @@ def draw_permutations(count: int, num: int, source: RandomSource, device: torch.
 
 
 def draw_patch_codes(
-    shape: Tuple[int, int], bits: int, source: RandomSource, device: torch.device
+    shape: tuple[int, int], bits: int, source: RandomSource, device: torch.device
 ) -> Tensor:
     """:func:`~hime_mm.ciphers.randomness.draw_codes` for each patch of each
     image, shape (B, N)."""

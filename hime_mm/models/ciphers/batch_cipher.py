@@ -1,7 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A cipher for batches on a device."""
 
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from hime_mm.ciphers import Cipher
 from hime_mm.ciphers.randomness import RandomSource
 from hime_mm.errors import CipherError, PictureError
+
 from .base import FORMS
 
 
@@ -30,7 +32,7 @@ class BatchCipher:
     """
 
     def __init__(
-        self, cipher: Union[str, dict, Sequence, Cipher], patch_size: Optional[int] = None
+        self, cipher: str | dict | Sequence | Cipher, patch_size: int | None = None
     ) -> None:
         self.cipher = Cipher.build(cipher, patch_size)
         self.cipher.check_unshared()
@@ -44,10 +46,10 @@ class BatchCipher:
 
     def draw(
         self,
-        shape: Tuple[int, int, int, int],
+        shape: tuple[int, int, int, int],
         source: RandomSource = None,
-        device: Union[str, torch.device] = 'cpu',
-    ) -> List[Any]:
+        device: str | torch.device = 'cpu',
+    ) -> list[Any]:
         """Draw all randomness for a batch, independently for each image.
 
         Args:
@@ -66,12 +68,10 @@ class BatchCipher:
         layouts = self.cipher.layouts((height, width))
         return [
             form.draw(layout, batch, channels, source, torch.device(device))
-            for form, layout in zip(self._forms, layouts)
+            for form, layout in zip(self._forms, layouts, strict=False)
         ]
 
-    def stack(
-        self, draws: Sequence[Sequence], device: Union[str, torch.device] = 'cpu'
-    ) -> List[Any]:
+    def stack(self, draws: Sequence[Sequence], device: str | torch.device = 'cpu') -> list[Any]:
         """Make one draw for a batch out of those of its images.
 
         Args:
@@ -84,7 +84,7 @@ class BatchCipher:
         """
         return [
             None if values[0] is None else form.stack(values).to(device)
-            for form, values in zip(self._forms, zip(*draws))
+            for form, values in zip(self._forms, zip(*draws, strict=True), strict=True)
         ]
 
     def apply(self, images: Tensor, drawn: Sequence) -> Tensor:
@@ -111,7 +111,7 @@ class BatchCipher:
                 f'images must be uint8 or floating-point on the 0–255 scale, got {images.dtype}'
             )
         steps = self.cipher.drawn_steps(images.shape[-2:], drawn)
-        for form, (_, layout, value) in zip(self._forms, steps):
+        for form, (_, layout, value) in zip(self._forms, steps, strict=True):
             if value is not None and len(value) != len(images):
                 raise CipherError(
                     f'a draw for {len(value)} images does not fit a batch of {len(images)}'

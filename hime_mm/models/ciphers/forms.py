@@ -10,6 +10,7 @@ import torch
 from hime_mm.ciphers.pixels import mid_grey, peak_value
 from hime_mm.ciphers.randomness import draw_noise
 from hime_mm.ciphers.steps import orient_patches
+
 from .base import (
     TorchForm,
     draw_patch_codes,

@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from collections.abc import Sequence
 from numbers import Integral
-from typing import Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -62,9 +62,9 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
 
     def __init__(
         self,
-        cipher: Union[None, str, dict, Sequence, Cipher],
-        patch_size: Optional[int] = None,
-        seed: Optional[int] = None,
+        cipher: None | str | dict | Sequence | Cipher,
+        patch_size: int | None = None,
+        seed: int | None = None,
         quantize: bool = True,
         *,
         pad_size_divisor: int = 1,
@@ -96,11 +96,11 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         }
 
     @property
-    def cipher(self) -> Optional[Cipher]:
+    def cipher(self) -> Cipher | None:
         """Cipher | None: What images are encrypted with."""
         return None if self.batch_cipher is None else self.batch_cipher.cipher
 
-    def _check_inputs(self, inputs: Union[Tensor, Sequence[Tensor]]) -> bool:
+    def _check_inputs(self, inputs: Tensor | Sequence[Tensor]) -> bool:
         """Refuse what is on another scale; whether all is 8-bit."""
         inputs = [inputs] if isinstance(inputs, Tensor) else inputs
         if len({one.shape for one in inputs}) > 1:

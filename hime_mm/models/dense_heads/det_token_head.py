@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import Dict, List, Sequence, Tuple, Union
 
 import torch
 from mmdet.models.dense_heads import DETRHead
@@ -83,7 +83,7 @@ class DetTokenHead(DETRHead):
             loss_bbox=loss_bbox,
             loss_iou=loss_iou,
             train_cfg=train_cfg or deepcopy(DEFAULT_TRAIN_CFG),
-            test_cfg=test_cfg or dict(),
+            test_cfg=test_cfg or {},
             init_cfg=init_cfg,
         )
         if background is not None:
@@ -95,7 +95,7 @@ class DetTokenHead(DETRHead):
         )
         self.reg_branch = MLP(self.embed_dims, self.embed_dims, 4, self.num_mlp_layers)
 
-    def forward(self, hidden_states: Union[Tensor, Sequence[Tensor]]) -> Tuple[Tensor, Tensor]:
+    def forward(self, hidden_states: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Classify and locate.
 
         Args:
@@ -117,7 +117,7 @@ class DetTokenHead(DETRHead):
 
     def loss_by_feat(
         self, all_layers_cls_scores: Tensor, all_layers_bbox_preds: Tensor, *args, **kwargs
-    ) -> Dict[str, Tensor]:
+    ) -> dict[str, Tensor]:
         """The set loss, in float32. Arguments as :class:`DETRHead`'s."""
         with torch.autocast(all_layers_cls_scores.device.type, enabled=False):
             return super().loss_by_feat(
@@ -128,7 +128,7 @@ class DetTokenHead(DETRHead):
         self,
         layer_cls_scores: Tensor,
         layer_bbox_preds: Tensor,
-        batch_img_metas: List[dict],
+        batch_img_metas: list[dict],
         rescale: bool = True,
     ) -> InstanceList:
         """Turn outputs into boxes. Arguments as :class:`DETRHead`'s.

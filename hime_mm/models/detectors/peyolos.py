@@ -1,5 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from typing import Optional, Tuple
 
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures import OptSampleList, SampleList
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
+
 from ..weights.hooks import load_foreign
 
 
@@ -73,7 +73,7 @@ class PEYOLOS(SingleStageDetector):
 
     def extract_feat(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
-    ) -> Tuple[Tensor, ...]:
+    ) -> tuple[Tensor, ...]:
         """Compute detection tokens.
 
         Args:
@@ -100,8 +100,8 @@ class PEYOLOS(SingleStageDetector):
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _forward(
-        self, batch_inputs: Tensor, batch_data_samples: Optional[SampleList] = None
-    ) -> Tuple[Tensor, Tensor]:
+        self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None
+    ) -> tuple[Tensor, Tensor]:
         tokens = self.extract_feat(batch_inputs, batch_data_samples)
         return self.bbox_head.forward(tokens)
 

@@ -1,8 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Patches to tokens, and what tokens get in place of positions."""
 
-from typing import Optional, Tuple, Union
-
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -52,7 +50,7 @@ class MixedPatchEmbed(BaseModule):
         patch_size: int = 16,
         num_splits: int = 2,
         input_form: str = 'compact',
-        input_size: Union[int, Tuple[int, int]] = 224,
+        input_size: int | tuple[int, int] = 224,
         init_cfg=None,
     ) -> None:
         super().__init__(init_cfg)
@@ -84,9 +82,7 @@ class MixedPatchEmbed(BaseModule):
         unless told otherwise."""
         return self._side(self.input_form)
 
-    def forward(
-        self, x: Tensor, input_form: Optional[str] = None
-    ) -> Tuple[Tensor, Tuple[int, int]]:
+    def forward(self, x: Tensor, input_form: str | None = None) -> tuple[Tensor, tuple[int, int]]:
         """Embed a batch of images.
 
         Args:

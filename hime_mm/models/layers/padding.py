@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Images of several sizes in one padded batch, seen as tokens."""
 
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hime_mm.errors import ConfigError
 
-Grid = Tuple[int, int]
+Grid = tuple[int, int]
 
 
-def image_shapes(data_samples: Sequence, batch_size: int) -> List[Grid]:
+def image_shapes(data_samples: Sequence, batch_size: int) -> list[Grid]:
     """Height and width of each image in a padded batch, in pixels."""
     if len(data_samples) != batch_size:
         raise ConfigError(f'{len(data_samples)} data samples for a batch of {batch_size} images')
@@ -27,7 +27,7 @@ def image_shapes(data_samples: Sequence, batch_size: int) -> List[Grid]:
     return shapes
 
 
-def key_mask(grid: Grid, token_grids: Sequence[Grid], device: torch.device) -> Optional[Tensor]:
+def key_mask(grid: Grid, token_grids: Sequence[Grid], device: torch.device) -> Tensor | None:
     """Which tokens of a padded batch hold a pixel of their image.
 
     Of the rows and columns of the batch and of each image; bool, shape (B,
@@ -69,7 +69,7 @@ def positions_on_grids(
     learned: Tensor,
     own: Grid,
     grid: Grid,
-    token_grids: Optional[Sequence[Grid]],
+    token_grids: Sequence[Grid] | None,
     mode: str,
     num_extra_tokens: int,
 ) -> Tensor:

@@ -3,16 +3,18 @@
 
 import os
 from collections import OrderedDict
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from hime_mm.images.files import atomic_file
 from hime_mm.errors import ConversionError
+from hime_mm.images.files import atomic_file
 from hime_mm.version import __version__
+
 from ..backbones import PEViT
 from .fit import fit
 from .infer import infer_model
@@ -25,18 +27,18 @@ def convert_checkpoint(
     src: str,
     dst: str,
     *,
-    config: Optional[str] = None,
-    cfg_options: Optional[Dict[str, Any]] = None,
-    num_classes: Optional[int] = None,
-    img_size: Optional[Tuple[int, int]] = None,
-    pos_encoding: Optional[str] = None,
-    num_heads: Optional[int] = None,
+    config: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
+    num_classes: int | None = None,
+    img_size: tuple[int, int] | None = None,
+    pos_encoding: str | None = None,
+    num_heads: int | None = None,
     num_splits: int = 2,
     ema: bool = False,
     allow_missing: Sequence[str] = (),
     allow_drop: Sequence[str] = (),
     overwrite: bool = False,
-) -> Tuple[ConversionReport, dict]:
+) -> tuple[ConversionReport, dict]:
     """Write a checkpoint for models of this package.
 
     Args:
@@ -138,7 +140,7 @@ def build_parts(parts: Mapping[str, dict]) -> nn.Module:
     return model
 
 
-def _build_config(path: str, options: Optional[dict]) -> nn.Module:
+def _build_config(path: str, options: dict | None) -> nn.Module:
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(options or {})
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):

@@ -3,12 +3,13 @@
 
 import math
 import re
-from typing import Dict, Mapping, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from hime_mm.errors import ConversionError
+
 from .formats import CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, NATIVE, described, matches
 from .positions import find_grid, interpolate
 from .report import ConversionReport, Entry
@@ -36,7 +37,7 @@ def fit(
     *,
     allow_missing: Sequence[str] = (),
     interpolate_mode: str = 'bicubic',
-) -> Tuple[Dict[str, Tensor], ConversionReport]:
+) -> tuple[dict[str, Tensor], ConversionReport]:
     """Fit a translated checkpoint, which is used up, to a model.
 
     Every tensor of the checkpoint is mapped, or dropped for a reason; every
@@ -77,7 +78,7 @@ class _Fit:
         self.items, self.problems = source.items, source.problems
         self.allow_missing, self.mode = allow_missing, mode
         self.report = ConversionReport(source.format, dropped=source.dropped)
-        self.out: Dict[str, Tensor] = {}
+        self.out: dict[str, Tensor] = {}
         self.detector = any(
             re.fullmatch(rf'{_DETECTION}|bbox_head\.cls_branch\..*', name) for name in self.items
         )
@@ -237,7 +238,7 @@ class _Fit:
             why = "belongs to a reference encoding: set `pos_encoding='rpe'` in the backbone"
         self._refuse(item, f'{why}, or leave it out with `allow_drop` {item.sources[0][0]!r}')
 
-    def _initial(self, name: str) -> Optional[str]:
+    def _initial(self, name: str) -> str | None:
         """Why it is right that a checkpoint of this kind has it not."""
         if name.startswith('backbone.rpe.'):
             if not any(n.startswith('backbone.rpe.') for n in self.items):

@@ -2,8 +2,9 @@
 """Whose names the tensors of a checkpoint have, and what they are here."""
 
 import re
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any
 
 from hime_mm.errors import ConversionError
 
@@ -141,7 +142,7 @@ def detect_format(state_dict: Mapping[str, Any]) -> str:
     )
 
 
-def rename(name: str, fmt: str) -> Optional[str]:
+def rename(name: str, fmt: str) -> str | None:
     """The name here, None if there is none."""
     if fmt in NATIVE:
         if re.fullmatch(_DISTILLATION, bare(name)):

@@ -2,12 +2,13 @@
 """What the models here do with a checkpoint that they load."""
 
 import math
-from typing import Any, Dict, Optional
+from typing import Any
 
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from hime_mm.errors import ConversionError
+
 from .fit import fit
 from .formats import NATIVE, bare, detect_format
 from .positions import Grid, find_grid, grid_of, interpolate
@@ -23,7 +24,7 @@ HEADS = ('head', 'head_dist', 'attn_pool')
 
 
 def load_foreign(
-    model: nn.Module, state_dict: Dict[str, Any], prefix: str, outside: str = 'check'
+    model: nn.Module, state_dict: dict[str, Any], prefix: str, outside: str = 'check'
 ) -> None:
     """Convert in place what a model is about to load, if it is foreign.
 
@@ -73,7 +74,7 @@ def load_foreign(
     report.log()
 
 
-def load_backbone(vit: nn.Module, state_dict: Dict[str, Any], prefix: str) -> None:
+def load_backbone(vit: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
     """Fit in place what a :class:`PEViT` is about to load.
 
     Foreign weights are converted. Positions that the model has not are
@@ -104,7 +105,7 @@ def load_backbone(vit: nn.Module, state_dict: Dict[str, Any], prefix: str) -> No
             )
 
 
-def _swap_grid(model: nn.Module, state_dict: Dict[str, Any], prefix: str) -> Optional[Grid]:
+def _swap_grid(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> Grid | None:
     """The grid that a checkpoint says its positions are of, if it does; the
     model's own takes its place."""
     source = state_dict.pop(f'{prefix}pos_grid', None)
@@ -113,7 +114,7 @@ def _swap_grid(model: nn.Module, state_dict: Dict[str, Any], prefix: str) -> Opt
     return None if source is None else tuple(source.tolist())
 
 
-def _pop_positions(model: nn.Module, state_dict: Dict[str, Any], name: str) -> Optional[Tensor]:
+def _pop_positions(model: nn.Module, state_dict: dict[str, Any], name: str) -> Tensor | None:
     """Take a table out; that a model has none for it is logged."""
     table = state_dict.pop(name, None)
     if table is not None and model.pos_grid is None:
@@ -137,7 +138,7 @@ def _log(message: str) -> None:
     MMLogger.get_current_instance().info(message)
 
 
-def load_timm(model: nn.Module, state_dict: Dict[str, Any], prefix: str) -> None:
+def load_timm(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
     """Fit in place what a :class:`TIMMPEViT` is about to load.
 
     Takes timm's names as they are, adds or drops positions as the model
@@ -171,7 +172,7 @@ def load_timm(model: nn.Module, state_dict: Dict[str, Any], prefix: str) -> None
     log_gaps('the state dict', missing, dropped)
 
 
-def _fit_positions(model: nn.Module, state_dict: Dict[str, Any], prefix: str, inner: str) -> None:
+def _fit_positions(model: nn.Module, state_dict: dict[str, Any], prefix: str, inner: str) -> None:
     from timm.layers import resample_abs_pos_embed
 
     vit, name = model.timm_model, f'{inner}pos_embed'
@@ -197,9 +198,9 @@ def _fit_positions(model: nn.Module, state_dict: Dict[str, Any], prefix: str, in
         _log(f'Added its first {extra} entries to {", ".join(tokens)}.')
 
 
-def fold_positions(tokens: Dict[str, Tensor], table: Tensor) -> Dict[str, Tensor]:
+def fold_positions(tokens: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
     """Tokens before the patches with their positions, which come first in the
     table, added."""
     counts = [token.shape[1] for token in tokens.values()]
     parts = table[:, : sum(counts)].split(counts, dim=1)
-    return {name: token + part for (name, token), part in zip(tokens.items(), parts)}
+    return {name: token + part for (name, token), part in zip(tokens.items(), parts, strict=True)}

@@ -3,11 +3,13 @@
 
 import math
 import re
-from typing import Any, Mapping, Optional, Tuple
+from collections.abc import Mapping
+from typing import Any
 
 from mmpretrain.models.backbones import VisionTransformer
 
 from hime_mm.errors import ConversionError
+
 from .formats import CLASSIFIERS, NATIVE
 from .report import Shape
 from .translate import PATCH, Source
@@ -17,7 +19,7 @@ _LAYER = 'backbone.layers.0.'
 
 
 def infer_model(
-    source: Source, num_classes: Optional[int] = None, pos_encoding: Optional[str] = None
+    source: Source, num_classes: int | None = None, pos_encoding: str | None = None
 ) -> dict:
     """Work out the model of a checkpoint from its shapes.
 
@@ -136,7 +138,7 @@ def _arch(source: Source, width: int) -> Any:
     return next((name for name in _ARCHS if zoo[name] == arch), arch)
 
 
-def _square(source: Source) -> Tuple[int, int]:
+def _square(source: Source) -> tuple[int, int]:
     """The grid of positions that do not say of which they are."""
     rows = source.items['backbone.pos_embed'].shape[1]
     # Not every class token has a position.

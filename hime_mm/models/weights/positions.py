@@ -2,7 +2,6 @@
 """Tables of positions: of which grid they are, and on another one."""
 
 import math
-from typing import Optional, Tuple
 
 import torch
 from mmpretrain.models.utils import resize_pos_embed
@@ -10,10 +9,10 @@ from torch import Tensor
 
 from hime_mm.errors import ConversionError
 
-Grid = Tuple[int, int]
+Grid = tuple[int, int]
 
 
-def grid_of(name: str, count: int, source: Optional[Grid], target: Optional[Grid]) -> Grid:
+def grid_of(name: str, count: int, source: Grid | None, target: Grid | None) -> Grid:
     """Rows and columns of a number of positions of patches.
 
     Where `source` does not tell, they are of a square, or else of the
@@ -41,9 +40,9 @@ def find_grid(
     name: str,
     table: Tensor,
     num_extra_tokens: int,
-    source: Optional[Grid] = None,
-    target: Optional[Grid] = None,
-) -> Tuple[Tensor, Grid]:
+    source: Grid | None = None,
+    target: Grid | None = None,
+) -> tuple[Tensor, Grid]:
     """Find out of which grid of patches a table (tables, L, D) is.
 
     For a model without class token, `num_extra_tokens` of 0, the row of one

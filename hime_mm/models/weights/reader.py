@@ -6,8 +6,9 @@ import json
 import os
 import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any
 
 import torch
 from mmengine.runner import checkpoint as mmengine_checkpoint
@@ -42,14 +43,14 @@ class SourceInfo:
     of the positions between the layers, where they differ.
     """
 
-    image_size: Optional[Tuple[int, int]] = None
-    mid_image_size: Optional[Tuple[int, int]] = None
-    num_heads: Optional[int] = None
-    num_layers: Optional[int] = None
-    norm_eps: Optional[float] = None
+    image_size: tuple[int, int] | None = None
+    mid_image_size: tuple[int, int] | None = None
+    num_heads: int | None = None
+    num_layers: int | None = None
+    norm_eps: float | None = None
 
 
-def read_checkpoint(path: str, ema: bool = False) -> Tuple[Dict[str, Tensor], SourceInfo]:
+def read_checkpoint(path: str, ema: bool = False) -> tuple[dict[str, Tensor], SourceInfo]:
     """Read the weights of a file without running anything in it.
 
     The path is a ``.safetensors`` file, a file of ``torch.save``, or a folder
@@ -85,7 +86,7 @@ def _load(path: str) -> Mapping[str, Any]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ConversionError(f'{path} is cut off or no safetensors file: {error}')
+            raise ConversionError(f'{path} is cut off or no safetensors file: {error}') from None
     allow_command_lines()
     # What MMEngine's own checkpoints hold beside weights.
     get = getattr(mmengine_checkpoint, 'get_torch_safe_globals', list)
@@ -102,15 +103,15 @@ def _load(path: str) -> Mapping[str, Any]:
                 'such a file can run anything when it is loaded, and is not. '
                 'Save the weights alone where you trust it: '
                 'torch.save(dict(model=model.state_dict()), PATH)'
-            )
+            ) from None
         lines = str(error).splitlines() or [type(error).__name__]
-        raise ConversionError(f'{path} is cut off or no checkpoint: {lines[0]}')
+        raise ConversionError(f'{path} is cut off or no checkpoint: {lines[0]}') from None
     if not isinstance(checkpoint, Mapping):
         raise ConversionError(f'{path} holds a {type(checkpoint).__name__}, no dict of weights')
     return checkpoint
 
 
-def unwrap(checkpoint: Mapping, ema: bool = False) -> Tuple[Dict[str, Tensor], SourceInfo]:
+def unwrap(checkpoint: Mapping, ema: bool = False) -> tuple[dict[str, Tensor], SourceInfo]:
     """Find the weights in what a file holds.
 
     That is a state dict, or a dict with one under one of ``_HOLDERS``, of
@@ -154,7 +155,7 @@ def unwrap(checkpoint: Mapping, ema: bool = False) -> Tuple[Dict[str, Tensor], S
     return found, info
 
 
-def _size(value: Any) -> Optional[Tuple[int, int]]:
+def _size(value: Any) -> tuple[int, int] | None:
     """Height and width from a number or a pair, None from anything else."""
     if isinstance(value, int):
         value = (value, value)
@@ -173,7 +174,7 @@ def _add_config(path: str, info: SourceInfo) -> None:
         with open(path, encoding='utf-8') as stream:
             config = json.load(stream)
     except ValueError as error:
-        raise ConversionError(f'{path} is no JSON: {error}')
+        raise ConversionError(f'{path} is no JSON: {error}') from None
     if not isinstance(config, dict):
         raise ConversionError(f'{path} holds no settings')
     act = config.get('hidden_act', 'gelu')

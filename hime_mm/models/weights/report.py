@@ -1,14 +1,14 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What became of every tensor."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import List, Optional, Sequence, Tuple
 
 from mmengine.logging import MMLogger
 
 from .formats import described
 
-Shape = Tuple[int, ...]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Entry:
     the tensor was dropped.
     """
 
-    source: Optional[str] = None
-    source_shape: Optional[Shape] = None
-    target: Optional[str] = None
-    target_shape: Optional[Shape] = None
+    source: str | None = None
+    source_shape: Shape | None = None
+    target: str | None = None
+    target_shape: Shape | None = None
     why: str = ''
 
     def __str__(self) -> str:
@@ -46,11 +46,11 @@ class ConversionReport:
     """
 
     format: str
-    mapped: List[Entry] = field(default_factory=list)
-    resized: List[Entry] = field(default_factory=list)
-    dropped: List[Entry] = field(default_factory=list)
-    initial: List[Entry] = field(default_factory=list)
-    notes: List[str] = field(default_factory=list)
+    mapped: list[Entry] = field(default_factory=list)
+    resized: list[Entry] = field(default_factory=list)
+    dropped: list[Entry] = field(default_factory=list)
+    initial: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [described(self.format)]

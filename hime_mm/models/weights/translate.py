@@ -2,13 +2,14 @@
 """Tensors of others under the names used here, not fitted to a model yet."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from hime_mm.errors import ConversionError
+
 from .formats import (
     DETECTORS,
     FORMATS,
@@ -32,7 +33,7 @@ class Item:
     """A tensor under its new name, what it was made of and how."""
 
     tensor: Tensor
-    sources: List[Tuple[str, Shape]]
+    sources: list[tuple[str, Shape]]
     why: str = ''
     resized: bool = False
 
@@ -45,10 +46,10 @@ class Item:
         self.tensor, self.resized = tensor, True
         self.why = f'{self.why}; {why}' if self.why else why
 
-    def placed(self, target: str) -> List[Entry]:
+    def placed(self, target: str) -> list[Entry]:
         return [Entry(*source, target, self.shape, self.why) for source in self.sources]
 
-    def dropped(self, why: str) -> List[Entry]:
+    def dropped(self, why: str) -> list[Entry]:
         if self.why and not self.resized:
             why = f'{self.why}: {why}'
         return [Entry(*source, why=why) for source in self.sources]
@@ -63,9 +64,9 @@ class Source:
     format: str
     info: SourceInfo
     num_splits: int = 2
-    items: Dict[str, Item] = field(default_factory=dict)
-    dropped: List[Entry] = field(default_factory=list)
-    problems: List[str] = field(default_factory=list)
+    items: dict[str, Item] = field(default_factory=dict)
+    dropped: list[Entry] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def mixed(self) -> bool:
@@ -77,14 +78,14 @@ class Source:
         )
 
     @property
-    def patch_size(self) -> Optional[int]:
+    def patch_size(self) -> int | None:
         """int: Side of a patch; None without an embedding."""
         weight = self.items.get(f'{PATCH}projection.weight')
         if weight is None:
             return None
         return weight.shape[-1] * (self.num_splits if self.mixed else 1)
 
-    def grid(self, mid: bool = False) -> Optional[Tuple[int, int]]:
+    def grid(self, mid: bool = False) -> tuple[int, int] | None:
         """Rows and columns of the positions, or of those between the layers.
 
         What remains of a side that is no multiple of the patch has none.
@@ -99,9 +100,9 @@ class Source:
 
 def translate(
     state_dict: Mapping[str, Tensor],
-    fmt: Optional[str] = None,
+    fmt: str | None = None,
     *,
-    info: Optional[SourceInfo] = None,
+    info: SourceInfo | None = None,
     allow_drop: Sequence[str] = (),
     num_splits: int = 2,
 ) -> Source:
@@ -118,8 +119,8 @@ def translate(
         raise ConversionError(f'unknown format {fmt!r}: choose from {", ".join(FORMATS)}')
     source = Source(fmt, info or SourceInfo(), num_splits)
     items = source.items
-    refused: Dict[str, str] = {}
-    parts: Dict[str, Dict[str, Item]] = {}
+    refused: dict[str, str] = {}
+    parts: dict[str, dict[str, Item]] = {}
     mixed = any('proj_siat.' in name for name in state_dict)
     for name, tensor in state_dict.items():
         target = rename(name, fmt)
@@ -194,7 +195,7 @@ def _check_tokens(source: Source) -> None:
         raise ConversionError(f'the checkpoint is of {described(fmt)}, but has no detection tokens')
 
 
-def _reshape(items: Dict[str, Item]) -> None:
+def _reshape(items: dict[str, Item]) -> None:
     """Axes of size 1 that others write differently."""
     item = items.get('backbone.rpe.reference')
     if item is not None and item.tensor.ndim != 3:
@@ -204,7 +205,7 @@ def _reshape(items: Dict[str, Item]) -> None:
         item.change(item.tensor[:, :, None, None], 'the linear layer as a 1x1 convolution')
 
 
-def _split_tables(items: Dict[str, Item]) -> None:
+def _split_tables(items: dict[str, Item]) -> None:
     """Part positions of detection tokens from those of the others.
 
     YOLOS has them in one table, and a table for every layer but the first.

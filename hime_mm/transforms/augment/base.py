@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from abc import abstractmethod
 from numbers import Real
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class PatchAugment(EncryptedAugment):
     """Base class of those that need the grid of patches: ``patch_size`` is the
     side of a patch of the encrypted image, None that of ``patch_layout``."""
 
-    def __init__(self, patch_size: Optional[int] = None, prob: float = 1.0) -> None:
+    def __init__(self, patch_size: int | None = None, prob: float = 1.0) -> None:
         super().__init__(prob)
         if patch_size is not None and (not isinstance(patch_size, int) or patch_size < 1):
             raise self._wrong('patch_size', patch_size, 'a positive whole number, or None')

@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-from typing import Optional, Sequence, Union
+from collections.abc import Sequence
 
 import mmcv
 import numpy as np
@@ -61,12 +61,12 @@ class EncryptedColorJitter(EncryptedAugment):
 
     def __init__(
         self,
-        brightness: Union[float, Sequence[float]] = 0.0,
-        contrast: Union[float, Sequence[float]] = 0.0,
-        saturation: Union[float, Sequence[float]] = 0.0,
-        hue: Union[float, Sequence[float]] = 0.0,
+        brightness: float | Sequence[float] = 0.0,
+        contrast: float | Sequence[float] = 0.0,
+        saturation: float | Sequence[float] = 0.0,
+        hue: float | Sequence[float] = 0.0,
         backend: str = 'cv2',
-        keep_grey: Optional[bool] = None,
+        keep_grey: bool | None = None,
         prob: float = 1.0,
     ) -> None:
         super().__init__(prob)
@@ -110,7 +110,7 @@ class EncryptedColorJitter(EncryptedAugment):
             )
         if self.keep_grey is not None:
             return self.keep_grey
-        cipher: Optional[Cipher] = results.get('cipher')
+        cipher: Cipher | None = results.get('cipher')
         if cipher is None:
             raise ConfigError(
                 'the sample has no `cipher`, so whether mid-grey has a meaning is '

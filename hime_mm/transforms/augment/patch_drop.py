@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Optional, Sequence, Tuple, Union
+from typing import Any
 
 import numpy as np
 from mmcv.transforms.utils import avoid_cache_randomness
@@ -67,9 +68,9 @@ class PatchDrop(PatchAugment):
 
     def __init__(
         self,
-        ratio: Union[float, Sequence[float]] = 0.25,
-        patch_size: Optional[int] = None,
-        fill: Union[str, float, Sequence[float]] = 'grey',
+        ratio: float | Sequence[float] = 0.25,
+        patch_size: int | None = None,
+        fill: str | float | Sequence[float] = 'grey',
         spare_boxes: bool = True,
         prob: float = 1.0,
     ) -> None:
@@ -86,10 +87,10 @@ class PatchDrop(PatchAugment):
         self.spare_boxes = spare_boxes
         self._bounds = bounds
 
-    def _check(self, results: dict) -> Tuple[PatchLayout, Any]:
+    def _check(self, results: dict) -> tuple[PatchLayout, Any]:
         return self._layout(results), self._value(results['img'])
 
-    def _value(self, img: np.ndarray) -> Union[None, float, np.ndarray]:
+    def _value(self, img: np.ndarray) -> None | float | np.ndarray:
         """What is painted, in the dtype of the image; None is mid-grey."""
         if self.fill == 'grey':
             return None
@@ -104,7 +105,7 @@ class PatchDrop(PatchAugment):
                     f'`fill` has {value.size} values, but the image has {channels} channels'
                 )
             peak = peak_value(img.dtype)
-            if integer and not (0 <= value.min() and value.max() <= peak):
+            if integer and not (value.min() >= 0 and value.max() <= peak):
                 raise ConfigError(
                     f'`fill` {self.fill!r} is outside the range of {img.dtype} pixels, 0 to {peak}'
                 )
@@ -112,7 +113,7 @@ class PatchDrop(PatchAugment):
             value = np.floor(value + 0.5)
         return value.astype(img.dtype)
 
-    def _augment(self, results: dict, checked: Tuple[PatchLayout, Any]) -> None:
+    def _augment(self, results: dict, checked: tuple[PatchLayout, Any]) -> None:
         layout, value = checked
         num = layout.num_patches
         spared, dropped = np.zeros(num, bool), np.zeros(num, bool)

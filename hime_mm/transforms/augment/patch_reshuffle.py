@@ -1,6 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from dataclasses import replace
-from typing import Optional
 
 import numpy as np
 from mmcv.transforms.utils import avoid_cache_randomness
@@ -63,13 +62,13 @@ class PatchReshuffle(PatchAugment):
     """
 
     def __init__(
-        self, patch_size: Optional[int] = None, unshuffled: str = 'error', prob: float = 1.0
+        self, patch_size: int | None = None, unshuffled: str = 'error', prob: float = 1.0
     ) -> None:
         super().__init__(patch_size, prob)
         self._check_choice('unshuffled', unshuffled, UNSHUFFLED)
         self.unshuffled = unshuffled
 
-    def _check(self, results: dict) -> Optional[PatchLayout]:
+    def _check(self, results: dict) -> PatchLayout | None:
         layout = self._layout(results)
         if not layout.shuffled:
             if self.unshuffled == 'keep':
@@ -92,7 +91,7 @@ class PatchReshuffle(PatchAugment):
             )
         return layout
 
-    def _augment(self, results: dict, layout: Optional[PatchLayout]) -> None:
+    def _augment(self, results: dict, layout: PatchLayout | None) -> None:
         if layout is None:
             return
         perm = draw_permutation(layout.num_patches, np.random)

@@ -112,7 +112,7 @@ def test_mix_rounds_halves_up(values, mean):
 def test_mix_batch(make_image, form):
     batch = make_image((3, 8, 12, 2))
     mixed = mix_patches(batch, 4, 2, form)
-    for image, result in zip(batch, mixed):
+    for image, result in zip(batch, mixed, strict=True):
         np.testing.assert_array_equal(result, mix_patches(image, 4, 2, form))
     assert mixed.shape == ((3, 4, 6, 2) if form == 'compact' else batch.shape)
 

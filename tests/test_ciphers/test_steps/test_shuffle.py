@@ -81,13 +81,13 @@ def test_shuffle_batch(make_image):
     batch = make_image((3, 8, 12, 3))
     one = rng.permutation(6)
     shuffled = shuffle_patches(batch, one, 4)
-    for image, result in zip(batch, shuffled):
+    for image, result in zip(batch, shuffled, strict=True):
         np.testing.assert_array_equal(result, loop_shuffle(image, one, 4))
     np.testing.assert_array_equal(unshuffle_patches(shuffled, one, 4), batch)
 
     each = np.stack([rng.permutation(6) for _ in range(3)])
     shuffled = shuffle_patches(batch, each, 4)
-    for image, perm, result in zip(batch, each, shuffled):
+    for image, perm, result in zip(batch, each, shuffled, strict=True):
         np.testing.assert_array_equal(result, loop_shuffle(image, perm, 4))
     np.testing.assert_array_equal(unshuffle_patches(shuffled, each, 4), batch)
 

@@ -142,7 +142,7 @@ def test_checkpointing_changes_no_gradient():
         model = build(with_cp=with_cp, num_det_tokens=2).train()
         model(x)[0].square().sum().backward()
         grads.append([p.grad for p in model.parameters()])
-    for a, b in zip(*grads):
+    for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -164,7 +164,7 @@ def test_padded_images_give_what_they_give_alone(out_type, pos_encoding):
     shapes = [(48, 80), (48, 48), (32, 80)]
     images = [torch.randn(3, *s) for s in shapes]
     batch = torch.full((3, 3, 48, 80), 7.0)
-    for canvas, image in zip(batch, images):
+    for canvas, image in zip(batch, images, strict=True):
         canvas[:, : image.shape[1], : image.shape[2]] = image
     with torch.no_grad():
         together = model(batch, samples(shapes))[0]
@@ -377,7 +377,7 @@ def test_own_checkpoint_round_trip(tmp_path):
     torch.save(model.state_dict(), tmp_path / 'own.pth')
     other = build(seed=1, **kwargs)
     load_checkpoint(other, str(tmp_path / 'own.pth'), strict=True)
-    for a, b in zip(model.parameters(), other.parameters()):
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -416,8 +416,8 @@ def test_sincos_positions_tell_patches_apart():
 
 
 def test_builds_from_both_hosts():
-    from mmengine.registry import DefaultScope
     from mmdet.registry import MODELS as DET
+    from mmengine.registry import DefaultScope
     from mmpretrain.registry import MODELS as PRETRAIN
 
     for scope, registry in (('mmdet', DET), ('mmpretrain', PRETRAIN)):
@@ -535,7 +535,7 @@ def test_backbone_loads_timm(tmp_path, log, wrapped):
         init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'net.pth'), prefix='net.'),
     )
     other.init_weights()
-    for a, b in zip(model.parameters(), other.parameters()):
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

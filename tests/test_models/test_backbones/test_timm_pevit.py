@@ -282,7 +282,7 @@ def test_checkpointing_changes_no_gradient(monkeypatch):
         model(x)[0].square().sum().backward()
         grads.append([p.grad for p in model.parameters()])
     assert calls == list(model.timm_model.blocks)
-    for a, b in zip(*grads):
+    for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
     model.eval()(x)
     assert len(calls) == 2
@@ -468,13 +468,13 @@ def test_own_checkpoint_round_trip(tmp_path, log, pos_encoding):
         dict(backbone=TIMMPEViT('deit_tiny_patch16_224', **SMALL, **kwargs))
     )
     load_checkpoint(other, path, strict=True)
-    for a, b in zip(wrapped.parameters(), other.parameters()):
+    for a, b in zip(wrapped.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     assert not [line for _, line in log if 'backbone' in line]
     # With timm's names it still is one.
     third = TIMMPEViT('deit_tiny_patch16_224', **SMALL, **kwargs)
     third.load_state_dict({k.removeprefix('timm_model.'): v for k, v in model.state_dict().items()})
-    for a, b in zip(model.parameters(), third.parameters()):
+    for a, b in zip(model.parameters(), third.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -523,7 +523,7 @@ def test_checkpoint_path(tmp_path, log, pos_encoding):
     # A runner does this after the model is built.
     model.init_weights()
     expected = loaded(host, 'deit_tiny_patch16_224', pos_encoding=pos_encoding)
-    for (key, a), b in zip(model.named_parameters(), expected.parameters()):
+    for (key, a), b in zip(model.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=key)
     assert any('head.weight' in line for _, line in log)
     del state['norm.weight']
@@ -560,7 +560,7 @@ def test_init_weights_keeps_what_timm_made():
     model = build()
     before = [p.clone() for p in model.parameters()]
     model.init_weights()
-    for a, b in zip(before, model.parameters()):
+    for a, b in zip(before, model.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -729,8 +729,8 @@ def test_patch_size_without_weights(name, size):
 
 
 def test_builds_from_both_hosts():
-    from mmengine.registry import DefaultScope
     from mmdet.registry import MODELS as DET
+    from mmengine.registry import DefaultScope
     from mmpretrain.registry import MODELS as PRETRAIN
 
     config = dict(
@@ -743,8 +743,8 @@ def test_builds_from_both_hosts():
 
 def test_in_a_classifier():
     """Loss, layer-wise decay and logits of MMPretrain's own model."""
-    from mmengine.registry import DefaultScope
     from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import DefaultScope
     from mmpretrain.registry import MODELS
     from mmpretrain.structures import DataSample
 

@@ -9,14 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from hime_mm.models.batch_augments import PatchCutMix
-from hime_mm.registry import BATCH_AUGMENTS, MODELS
-
 from mmpretrain.models.utils.batch_augments import (
     Mixup,  # isort: skip
     RandomBatchAugment,
 )
+
+from hime_mm.models.batch_augments import PatchCutMix
+from hime_mm.registry import BATCH_AUGMENTS, MODELS
 
 ROOT = Path(__file__).parents[3]
 VIT = dict(
@@ -128,7 +127,7 @@ def test_values(sizes, mode, per_image, alpha, seed):
 
     found = origins(mixed, size, side)
     slots = set()
-    for i, (grid, label) in enumerate(zip(found, labels)):
+    for i, (grid, label) in enumerate(zip(found, labels, strict=True)):
         # Of one other image at most, with the labels' share of patches.
         others = set(grid.ravel()) - {i}
         assert len(others) <= 1
@@ -321,7 +320,9 @@ class TestShuffledImages:
         torch.manual_seed(1)
         plain = self.tiles(torch.rand(4, 3, 64, 64))
         perms = [torch.randperm(16) for _ in range(4)]
-        shuffled = self.join(torch.stack([one[perm] for one, perm in zip(plain, perms)]))
+        shuffled = self.join(
+            torch.stack([one[perm] for one, perm in zip(plain, perms, strict=True)])
+        )
         np.random.seed(0)
         mixed, labels = PatchCutMix(1.0, per_image=True)(shuffled, torch.eye(4))
         # The same set from the originals, in some order.
@@ -370,7 +371,9 @@ class TestShuffledImages:
         torch.manual_seed(1)
         plain = self.tiles(torch.rand(2, 3, 64, 64))
         perms = [torch.randperm(16) for _ in range(2)]
-        shuffled = self.join(torch.stack([one[perm] for one, perm in zip(plain, perms)]))
+        shuffled = self.join(
+            torch.stack([one[perm] for one, perm in zip(plain, perms, strict=True)])
+        )
         np.random.seed(0)
         while True:
             mixed, labels = Mixup(0.8)(shuffled, torch.eye(2))

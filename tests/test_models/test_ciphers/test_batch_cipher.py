@@ -66,7 +66,7 @@ def test_equals_numpy(cipher, dtype, contiguous):
     img = images(dtype)
     reference = Cipher.build(cipher)
     draws = [reference.draw(img.shape[1:]) for _ in img]
-    expected = np.stack([reference.apply(one, draw) for one, draw in zip(img, draws)])
+    expected = np.stack([reference.apply(one, draw) for one, draw in zip(img, draws, strict=True)])
     cipher = BatchCipher(cipher)
     batch = to_batch(img)
     if contiguous:
@@ -82,7 +82,7 @@ def test_equals_numpy(cipher, dtype, contiguous):
         tol = 1e-4 if dtype == np.float32 else 1e-10
         np.testing.assert_allclose(got, expected, rtol=0, atol=tol)
     # It did something to every image.
-    assert all(a.shape != b.shape or (a != b).any() for a, b in zip(got, img))
+    assert all(a.shape != b.shape or (a != b).any() for a, b in zip(got, img, strict=True))
 
 
 @given(
@@ -107,7 +107,7 @@ def test_any_shape(side, grid, channels, batch, names, seed):
     shape = (batch, grid[0] * side, grid[1] * side, channels)
     img = images(np.uint8, shape, seed)
     draws = [reference.draw(shape[1:]) for _ in img]
-    expected = [reference.apply(one, draw) for one, draw in zip(img, draws)]
+    expected = [reference.apply(one, draw) for one, draw in zip(img, draws, strict=True)]
     cipher = BatchCipher(reference)
     got = cipher.apply(to_batch(img), cipher.stack(draws))
     np.testing.assert_array_equal(got.permute(0, 2, 3, 1).numpy(), np.stack(expected))
@@ -119,7 +119,7 @@ def test_draws_of_grayscale_images_stack():
     draws = [reference.draw(img.shape[1:]) for _ in img]
     cipher = BatchCipher(reference)
     got = cipher.apply(torch.from_numpy(img)[:, None], cipher.stack(draws))
-    for one, draw, mine in zip(img, draws, got[:, 0]):
+    for one, draw, mine in zip(img, draws, got[:, 0], strict=True):
         np.testing.assert_array_equal(mine, reference.apply(one, draw))
 
 
@@ -158,7 +158,7 @@ def test_draws_fit_and_differ_between_images(cipher):
     again = cipher.draw(shape, rng)
     # Of the kind that the reference draws.
     alone = cipher.stack([reference.draw((96, 112, 3), rng) for _ in range(3)])
-    for one, other, known in zip(drawn, again, alone):
+    for one, other, known in zip(drawn, again, alone, strict=True):
         assert (one is None) == (known is None)
         if one is not None:
             assert one.shape == known.shape and one.dtype == known.dtype

@@ -58,7 +58,7 @@ def test_equals_the_pipeline_for_the_same_draw(cipher, listed):
     draws = [reference.draw((48, 64, 3)) for _ in inputs]
     pipeline = Encrypt(cipher, fit='error')
     expected = []
-    for one, draw in zip(inputs, draws):
+    for one, draw in zip(inputs, draws, strict=True):
         pipeline.cipher.draw = lambda *args, draw=draw: draw
         results = pipeline(dict(img=one.permute(1, 2, 0).numpy()))
         expected.append(torch.from_numpy(results['img']).permute(2, 0, 1))

@@ -73,7 +73,7 @@ def test_set_loss_against_a_straightforward_one():
 
     ce_sum = weight_sum = l1 = giou_sum = 0.0
     num = sum(len(t) for t in truth)
-    for b, (instances, meta) in enumerate(zip(truth, METAS)):
+    for b, (instances, meta) in enumerate(zip(truth, METAS, strict=True)):
         h, w = meta['img_shape']
         prob = torch.softmax(logits[0, b], -1)
         cxcywh = boxes[0, b]
@@ -99,13 +99,13 @@ def test_set_loss_against_a_straightforward_one():
             for i in range(6):
                 cost[i, j] = (
                     -prob[i, instances.labels[j]].item()
-                    + 5 * sum(abs(p - t) for p, t in zip(cxcywh[i].tolist(), target))
+                    + 5 * sum(abs(p - t) for p, t in zip(cxcywh[i].tolist(), target, strict=True))
                     - 2 * giou(xyxy[i], box)
                 )
         classes = [3] * 6
-        for i, j in zip(*linear_sum_assignment(cost)):
+        for i, j in zip(*linear_sum_assignment(cost), strict=True):
             classes[i] = int(instances.labels[j])
-            l1 += sum(abs(p - t) for p, t in zip(cxcywh[i].tolist(), targets[j]))
+            l1 += sum(abs(p - t) for p, t in zip(cxcywh[i].tolist(), targets[j], strict=True))
             giou_sum += 1 - giou(xyxy[i], instances.bboxes[j].tolist())
         for i, label in enumerate(classes):
             weight = 0.1 if label == 3 else 1.0
@@ -173,7 +173,7 @@ def test_predictions_in_the_original():
     logits[0, :, 1, 3] = 9
     boxes = torch.tensor([0.5, 0.25, 0.2, 0.1]).expand(1, 2, 3, 4)
     results = head.predict_by_feat(logits, boxes, METAS)
-    for result, meta in zip(results, METAS):
+    for result, meta in zip(results, METAS, strict=True):
         (h, w), (sx, sy) = meta['img_shape'], meta['scale_factor']
         expected = [0.4 * w / sx, 0.2 * h / sy, 0.6 * w / sx, 0.3 * h / sy]
         assert len(result) == 3

@@ -91,7 +91,9 @@ def test_predictions_in_original_pixels(config, coco_like):
         assert len(got) == len(expected) == 100
         # Row by row: each prediction has its twin of the same class.
         left = set(range(100))
-        for box, score, label in zip(got.bboxes.numpy(), got.scores.numpy(), got.labels.numpy()):
+        for box, score, label in zip(
+            got.bboxes.numpy(), got.scores.numpy(), got.labels.numpy(), strict=True
+        ):
             twin = min(left, key=lambda i: np.abs(expected[i] - box).max())
             left.remove(twin)
             np.testing.assert_allclose(box, expected[twin], atol=2e-2)

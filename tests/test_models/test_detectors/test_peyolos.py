@@ -57,7 +57,7 @@ def inputs(shapes, **kwargs):
 @pytest.mark.parametrize(
     'backbone',
     [
-        dict(),
+        {},
         dict(with_cp=True),
         dict(patch_embed='linear'),
         dict(pos_encoding='rpe'),

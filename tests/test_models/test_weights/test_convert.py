@@ -103,7 +103,7 @@ def test_mmpretrain_deit(tmp_path):
     # Converting the result changes nothing.
     again, second, _ = convert(tmp_path / 'out.pth', tmp_path, 'again.pth')
     assert second.format == 'hime_mm'
-    for a, b in zip(model.state_dict().values(), again.state_dict().values()):
+    for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -141,7 +141,7 @@ def test_deit_without_its_positions(tmp_path, pos_encoding, initial):
 
 @pytest.mark.parametrize(
     'kwargs',
-    [dict(), dict(where='embed'), dict(shape=()), dict(shape=(1,)), dict(positions=17)],
+    [{}, dict(where='embed'), dict(shape=()), dict(shape=(1,)), dict(positions=17)],
     ids=str,
 )
 def test_paper_classifier(tmp_path, kwargs):
@@ -230,7 +230,7 @@ def test_yolos_from_both_formats(tmp_path, mid):
         assert parts['bbox_head']['num_classes'] == 80
         assert parts['backbone']['img_size'] == (64, 96)
         models.append(model)
-    names = zip(models[0].state_dict().items(), models[1].state_dict().items())
+    names = zip(models[0].state_dict().items(), models[1].state_dict().items(), strict=True)
     for (name, a), (other, b) in names:
         assert name == other and torch.equal(a, b)
     for size in ((64, 96), (80, 48), (32, 160)):
@@ -261,7 +261,7 @@ def test_category_ids_are_those_of_coco(coco_tiny):
 
     path = coco_tiny / 'annotations' / 'instances_val2017.json'
     ids = {c['name']: c['id'] for c in json.loads(path.read_text())['categories']}
-    assert COCO_CATEGORY_IDS == tuple(ids[name] for name in CocoDataset.METAINFO['classes'])
+    assert tuple(ids[name] for name in CocoDataset.METAINFO['classes']) == COCO_CATEGORY_IDS
 
 
 def test_safetensors_and_smoothed_weights(tmp_path):

@@ -13,7 +13,6 @@ from mmengine.runner import load_checkpoint
 from hime_mm.errors import ConversionError
 from hime_mm.models.weights.convert import convert_checkpoint
 
-
 CONFIG = """
 default_scope = 'mmdet'
 model = dict(

@@ -291,7 +291,7 @@ def test_own_checkpoints_are_not_touched(log):
     model = peyolos(mid_positions=True)
     other = peyolos(seed=1, mid_positions=True)
     other.load_state_dict(model.state_dict())
-    for a, b in zip(model.parameters(), other.parameters()):
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not log
 

@@ -2,15 +2,21 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help env demo test lint clean
+.PHONY: help env demo test test-slow lint clean
+
+# One thread a worker: torch's own threads would only wait for each other.
+WORKERS ?= logical
+PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 help:
 	@echo 'make env    make .venv with the pinned packages (the first time compiles mmcv, 8 to 10 minutes)'
 	@echo 'make demo   run tools/demo.py'
-	@echo 'make test   run all tests'
+	@echo 'make test   run the tests that every change has to pass: minutes'
+	@echo 'make test-slow   run the others: packaging, short trainings, runs that are killed'
 	@echo 'make lint   run ruff, and mypy on the rooms of the owner'
 	@echo 'make clean  delete build and test leftovers; .venv stays'
 	@echo
+	@echo 'WORKERS=4 sets the number of processes that run tests; else one a core, at most 8.'
 	@echo 'PYTHON=/path/to/python3.11 chooses the Python that .venv is made from.'
 
 env:
@@ -20,10 +26,14 @@ demo: env
 	$(VENV_PYTHON) tools/demo.py
 
 test: env
-	$(VENV_PYTHON) -m pytest tests
+	$(PYTEST) -m 'not slow'
+
+test-slow: env
+	$(PYTEST) -m slow
 
 lint: env
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
 
 clean:

@@ -7,7 +7,7 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import pytest
-from owner_data import SECRET, edit_json, make_coco, photo, png_chunks, read, tree, write
+from owner_data import SECRET, edit_json, photo, png_chunks, read, tree, write
 
 from hime_mm.apis import (
     decrypt_dataset,
@@ -26,12 +26,6 @@ from hime_mm.images.sizing import fit_image
 
 KEY = Key(SECRET)
 ANN = 'annotations/instances_val2017.json'
-
-
-@pytest.fixture(scope='module')
-def coco_src(tmp_path_factory):
-    """Read only."""
-    return make_coco(tmp_path_factory.mktemp('coco') / 'src')
 
 
 def encrypt(src, out, cipher='shuffle', key=KEY, **kwargs):

@@ -1,0 +1,40 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import pytest
+from cli_parts import invoke
+from owner_data import key_file, make_coco
+
+
+@pytest.fixture(scope='module')
+def coco_src(tmp_path_factory):
+    """Read only."""
+    return make_coco(tmp_path_factory.mktemp('coco') / 'src')
+
+
+@pytest.fixture(scope='module')
+def keys(tmp_path_factory):
+    """A key file; another one lies beside it."""
+    folder = tmp_path_factory.mktemp('keys')
+    key_file(folder / 'other.key', bytes(range(32)))
+    return key_file(folder / 'owner.key')
+
+
+@pytest.fixture(scope='module')
+def encrypted(coco_src, keys, tmp_path_factory):
+    """Read only."""
+    out = tmp_path_factory.mktemp('encrypted') / 'out'
+    invoke(
+        'encrypt',
+        'coco',
+        coco_src,
+        out,
+        '-c',
+        'shuffle',
+        '--key',
+        keys,
+        '--dataset-id',
+        'd',
+        '-j',
+        1,
+        '-q',
+    )
+    return out

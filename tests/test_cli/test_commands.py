@@ -1,0 +1,256 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""The command, as a person runs it."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+
+import mmcv
+import numpy as np
+from cli_parts import invoke
+from owner_data import ROOT, forms_of_key, found, hime, hime_env, photo, read, tree, write
+
+from hime_mm.ciphers import Key
+from hime_mm.images.sizing import fit_image
+
+
+class TestKeygen:
+    def test_writes_a_key_that_only_the_owner_reads(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        old = os.umask(0)
+        try:
+            output = invoke('keygen')
+        finally:
+            os.umask(old)
+        path = tmp_path / 'hime.key'
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        key = Key.from_file(str(path))
+        assert output == f'wrote hime.key, key id {key.id}\n'
+        assert not found(forms_of_key(key.secret_bytes()), [output.encode()])
+        invoke('keygen', 'two.key')
+        assert Key.from_file('two.key') != key
+
+    def test_never_overwrites(self, keys):
+        before = keys.read_bytes()
+        output = invoke('keygen', keys, status=1)
+        assert 'never overwritten' in output and output.count('\n') == 1
+        assert keys.read_bytes() == before
+
+    def test_folder_that_is_not_there(self, tmp_path):
+        output = invoke('keygen', tmp_path / 'none' / 'k', status=1)
+        assert output.startswith('hime: No such file or directory')
+        assert str(tmp_path / 'none') in output
+
+
+class TestJourney:
+    def test_coco(self, coco_src, keys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        shutil.copy(keys, 'k')
+        status, output, errors = hime(
+            'encrypt',
+            'coco',
+            os.path.relpath(coco_src),
+            'out',
+            '-c',
+            'shuffle',
+            '--key',
+            'k',
+            '--dataset-id',
+            'd',
+            '-j',
+            2,
+        )
+        assert status == 0
+        assert re.match(
+            r'4 of 4 pictures encrypted: 4 files in out \([\d.]+ '
+            r's\), data set id d\n',
+            output,
+        )
+        assert 'not handed over: annotations.caption' in output
+        assert '`hime info out`' in output
+        # The bar tells speed and time left.
+        assert re.search(
+            r'encrypt: 100%.* 4/4 \[\d\d:\d\d<\d\d:\d\d, .*'
+            r'image/s\]',
+            errors,
+        )
+        status, output, errors = hime('verify', 'out', '-j', 1, '-q')
+        assert (status, errors) == (0, '')
+        assert output == (
+            '4 files are as they were written; manifest '
+            'unchanged by accident, but not authenticated: no '
+            'key\n'
+        )
+        status, output, _ = hime('verify', 'out', '--key', 'k', '-j', 2)
+        assert status == 0 and 'authenticated with the key' in output
+        status, output, _ = hime('decrypt', 'out', 'plain', '--key', 'k', '-j', 2)
+        assert (status, output) == (0, '4 of 4 files decrypted to plain\n')
+        for path in (coco_src / 'val2017').iterdir():
+            np.testing.assert_array_equal(
+                read(f'plain/val2017/{path.stem}.png'), fit_image(mmcv.imread(path), 16)[0]
+            )
+
+    def test_info(self, encrypted):
+        output = invoke('info', encrypted)
+        assert 'cipher       shuffle, patches of 16 pixels' in output
+        assert 'a jigsaw solver without the key' in output
+        assert invoke('info', encrypted / 'hime.json') == output
+        state = json.loads(invoke('info', encrypted, '--json'))
+        full = json.loads((encrypted / 'hime.json').read_text())
+        del full['files']
+        assert state == full
+
+    def test_folder(self, keys, tmp_path):
+        for name in ('n01/a.JPEG', 'n02/b.jpg'):
+            write(tmp_path / 'src' / name, photo(40, 60))
+        output = invoke(
+            'encrypt',
+            'folder',
+            tmp_path / 'src',
+            tmp_path / 'out',
+            '-c',
+            'paper-rs',
+            '--key',
+            keys,
+            '-j',
+            1,
+        )
+        assert '2 of 2 pictures encrypted' in output
+        assert set(tree(tmp_path / 'out')) == {'hime.json', 'n01/a.png', 'n02/b.png'}
+        output = invoke(
+            'encrypt',
+            'folder',
+            tmp_path / 'src',
+            tmp_path / 'out',
+            '-c',
+            'paper-rs',
+            '--key',
+            keys,
+            '-j',
+            1,
+        )
+        assert '2 of 2 pictures encrypted, 2 of them before' in output
+        assert 'nothing was done, and the source was not looked at' in output
+
+    def test_quiet(self, coco_src, tmp_path):
+        status, output, errors = hime(
+            'encrypt', 'coco', coco_src, tmp_path / 'out', '-c', 'paper-mi', '-q', '-j', 1
+        )
+        assert (status, errors) == (0, '') and '4 of 4' in output
+
+    def test_objects_that_shrink_to_nothing(self, coco_src, tmp_path):
+        output = invoke(
+            'encrypt',
+            'coco',
+            coco_src,
+            tmp_path / 'out',
+            '-c',
+            'mix16',
+            '--patch-size',
+            32,
+            '--resize',
+            32,
+            '-j',
+            1,
+        )
+        assert '3 objects are below 1x1 pixel now' in output
+
+    def test_lists(self, tmp_path):
+        write(tmp_path / 'src' / 'val' / 'a.jpg', photo(32, 32))
+        (tmp_path / 'src' / 'val.txt').write_text('a.jpg 3\n')
+        output = invoke(
+            'encrypt',
+            'folder',
+            tmp_path / 'src',
+            tmp_path / 'out',
+            '-c',
+            'mix2',
+            '--names',
+            'ids',
+            '--list',
+            'val.txt',
+            '-j',
+            1,
+        )
+        assert 'left out' not in output
+        assert (tmp_path / 'out/val.txt').read_text() == '00000001.png 3\n'
+        assert 'val.txt: 1 images\n' in invoke('info', tmp_path / 'out')
+
+    def test_clipped_values_and_other_files(self, keys, tmp_path):
+        write(tmp_path / 'src' / 'a.png', photo(64, 64))
+        (tmp_path / 'src' / 'labels.txt').write_text('a')
+        output = invoke(
+            'encrypt',
+            'folder',
+            tmp_path / 'src',
+            tmp_path / 'out',
+            '-c',
+            'noise90',
+            '--key',
+            keys,
+            '-j',
+            1,
+        )
+        assert re.search(r'noise90: [1-9][\d.]* % of the values were clipped', output)
+        assert '1 files were left out: they are not .jpg' in output
+
+    def test_script_of_a_checkout(self, coco_src, tmp_path):
+        done = subprocess.run(
+            [
+                sys.executable,
+                ROOT / 'tools/dataset_converters/encrypt_dataset.py',
+                'coco',
+                coco_src,
+                'out',
+                '-c',
+                'paper-mi',
+                '-q',
+                '-j',
+                '2',
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={k: v for k, v in hime_env().items() if k != 'PYTHONPATH'},
+        )
+        assert done.returncode == 0, done.stderr
+        invoke('verify', tmp_path / 'out')
+
+    def test_needs_no_model_code(self, coco_src, keys, tmp_path):
+        code = (
+            'import sys\n'
+            'from hime_mm.cli import main\n'
+            'sys.argv[1:] = sys.argv[1:]\n'
+            'try:\n    main()\nfinally:\n'
+            '    heavy = {m.split(".")[0] for m in sys.modules} & {"torch", '
+            '"mmengine", "mmcv", "mmdet", "mmpretrain", "pycocotools"}\n'
+            '    print("loaded:", heavy)'
+        )
+        for args in (
+            (
+                'encrypt',
+                'coco',
+                coco_src,
+                tmp_path / 'out',
+                '-c',
+                'shuffle',
+                '--key',
+                keys,
+                '-j',
+                1,
+            ),
+            ('verify', tmp_path / 'out'),
+            ('info', tmp_path / 'out'),
+            ('decrypt', tmp_path / 'out', tmp_path / 'p', '--key', keys),
+        ):
+            done = subprocess.run(
+                [sys.executable, '-c', code, *map(str, args)],
+                text=True,
+                capture_output=True,
+                env=hime_env(),
+            )
+            assert done.stdout.endswith('loaded: set()\n'), done

@@ -1,0 +1,308 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""A command that is killed, interrupted or out of space."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from owner_data import hime, hime_command, hime_env, make_coco, tree
+
+
+def session_members(number):
+    """Processes of a session that are alive, but for the first."""
+    alive = []
+    for path in Path('/proc').glob('[0-9]*/stat'):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        # Behind the name, which may hold anything: state, parent, group,
+        # session.
+        state, _, _, session = text.rpartition(')')[2].split()[:4]
+        if int(session) == number and state != 'Z':
+            alive.append(int(path.parent.name))
+    return [pid for pid in alive if pid != number]
+
+
+def gone(number, seconds=10):
+    """Wait until no process of a session is left."""
+    end = time.monotonic() + seconds
+    while session_members(number):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def finished_files(out):
+    """Those that the journal of an unfinished run lists, as they are."""
+    journal = out / '.hime-work' / 'journal'
+    lines = journal.read_bytes().splitlines(True) if journal.exists() else []
+    return {
+        row['path']: (os.stat(out / row['path']).st_ino, os.stat(out / row['path']).st_mtime_ns)
+        for line in lines[1:]
+        if line.endswith(b'\n')
+        for row in json.loads(line)['rows']
+    }
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+class TestInterrupted:
+    """A run of about a second, in two processes."""
+
+    @pytest.fixture(scope='class')
+    @classmethod
+    def src(cls, tmp_path_factory):
+        return make_coco(tmp_path_factory.mktemp('many') / 'src', [(240, 321)] * 24)
+
+    @staticmethod
+    def args(src, out, keys, *more):
+        return (
+            'encrypt',
+            'coco',
+            src,
+            out,
+            '-c',
+            'center+shuffle',
+            '--key',
+            keys,
+            '--dataset-id',
+            'd',
+            '-j',
+            2,
+            '--views',
+            3,
+            '--crop',
+            '.4,1',
+            '--flip',
+            '.5',
+            *more,
+        )
+
+    @pytest.fixture(scope='class')
+    @classmethod
+    def reference(cls, src, keys, tmp_path_factory):
+        """Bytes of an uninterrupted run, and its time."""
+        out = tmp_path_factory.mktemp('reference') / 'out'
+        start = time.monotonic()
+        assert hime(*cls.args(src, out, keys))[0] == 0
+        return tree(out), time.monotonic() - start
+
+    @staticmethod
+    def start(*args, **kwargs):
+        # A shell's background jobs do not hear Ctrl-C; a person's do.
+        kwargs.setdefault('preexec_fn', lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        return subprocess.Popen(
+            hime_command(*args),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=hime_env(),
+            start_new_session=True,
+            **kwargs,
+        )
+
+    @staticmethod
+    def kill(process):
+        process.kill()
+        process.wait()
+        alone = gone(process.pid)
+        if not alone:
+            os.killpg(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+        assert alone, 'workers outlived the run'
+        return errors
+
+    @staticmethod
+    def wait_for(pattern, out, process):
+        while not list(out.glob(pattern)):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+
+    def test_kill_9_at_random_moments(self, src, keys, reference, tmp_path):
+        expected, seconds = reference
+        out, rng, kills, kept = tmp_path / 'out', random.Random(3), 0, 0
+        while kills < 20:
+            before = finished_files(out)
+            process = self.start(*self.args(src, out, keys))
+            if kills % 2:
+                # By the clock: also while it starts, and at its end.
+                end = time.monotonic() + rng.uniform(0.05, 1) * seconds
+                while time.monotonic() < end and process.poll() is None:
+                    time.sleep(0.002)
+            else:
+                # By what it did, however busy the machine is.
+                files = len(before) + rng.randrange(1, 14)
+                while process.poll() is None and files > len(list(out.glob('val2017/*.png'))):
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0, 0.02))
+            errors = self.kill(process)
+            assert process.returncode in (0, -signal.SIGKILL), errors
+            # Finished files are as they were.
+            kept += len(before)
+            for name, old in before.items():
+                info = os.stat(out / name)
+                assert (info.st_ino, info.st_mtime_ns) == old, name
+            # No file is there in part.
+            for name, data in tree(out).items() if out.exists() else ():
+                if not name.startswith('.hime-work/') and not (name.endswith('.part')):
+                    assert data == expected[name], name
+            if process.returncode == 0:  # it ended before
+                assert tree(out) == expected
+                shutil.rmtree(out)
+            else:
+                kills += 1
+        assert kept > 50, 'no kill came in the middle'
+        assert hime(*self.args(src, out, keys))[0] == 0
+        assert tree(out) == expected and not (out / '.hime-work').exists()
+
+    @pytest.mark.parametrize('pattern', ['.hime-work/journal', 'val2017/*.png'])
+    def test_ctrl_c(self, src, keys, reference, tmp_path, pattern):
+        out = tmp_path / 'out'
+        process = self.start(*self.args(src, out, keys))
+        self.wait_for(pattern, out, process)
+        time.sleep(0.05)
+        # As a terminal does: to all processes.
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert errors.endswith('\nhime: interrupted\n')
+        assert 'Traceback' not in errors
+        assert gone(process.pid)
+        assert hime(*self.args(src, out, keys))[0] == 0
+        assert tree(out) == reference[0]
+
+    def test_killed_worker(self, src, keys, reference, tmp_path):
+        out = tmp_path / 'out'
+        process = self.start(*self.args(src, out, keys))
+        self.wait_for('val2017/*.png', out, process)
+        workers = [
+            pid
+            for pid in session_members(process.pid)
+            if b'spawn_main' in Path(f'/proc/{pid}/cmdline').read_bytes()
+        ]
+        os.kill(workers[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert '\nhime: a worker process was killed' in errors
+        assert 'Traceback' not in errors and gone(process.pid)
+        assert hime(*self.args(src, out, keys))[0] == 0
+        assert tree(out) == reference[0]
+
+    def test_other_key_goes_on_with_nothing(self, src, keys, tmp_path):
+        out = tmp_path / 'out'
+        process = self.start(*self.args(src, out, keys))
+        self.wait_for('val2017/*.png', out, process)
+        self.kill(process)
+        before = dict(tree(out).items())
+        other = keys.with_name('other.key')
+        status, _, errors = hime(*self.args(src, out, other))
+        assert status == 1 and 'use the same key' in errors
+        status, _, errors = hime(*self.args(src, out, keys, '--flip', '.1'))
+        assert status == 1 and 'other settings (preprocess)' in errors
+        assert dict(tree(out).items()) == before
+
+    @pytest.mark.parametrize('cipher', ['shuffle', 'center+shuffle'])
+    def test_two_at_the_same_moment(self, src, keys, reference, tmp_path, cipher):
+        out = tmp_path / 'out'
+        both = [
+            self.start(*self.args(src, out, keys)),
+            self.start(*self.args(src, out, keys, '-c', cipher)),
+        ]
+        outputs = [process.communicate(timeout=30) for process in both]
+        statuses = [process.returncode for process in both]
+        assert 0 in statuses
+        for status, (_, errors) in zip(statuses, outputs, strict=True):
+            assert (
+                status == 0
+                or 'another process is encrypting' in errors
+                or 'another encrypted data set' in errors
+            )
+            assert 'Traceback' not in errors
+        if cipher == 'shuffle':
+            assert 1 in statuses
+        if cipher != 'shuffle' or statuses[0] == 0:
+            assert tree(out) == reference[0]
+        assert hime('verify', out, '--key', keys)[0] == 0
+        assert not (out / '.hime-work').exists()
+
+    def test_full_disk(self, src, keys, reference, tmp_path):
+        expected, _ = reference
+        disk, copy = tmp_path / 'disk', tmp_path / 'copy'
+        disk.mkdir()
+        script = """
+            mount -t tmpfs -o size=$1 tmpfs "$2" || exit 77
+            shift; disk=$1; shift; copy=$1; shift
+            "$@"; echo first $?
+            find "$disk" -name '*.part' | wc -l
+            mount -o remount,size=99m "$disk"
+            "$@"; echo second $?
+            cp -r "$disk" "$copy"
+        """
+        size = sum(map(len, expected.values())) // 2
+        command = hime_command(*self.args(src, disk, keys, '-q'))
+        try:
+            done = subprocess.run(
+                [
+                    'unshare',
+                    '--user',
+                    '--map-root-user',
+                    '--mount',
+                    'sh',
+                    '-c',
+                    script,
+                    'sh',
+                    str(size),
+                    disk,
+                    copy,
+                    *command,
+                ],
+                capture_output=True,
+                text=True,
+                env=hime_env(),
+                timeout=60,
+            )
+        except FileNotFoundError:
+            pytest.skip('no command unshare')
+        if done.returncode in (1, 77) and 'first' not in done.stdout:
+            pytest.skip(f'a small disk cannot be mounted: {done.stderr}')
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[:2] == ['first 1', '0'] and lines[-1] == 'second 0'
+        (error,) = done.stderr.splitlines()
+        assert re.fullmatch(
+            rf'hime: No space left on device in {disk}; \d+ of 24 pictures '
+            'are finished and stay: .* start again',
+            error,
+        )
+        assert int(error.split(';')[1].split()[0]) > 5
+        assert tree(copy) == expected
+
+    @pytest.mark.parametrize('workers', [1, 2])
+    def test_file_size_limit(self, src, keys, reference, tmp_path, workers):
+        import resource
+
+        out = tmp_path / 'out'
+        expected, _ = reference
+        sizes = sorted(len(d) for n, d in expected.items() if 'png' in n)
+        args = self.args(src, out, keys, '-j', workers)
+
+        def limit():
+            most = sizes[len(sizes) * 3 // 4]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+        process = self.start(*args, preexec_fn=limit)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 1 and 'Traceback' not in errors
+        assert f'hime: File too large in {out}; ' in errors
+        assert not list(out.rglob('*.part'))
+        assert hime(*args)[0] == 0
+        assert tree(out) == expected

@@ -1,0 +1,218 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import errno
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from encryption_parts import KEY, coco
+from owner_data import hime_env, tree
+
+from hime_mm.apis import verify_dataset
+from hime_mm.ciphers import InvalidKey
+from hime_mm.encryption import worker
+from hime_mm.encryption.journal import Journal
+
+
+def no_check(header):
+    pass
+
+
+class TestInterrupted:
+    def test_killed_before_every_call(self, coco_src, tmp_path):
+        script = Path(__file__).parents[1] / 'kill_points.py'
+        done = subprocess.run(
+            [sys.executable, script, coco_src, tmp_path / 'out'],
+            capture_output=True,
+            text=True,
+            env=hime_env(),
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+        points = json.loads(done.stdout)
+        assert [p for p in points if p['wrong']] == []
+        calls = {p['call'] for p in points}
+        assert calls == {
+            'replace',
+            'fsync',
+            'sync',
+            'chmod',
+            'unlink',
+            'rmdir',
+            'mkstemp',
+            'half a line',
+        }
+        assert len(points) > 40 and max(p['done'] for p in points) == 8
+
+    def test_full_disk(self, coco_src, tmp_path, monkeypatch):
+        # With a real file system and several processes: tests/test_cli/test_stopped.py.
+        out = tmp_path / 'out'
+        fdopen, left = os.fdopen, [0]
+
+        class Full(io.BytesIO):
+            def __init__(self, fd):
+                os.close(fd)
+                super().__init__()
+
+            def write(self, data):
+                raise OSError(errno.ENOSPC, 'No space left on device')
+
+        def filling(fd, mode='r', *args, **kwargs):
+            if mode == 'wb':
+                left[0] -= 1
+                if not left[0]:
+                    return Full(fd)
+            return fdopen(fd, mode, *args, **kwargs)
+
+        monkeypatch.setattr(os, 'fdopen', filling)
+        # The journal's head, two pictures, annotations and manifest.
+        for number in (1, 3, 4, 6, 7):
+            left[0] = number
+            with pytest.raises(OSError, match='No space left'):
+                coco(coco_src, out)
+            assert not [n for n in tree(out) if n.endswith('.part')]
+            left[0] = 0
+            assert coco(coco_src, out).complete
+            assert verify_dataset(str(out), KEY, progress=False).ok
+            reference = tree(out)
+            shutil.rmtree(out)
+        coco(coco_src, out)
+        assert tree(out) == reference
+
+    def test_error_says_where_and_what_to_do(self, coco_src, tmp_path, monkeypatch):
+        out = tmp_path / 'out'
+        calls = []
+
+        def full(path, data, sync=True):
+            calls.append(path)
+            if len(calls) == 2:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            real(path, data, sync)
+
+        real = worker.write_atomic
+        monkeypatch.setattr(worker, 'write_atomic', full)
+        with pytest.raises(OSError) as error:
+            coco(coco_src, out)
+        assert error.value.errno == errno.ENOSPC
+        assert str(out) in str(error.value)
+        assert '1 of 4' in str(error.value)
+        assert 'start again' in str(error.value)
+
+    def test_full_while_the_journal_is_written(self, coco_src, tmp_path, monkeypatch):
+        out = tmp_path / 'out'
+
+        def full(journal, i, outcome):
+            if i == 2:
+                journal._file.seek(0, os.SEEK_END)
+                journal._file.write(b'{"i": 2, "ro')
+                journal._file.flush()
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            real(journal, i, outcome)
+
+        real = Journal.append
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, 'append', full)
+            with pytest.raises(OSError, match='No space.*start again'):
+                coco(coco_src, out)
+        assert coco(coco_src, out).reused == 2
+        coco(coco_src, tmp_path / 'new')
+        assert tree(out) == tree(tmp_path / 'new')
+
+    def test_file_that_was_changed_meanwhile_is_done_again(self, own_src, tmp_path):
+        out = tmp_path / 'out'
+        (own_src / 'val2017' / '000004.jpg').rename(own_src / 'away')
+        coco(own_src, out)
+        (own_src / 'away').rename(own_src / 'val2017' / '000004.jpg')
+        first = out / 'val2017/000001.png'
+        data = bytearray(first.read_bytes())
+        data[200] ^= 1
+        first.write_bytes(data)
+        (out / 'val2017/000002.png').unlink()
+        (out / 'val2017/.hime-abc.part').write_bytes(b'half')
+        assert coco(own_src, out).reused == 1
+        coco(own_src, tmp_path / 'new')
+        assert tree(out) == tree(tmp_path / 'new')
+
+    def test_one_way_keeps_what_was_finished(self, own_src, tmp_path):
+        out = tmp_path / 'out'
+        (own_src / 'val2017' / '000003.jpg').rename(own_src / 'away')
+        options = dict(key=None, one_way=True, dataset_id=None)
+        first = coco(own_src, out, **options)
+        before = {n: d for n, d in tree(out).items() if n.endswith('.png')}
+        (own_src / 'away').rename(own_src / 'val2017' / '000003.jpg')
+        again = coco(own_src, out, **options)
+        assert again.complete and again.dataset_id == first.dataset_id
+        after = tree(out)
+        assert {n: after[n] for n in before} == before
+        assert verify_dataset(str(out), progress=False).ok
+
+    def test_goes_on_with_other_workers_from_elsewhere(self, own_src, tmp_path, monkeypatch):
+        out = tmp_path / 'out'
+        (own_src / 'val2017' / '000003.jpg').rename(own_src / 'away')
+        coco(own_src, out, workers=2)
+        (own_src / 'away').rename(own_src / 'val2017' / '000003.jpg')
+        out.rename(tmp_path / 'moved')
+        monkeypatch.chdir(tmp_path)
+        assert coco('own', 'moved', workers=1).reused == 3
+        coco(own_src, out)
+        assert tree(out) == tree(tmp_path / 'moved')
+
+    def test_no_key_at_the_second_time(self, own_src, tmp_path):
+        (own_src / 'val2017' / '000003.jpg').unlink()
+        coco(own_src, tmp_path / 'out', 'mix2')
+        with pytest.raises(InvalidKey, match=KEY.id):
+            coco(own_src, tmp_path / 'out', 'mix2', key=None)
+
+    @pytest.mark.parametrize(
+        'torn',
+        [b'{"i": 2, "ro', b'{"i": 2}', b'\0\0\0\0\n{"i": 2}\n', b'{"i": 9}\n', b'[]\n', b'{}\n'],
+    )
+    def test_torn_line_of_the_journal(self, tmp_path, torn):
+        path = tmp_path / 'journal'
+        journal = Journal(str(path), 3)
+        assert journal.open(dict(a=1), no_check) == dict(a=1)
+        for i in (1, 0):
+            journal.append(i, dict(rows=[i]))
+            # On the disk at once, not when there is more of it.
+            assert path.read_bytes().endswith(b'"rows": [%d]}\n' % i)
+        journal.close()
+        with open(path, 'ab') as file:
+            file.write(torn)
+        for _ in range(2):
+            journal = Journal(str(path), 3)
+            assert journal.open({}, no_check) == dict(a=1)
+            for i in range(3):
+                line = journal[i]
+                assert (line is None) == (i == 2)
+                assert line is None or line['rows'] == [i]
+            journal.close()
+        journal = Journal(str(path), 3)
+        journal.open({}, no_check)
+        journal.append(2, dict(rows=[2]))
+        journal.append(0, dict(rows=['again']))
+        journal.close()
+        journal = Journal(str(path), 3)
+        journal.open({}, no_check)
+        assert [journal[i]['rows'] for i in range(3)] == [['again'], [1], [2]]
+        journal.close()
+
+    def test_journal_is_read_line_by_line(self, tmp_path):
+        journal = Journal(str(tmp_path / 'journal'), 20000)
+        journal.open(dict(a=1), no_check)
+        for i in range(20000):
+            journal.append(i, dict(rows=['x' * 200]))
+        journal.close()
+        tracemalloc.start()
+        journal = Journal(str(tmp_path / 'journal'), 20001)
+        assert journal.open({}, no_check) == dict(a=1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 600000 < os.path.getsize(tmp_path / 'journal') / 5
+        assert journal[19999] == dict(i=19999, rows=['x' * 200])
+        assert journal[20000] is None
+        journal.close()

@@ -1,0 +1,130 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import os
+import re
+import shutil
+
+import pytest
+from encryption_parts import KEY, annotations, check_coco, coco, folder
+from owner_data import edit_json, found, photo, tree, write
+
+from hime_mm.apis import verify_dataset
+from hime_mm.datasets.manifest import Manifest
+from hime_mm.errors import EncryptionError
+
+UNREADABLE = {
+    'truncated': (lambda path: path.write_bytes(path.read_bytes()[:-300]), 'truncated'),
+    'empty': (lambda path: path.write_bytes(b''), 'empty'),
+    'text': (lambda path: path.write_text('hello'), 'cannot decode'),
+    'missing': (lambda path: path.unlink(), 'No such file'),
+    'folder': (lambda path: (path.unlink(), path.mkdir()), 'directory'),
+    'size': (lambda path: write(path, photo(33, 48)), 'it is 33x48 .* say 80x112'),
+}
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize(
+        'name, workers', [*((name, 1) for name in UNREADABLE), ('truncated', 2)]
+    )
+    def test_is_left_out_and_named_until_repaired(self, own_src, tmp_path, name, workers):
+        break_it, reason = UNREADABLE[name]
+        out = tmp_path / 'out'
+        bad = own_src / 'val2017' / '000002.jpg'
+        good = bad.read_bytes()
+        break_it(bad)
+        options = dict(workers=workers, dataset_id='d')
+        summary = coco(own_src, out, **options)
+        assert not summary.complete and summary.files == 3
+        ((path, said),) = summary.skipped
+        assert path == 'val2017/000002.jpg'
+        assert re.search(reason, said)
+        api = check_coco(out / 'annotations/instances_val2017.json', out / 'val2017')
+        assert set(api.imgs) == {7, 9, 10}
+        manifest = Manifest.load(out)
+        assert manifest.state['counts']['skipped'] == 1
+        assert manifest.state['skipped'] == [dict(path='val2017/000002.png', reason=said)]
+        assert not verify_dataset(str(out), KEY, progress=False).ok
+
+        # The next time it is tried again, and the others stay.
+        stats = {n: os.stat(out / n) for n in manifest.files}
+        assert coco(own_src, out, **options).skipped == summary.skipped
+        if bad.is_dir():
+            bad.rmdir()
+        bad.write_bytes(good)
+        again = coco(own_src, out, **options)
+        assert again.complete and again.reused == 3 and again.files == 4
+        assert {n: os.stat(out / n) for n in stats} == stats
+        coco(own_src, tmp_path / 'new')
+        assert tree(out) == tree(tmp_path / 'new')
+        assert not (out / '.hime-work').exists()
+
+    @pytest.mark.parametrize('names', ['keep', 'ids'])
+    @pytest.mark.parametrize('name', ['a\0b.jpg', 'a\ud800b.jpg'])
+    def test_name_that_no_file_can_have(self, own_src, tmp_path, name, names):
+        edit_json(
+            own_src / 'annotations/instances_val2017.json',
+            lambda c: c['images'][1].update(file_name=name),
+        )
+        for reused in (0, 3):
+            summary = coco(own_src, tmp_path / 'out', names=names)
+            ((path, reason),) = summary.skipped
+            assert path == f'val2017/{name}' and summary.files == 3
+            assert summary.reused == reused
+            # It is handed over, so it quotes nothing of the name.
+            assert reason in (
+                'its name is impossible: embedded null byte',
+                'its name is impossible: surrogates not allowed',
+            )
+
+    def test_all(self, own_src, tmp_path):
+        for path in (own_src / 'val2017').iterdir():
+            path.write_bytes(b'')
+        summary = coco(own_src, tmp_path / 'out')
+        assert len(summary.skipped) == 4 and summary.files == 0
+        assert annotations(tmp_path / 'out')['images'] == []
+
+    def test_too_small_or_not_dividing(self, own_src, tmp_path):
+        summary = coco(own_src, tmp_path / 'out', preprocess=dict(fit='error'))
+        ((path, reason),) = summary.skipped
+        assert path == 'val2017/000004.jpg' and '70x101' in reason
+        summary = folder(
+            own_src / 'val2017', tmp_path / 'crop', 'mix2', preprocess=dict(center_crop=(80, 80))
+        )
+        assert [name for name, _ in summary.skipped] == ['000003.jpg', '000004.jpg']
+
+    def test_what_the_format_or_cipher_cannot_take(self, tmp_path):
+        write(tmp_path / 'src' / 'a.png', photo(32, 32, channels=1))
+        write(tmp_path / 'src' / 'b.png', photo(32, 32))
+        summary = folder(
+            tmp_path / 'src',
+            tmp_path / 'out',
+            'permute_channels',
+            preprocess=dict(color_type='unchanged'),
+        )
+        ((name, reason),) = summary.skipped
+        assert name == 'a.png' and 'two channels' in reason
+
+    def test_work_folder_was_deleted(self, own_src, tmp_path):
+        out = tmp_path / 'out'
+        (own_src / 'val2017' / '000002.jpg').unlink()
+        coco(own_src, out)
+        shutil.rmtree(out / '.hime-work')
+        with pytest.raises(EncryptionError, match='without 1 pictures'):
+            coco(own_src, out)
+
+    def test_swapped_sides_hint_at_the_orientation(self, own_src, tmp_path):
+        write(own_src / 'val2017' / '000002.jpg', photo(112, 80))
+        summary = coco(own_src, tmp_path / 'out')
+        assert 'color_ignore_orientation' in summary.skipped[0][1]
+
+    def test_size_need_not_be_written(self, own_src, tmp_path):
+        edit_json(
+            own_src / 'annotations/instances_val2017.json',
+            lambda c: [i.pop('height') for i in c['images']],
+        )
+        assert coco(own_src, tmp_path / 'out').complete
+
+    def test_names_are_in_no_file_where_ids_replace_them(self, tmp_path):
+        write(tmp_path / 'src' / 'Alice.png', photo(32, 32))
+        write(tmp_path / 'src' / 'Bob.png', photo(32, 32)).write_bytes(b'x')
+        folder(tmp_path / 'src', tmp_path / 'out', names='ids')
+        assert not found([b'Alice', b'Bob'], tree(tmp_path / 'out').values())

@@ -177,10 +177,11 @@ class TestCoco:
         api = check_coco(out / 'boxes/all.json', out / 'pics')
         assert {i['file_name'] for i in api.imgs.values()} == {'x/b c.png', 'x/y/ü.png'}
         # Images may be below the annotations' own folder, too.
-        summary = coco(
-            src / 'pics' / '..', tmp_path / 'two', images=['.'], annotations=['./boxes/all.json']
-        )
+        shutil.copy(src / 'boxes' / 'all.json', src / 'pics')
+        two = tmp_path / 'two'
+        summary = coco(src / 'boxes' / '..' / 'pics', two, images=['.'], annotations=['./all.json'])
         assert summary.complete
+        assert set(tree(two)) == {'hime.json', 'all.json', 'x/b c.png', 'x/y/ü.png'}
 
     @pytest.mark.parametrize(
         'kwargs, reason',

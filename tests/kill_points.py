@@ -1,5 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Encrypt a data set, killed before every call that changes the disk.
+"""Encrypt a data set, killed before calls that change the disk.
+
+Before every one of them, or every n-th: ``kill_points.py SRC OUT [N]``.
 
 A process of its own, which never uses OpenCV itself, so that it can be forked.
 Prints a JSON list: for each such call its name and what was wrong.
@@ -90,13 +92,12 @@ def run(src, out, number=0):
     return call
 
 
-def main(src, out):
+def main(src, out, every=1):
     out = Path(out)
     run(src, out)
-    reference, number, points = tree(out), 0, []
+    reference, number, points = tree(out), 1, []
     while True:
         shutil.rmtree(out)
-        number += 1
         call = run(src, out, number)
         if not call:
             break
@@ -127,6 +128,7 @@ def main(src, out):
         if tree(out) != reference or (out / '.hime-work').exists():
             wrong.append('resumed: other bytes')
         points.append(dict(call=call, done=len(done), wrong=wrong))
+        number += int(every)
     print(json.dumps(points))
 
 

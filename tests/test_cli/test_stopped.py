@@ -127,10 +127,11 @@ class TestInterrupted:
             assert process.poll() is None, process.communicate()
             time.sleep(0.005)
 
-    def test_kill_9_at_random_moments(self, src, keys, reference, tmp_path):
+    @pytest.mark.parametrize('most, least', [(3, 0), pytest.param(20, 50, marks=pytest.mark.slow)])
+    def test_kill_9_at_random_moments(self, src, keys, reference, tmp_path, most, least):
         expected, seconds = reference
         out, rng, kills, kept = tmp_path / 'out', random.Random(3), 0, 0
-        while kills < 20:
+        while kills < most:
             before = finished_files(out)
             process = self.start(*self.args(src, out, keys))
             if kills % 2:
@@ -160,11 +161,13 @@ class TestInterrupted:
                 shutil.rmtree(out)
             else:
                 kills += 1
-        assert kept > 50, 'no kill came in the middle'
+        assert kept > least, 'no kill came in the middle'
         assert hime(*self.args(src, out, keys))[0] == 0
         assert tree(out) == expected and not (out / '.hime-work').exists()
 
-    @pytest.mark.parametrize('pattern', ['.hime-work/journal', 'val2017/*.png'])
+    @pytest.mark.parametrize(
+        'pattern', ['val2017/*.png', pytest.param('.hime-work/journal', marks=pytest.mark.slow)]
+    )
     def test_ctrl_c(self, src, keys, reference, tmp_path, pattern):
         out = tmp_path / 'out'
         process = self.start(*self.args(src, out, keys))
@@ -210,7 +213,9 @@ class TestInterrupted:
         assert status == 1 and 'other settings (preprocess)' in errors
         assert dict(tree(out).items()) == before
 
-    @pytest.mark.parametrize('cipher', ['shuffle', 'center+shuffle'])
+    @pytest.mark.parametrize(
+        'cipher', ['shuffle', pytest.param('center+shuffle', marks=pytest.mark.slow)]
+    )
     def test_two_at_the_same_moment(self, src, keys, reference, tmp_path, cipher):
         out = tmp_path / 'out'
         both = [
@@ -234,6 +239,8 @@ class TestInterrupted:
         assert hime('verify', out, '--key', keys)[0] == 0
         assert not (out / '.hime-work').exists()
 
+    # In the other tier, without a file system: test_encryption/test_interrupted.py.
+    @pytest.mark.slow
     def test_full_disk(self, src, keys, reference, tmp_path):
         expected, _ = reference
         disk, copy = tmp_path / 'disk', tmp_path / 'copy'
@@ -286,7 +293,7 @@ class TestInterrupted:
         assert int(error.split(';')[1].split()[0]) > 5
         assert tree(copy) == expected
 
-    @pytest.mark.parametrize('workers', [1, 2])
+    @pytest.mark.parametrize('workers', [2, pytest.param(1, marks=pytest.mark.slow)])
     def test_file_size_limit(self, src, keys, reference, tmp_path, workers):
         import resource
 

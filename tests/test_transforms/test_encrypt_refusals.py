@@ -1,0 +1,198 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import numpy as np
+import pytest
+import torch
+from encrypt_parts import (
+    DET_TRANSFORMS,
+    Quadrilaterals,
+    assert_unchanged,
+    make_results,
+    rectangle_masks,
+    snapshot,
+)
+
+from hime_mm.transforms import Encrypt, PatchShuffle, SubPatchMix
+
+
+@pytest.mark.parametrize('cipher', ['center', 'mix2+center+shuffle'])
+def test_padding_would_show_the_means(cipher):
+    with pytest.raises(ValueError, match="hime_mm.Encrypt: fit='pad' does not"):
+        Encrypt(cipher, fit='pad')
+    for fit in ('resize', 'error'):
+        Encrypt(cipher, fit=fit)
+
+
+@pytest.mark.parametrize('randomness', ['os', 'numpy'])
+def test_what_all_images_share_is_refused(randomness):
+    with pytest.raises(
+        ValueError,
+        match="hime_mm.Encrypt: 'permute_pixels' draws once.*hime encrypt.*LoadEncryptedMeta",
+    ):
+        Encrypt('permute_pixels+shuffle', randomness=randomness)
+
+
+def with_masks(results):
+    results['gt_masks'] = rectangle_masks([(0, 0, 5, 5)], (32, 48))
+
+
+def with_quads(results):
+    results['gt_bboxes'] = Quadrilaterals(torch.zeros(1, 8))
+
+
+def with_image(**changes):
+    return lambda results: results.update(changes)
+
+
+@pytest.mark.parametrize(
+    'args, change, error, words',
+    [
+        (dict(cipher='shuffle'), lambda r: r.pop('img'), KeyError, 'img'),
+        (dict(cipher='shuffle'), with_image(img=None), KeyError, 'img'),
+        (
+            dict(cipher='mix2'),
+            with_image(img=torch.zeros(3, 32, 48)),
+            TypeError,
+            'Tensor: put it before packing',
+        ),
+        (dict(cipher='mix2'), with_image(img=[np.zeros((32, 48, 3), np.uint8)]), TypeError, 'list'),
+        (
+            dict(cipher='mix2'),
+            with_image(img=np.zeros((2, 32, 48, 3), np.uint8)),
+            TypeError,
+            r'\(2, 32, 48, 3\)',
+        ),
+        (dict(cipher='mix2'), with_image(img=np.zeros((32, 48, 3), np.int32)), TypeError, 'int32'),
+        (dict(cipher='mix2'), with_image(img=np.zeros((37, 49, 3), np.int64)), TypeError, 'int64'),
+        (dict(cipher='mix2'), with_image(img=np.zeros((0, 49, 3), np.uint8)), ValueError, 'empty'),
+        (
+            dict(cipher='mix2', fit='error'),
+            with_image(img=np.zeros((37, 49, 3), np.uint8)),
+            ValueError,
+            "hime_mm.Encrypt: the image is 37x49.*fit='resize'",
+        ),
+        (
+            dict(cipher='mix2', fit='pad', pad_val=(1, 2)),
+            with_image(img=np.zeros((37, 49, 3), np.uint8)),
+            ValueError,
+            'pad_val',
+        ),
+        (
+            dict(cipher='mix2', fit='pad', pad_val=300),
+            with_image(img=np.zeros((37, 49, 3), np.uint8)),
+            ValueError,
+            'beyond the 0 to 255',
+        ),
+        # A second picture of the scene would leave in plain.
+        (
+            dict(cipher='shuffle'),
+            with_image(ori_img=np.zeros((32, 48, 3), np.uint8)),
+            ValueError,
+            '`ori_img`.*in plain',
+        ),
+        (
+            dict(cipher='shuffle'),
+            with_masks,
+            ValueError,
+            "hime_mm.Encrypt moves pixels .*'shuffle'.*`gt_masks`",
+        ),
+        (dict(cipher='mix2+shuffle'), with_masks, ValueError, '`gt_masks`'),
+        (dict(cipher='orient+center'), with_masks, ValueError, '`gt_masks`.*without "orient"'),
+        (
+            dict(cipher='permute_channels'),
+            with_image(img=np.zeros((32, 48), np.uint8)),
+            ValueError,
+            'at least two channels',
+        ),
+        (
+            dict(cipher='shuffle'),
+            with_image(gt_seg_map=np.zeros((32, 48), np.uint8)),
+            ValueError,
+            '`gt_seg_map`',
+        ),
+        (
+            dict(cipher='mix2'),
+            with_image(gt_keypoints=np.zeros((2, 17, 2))),
+            ValueError,
+            '`gt_keypoints`',
+        ),
+        (dict(cipher='mix2'), with_image(mix_results=[{}]), ValueError, '`mix_results`'),
+        (dict(cipher='shuffle'), with_quads, TypeError, 'Quadri'),
+        (
+            dict(cipher='mix2'),
+            with_image(gt_bboxes=[[1, 2, 3, 4]]),
+            TypeError,
+            '`gt_bboxes` of type list',
+        ),
+        (dict(cipher='mix2'), with_image(gt_bboxes=torch.zeros(2, 4)), TypeError, 'Tensor'),
+        # With their scores, as older versions had them.
+        (
+            dict(cipher='mix2'),
+            with_image(proposals=np.zeros((4, 5))),
+            TypeError,
+            r'`proposals` of type ndarray and shape \(4, 5\)',
+        ),
+        (dict(cipher='mix2'), with_image(scale_factor=np.ones(4)), ValueError, 'broadcast'),
+        # Masks larger than their image.
+        (
+            dict(cipher='mix2'),
+            with_image(gt_masks=rectangle_masks([(0, 0, 5, 5)], (64, 64))),
+            AssertionError,
+            None,
+        ),
+    ],
+)
+def test_an_error_changes_nothing(args, change, error, words, make_image):
+    results = make_results(make_image((32, 48, 3)))
+    change(results)
+    before = snapshot(results)
+    with pytest.raises(error, match=words):
+        Encrypt(**args)(results)
+    assert_unchanged(results, before)
+
+
+@pytest.mark.parametrize('make', [PatchShuffle, SubPatchMix])
+def test_errors_name_the_transform(make, make_image):
+    img = make_image((37, 49, 3))
+    with pytest.raises(ValueError, match=f'hime_mm.{make.__name__}'):
+        make(fit='error')(dict(img=img))
+    with pytest.raises(KeyError, match=f'hime_mm.{make.__name__}'):
+        make()({})
+    with pytest.raises(ValueError, match=f'hime_mm.{make.__name__}'):
+        make(fit='crop')
+
+
+def test_a_permutation_is_not_kept_by_accident():
+    with pytest.raises(TypeError, match="'no'"):
+        PatchShuffle(keep_permutation='no')
+
+
+def test_already_packed(make_image):
+    pack = DET_TRANSFORMS.build(dict(type='mmdet.PackDetInputs', meta_keys=('img_id',)))
+    packed = pack(make_results(make_image((32, 48, 3))))
+    before = snapshot(packed)
+    with pytest.raises(KeyError, match='before packing'):
+        PatchShuffle()(packed)
+    assert_unchanged(packed, before)
+
+
+@pytest.mark.parametrize(
+    'option, choice',
+    [
+        ('fit', 'resize'),
+        ('box_mode', 'patch'),
+        ('randomness', 'os'),
+        ('interpolation', 'bilinear'),
+    ],
+)
+def test_unknown_options(option, choice):
+    for value in ('other', None, 3):
+        with pytest.raises(ValueError, match=f'unknown `{option}` {value!r}.*{choice}'):
+            Encrypt('shuffle', **{option: value})
+    with pytest.raises(TypeError):
+        Encrypt('shuffle', fitting='pad')
+    with pytest.raises(ValueError, match="'mix',.*'shuffle'"):
+        Encrypt('scramble')
+    with pytest.raises(ValueError, match='must be positive'):
+        Encrypt('shuffle', patch_size=0)
+    with pytest.raises(ValueError, match='8.*16'):
+        Encrypt(dict(steps='shuffle', patch_size=8), patch_size=16)

@@ -5,6 +5,7 @@ Commands of `hime` that need no more than a small data set are run as they are w
 """
 
 import ast
+import doctest
 import functools
 import importlib
 import inspect
@@ -49,10 +50,34 @@ def blocks(page, language='python'):
         yield found[1]
 
 
+def prose(page):
+    """Return the text of a page without its blocks."""
+    return re.sub(r'^```.*?^```', '', (ROOT / page).read_text(), flags=re.M | re.S)
+
+
 def spans(page):
     """Return all inline code of a page."""
-    text = re.sub(r'^```.*?^```', '', (ROOT / page).read_text(), flags=re.M | re.S)
-    return sorted(set(re.findall(r'`([^`\n]+)`', text)))
+    return sorted(set(re.findall(r'`([^`\n]+)`', prose(page))))
+
+
+def links(page):
+    """Return where the links and pictures of a page lead, whichever way they are written."""
+    text = re.sub(r'`[^`\n]+`', '``', prose(page))
+    inline = re.findall(r'\]\(<?([^)>\s]+)>?(?:\s+"[^"]*")?\)', text)
+    named = re.findall(r'^\[[^]^]+\]:\s+<?([^>\s]+)', text, re.M)
+    tags = re.findall(r'<\w[^>]*?\b(?:href|src|srcset)="([^"\s]+)', text)
+    return inline + named + tags
+
+
+def anchors(page):
+    """Return the fragments that a forge gives to the headings of a page."""
+    found = []
+    for title in re.findall(r'^#+ (.*)', prose(page), re.M):
+        title = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', title)
+        name = re.sub(r'[^\w -]', '', title.strip().lower()).replace(' ', '-')
+        again = sum(re.fullmatch(rf'{name}(-\d+)?', one) is not None for one in found)
+        found.append(f'{name}-{again}' if again else name)
+    return found
 
 
 def split_lines(block):
@@ -233,6 +258,18 @@ def check_span(span):
         check_type(span)
 
 
+def check_link(page, link):
+    """Find the file that a relative link leads to, and the heading in it."""
+    if re.match('https?:', link):
+        return
+    path, _, anchor = link.partition('#')
+    target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+    if ROOT not in target.parents or not target.exists():
+        raise Wrong(f'there is no {path}')
+    if anchor and anchor not in anchors(target):
+        raise Wrong(f'{target} has no heading {anchor}')
+
+
 # The tests
 
 
@@ -253,20 +290,18 @@ def test_inline_code(found):
     check_span(found)
 
 
-@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize('page', [*PAGES, 'CHANGELOG.md'])
 def test_links(page):
-    text = (ROOT / page).read_text()
-    links = re.findall(r'\]\(([^)\s]+)\)', re.sub(r'^```.*?^```', '', text, flags=re.M | re.S))
-    for link in links:
-        if not re.match('https?:', link):
-            path, _, anchor = link.partition('#')
-            target = (ROOT / page).parent / path if path else ROOT / page
-            assert target.exists(), link
-            if anchor:
-                titles = re.findall(r'^#+ (.*)', target.read_text(), re.M)
-                assert anchor in [
-                    re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles
-                ], link
+    for link in links(page):
+        check_link(page, link)
+
+
+@pytest.mark.parametrize('page', [*PAGES, 'CHANGELOG.md'])
+def test_words(page):
+    """Nothing is promised: these words are never used of a cipher, nor of anything else."""
+    assert not re.findall(
+        r'\b(?:secure|intractable|unbreakable)\b', (ROOT / page).read_text(), re.I
+    )
 
 
 def test_moves():
@@ -365,3 +400,32 @@ def test_a_wrong_block_is_found(block):
 def test_a_wrong_span_is_found(span):
     with pytest.raises(Wrong):
         check_span(span)
+
+
+@pytest.mark.parametrize(
+    'link',
+    ['docs/none.md', '../elsewhere.md', '#none', 'docs/format.md#none', 'docs/format.md#Keys'],
+)
+def test_a_wrong_link_is_found(link):
+    check_link('README.md', 'docs/format.md#keys')
+    with pytest.raises(Wrong):
+        check_link('README.md', link)
+
+
+def test_every_kind_of_link_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), 'ROOT', tmp_path)
+    (tmp_path / 'page.md').write_text(
+        '# One `two` [three](a.md)\n[![p](b.png)](c.md "title")\n<img alt="x" src="d.png">\n'
+        '[ref]: e.md\n`[no](f.md)`\n```bash\n# no heading\n[no](g.md)\n```\n## Keys\n### Keys\n'
+    )
+    assert sorted(links('page.md')) == ['a.md', 'b.png', 'c.md', 'd.png', 'e.md']
+    assert anchors('page.md') == ['one-two-three', 'keys', 'keys-1']
+
+
+@pytest.mark.parametrize(
+    'path', [path for path in sorted(ROOT.glob('hime_mm/**/*.py')) if '>>> ' in path.read_text()]
+)
+def test_examples_of_docstrings(path):
+    name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    done = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert done.attempted and not done.failed

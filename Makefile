@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help env demo test test-slow lint clean
+.PHONY: help env demo test test-slow lint docs clean
 
 # One thread a worker: torch's own threads would only wait for each other.
 WORKERS ?= logical
@@ -14,6 +14,7 @@ help:
 	@echo 'make test   run the tests that every change has to pass: minutes'
 	@echo 'make test-slow   run the others: packaging, short trainings, runs that are killed'
 	@echo 'make lint   run ruff, and mypy on the rooms of the owner'
+	@echo 'make docs   make the site, docs/_build/html/index.html'
 	@echo 'make clean  delete build and test leftovers; .venv stays'
 	@echo
 	@echo 'WORKERS=4 sets the number of processes that run tests; else one a core, at most 8.'
@@ -36,6 +37,9 @@ lint: env
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
 
+docs: env
+	$(VENV_PYTHON) -m sphinx -q -E -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -27,13 +27,16 @@ from hime_mm.cli import main
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     'README.md',
+    'CONTRIBUTING.md',
+    'SECURITY.md',
     'configs/README.md',
     *sorted(f'docs/{path.name}' for path in ROOT.glob('docs/*.md')),
 ]
 #: Looks like a path of the checkout.
 PATH = re.compile(r'(?:\.dev_scripts|configs|docs|hime_mm|requirements|tests|tools)/[\w./-]*')
-#: Not in the checkout: what an editable install adds, and a prefix of the key derivation.
-NO_PATHS = ('hime_mm/.mim/configs', 'hime_mm/1/')
+#: Not in the checkout: what an editable install and `make docs` add, and a prefix of the key
+#: derivation.
+NO_PATHS = ('hime_mm/.mim/configs', 'docs/_build/html', 'hime_mm/1/')
 
 
 class Wrong(Exception):

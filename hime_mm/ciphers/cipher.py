@@ -223,9 +223,8 @@ class Cipher:
 
         Args:
             shape (tuple[int]): Shape of the plain image, (H, W) or (H, W, C).
-            source (ImageSource | ByteStream | np.random.Generator |
-                np.random.RandomState, optional): ``key.source(...)`` derives
-                it from a key; for the others see
+            source (ImageSource | ByteStream | Generator | RandomState, optional):
+                ``key.source(...)`` derives it from a key; for the others see
                 :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to
                 None, the operating system.
 

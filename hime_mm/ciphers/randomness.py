@@ -31,10 +31,9 @@ def draw_bytes(num: int, source: RandomSource = None) -> bytes:
 
     Args:
         num (int): How many.
-        source (ByteStream | np.random.Generator | np.random.RandomState,
-            optional): Where the randomness comes from. None is the operating
-            system's generator; a NumPy source is a simulation that can be
-            repeated by whoever knows the seed. Defaults to None.
+        source (ByteStream | np.random.Generator | np.random.RandomState, optional): Where the
+            randomness comes from. None is the operating system's generator; a NumPy source is a
+            simulation that can be repeated by whoever knows the seed. Defaults to None.
     """
     if source is None:
         return os.urandom(num)

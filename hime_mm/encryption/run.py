@@ -82,7 +82,7 @@ def encrypt_coco(
             ``if __name__ == '__main__':``. Defaults to 1.
         progress (bool): Show a progress bar. Defaults to True.
         **settings: ``patch_size``, ``preprocess`` and all others of
-            :class:`~hime_mm.images.Recipe`: ``one_way``, ``views``,
+            :class:`~hime_mm.apis.Recipe`: ``one_way``, ``views``,
             ``names``, ``fmt`` and ``compression``.
 
     Returns:

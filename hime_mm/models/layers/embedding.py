@@ -14,16 +14,17 @@ INPUT_FORMS = ('compact', 'full')
 
 
 class MixedPatchEmbed(BaseModule):
-    r"""Patch embedding for images whose sub-patches were mixed (MI).
+    """Patch embedding for images whose sub-patches were mixed (MI).
 
-    .. math::
-        z = W_b\,\mathrm{gelu}(W_a y + b_a) + b_b
+    The token of a patch is::
 
-    where :math:`y` is the average of the g x g sub-patches of a patch,
-    :math:`W_a` a convolution with kernel and stride P/g and :math:`W_b` a 1x1
-    convolution. :math:`W_a` is linear, so embedding all sub-patches of the
-    full-size image and averaging them gives the same tokens: plain, tiled and
-    compact images of one picture are embedded alike.
+        z = W_b · gelu(W_a · y + b_a) + b_b
+
+    where y is the average of the g x g sub-patches of a patch, W_a a
+    convolution with kernel and stride P/g and W_b a 1x1 convolution. W_a is
+    linear, so embedding all sub-patches of the full-size image and averaging
+    them gives the same tokens: plain, tiled and compact images of one picture
+    are embedded alike.
 
     Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025, MI.
@@ -108,14 +109,11 @@ class MixedPatchEmbed(BaseModule):
 
 
 class ReferencePositionEncoding(BaseModule):
-    r"""Reference-based positional encoding (RPE).
+    """Reference-based positional encoding (RPE).
 
-    A content-based stand-in for position: with a learnable reference
-    :math:`r`,
+    A content-based stand-in for position: with a learnable reference r::
 
-    .. math::
-        z_i \leftarrow z_i + \sigma(W_2\,\mathrm{relu}(W_1 (z_i - r) + b_1)
-        + b_2).
+        z_i ← z_i + sigmoid(W_2 · relu(W_1 · (z_i - r) + b_1) + b_2)
 
     Each token is treated alone, so permuting the tokens permutes the output.
 

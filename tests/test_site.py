@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""The site that `make docs` builds."""
+"""The site that `make docs` builds, and what the forge and pre-commit run."""
 
 import re
 import shutil
@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 
 from hime_mm import apis, ciphers
 
@@ -186,3 +187,36 @@ def test_the_site(tmp_path):
     for path in site.rglob('*.css'):
         outside = re.findall(r'(?:url\(|@import)\s*["\']?(?:https?:)?//[^)]*', path.read_text())
         assert not outside, path
+
+
+# What the forge and pre-commit run
+
+
+def workflow():
+    return yaml.safe_load((ROOT / '.github/workflows/ci.yml').read_text())
+
+
+def test_workflow_runs_the_make_targets():
+    makefile = (ROOT / 'Makefile').read_text()
+    (job,) = workflow()['jobs'].values()
+    targets = [step['run'].removeprefix('make ') for step in job['steps'] if 'run' in step]
+    assert set(targets) == {'env', 'test', 'test-slow', 'lint', 'docs'}
+    for target in targets:
+        assert re.search(rf'^{target}:', makefile, re.M), target
+    setup = (ROOT / 'setup.py').read_text()
+    supported = re.findall(r'Python :: (3\.\d+)', setup)
+    assert job['strategy']['matrix']['python'] == supported
+
+
+def test_workflow_may_only_read():
+    assert workflow()['permissions'] == {'contents': 'read'}
+    (job,) = workflow()['jobs'].values()
+    assert 'permissions' not in job
+
+
+def test_precommit_has_the_pinned_ruff():
+    repos = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos']
+    (ruff,) = (repo for repo in repos if repo['repo'].endswith('/ruff-pre-commit'))
+    pinned = re.search(r'^ruff==(\S+)$', (ROOT / 'requirements/constraints.txt').read_text(), re.M)
+    assert ruff['rev'] == f'v{pinned[1]}'
+    assert [hook['id'] for hook in ruff['hooks']] == ['ruff-check', 'ruff-format']

@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -202,6 +203,11 @@ def forms_of_permutation(permutation):
             forms.add(between.join(map(str, order.tolist())).encode())
         forms.add(str(order)[1:-1].encode())
     return forms
+
+
+def named(*things):
+    """A pattern of messages that name all of the things, in whatever words."""
+    return '(?s)^' + ''.join(f'(?=.*{re.escape(str(thing))})' for thing in things)
 
 
 def found(forms, contents):

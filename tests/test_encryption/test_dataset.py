@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import errno
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import pytest
-from owner_data import SECRET, edit_json, photo, png_chunks, read, tree, write
+from owner_data import SECRET, edit_json, named, photo, png_chunks, read, tree, write
 
 from hime_mm.apis import (
     decrypt_dataset,
@@ -83,12 +84,12 @@ class TestVerify:
     @pytest.mark.parametrize(
         'damage, reason',
         [
-            (flip, 'SHA-256 is not'),
+            (flip, 'SHA-256'),
             (lambda path: path.write_bytes(path.read_bytes() + b'x'), 'bytes'),
-            (lambda path: path.write_bytes(path.read_bytes()[:-9]), 'truncated'),
-            (lambda path: path.write_bytes(b''), 'has 0 bytes'),
-            (lambda path: path.unlink(), 'No such file'),
-            (lambda path: (path.unlink(), path.mkdir()), 'directory'),
+            (lambda path: path.write_bytes(path.read_bytes()[:-9]), 'bytes'),
+            (lambda path: path.write_bytes(b''), '0 bytes'),
+            (lambda path: path.unlink(), os.strerror(errno.ENOENT)),
+            (lambda path: (path.unlink(), path.mkdir()), os.strerror(errno.EISDIR)),
             (lambda path: shutil.copy(path.with_name('000001.png'), path), 'changed'),
             (valid, 'changed'),
         ],
@@ -121,13 +122,13 @@ class TestVerify:
     def test_foreign_picture(self, out, coco_src, name):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(coco_src / 'val2017' / '000001.jpg', out / name)
-        ((path, said),) = verify(out, KEY).problems
-        assert path == name and 'may not be encrypted' in said
+        assert [path for path, _ in verify(out, KEY).problems] == [name]
 
     def test_other_files_are_noted(self, out):
         (out / 'README.txt').write_text('hello')
         report = verify(out)
-        assert report.ok and report.notes == ['1 further files are not part of it']
+        (note,) = report.notes
+        assert report.ok and note.startswith('1 ')
 
     @pytest.mark.parametrize(
         'change',
@@ -146,16 +147,16 @@ class TestVerify:
     def test_missing_annotations(self, out):
         (out / ANN).unlink()
         ((path, said),) = verify(out).problems
-        assert path == ANN and 'No such file' in said
+        assert path == ANN and os.strerror(errno.ENOENT) in said
 
     @pytest.mark.parametrize(
-        'change, reason',
+        'change, things',
         [
-            (lambda c: c['images'][1].update(file_name='x.png'), 'x.png is not'),
-            (lambda c: c['images'][1].update(height=5), 'size of 000002.png'),
+            (lambda c: c['images'][1].update(file_name='x.png'), ['x.png']),
+            (lambda c: c['images'][1].update(height=5), ['size', '000002.png']),
         ],
     )
-    def test_annotations_and_pictures_disagree(self, out, change, reason):
+    def test_annotations_and_pictures_disagree(self, out, change, things):
         import hashlib
 
         edit_json(out / ANN, change)
@@ -165,7 +166,7 @@ class TestVerify:
             lambda s: (s['annotations'][0].update(sha256=digest), s.update(checksum=checksum(s))),
         )
         ((path, said),) = verify(out).problems
-        assert path == ANN and reason in said
+        assert path == ANN and all(thing in said for thing in things)
 
     @pytest.mark.parametrize(
         'change',
@@ -185,7 +186,7 @@ class TestVerify:
         # On purpose, with a fresh checksum: only the key finds it.
         edit_json(out / 'hime.json', lambda s: s.update(checksum=checksum(s)))
         assert verify(out).ok or 'cipher' in str(verify(out).problems)
-        with pytest.raises(ManifestError, match='without the key'):
+        with pytest.raises(ManifestError, match=named('hime.json', 'authentication code')):
             verify(out, KEY)
 
     def test_manifest_that_hides_its_key(self, out):
@@ -199,15 +200,15 @@ class TestVerify:
             ),
         )
         assert verify(out).ok
-        ((path, said),) = verify(out, KEY).problems
-        assert path == 'hime.json' and 'cannot authenticate' in said
+        assert [path for path, _ in verify(out, KEY).problems] == ['hime.json']
 
     def test_wrong_key(self, out):
-        with pytest.raises(InvalidKey, match='wrong key'):
-            verify(out, Key(bytes(32)))
+        other = Key(bytes(32))
+        with pytest.raises(InvalidKey, match=named(KEY.id, other.id)):
+            verify(out, other)
 
     def test_no_manifest(self, tmp_path):
-        with pytest.raises(ManifestError, match='No such file'):
+        with pytest.raises(ManifestError, match=named(tmp_path / 'hime.json')):
             verify(tmp_path)
 
     def test_several_processes(self, out):
@@ -228,8 +229,8 @@ class TestVerify:
         report = verify(tmp_path / 'out', KEY)
         ((path, said),) = report.problems
         assert path == 'val2017/000002.png'
-        assert said == 'left out when encrypting: the file is empty'
-        assert any('.hime-work is there' in note for note in report.notes)
+        assert Manifest.load(tmp_path / 'out').skipped[0]['reason'] in said
+        assert any('.hime-work' in note for note in report.notes)
         shutil.rmtree(tmp_path / 'out' / '.hime-work')
         report = verify(tmp_path / 'out', KEY)
         assert len(report.problems) == 1 and not report.notes
@@ -335,9 +336,7 @@ class TestDecrypt:
         out = tmp_path / 'out'
         fit = 'resize' if 'center' in cipher else 'pad'
         encrypt(coco_src, out, cipher, preprocess=dict(fit=fit))
-        with pytest.raises(
-            EncryptionError, match='cannot be decrypted.*deletes data; what comes after'
-        ):
+        with pytest.raises(EncryptionError, match=named(repr(cipher), 'partial decryption')):
             decrypt(out, tmp_path / 'plain')
         assert not (tmp_path / 'plain').exists()
         assert decrypt(out, tmp_path / 'plain', partial=True).ok
@@ -362,21 +361,25 @@ class TestDecrypt:
     def test_deleted_data(self, coco_src, tmp_path, cipher, partial):
         encrypt(coco_src, tmp_path / 'out', cipher)
         step = str(Cipher(cipher).steps[-1])
-        with pytest.raises(EncryptionError, match=f'{step}.*deletes data$'):
+        with pytest.raises(EncryptionError, match=f': .*{step} ') as error:
             decrypt(tmp_path / 'out', tmp_path / 'plain', partial=partial)
+        # Nothing comes after what is deleted, so nothing is left to offer.
+        assert 'partial decryption' not in str(error.value)
         assert not (tmp_path / 'plain').exists()
 
     def test_keys(self, coco_src, tmp_path):
         encrypt(coco_src, tmp_path / 'out')
-        with pytest.raises(EncryptionError, match=f'needs the key {KEY.id}'):
+        with pytest.raises(EncryptionError, match=KEY.id):
             decrypt(tmp_path / 'out', tmp_path / 'plain', None)
-        with pytest.raises(InvalidKey, match='wrong key'):
-            decrypt(tmp_path / 'out', tmp_path / 'plain', Key(bytes(32)))
+        other = Key(bytes(32))
+        with pytest.raises(InvalidKey, match=named(KEY.id, other.id)):
+            decrypt(tmp_path / 'out', tmp_path / 'plain', other)
         encrypt(coco_src, tmp_path / 'one', key=None, one_way=True)
-        with pytest.raises(EncryptionError, match='one-way: nobody can'):
+        with pytest.raises(EncryptionError, match=named(tmp_path / 'one', 'one-way')):
             decrypt(tmp_path / 'one', tmp_path / 'plain', None)
-        with pytest.raises(InvalidKey, match='without a key'):
+        with pytest.raises(InvalidKey, match=named(tmp_path / 'one')) as error:
             decrypt(tmp_path / 'one', tmp_path / 'plain')
+        assert KEY.id not in str(error.value)  # it is not that another one is needed
         assert not (tmp_path / 'plain').exists()
 
     def test_changed_manifest(self, coco_src, tmp_path):
@@ -385,7 +388,7 @@ class TestDecrypt:
             tmp_path / 'out' / 'hime.json',
             lambda s: (s['files'][0].update(path='../../evil.png'), s.update(checksum=checksum(s))),
         )
-        with pytest.raises(ManifestError, match='without the key'):
+        with pytest.raises(ManifestError, match=named('hime.json', 'authentication code')):
             decrypt(tmp_path / 'out', tmp_path / 'plain')
 
     def test_damaged_pictures_are_named(self, coco_src, tmp_path):
@@ -405,16 +408,16 @@ class TestDecrypt:
         (tmp_path / 'full' / 'x').write_bytes(b'')
         monkeypatch.chdir(tmp_path)
         os.symlink('out', 'link')
-        for path, target, reason in (
-            (out, 'full', 'not empty'),
-            (out, 'full/x', 'not empty'),
-            (out, out, 'not empty'),
-            (out, out / 'plain', 'lies in'),
-            (out / 'hime.json', out / 'plain', 'lies in'),
-            ('link', 'out/plain', 'lies in'),
-            ('out', 'link/plain', 'lies in'),
+        for path, target, things in (
+            (out, 'full', ['full']),
+            (out, 'full/x', ['full/x']),
+            (out, out, [out]),
+            (out, out / 'plain', [out / 'plain', f' {out}']),
+            (out / 'hime.json', out / 'plain', [out / 'plain', out / 'hime.json']),
+            ('link', 'out/plain', ['out/plain', 'link']),
+            ('out', 'link/plain', ['link/plain', ' out']),
         ):
-            with pytest.raises(EncryptionError, match=reason):
+            with pytest.raises(EncryptionError, match=named(*things)):
                 decrypt(path, target)
         assert tree(out) == before
         os.mkdir('empty')

@@ -8,7 +8,7 @@ import mmcv
 import numpy as np
 import pytest
 from encryption_parts import KEY, folder
-from owner_data import found, photo, read, tree, write
+from owner_data import found, named, photo, read, tree, write
 
 from hime_mm.ciphers import Cipher
 from hime_mm.datasets.manifest import Manifest
@@ -67,9 +67,8 @@ class TestFolder:
         src = tmp_path / 'src'
         for i, name in enumerate(names):
             write(src / name, photo(32, 48, i))
-        with pytest.raises(EncryptionError, match='both become.*ids') as error:
+        with pytest.raises(EncryptionError, match=named(*names, "names='ids'")):
             folder(src, tmp_path / 'out')
-        assert names[0] in str(error.value) and names[1] in str(error.value)
         assert not (tmp_path / 'out').exists()
         if names[0][1] != '/':
             assert folder(src, tmp_path / 'out', names='ids').files == 2
@@ -116,11 +115,11 @@ class TestFolder:
 
         def refusing(path):
             if str(path).endswith('b'):
-                raise PermissionError(errno.EACCES, 'Permission denied')
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return scandir(path)
 
         monkeypatch.setattr(os, 'scandir', refusing)
-        with pytest.raises(EncryptionError, match='/b: Permission denied'):
+        with pytest.raises(EncryptionError, match=named(src / 'b', os.strerror(errno.EACCES))):
             folder(src, tmp_path / 'out')
 
     @pytest.mark.skipif(sys.platform != 'linux', reason='names are bytes')
@@ -131,12 +130,12 @@ class TestFolder:
         write(src / 'b.png', photo(32, 48))
         summary = folder(src, tmp_path / 'out')
         ((_, reason),) = summary.skipped
-        assert 'not UTF-8' in reason and summary.files == 1
+        assert "names='ids'" in reason and summary.files == 1
         assert folder(src, tmp_path / 'ids', names='ids').files == 2
 
     def test_no_pictures(self, tmp_path):
         (tmp_path / 'src').mkdir()
-        with pytest.raises(EncryptionError, match='no pictures'):
+        with pytest.raises(EncryptionError, match=named(tmp_path / 'src')):
             folder(tmp_path / 'src', tmp_path / 'out')
 
     def test_center_crop(self, tmp_path):

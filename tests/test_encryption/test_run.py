@@ -7,11 +7,12 @@ import os
 import numpy as np
 import pytest
 from encryption_parts import KEY, OTHER, coco, folder
-from owner_data import photo, read, tree, write
+from owner_data import named, photo, read, tree, write
 
 from hime_mm.apis import verify_dataset
 from hime_mm.ciphers import Cipher
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.errors import CipherError, EncryptionError, HimeError
 
 
 class TestManifest:
@@ -176,33 +177,39 @@ class TestRandomness:
         manifest.check_key(KEY)
 
     @pytest.mark.parametrize(
-        'kwargs, reason',
+        'kwargs, error, things',
         [
-            (dict(key=None), 'give a key, or choose one-way'),
-            (dict(one_way=True), 'not both'),
+            (dict(key=None), EncryptionError, ["'shuffle'", 'one-way']),
+            (dict(one_way=True), EncryptionError, ['key', '`one_way`']),
             (
                 dict(cipher='permute_pixels', key=None, one_way=True),
-                'all images share, so it needs a key',
+                EncryptionError,
+                ["'permute_pixels'", 'key'],
             ),
             (
                 dict(cipher='mix2', key=None, preprocess=dict(augment=dict(flip=0.5))),
-                'draws randomness',
+                EncryptionError,
+                ["'mix2'", 'one-way'],
             ),
-            (dict(cipher='mix2', views=2), 'would be equal'),
-            (dict(views=0), '`views`'),
-            (dict(views=1.5), '`views`'),
-            (dict(workers=0), '`workers`'),
-            (dict(names='hash'), 'names'),
-            (dict(fmt='jpg'), 'format'),
-            (dict(compression=11), 'compression'),
-            (dict(fmt='webp', compression=1), 'compression'),
-            (dict(fmt='webp', preprocess=dict(color_type='unchanged')), 'three channels'),
-            (dict(cipher='shufle'), 'shufle'),
-            (dict(preprocess=dict(size=5)), 'size'),
+            (dict(cipher='mix2', views=2), EncryptionError, ['2 views', "'mix2'"]),
+            (dict(views=0), HimeError, ['`views`', 0]),
+            (dict(views=1.5), HimeError, ['`views`', 1.5]),
+            (dict(workers=0), EncryptionError, ['`workers`', 0]),
+            (dict(names='hash'), HimeError, ['names', "'hash'"]),
+            (dict(fmt='jpg'), HimeError, ['format', "'jpg'"]),
+            (dict(compression=11), HimeError, ['compression', 11, "'png'"]),
+            (dict(fmt='webp', compression=1), HimeError, ['compression', 1, "'webp'"]),
+            (
+                dict(fmt='webp', preprocess=dict(color_type='unchanged')),
+                EncryptionError,
+                ["'webp'", "'unchanged'"],
+            ),
+            (dict(cipher='shufle'), CipherError, ["'shufle'"]),
+            (dict(preprocess=dict(size=5)), HimeError, ["'size'"]),
         ],
     )
-    def test_refused(self, coco_src, tmp_path, kwargs, reason):
+    def test_refused(self, coco_src, tmp_path, kwargs, error, things):
         for function, src in ((coco, coco_src), (folder, coco_src / 'val2017')):
-            with pytest.raises(ValueError, match=reason):
+            with pytest.raises(error, match=named(*things)):
                 function(src, tmp_path / 'out', **kwargs)
         assert not (tmp_path / 'out').exists()

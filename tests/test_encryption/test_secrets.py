@@ -40,12 +40,12 @@ class TestSecrets:
     def test_a_key_is_no_id(self, coco_src, tmp_path, text):
         """The id is handed over."""
         for function, src in ((coco, coco_src), (folder, coco_src / 'val2017')):
-            with pytest.raises(InvalidKey, match='as the id of the') as error:
+            with pytest.raises(InvalidKey) as error:
                 function(src, tmp_path / 'out', dataset_id=text)
             assert text not in str(error.value)
         assert not (tmp_path / 'out').exists()
 
     def test_an_id_is_text(self, coco_src, tmp_path):
-        with pytest.raises(EncryptionError, match='id of the data set is not'):
+        with pytest.raises(EncryptionError, match='UTF-8'):
             coco(coco_src, tmp_path / 'out', dataset_id='a\udcff')
         assert not (tmp_path / 'out').exists()

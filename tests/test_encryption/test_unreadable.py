@@ -1,11 +1,12 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import errno
 import os
 import re
 import shutil
 
 import pytest
 from encryption_parts import KEY, annotations, check_coco, coco, folder
-from owner_data import edit_json, found, photo, tree, write
+from owner_data import edit_json, found, named, photo, tree, write
 
 from hime_mm.apis import verify_dataset
 from hime_mm.datasets.manifest import Manifest
@@ -14,10 +15,10 @@ from hime_mm.errors import EncryptionError
 UNREADABLE = {
     'truncated': (lambda path: path.write_bytes(path.read_bytes()[:-300]), 'truncated'),
     'empty': (lambda path: path.write_bytes(b''), 'empty'),
-    'text': (lambda path: path.write_text('hello'), 'cannot decode'),
-    'missing': (lambda path: path.unlink(), 'No such file'),
-    'folder': (lambda path: (path.unlink(), path.mkdir()), 'directory'),
-    'size': (lambda path: write(path, photo(33, 48)), 'it is 33x48 .* say 80x112'),
+    'text': (lambda path: path.write_text('hello'), 'decode'),
+    'missing': (lambda path: path.unlink(), os.strerror(errno.ENOENT)),
+    'folder': (lambda path: (path.unlink(), path.mkdir()), os.strerror(errno.EISDIR)),
+    'size': (lambda path: write(path, photo(33, 48)), '33x48.*80x112'),
 }
 
 
@@ -58,8 +59,8 @@ class TestUnreadable:
         assert not (out / '.hime-work').exists()
 
     @pytest.mark.parametrize('names', ['keep', 'ids'])
-    @pytest.mark.parametrize('name', ['a\0b.jpg', 'a\ud800b.jpg'])
-    def test_name_that_no_file_can_have(self, own_src, tmp_path, name, names):
+    @pytest.mark.parametrize('name, what', [('a\0b.jpg', 'null'), ('a\ud800b.jpg', 'surrogate')])
+    def test_name_that_no_file_can_have(self, own_src, tmp_path, name, what, names):
         edit_json(
             own_src / 'annotations/instances_val2017.json',
             lambda c: c['images'][1].update(file_name=name),
@@ -70,10 +71,8 @@ class TestUnreadable:
             assert path == f'val2017/{name}' and summary.files == 3
             assert summary.reused == reused
             # It is handed over, so it quotes nothing of the name.
-            assert reason in (
-                'its name is impossible: embedded null byte',
-                'its name is impossible: surrogates not allowed',
-            )
+            assert what in reason
+            assert not any(part in reason for part in ('\0', '\ud800', 'd800', 'b.jpg'))
 
     def test_all(self, own_src, tmp_path):
         for path in (own_src / 'val2017').iterdir():
@@ -101,14 +100,14 @@ class TestUnreadable:
             preprocess=dict(color_type='unchanged'),
         )
         ((name, reason),) = summary.skipped
-        assert name == 'a.png' and 'two channels' in reason
+        assert name == 'a.png' and "'permute_channels'" in reason
 
     def test_work_folder_was_deleted(self, own_src, tmp_path):
         out = tmp_path / 'out'
         (own_src / 'val2017' / '000002.jpg').unlink()
         coco(own_src, out)
         shutil.rmtree(out / '.hime-work')
-        with pytest.raises(EncryptionError, match='without 1 pictures'):
+        with pytest.raises(EncryptionError, match=named(out, '.hime-work')):
             coco(own_src, out)
 
     def test_swapped_sides_hint_at_the_orientation(self, own_src, tmp_path):

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 from encryption_parts import coco
-from owner_data import tree
+from owner_data import named, tree
 
 from hime_mm.encryption import run, worker
 from hime_mm.encryption.engines import run_tasks
@@ -33,7 +33,7 @@ class TestAtTheSameMoment:
         assert inside.wait(20)
         before = tree(out)
         for cipher in ('shuffle', 'center+shuffle'):
-            with pytest.raises(EncryptionError, match='another process'):
+            with pytest.raises(EncryptionError, match=named('process', out)):
                 coco(coco_src, out, cipher)
         assert tree(out) == before
         go_on.set()
@@ -55,7 +55,7 @@ class TestAtTheSameMoment:
         if cipher == 'shuffle':
             assert coco(coco_src, out).reused == 4
         else:
-            with pytest.raises(EncryptionError, match='another encrypted'):
+            with pytest.raises(EncryptionError, match=named(out)):
                 coco(coco_src, out, cipher)
         coco(coco_src, tmp_path / 'new')
         assert tree(out) == tree(tmp_path / 'new')
@@ -75,7 +75,7 @@ class TestAtTheSameMoment:
         monkeypatch.setattr(fcntl, 'flock', late)
         with locked(str(work)):
             assert len(times) == 2 and os.listdir(work) == ['lock']
-            with pytest.raises(EncryptionError, match='another process'), locked(str(work)):
+            with pytest.raises(EncryptionError, match=named(tmp_path)), locked(str(work)):
                 pass
 
 
@@ -95,7 +95,7 @@ class TestWorkers:
 
         killer = threading.Thread(target=kill)
         killer.start()
-        with pytest.raises(WorkerDied, match='fewer workers'):
+        with pytest.raises(WorkerDied):
             coco(own_src, out, workers=2)
         killer.join()
         pipe.unlink()

@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Where the command finds keys, and that it tells none."""
 
+import errno
 import os
 import shutil
 
@@ -18,6 +19,7 @@ from owner_data import (
     tree,
 )
 
+from hime_mm.ciphers import Key
 from hime_mm.cli import main
 from hime_mm.datasets.manifest import Manifest
 
@@ -61,23 +63,23 @@ class TestKeys:
             'X',
             status=2,
         )
-        assert 'give one of --key' in output
+        assert '--key-env' in output and '--key-fd' in output
 
     @pytest.mark.parametrize(
-        'args, reason',
+        'args, things',
         [
-            ((), 'give a key, or choose one-way'),
-            (('--key', 'none.key'), 'cannot read the key file none.key'),
-            (('--key-env', 'NONE'), 'NONE is not set'),
-            (('--key-fd', '99'), 'file descriptor 99'),
-            (('--key', '/dev/null'), 'no regular file'),
+            ((), ["'shuffle'", 'one-way']),
+            (('--key', 'none.key'), ['none.key', os.strerror(errno.ENOENT)]),
+            (('--key-env', 'NONE'), ['variable NONE', 'set']),
+            (('--key-fd', '99'), ['descriptor 99', os.strerror(errno.EBADF)]),
+            (('--key', '/dev/null'), ['/dev/null', 'regular file']),
         ],
     )
-    def test_none(self, coco_src, tmp_path, args, reason):
+    def test_none(self, coco_src, tmp_path, args, things):
         output = invoke(
             'encrypt', 'coco', coco_src, tmp_path / 'out', '-c', 'shuffle', *args, status=1
         )
-        assert output.startswith('hime: ') and reason in output
+        assert output.startswith('hime: ') and all(thing in output for thing in things)
         assert not (tmp_path / 'out').exists()
 
     def test_one_way_takes_no_key_from_the_environment(self, coco_src, keys, tmp_path):
@@ -106,15 +108,16 @@ class TestKeys:
             keys,
             status=1,
         )
-        assert 'not both' in output
+        assert '`one_way`' in output
 
     def test_wrong(self, encrypted, keys, tmp_path):
         other = keys.with_name('other.key')
         for args in (('verify', encrypted), ('decrypt', encrypted, tmp_path / 'plain')):
             output = invoke(*args, '--key', other, status=1)
-            assert output.startswith('hime: wrong key') and KEY.id in output
+            assert output.startswith('hime: ')
+            assert KEY.id in output and Key.from_file(other).id in output
         output = invoke('decrypt', encrypted, tmp_path / 'plain', status=1)
-        assert 'needs the key' in output
+        assert output.startswith('hime: ') and KEY.id in output
         assert not (tmp_path / 'plain').exists()
 
     def test_readable_by_others(self, encrypted, tmp_path):
@@ -148,7 +151,7 @@ class TestKeysInTheWrongPlace:
                 patch.chdir(tmp_path)
                 result = CliRunner().invoke(main, given)
             assert result.exit_code == 1
-            assert 'make a new one' in result.output
+            assert result.output.startswith('hime: ') and 'key' in result.output
             assert text not in result.output
             assert not list(tmp_path.iterdir())
 

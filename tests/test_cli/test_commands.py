@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The command, as a person runs it."""
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from cli_parts import invoke
 from owner_data import ROOT, forms_of_key, found, hime, hime_env, photo, read, tree, write
 
 from hime_mm.ciphers import Key
+from hime_mm.ciphers.steps import STEPS
 from hime_mm.images.sizing import fit_image
 
 
@@ -37,12 +39,12 @@ class TestKeygen:
     def test_never_overwrites(self, keys):
         before = keys.read_bytes()
         output = invoke('keygen', keys, status=1)
-        assert 'never overwritten' in output and output.count('\n') == 1
+        assert output.startswith('hime: ') and str(keys) in output and output.count('\n') == 1
         assert keys.read_bytes() == before
 
     def test_folder_that_is_not_there(self, tmp_path):
         output = invoke('keygen', tmp_path / 'none' / 'k', status=1)
-        assert output.startswith('hime: No such file or directory')
+        assert output.startswith(f'hime: {os.strerror(errno.ENOENT)}')
         assert str(tmp_path / 'none') in output
 
 
@@ -80,15 +82,12 @@ class TestJourney:
         )
         status, output, errors = hime('verify', 'out', '-j', 1, '-q')
         assert (status, errors) == (0, '')
-        assert output == (
-            '4 files are as they were written; manifest '
-            'unchanged by accident, but not authenticated: no '
-            'key\n'
-        )
+        assert output.startswith('4 files ') and 'not authenticated' in output
+        assert output.count('\n') == 1
         status, output, _ = hime('verify', 'out', '--key', 'k', '-j', 2)
-        assert status == 0 and 'authenticated with the key' in output
+        assert status == 0 and ' authenticated' in output and 'not authenticated' not in output
         status, output, _ = hime('decrypt', 'out', 'plain', '--key', 'k', '-j', 2)
-        assert (status, output) == (0, '4 of 4 files decrypted to plain\n')
+        assert status == 0 and re.fullmatch(r'4 of 4 .* plain\n', output)
         for path in (coco_src / 'val2017').iterdir():
             np.testing.assert_array_equal(
                 read(f'plain/val2017/{path.stem}.png'), fit_image(mmcv.imread(path), 16)[0]
@@ -96,8 +95,8 @@ class TestJourney:
 
     def test_info(self, encrypted):
         output = invoke('info', encrypted)
-        assert 'cipher       shuffle, patches of 16 pixels' in output
-        assert 'a jigsaw solver without the key' in output
+        assert re.search(r'^cipher +shuffle, .*\b16\b', output, re.M)
+        assert STEPS['shuffle'].leaves in output
         assert invoke('info', encrypted / 'hime.json') == output
         state = json.loads(invoke('info', encrypted, '--json'))
         full = json.loads((encrypted / 'hime.json').read_text())
@@ -134,7 +133,7 @@ class TestJourney:
             1,
         )
         assert '2 of 2 pictures encrypted, 2 of them before' in output
-        assert 'nothing was done, and the source was not looked at' in output
+        assert '`hime verify`' in output
 
     def test_quiet(self, coco_src, tmp_path):
         status, output, errors = hime(
@@ -157,7 +156,7 @@ class TestJourney:
             '-j',
             1,
         )
-        assert '3 objects are below 1x1 pixel now' in output
+        assert '3 objects' in output and '--resize' in output
 
     def test_lists(self, tmp_path):
         write(tmp_path / 'src' / 'val' / 'a.jpg', photo(32, 32))
@@ -195,8 +194,8 @@ class TestJourney:
             '-j',
             1,
         )
-        assert re.search(r'noise90: [1-9][\d.]* % of the values were clipped', output)
-        assert '1 files were left out: they are not .jpg' in output
+        assert re.search(r'noise90: [1-9][\d.]* %', output)
+        assert re.search(r'^1 files .*\.jpg', output, re.M)
 
     def test_script_of_a_checkout(self, coco_src, tmp_path):
         done = subprocess.run(

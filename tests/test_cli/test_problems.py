@@ -1,7 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What the command says of what goes wrong."""
 
+import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,8 +40,8 @@ class TestBrokenInstallation:
     def test_commands_say_what_is_wrong(self, call, args):
         done = call(*args)
         assert done.returncode == 1
-        assert f'{args[0]} does not work here (no libGL.so.1)' in done.stderr
-        assert 'hime doctor' in done.stderr
+        assert args[0] in done.stderr and 'no libGL.so.1' in done.stderr
+        assert '`hime doctor`' in done.stderr
         assert 'Traceback' not in done.stderr
 
 
@@ -66,13 +68,13 @@ class TestProblems:
         )
         status, output, errors = hime(*args)
         assert status == 1 and '2 of 27 pictures encrypted' in output
-        assert 'missing: 00.jpg: the JPEG file is truncated\n' in errors
+        assert re.search('^missing: 00.jpg: .*truncated$', errors, re.M)
         assert 'missing: 19.jpg' in errors and '20.jpg' not in errors
-        assert 'missing: and 5 more\nRepair the missing pictures' in errors
+        assert 'missing: and 5 more\n' in errors
         status, _, errors = hime('verify', out)
         assert status == 1
-        assert 'wrong: 00.png: left out when encrypting: the JPEG' in errors
-        assert 'hime: 25 problems in' in errors
+        assert re.search('^wrong: 00.png: .*truncated$', errors, re.M)
+        assert re.search(f'^hime: 25 .*{out}$', errors, re.M)
         for i in range(25):
             write(src / f'{i:02d}.jpg', photo(32, 32, i))
         output = invoke(*args)
@@ -87,8 +89,8 @@ class TestProblems:
         (out / 'notes.txt').write_text('x')
         status, output, errors = hime('verify', out, '--key', keys, '-q', '-j', 1)
         assert status == 1
-        assert output == '1 further files are not part of it\n'
-        assert errors.startswith('wrong: val2017/000001.png: it has 1 bytes')
+        assert output.startswith('1 ') and output.count('\n') == 1
+        assert re.match('wrong: val2017/000001.png: .*1 bytes', errors)
         output = invoke('decrypt', out, tmp_path / 'plain', '--key', keys, '-j', 1, status=1)
         assert '3 of 4 files decrypted' in output
         assert 'missing: val2017/000001.png' in output
@@ -98,12 +100,13 @@ class TestProblems:
         path = out / 'hime.json'
         path.write_text(path.read_text().replace('"scale": [1.0', '"scale": [2.0', 1))
         for command in ('verify', 'info'):
-            assert 'was changed' in invoke(command, out, status=1)
+            output = invoke(command, out, status=1)
+            assert str(path) in output and 'checksum' in output
 
     def test_other_settings(self, coco_src, encrypted, keys, tmp_path):
         out = shutil.copytree(encrypted, tmp_path / 'out')
         output = invoke('encrypt', 'coco', coco_src, out, '-c', 'mix2', '--key', keys, status=1)
-        assert 'holds another encrypted data set' in output
+        assert output.startswith('hime: ') and str(out) in output
         assert tree(out) == tree(encrypted)
 
     @pytest.mark.parametrize('name', ['mix2', 'center+shuffle'])
@@ -111,28 +114,23 @@ class TestProblems:
         out = tmp_path / 'out'
         invoke('encrypt', 'coco', coco_src, out, '-c', name, '--key', keys, '-j', 1)
         output = invoke('decrypt', out, tmp_path / 'plain', '--key', keys, status=1)
-        assert 'deletes data' in output
+        assert f'{name!r}' in output and ('partial' in output) == ('shuffle' in name)
         if 'shuffle' in name:
             invoke('decrypt', out, tmp_path / 'plain', '--key', keys, '--partial', '-j', 1)
             assert len(tree(tmp_path / 'plain')) == 4
 
     @pytest.mark.parametrize(
-        'content, reason',
-        [
-            ('{"images": [', 'is no JSON file'),
-            ('[]', 'holds no object'),
-            ('{}', 'no list `images`'),
-        ],
+        'content, thing', [('{"images": [', 'JSON'), ('[]', 'object'), ('{}', '`images`')]
     )
-    def test_annotations(self, coco_src, tmp_path, content, reason):
+    def test_annotations(self, coco_src, tmp_path, content, thing):
         src = shutil.copytree(coco_src, tmp_path / 'src')
         (src / ANN).write_text(content)
         output = invoke('encrypt', 'coco', src, tmp_path / 'out', '-c', 'mix2', status=1)
-        assert reason in output and output.count('\n') == 1
+        assert str(src / ANN) in output and thing in output and output.count('\n') == 1
 
     def test_output_that_cannot_be_written(self, coco_src, tmp_path):
         (tmp_path / 'file').write_text('x')
         output = invoke(
             'encrypt', 'coco', coco_src, tmp_path / 'file' / 'o', '-c', 'mix2', status=1
         )
-        assert 'Not a directory' in output and str(tmp_path) in output
+        assert os.strerror(errno.ENOTDIR) in output and str(tmp_path / 'file') in output

@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A command that is killed, interrupted or out of space."""
 
+import errno
 import json
 import os
 import random
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from owner_data import hime, hime_command, hime_env, make_coco, tree
+
+from hime_mm.ciphers import Key
 
 
 def session_members(number):
@@ -177,7 +180,7 @@ class TestInterrupted:
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 130
-        assert errors.endswith('\nhime: interrupted\n')
+        assert errors.splitlines()[-1].startswith('hime: ')
         assert 'Traceback' not in errors
         assert gone(process.pid)
         assert hime(*self.args(src, out, keys))[0] == 0
@@ -195,7 +198,7 @@ class TestInterrupted:
         os.kill(workers[0], signal.SIGKILL)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 1
-        assert '\nhime: a worker process was killed' in errors
+        assert re.match('hime: .*worker', errors.splitlines()[-1])
         assert 'Traceback' not in errors and gone(process.pid)
         assert hime(*self.args(src, out, keys))[0] == 0
         assert tree(out) == reference[0]
@@ -208,9 +211,10 @@ class TestInterrupted:
         before = dict(tree(out).items())
         other = keys.with_name('other.key')
         status, _, errors = hime(*self.args(src, out, other))
-        assert status == 1 and 'use the same key' in errors
+        assert status == 1
+        assert all(Key.from_file(path).id in errors for path in (keys, other))
         status, _, errors = hime(*self.args(src, out, keys, '--flip', '.1'))
-        assert status == 1 and 'other settings (preprocess)' in errors
+        assert status == 1 and '(preprocess)' in errors
         assert dict(tree(out).items()) == before
 
     @pytest.mark.parametrize(
@@ -226,11 +230,9 @@ class TestInterrupted:
         statuses = [process.returncode for process in both]
         assert 0 in statuses
         for status, (_, errors) in zip(statuses, outputs, strict=True):
-            assert (
-                status == 0
-                or 'another process is encrypting' in errors
-                or 'another encrypted data set' in errors
-            )
+            # That one is at work here, or was.
+            last = errors.splitlines()[-1]
+            assert status == 0 or re.match(f'hime: (.*process .*{out}|{out} .*data set)', last)
             assert 'Traceback' not in errors
         if cipher == 'shuffle':
             assert 1 in statuses
@@ -285,12 +287,8 @@ class TestInterrupted:
         lines = done.stdout.splitlines()
         assert lines[:2] == ['first 1', '0'] and lines[-1] == 'second 0'
         (error,) = done.stderr.splitlines()
-        assert re.fullmatch(
-            rf'hime: No space left on device in {disk}; \d+ of 24 pictures '
-            'are finished and stay: .* start again',
-            error,
-        )
-        assert int(error.split(';')[1].split()[0]) > 5
+        done = re.match(rf'hime: {os.strerror(errno.ENOSPC)} .*{disk}\b.* (\d+) of 24\b', error)
+        assert int(done[1]) > 5
         assert tree(copy) == expected
 
     @pytest.mark.parametrize('workers', [2, pytest.param(1, marks=pytest.mark.slow)])
@@ -309,7 +307,7 @@ class TestInterrupted:
         process = self.start(*args, preexec_fn=limit)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 1 and 'Traceback' not in errors
-        assert f'hime: File too large in {out}; ' in errors
+        assert re.search(f'^hime: {os.strerror(errno.EFBIG)} .*{out}\\b', errors, re.M)
         assert not list(out.rglob('*.part'))
         assert hime(*args)[0] == 0
         assert tree(out) == expected

@@ -1,5 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import copy
+import errno
 import hashlib
 import hmac
 import json
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from owner_data import named
 
 from hime_mm.ciphers import Cipher, InvalidKey, Key
 from hime_mm.datasets.entries import FileEntry
@@ -190,13 +192,10 @@ class TestReading:
     @pytest.mark.parametrize(
         'change, reason',
         [
-            (
-                lambda s: s.update(format_version=2),
-                r'version 2, .* reads version 1: use the release.*0\.1\.0',
-            ),
+            (lambda s: s.update(format_version=2), r'version 2\b.*version 1\b.*0\.1\.0'),
             (lambda s: s.pop('format_version'), 'version None'),
-            (lambda s: s.update(format='zip'), 'is no manifest'),
-            (lambda s: s.pop('format'), 'is no manifest'),
+            (lambda s: s.update(format='zip'), 'no manifest'),
+            (lambda s: s.pop('format'), 'no manifest'),
             (lambda s: s.update(dataset_id='e'), 'checksum'),
             (lambda s: s.update(new=1), 'checksum'),
             (lambda s: s.pop('checksum'), 'checksum'),
@@ -234,18 +233,18 @@ class TestReading:
         state = json.loads(path.read_text())
         state['checksum'] = plain_checksum(state)
         path.write_text(json.dumps(state))
-        with pytest.raises(ManifestError, match='damaged'):
+        with pytest.raises(ManifestError, match=named(path, 'damaged')):
             Manifest.load(tmp_path)
 
     @pytest.mark.parametrize('content', [b'', b'{', b'\xff', b'[]', b'7'])
     def test_no_manifest(self, tmp_path, content):
         (tmp_path / 'hime.json').write_bytes(content)
-        with pytest.raises(ManifestError, match='damaged|no manifest'):
+        with pytest.raises(ManifestError, match=named(tmp_path / 'hime.json')):
             Manifest.load(tmp_path)
 
     def test_missing(self, tmp_path):
         for place in (tmp_path, tmp_path / 'none' / 'hime.json'):
-            with pytest.raises(ManifestError, match='No such file'):
+            with pytest.raises(ManifestError, match=named('hime.json', os.strerror(errno.ENOENT))):
                 Manifest.load(place)
 
     def test_layout_does_not_matter_for_the_seals(self, tmp_path):
@@ -280,7 +279,7 @@ class TestEntry:
     def test_foreign_file(self, tmp_path):
         write(tmp_path)
         for path in ('a.png', 'train/b.png', '/train/a.png', '../a.png'):
-            with pytest.raises(ManifestError, match='not in the manifest'):
+            with pytest.raises(ManifestError, match=named(path, tmp_path / 'hime.json')):
                 Manifest.load(tmp_path).entry(path)
 
     @pytest.mark.parametrize(
@@ -318,14 +317,14 @@ class TestKey:
     def test_wrong(self, tmp_path):
         write(tmp_path)
         other = Key.generate()
-        with pytest.raises(InvalidKey, match='wrong key') as error:
+        with pytest.raises(InvalidKey, match=named(KEY.id, other.id)):
             Manifest.load(tmp_path).check_key(other)
-        assert KEY.id in str(error.value) and other.id in str(error.value)
 
     def test_there_was_none(self, tmp_path):
         write(tmp_path, key=None)
-        with pytest.raises(InvalidKey, match='without a key'):
+        with pytest.raises(InvalidKey, match=named(tmp_path)) as error:
             Manifest.load(tmp_path).check_key(KEY)
+        assert KEY.id not in str(error.value)  # it is not that another one is needed
 
     @pytest.mark.parametrize(
         'change',
@@ -343,7 +342,7 @@ class TestKey:
         path = write(tmp_path)
         rewrite(path, change, seal=True)
         manifest = Manifest.load(tmp_path)
-        with pytest.raises(ManifestError, match='without the key'):
+        with pytest.raises(ManifestError, match=named(path, 'authentication code')):
             manifest.check_key(KEY)
 
 
@@ -364,7 +363,7 @@ class TestFinding:
         assert find_manifest('x.png') == tmp_path / 'hime.json'
 
     def test_none(self, tmp_path):
-        with pytest.raises(ManifestError, match='left behind'):
+        with pytest.raises(ManifestError, match=named('hime.json', tmp_path / 'x')):
             find_manifest(tmp_path / 'x' / 'y.png')
 
     def test_read_once_until_it_changes(self, tmp_path):
@@ -374,5 +373,5 @@ class TestFinding:
         write(tmp_path, [row(), row('b')])
         assert len(load_manifest(path).files) == 2
         path.unlink()
-        with pytest.raises(ManifestError, match='No such file'):
+        with pytest.raises(ManifestError, match=named(path, os.strerror(errno.ENOENT))):
             load_manifest(path)

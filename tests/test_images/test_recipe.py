@@ -59,14 +59,14 @@ def test_no_secret_is_in_it(recipe):
         (dict(cipher='shuffle', views=True), '`views`.*True'),
         (dict(cipher='shuffle', names='hash'), "'hash'.*ids"),
         (dict(cipher='shuffle', fmt='jpg'), "'jpg'"),
-        (dict(cipher='shuffle', fmt='webp', compression=3), 'WebP none'),
-        (dict(cipher='shuffle', compression=11), 'compression level of 11'),
+        (dict(cipher='shuffle', fmt='webp', compression=3), "compression.* 3 .*'webp'"),
+        (dict(cipher='shuffle', compression=11), "compression.* 11 .*'png'"),
         (
             dict(cipher='shuffle', fmt='webp', preprocess=dict(color_type='unchanged')),
-            'three channels',
+            "'webp'.*'unchanged'",
         ),
-        (dict(cipher='center', preprocess=dict(fit='pad')), 'padding'),
-        (dict(cipher='permute_pixels', one_way=True), 'needs a key'),
+        (dict(cipher='center', preprocess=dict(fit='pad')), "fit='pad'.*'center'"),
+        (dict(cipher='permute_pixels', one_way=True), "'permute_pixels'.*key"),
     ],
 )
 def test_contradictions(settings, match):
@@ -75,11 +75,11 @@ def test_contradictions(settings, match):
 
 
 def test_unknown_cipher_and_setting():
-    with pytest.raises((CipherError, HimeError), match='blur'):
+    with pytest.raises(CipherError, match="'blur'"):
         Recipe.build('blur')
-    with pytest.raises(HimeError, match='blur'):
+    with pytest.raises(HimeError, match="'blur'"):
         Recipe.build('shuffle', preprocess=dict(blur=3))
-    with pytest.raises(HimeError, match='spin'):
+    with pytest.raises(HimeError, match="'spin'"):
         Recipe.build('shuffle', preprocess=dict(augment=dict(spin=3)))
     with pytest.raises(TypeError, match='colour'):
         Recipe.build('shuffle', colour=1)
@@ -88,9 +88,9 @@ def test_unknown_cipher_and_setting():
 @pytest.mark.parametrize(
     'cipher, augment, one_way, key, match',
     [
-        ('shuffle', {}, False, None, 'give a key'),
-        ('mix2', dict(flip=0.5), False, None, 'give a key'),
-        ('shuffle', {}, True, KEY, 'not both'),
+        ('shuffle', {}, False, None, "'shuffle'.*one-way"),
+        ('mix2', dict(flip=0.5), False, None, "'mix2'.*one-way"),
+        ('shuffle', {}, True, KEY, 'key.*`one_way`'),
         ('mix2', {}, False, None, None),
         ('mix2', {}, False, KEY, None),
         ('shuffle', {}, True, None, None),

@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import numpy as np
 import pytest
-from owner_data import SECRET, photo
+from owner_data import SECRET, named, photo
 
 from hime_mm.ciphers import Key
 from hime_mm.errors import BoxError, PictureError
@@ -126,5 +126,5 @@ def test_boxes_of_cropped_pictures_do_not_come_back():
 )
 def test_empty_picture(shape, preprocess):
     recipe = Recipe.build('mix2', preprocess=preprocess)
-    with pytest.raises(PictureError, match='not be empty'):
+    with pytest.raises(PictureError, match=named(shape)):
         seal(np.zeros(shape, np.uint8), recipe)

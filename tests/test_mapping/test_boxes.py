@@ -1,5 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import errno
 import json
+import os
 import shutil
 
 import cv2
@@ -8,13 +10,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from owner_data import named
 
 from hime_mm.apis import encrypt_coco, map_coco_results
 from hime_mm.ciphers import Cipher, InvalidKey, Key, PatchLayout
 from hime_mm.cli import main
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.segmentation import compress_rle, decode_rle, encode_rle
-from hime_mm.errors import BoxError
+from hime_mm.errors import BoxError, CocoError
 from hime_mm.images import Recipe
 from hime_mm.mapping.boxes import SHUFFLED_NMS, suppress, unmap_boxes
 from hime_mm.mapping.image_ids import image_entries
@@ -312,9 +315,9 @@ def test_segmentations_cannot_follow_moved_pixels(plain, tmp_path):
 
 def test_wrong_and_missing_keys(plain, tmp_path):
     data = encrypted(plain, tmp_path)
-    with pytest.raises(BoxError, match=f'needs the key {KEY.id}'):
+    with pytest.raises(BoxError, match=named(data, KEY.id)):
         run(as_results(data), data, tmp_path)
-    with pytest.raises(InvalidKey, match=f'wrong key.*{OTHER.id}'):
+    with pytest.raises(InvalidKey, match=named(KEY.id, OTHER.id)):
         run(as_results(data), data, tmp_path, key=OTHER)
     assert not (tmp_path / 'out.json').exists()
 
@@ -322,15 +325,15 @@ def test_wrong_and_missing_keys(plain, tmp_path):
 def test_one_way(plain, tmp_path):
     data = encrypted(plain, tmp_path, key=None, one_way=True)
     for key in (None, KEY):
-        with pytest.raises(BoxError, match='one-way.*Encrypt.*with a key'):
+        with pytest.raises(BoxError, match=named(data, 'one-way')):
             run(as_results(data), data, tmp_path, key=key)
 
 
 @pytest.mark.parametrize(
     'kwargs, match',
     [
-        (dict(preprocess=dict(augment=dict(flip=0.5))), 'without augmentation'),
-        (dict(views=2), '2 files for each picture'),
+        (dict(preprocess=dict(augment=dict(flip=0.5))), 'augmentation'),
+        (dict(views=2), '2 files'),
     ],
 )
 def test_data_sets_without_a_way_back(plain, tmp_path, kwargs, match):
@@ -372,7 +375,7 @@ def test_ambiguous_image_ids(plain, tmp_path):
     data = encrypted(source, tmp_path)
     rows = as_results(data, 'val')
     with pytest.raises(
-        BoxError, match='id 7 .*instances_train.json and .*instances_val.json: name'
+        BoxError, match=named('id 7 ', 'instances_train.json', 'instances_val.json')
     ):
         run(rows, data, tmp_path, key=KEY)
     # What is not ambiguous goes through, and so does all with the file.
@@ -403,9 +406,9 @@ def test_annotation_file_from_elsewhere(plain, tmp_path):
     coco = json.loads(elsewhere.read_text())
     coco['images'][0]['file_name'] = 'other.png'
     elsewhere.write_text(json.dumps(coco))
-    with pytest.raises(BoxError, match='other.png.*not part of'):
+    with pytest.raises(BoxError, match=named(elsewhere, 'other.png', data)):
         run(rows, data, tmp_path, key=KEY, annotations=str(elsewhere), force=True)
-    with pytest.raises(ValueError, match='cannot read.*missing.json'):
+    with pytest.raises(CocoError, match='missing.json'):
         run(rows, data, tmp_path, key=KEY, annotations='missing.json', force=True)
 
 
@@ -421,7 +424,7 @@ def test_file_names_that_stand_for_two_images(plain, tmp_path):
     assert len(image_entries(Manifest.load(data))) == 4
     elsewhere = tmp_path / 'subset.json'
     shutil.copy(data / 'annotations/instances_val.json', elsewhere)
-    with pytest.raises(BoxError, match='train/same.png or val/same.png'):
+    with pytest.raises(BoxError, match=named(elsewhere, 'train/same.png', 'val/same.png')):
         image_entries(Manifest.load(data), str(elsewhere))
 
 
@@ -430,10 +433,10 @@ def test_changed_annotations(plain, tmp_path):
     rows = as_results(data)
     path = data / 'annotations/instances_val.json'
     path.write_text(path.read_text().replace('"7.png"', '"9.png"'))
-    with pytest.raises(BoxError, match='instances_val.json was changed'):
+    with pytest.raises(BoxError, match=named(path)):
         run(rows, data, tmp_path, key=KEY)
     path.unlink()
-    with pytest.raises(BoxError, match='cannot read .*instances_val.json'):
+    with pytest.raises(BoxError, match=named(path, os.strerror(errno.ENOENT))):
         run(rows, data, tmp_path, key=KEY)
 
 
@@ -462,8 +465,7 @@ def test_malformed_results(plain, tmp_path, change, match):
     rows[1].update(change)
     with pytest.raises(
         BoxError,
-        match=rf'`{match}`.*results\[1\]|'
-        rf'results\[1\]` has `{match}`',
+        match=named(f'`{match}`', '`results[1]`'),
     ):
         run(rows, data, tmp_path, key=KEY)
     assert not (tmp_path / 'out.json').exists()
@@ -473,16 +475,16 @@ def test_malformed_results(plain, tmp_path, change, match):
     'content, match',
     [
         ('{"images": []}', 'annotation file'),
-        ('[3]', r'results\[0\]'),
-        ('[', 'no JSON'),
-        ('"text"', 'a string'),
+        ('[3]', '`results[0]`'),
+        ('[', 'JSON'),
+        ('"text"', 'string'),
     ],
 )
 def test_files_that_hold_no_results(plain, tmp_path, content, match):
     data = encrypted(plain, tmp_path, 'mix2', key=None)
     path = tmp_path / 'results.json'
     path.write_text(content)
-    with pytest.raises(BoxError, match=f'results.json.*{match}'):
+    with pytest.raises(BoxError, match=named(path, match)):
         map_coco_results(str(path), str(tmp_path / 'out.json'), str(data))
 
 
@@ -543,20 +545,21 @@ def test_command(plain, files):
     )
     again = hime('boxes', results, out, '--data', data, '--key', key)
     assert again.exit_code == 1
-    assert f'hime: {out} is there already' in again.output
+    assert again.output.startswith('hime: ')
+    assert str(out) in again.output and '--force' in again.output
     again = hime('boxes', results, out, '--data', data, '--key', key, '--force')
-    assert again.exit_code == 0 and 'suppression at IoU 0.6' in again.output
+    assert again.exit_code == 0 and 'IoU 0.6' in again.output
 
 
 def test_command_and_keys(files, monkeypatch):
     results, out, data, key = files
     monkeypatch.delenv('HIME_KEY', raising=False)
     done = hime('boxes', results, out, '--data', data)
-    assert done.exit_code == 2 and 'a key is needed' in done.output
+    assert done.exit_code == 2 and '--key-env' in done.output
     secret = key.read_text().strip()
     monkeypatch.setenv('HIME_KEY', secret[:-1] + ('0' if secret[-1] != '0' else '1'))
     done = hime('boxes', results, out, '--data', data)
-    assert done.exit_code == 1 and 'hime: wrong key' in done.output
+    assert done.exit_code == 1 and KEY.id in done.output
     assert secret[12:60] not in done.output
     monkeypatch.setenv('HIME_KEY', secret)
     assert hime('boxes', results, out, '--data', data).exit_code == 0
@@ -576,10 +579,10 @@ def test_places_to_write_to(files, tmp_path):
     rest = ('--data', data, '--key', key, '--force')
     before = results.read_bytes()
     done = hime('boxes', results, results, *rest)
-    assert done.exit_code == 1 and 'results file itself' in done.output
+    assert done.exit_code == 1 and str(results) in done.output
     assert results.read_bytes() == before
     done = hime('boxes', results, data / 'mapped.json', *rest)
-    assert done.exit_code == 1 and 'handed over' in done.output
+    assert done.exit_code == 1 and str(data / 'mapped.json') in done.output
     assert not (data / 'mapped.json').exists()
     assert hime('boxes', results, tmp_path, *rest).exit_code != 0
     assert hime('boxes', results, tmp_path / 'new/out.json', *rest).exit_code == 0

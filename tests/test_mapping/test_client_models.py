@@ -14,9 +14,10 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData
 from mmpretrain import ImageClassificationInferencer
 from mmpretrain.structures import DataSample
+from owner_data import named
 
 from hime_mm.apis import Client
-from hime_mm.errors import ClientError
+from hime_mm.errors import BoxError, ClientError
 
 # Calling a model
 
@@ -89,7 +90,7 @@ def test_suppression_after_mapping(picture):
     told['bboxes'] = torch.tensor(boxes / 2)
     assert len(still.predict(picture, Stub(**told)).pred_instances) == 3
     assert len(still.predict(picture, Stub(**told), nms=0.6).pred_instances) == 2
-    with pytest.raises(ValueError, match='0 to 1'):
+    with pytest.raises(BoxError, match='0 to 1.*2'):
         client.predict(found, Stub(**told), nms=2)
 
 
@@ -124,7 +125,7 @@ def test_modes_are_as_before(picture, training):
 
 def test_what_is_no_model(picture):
     client = Client('shuffle')
-    with pytest.raises(TypeError, match='inferencer.*got str'):
+    with pytest.raises(TypeError, match='str'):
         client.predict(picture, 'yolo.pth')
 
     class Tta(Stub):
@@ -137,7 +138,7 @@ def test_what_is_no_model(picture):
         def test_step(self, data):
             return [1, 2]
 
-    with pytest.raises(ClientError, match='Two gave 2 results'):
+    with pytest.raises(ClientError, match=r'Two\b.*\b2\b'):
         client.predict(picture, Two())
 
 
@@ -258,7 +259,9 @@ def test_det_inferencer(det_config, picture, path):
     # In the original's pixels already: mapped twice it would be wrong.
     inferencer.pipeline = inferencer._init_pipeline(copy.deepcopy(det_config))
     sample = inferencer(str(path), no_save_vis=True, return_datasamples=True)['predictions'][0]
-    with pytest.raises(ClientError, match='203x270.*not of the encrypted'):
+    with pytest.raises(
+        ClientError, match=named('203x270', 'x'.join(map(str, found.img.shape[:2])))
+    ):
         client.restore(sample, found)
 
 

@@ -12,6 +12,7 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
+from owner_data import named
 
 from hime_mm.apis import Client
 from hime_mm.errors import ClientError
@@ -36,10 +37,10 @@ def test_arrays_of_boxes(picture, dtype):
         assert got[:, 4].tolist() == list(range(30))
     assert np.array_equal(given[:, :4], boxes)
     assert client.restore(np.zeros((0, 4)), found).shape == (0, 4)
-    with pytest.raises(ClientError, match='no labels'):
+    with pytest.raises(ClientError, match='`labels`'):
         client.restore(given, found, nms=0.5)
     for wrong in (given[:, :3], given[0], given[None]):
-        with pytest.raises(ClientError, match='array of boxes'):
+        with pytest.raises(ClientError, match=named('(n, 4)', wrong.shape)):
             client.restore(wrong, found)
 
 
@@ -72,11 +73,11 @@ def test_dicts(picture):
 def test_results_that_are_not_known(picture):
     client = Client('shuffle')
     found = client.encrypt(picture)
-    with pytest.raises(ClientError, match='str'):
+    with pytest.raises(ClientError, match=r'\bstr\b'):
         client.restore('boxes', found)
     with pytest.raises(TypeError, match='Client.encrypt'):
         client.restore(np.zeros((1, 4)), found.layout)
-    with pytest.raises(ClientError, match=r'\(1, 5\): rotated'):
+    with pytest.raises(ClientError, match=named('(n, 4)', (1, 5))):
         client.predict(found, Stub(bboxes=torch.zeros(1, 5)))
 
 
@@ -142,10 +143,10 @@ def test_masks_that_cannot_follow(picture, cipher):
         labels=torch.arange(2),
         masks=torch.from_numpy(masks_of(found.img.shape[:2])),
     )
-    with pytest.warns(UserWarning, match='`masks`.*left out'):
+    with pytest.warns(UserWarning, match='`masks`'):
         got = client.predict(found, Stub(**told)).pred_instances
     assert 'masks' not in got and len(got) == 2
-    with pytest.warns(UserWarning, match='`masks`.*left out'):
+    with pytest.warns(UserWarning, match='`masks`'):
         new = client.restore(
             dict(
                 bboxes=[[0, 0, 1, 1]],
@@ -164,7 +165,7 @@ def test_masks_of_cropped_pictures(picture):
     sample = DetDataSample(metainfo=dict(ori_shape=shape))
     sample.pred_sem_seg = PixelData(sem_seg=torch.zeros(1, *shape).long())
     sample.pred_instances = InstanceData(masks=torch.zeros(2, *shape).bool(), scores=torch.ones(2))
-    with pytest.warns(UserWarning, match='`masks`, `pred_sem_seg`.*left out'):
+    with pytest.warns(UserWarning, match='`masks`, `pred_sem_seg`'):
         new = Client('mix2').restore(sample, found)
     assert 'pred_sem_seg' not in new and 'masks' not in new.pred_instances
 
@@ -177,7 +178,7 @@ def test_geometry_that_nobody_knows_is_left_out(picture):
         keypoints=torch.zeros(2, 17, 2),
         ids=torch.arange(2),
     )
-    with pytest.warns(UserWarning, match='`keypoints`.*left out'):
+    with pytest.warns(UserWarning, match='`keypoints`'):
         got = Client('mix2').predict(picture, Stub(**told)).pred_instances
     assert set(got.keys()) == {'bboxes', 'scores', 'labels', 'ids'}
 
@@ -232,7 +233,7 @@ def test_maps_of_another_size(picture):
     for shape in ((h, w - 8), picture.shape[:2]):
         sample = DetDataSample(metainfo=dict(ori_shape=(h, w)))
         sample.pred_sem_seg = PixelData(sem_seg=torch.zeros(1, *shape, dtype=torch.long))
-        with pytest.raises(ClientError, match='is not that of an encrypted'):
+        with pytest.raises(ClientError, match=named(shape, (h, w))):
             client.restore(sample, found)
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from owner_data import named
 
 from hime_mm.ciphers import STEPS, Cipher, Key, PatchLayout
+from hime_mm.errors import BoxError, CipherError
 
 PARAMETERS = {
     'mix': ('2', '3', '4', '8', '2:tiled', '4:tiled', '8:tiled'),
@@ -159,7 +161,7 @@ def test_partial_decrypt(case):
     if not lost:
         assert_same(decrypted, img)
         return
-    with pytest.raises(ValueError, match='deletes data'):
+    with pytest.raises(CipherError, match=named(repr(cipher))):
         cipher.decrypt(encrypted, drawn)
     stop = lost[-1] + 1
     first = Cipher(list(cipher.steps[:stop]), cipher.patch_size)
@@ -283,7 +285,7 @@ def test_boxes_return(case, seed):
     assert public.to_dict() == state
     if cipher.shuffles:
         for call in (public.map_boxes, public.unmap_boxes):
-            with pytest.raises(ValueError, match='only the key holder'):
+            with pytest.raises(BoxError, match='key'):
                 call(boxes)
     else:
         np.testing.assert_array_equal(public.map_boxes(boxes), mapped)
@@ -293,7 +295,7 @@ def test_boxes_return(case, seed):
 @given(text=step_lists(), p=st.sampled_from([1, 2, 4, 6, 8]))
 def test_refused_lists(text, p):
     if loops.refused(text, p):
-        with pytest.raises(ValueError):
+        with pytest.raises(CipherError):
             Cipher(text, p)
     else:
         assert str(Cipher(text, p)) == text
@@ -318,7 +320,7 @@ def test_written_forms(case):
         assert again.to_json() == as_json
         assert again.to_dict() == state
         assert Cipher.build(written, p) == cipher
-        with pytest.raises(ValueError, match='give it once'):
+        with pytest.raises(CipherError, match=named('`patch_size`', p, p + 1)):
             Cipher.build(written, p + 1)
     for again in (
         Cipher(text, p),

@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from key_parts import HEX, LINE, SECRET, SECRETS, assert_hidden, assert_hidden_in_error
+from owner_data import named
 
 from hime_mm.ciphers import KEY_ENV, InvalidKey, Key
 from hime_mm.ciphers.keys import looks_like_key
@@ -58,7 +59,7 @@ def test_file_round_trip(tmp_path_factory, secret):
 @pytest.mark.parametrize('bit', [1 << i for i in range(6)])
 def test_file_that_others_may_use(key_file, bit):
     key_file.chmod(0o600 | bit)
-    with pytest.raises(InvalidKey, match=f'06{bit:02o}.*chmod 600') as error:
+    with pytest.raises(InvalidKey, match=named(key_file, f'06{bit:02o}', 'chmod 600')) as error:
         Key.from_file(key_file)
     assert_hidden_in_error(error.value)
     key_file.chmod(0o600)
@@ -94,7 +95,7 @@ def test_nothing_is_overwritten(tmp_path, make):
     path = tmp_path / 'owner.key'
     make(path)
     before = path.lstat()
-    with pytest.raises(FileExistsError, match='never overwritten') as error:
+    with pytest.raises(FileExistsError, match=named(path)) as error:
         Key(SECRET).save(path)
     assert_hidden_in_error(error.value)
     assert path.lstat() == before
@@ -220,9 +221,7 @@ def test_key_text(way, text, tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize('text', BAD_TEXTS)
 def test_malformed_text(way, place, text, tmp_path, monkeypatch):
-    with pytest.raises(
-        InvalidKey, match=f'{place} does not hold a key: expected one line "hime-key-v1:"'
-    ) as error:
+    with pytest.raises(InvalidKey, match=f'{place} .*"hime-key-v1:"') as error:
         way(text, tmp_path, monkeypatch)
     assert_hidden_in_error(error.value)
     assert error.value.__context__ is None
@@ -235,15 +234,14 @@ def test_files_that_cannot_be_read(tmp_path):
     writer = os.open(tmp_path / 'pipe', os.O_RDWR)
     try:
         for name, problem in (
-            ('pipe', 'is no regular file'),
-            ('folder', 'Is a directory'),
-            ('missing', 'No such file or directory'),
-            ('missing/owner.key', 'No such file'),
-            ('n' * 300, 'name too long'),
+            ('pipe', 'regular file'),
+            ('folder', os.strerror(errno.EISDIR)),
+            ('missing', os.strerror(errno.ENOENT)),
+            ('missing/owner.key', os.strerror(errno.ENOENT)),
+            ('n' * 300, os.strerror(errno.ENAMETOOLONG)),
         ):
-            with pytest.raises(InvalidKey, match=problem) as error:
+            with pytest.raises(InvalidKey, match=named(tmp_path / name, problem)):
                 Key.from_file(tmp_path / name)
-            assert name in str(error.value)
     finally:
         os.close(writer)
     with pytest.raises(TypeError):
@@ -263,11 +261,11 @@ def test_refused_files_are_closed(tmp_path, key_file):
 def test_environment(monkeypatch):
     assert KEY_ENV == 'HIME_KEY'
     monkeypatch.delenv('HIME_KEY', raising=False)
-    with pytest.raises(InvalidKey, match='variable HIME_KEY is not set'):
+    with pytest.raises(InvalidKey, match='variable HIME_KEY .*set$'):
         Key.from_env()
     monkeypatch.setenv('OTHER', LINE)
     assert Key.from_env('OTHER') == Key(SECRET)
-    with pytest.raises(InvalidKey, match='HIME_KEY is not set'):
+    with pytest.raises(InvalidKey, match='variable HIME_KEY .*set$'):
         Key.from_env()
 
 
@@ -275,13 +273,13 @@ def test_descriptors():
     closed = os.open(os.devnull, os.O_RDONLY)
     os.close(closed)
     for fd, reason in ((closed, 'Bad file'), (-1, 'negative file')):
-        with pytest.raises(InvalidKey, match=f'from file descriptor {fd}: {reason} descriptor$'):
+        with pytest.raises(InvalidKey, match=f' {fd}: {reason} descriptor$'):
             Key.from_fd(fd)
     # Neither the end nor an endless file is waited for.
     for path in (os.devnull, '/dev/zero'):
         fd = os.open(path, os.O_RDONLY)
         try:
-            with pytest.raises(InvalidKey, match='does not hold a key'):
+            with pytest.raises(InvalidKey, match=named(f'descriptor {fd} ', 'hime-key-v1:')):
                 Key.from_fd(fd)
             os.fstat(fd)
         finally:
@@ -298,7 +296,7 @@ def test_descriptor_of_a_child():
     child = subprocess.run(
         [sys.executable, '-c', code], input=f'{LINE}0', capture_output=True, text=True
     )
-    assert child.returncode == 1 and 'does not hold a key' in child.stderr
+    assert child.returncode == 1 and 'InvalidKey: file descriptor 0 ' in child.stderr
     assert_hidden(child.stdout + child.stderr)
 
 
@@ -331,7 +329,7 @@ def test_a_key_for_its_place(tmp_path, monkeypatch, text):
     """Given where a file or variable is expected, it is in no message."""
     monkeypatch.chdir(tmp_path)
     for call in (Key.from_file, Key.from_env, Key(bytes(32)).save):
-        with pytest.raises(InvalidKey, match='a key itself was given') as error:
+        with pytest.raises(InvalidKey, match='key itself') as error:
             call(text)
         assert_hidden_in_error(error.value)
     assert os.listdir(tmp_path) == []

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from owner_data import named
 
 from hime_mm.ciphers import Cipher, PatchLayout, shuffle_patches
-from hime_mm.errors import BoxError
+from hime_mm.errors import BoxError, CipherError
 
 
 def random_layout(rng, rows, cols, patch_size, scale) -> PatchLayout:
@@ -160,7 +161,7 @@ def test_no_boxes(shuffled):
 def test_box_errors(boxes):
     layout = PatchLayout((32, 32), 16, (2, 2), permutation=[3, 2, 1, 0])
     for call in (layout.map_boxes, layout.unmap_boxes):
-        with pytest.raises(ValueError, match=r'shape \(n, 4\)'):
+        with pytest.raises(BoxError, match=named('(n, 4)', np.shape(boxes))):
             call(boxes)
 
 
@@ -172,7 +173,7 @@ def test_public_layout():
     assert public.shuffled
     np.testing.assert_array_equal(secret.permutation, perm)
     for call in (public.map_boxes, public.unmap_boxes):
-        with pytest.raises(ValueError, match='only the key holder'):
+        with pytest.raises(BoxError, match='key'):
             call([[0, 0, 1, 1]])
     # A key holder's layout prints as the public one does.
     for show in (repr, str, PatchLayout.to_dict, lambda x: f'{x}'):
@@ -186,7 +187,7 @@ def test_reshuffled(shuffled):
     """In neither direction, whatever was known before."""
     layout = PatchLayout((320, 320), 16, (20, 20), shuffled=shuffled, reshuffled=True)
     for call in (layout.map_boxes, layout.unmap_boxes):
-        with pytest.raises(BoxError, match='shuffled once more'):
+        with pytest.raises(BoxError, match='hime_mm.PatchReshuffle'):
             call([[0, 0, 1, 1]])
 
 
@@ -219,7 +220,7 @@ def test_cropped_is_written_and_read():
     layout = PatchLayout((64, 32), 16, (4, 2), cropped=True)
     assert layout.to_dict()['cropped'] is True
     for one in (layout, PatchLayout.from_dict(layout.to_dict())):
-        with pytest.raises(BoxError, match='cropped'):
+        with pytest.raises(BoxError, match='`center_crop`'):
             one.unmap_boxes([[0, 0, 8, 8]])
 
 
@@ -277,7 +278,7 @@ def test_pickle():
 
 def test_permutation_of_another_grid():
     for perm in ([0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 4]):
-        with pytest.raises(ValueError, match='permutation'):
+        with pytest.raises(CipherError, match='permutation'):
             PatchLayout((32, 32), 16, (2, 2), permutation=perm)
 
 

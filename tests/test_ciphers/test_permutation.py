@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from hime_mm.ciphers import invert_permutation
 from hime_mm.ciphers.permutation import check_permutation
+from hime_mm.errors import CipherError
 
 
 @given(num=st.integers(1, 50), seed=st.integers(0, 99))
@@ -24,5 +25,5 @@ def test_check_permutation(num, seed, data):
     np.testing.assert_array_equal(checked, perm)
     where = data.draw(st.integers(0, num - 1))
     perm[where] = data.draw(st.integers(-num - 1, 2 * num).filter(lambda x: x != perm[where]))
-    with pytest.raises(ValueError, match='exactly once'):
+    with pytest.raises(CipherError, match=f'permutation.* 0 to {num - 1} '):
         check_permutation(perm, num)

@@ -3,6 +3,7 @@
 
 import loops
 import pytest
+from owner_data import named
 
 from hime_mm.ciphers import STEPS, Cipher, Step, register_step
 from hime_mm.ciphers.rules import RULES
@@ -10,51 +11,46 @@ from hime_mm.errors import CipherError
 
 
 @pytest.mark.parametrize(
-    'text, p, reason',
+    'text, p, names',
     [
-        ('shuffle+shuffle', 16, "'shuffle' stands more than once"),
-        ('mix2+mix2', 16, "'mix' stands more than once"),
-        ('mix2+center+mix4', 16, "'mix' stands more than once"),
-        ('erode1+shuffle+erode1', 16, "'erode' stands more than once"),
-        ('negate+negate', 16, "'negate' stands more than once"),
-        ('mix3', 16, r"'mix3' cannot cut patches of side 16 .*divisor of 16"),
-        ('mix32', 16, 'divisor of 16'),
-        ('mix5:tiled', 16, 'divisor of 16'),
-        ('erode3+mix4', 16, "'mix4' cannot cut patches of side 10"),
-        ('erode8', 16, "'erode8' leaves nothing of patches of side 16: drop less"),
-        ('erode9:filled', 16, 'leaves nothing of patches of side 16'),
-        ('mix4+erode2', 16, 'leaves nothing of patches of side 4'),
-        ('center', 1, "'center' on patches of one pixel leaves plain grey"),
-        ('erode1+center', 3, 'patches of one pixel'),
-        ('orient', 1, "'orient' does nothing to patches of one pixel"),
-        ('mix16+orient', 16, "'orient' does nothing to patches of one pixel"),
-        ('permute_pixels', 1, 'does nothing to patches of one pixel'),
-        ('mix16+permute_pixels', 16, 'does nothing to patches of one pixel'),
-        (
-            'center+mix16',
-            16,
-            "'mix16' leaves the mean of each patch of side 16, "
-            "and 'center' removes just that.*fewer splits",
-        ),
-        ('mix16+center', 16, "'center' removes just that"),
-        ('mix16:tiled+center', 16, "'center' removes just that"),
-        ('center+erode4+mix8', 16, "'center' removes just that"),
-        ('mix2:tiled+erode1', 16, "the border are repeated inside. Put 'erode' first"),
-        ('mix2:tiled+shuffle+erode1:filled', 16, 'are repeated inside'),
-        ('erode1:filled+mix2', 16, 'averages the grey border'),
-        ('erode1:filled+shuffle+mix2:tiled', 16, 'averages the grey border'),
-        ('permute_pixels+erode1', 16, "drops arbitrary pixels.*Put 'erode' first"),
-        ('permute_pixels+mix2', 16, 'averages arbitrary pixels'),
-        ('permute_pixels+erode1:filled', 16, 'drops arbitrary pixels'),
-        ('erode1:filled+shuffle+center', 16, 'writes the mean into the border'),
-        ('erode1:filled+permute_pixels', 16, 'where the grey pixels go'),
-        ('mix2:tiled+noise25', 16, 'averaged away over the copies'),
-        ('drop50+noise25', 16, "patches that are left out. Put 'noise' first"),
-        ('drop50+shuffle+noise25', 16, 'patches that are left out'),
+        ('shuffle+shuffle', 16, ["'shuffle'"]),
+        ('mix2+mix2', 16, ["'mix'"]),
+        ('mix2+center+mix4', 16, ["'mix'"]),
+        ('erode1+shuffle+erode1', 16, ["'erode'"]),
+        ('negate+negate', 16, ["'negate'"]),
+        ('mix3', 16, ["'mix3'", 'side 16 ']),
+        ('mix32', 16, ["'mix32'", 'side 16 ']),
+        ('mix5:tiled', 16, ["'mix5'", 'side 16 ']),
+        ('erode3+mix4', 16, ["'mix4'", 'side 10 ']),
+        ('erode8', 16, ["'erode8'", 'side 16']),
+        ('erode9:filled', 16, ["'erode9:filled'", 'side 16']),
+        ('mix4+erode2', 16, ["'erode2'", 'side 4']),
+        ('center', 1, ["'center'", 'one pixel']),
+        ('erode1+center', 3, ["'center'", 'one pixel']),
+        ('orient', 1, ["'orient'", 'one pixel']),
+        ('mix16+orient', 16, ["'orient'", 'one pixel']),
+        ('permute_pixels', 1, ["'permute_pixels'", 'one pixel']),
+        ('mix16+permute_pixels', 16, ["'permute_pixels'", 'one pixel']),
+        ('center+mix16', 16, ["'mix16'", 'side 16', "'center'"]),
+        ('mix16+center', 16, ["'mix16'", 'side 16', "'center'"]),
+        ('mix16:tiled+center', 16, ["'mix16:tiled'", 'side 16', "'center'"]),
+        ('center+erode4+mix8', 16, ["'mix8'", 'side 8', "'center'"]),
+        ('mix2:tiled+erode1', 16, ["'erode'", "'mix' in its tiled form"]),
+        ('mix2:tiled+shuffle+erode1:filled', 16, ["'erode'", "'mix' in its tiled form"]),
+        ('erode1:filled+mix2', 16, ["'mix'", "'erode' in its filled form"]),
+        ('erode1:filled+shuffle+mix2:tiled', 16, ["'mix'", "'erode' in its filled form"]),
+        ('permute_pixels+erode1', 16, ["'erode'", "'permute_pixels'"]),
+        ('permute_pixels+mix2', 16, ["'mix'", "'permute_pixels'"]),
+        ('permute_pixels+erode1:filled', 16, ["'erode'", "'permute_pixels'"]),
+        ('erode1:filled+shuffle+center', 16, ["'center'", "'erode' in its filled form"]),
+        ('erode1:filled+permute_pixels', 16, ["'permute_pixels'", "'erode' in its filled form"]),
+        ('mix2:tiled+noise25', 16, ["'noise'", "'mix' in its tiled form"]),
+        ('drop50+noise25', 16, ["'noise'", "'drop'"]),
+        ('drop50+shuffle+noise25', 16, ["'noise'", "'drop'"]),
     ],
 )
-def test_meaningless(text, p, reason):
-    with pytest.raises(ValueError, match=reason):
+def test_meaningless(text, p, names):
+    with pytest.raises(CipherError, match=named(*names)):
         Cipher(text, p)
     assert loops.refused(text, p)
 
@@ -139,12 +135,12 @@ def test_rules_know_no_names(monkeypatch, rule):
 def test_means_that_are_left_and_removed(monkeypatch):
     new_step(monkeypatch, removes_means=True)
     for text in ('other+mix16', 'mix16+other'):
-        with pytest.raises(CipherError, match="'other' removes just that"):
+        with pytest.raises(CipherError, match=named("'mix16'", 'side 16', "'other'")):
             Cipher(text)
-    with pytest.raises(CipherError, match="takes part in 'other'"):
+    with pytest.raises(CipherError, match=named("fit='pad'", "'other'")):
         Cipher('other').check_fit('pad')
     new_step(monkeypatch, leaves_means_only=lambda self, side: side == 16)
-    with pytest.raises(CipherError, match="'other' leaves the mean"):
+    with pytest.raises(CipherError, match=named("'other'", 'side 16', "'center'")):
         Cipher('center+other')
     assert Cipher('erode1+center+other')
 
@@ -154,14 +150,13 @@ def test_means_that_are_left_and_removed(monkeypatch):
     [
         (
             'mix2:tiled+erode1',
-            "'erode' after 'mix' in its tiled form .*Put 'erode' first, or use the "
-            "compact form of 'mix'$",
+            "'erode'.*'mix' in its tiled form.*'erode' first.*compact form of 'mix'$",
         ),
         (
             'erode1:filled+permute_pixels',
-            "'permute_pixels' after 'erode' in its filled form .*Use the compact form of 'erode'$",
+            "'permute_pixels'.*'erode' in its filled form ((?! first).)* compact form of 'erode'$",
         ),
-        ('permute_pixels+mix2', "'mix' after 'permute_pixels' .*Put 'mix' first$"),
+        ('permute_pixels+mix2', "'mix'.*'permute_pixels' .*'mix' first$"),
     ],
 )
 def test_remedies(text, remedy):

@@ -89,7 +89,7 @@ class TestViews:
             assert min(pixel[0], pixel[2]) - pixel[1] > 110, name
             entry = manifest.entry(f'val2017/{name}')
             layout = manifest.secret_layout(entry, KEY)
-            with pytest.raises(BoxError, match='cropped'):
+            with pytest.raises(BoxError, match='`center_crop`'):
                 layout.unmap_boxes([[x, y, x + w, y + h]])
             layout = replace(layout, cropped=False)
             box = layout.unmap_boxes([[x, y, x + w, y + h]])[0]

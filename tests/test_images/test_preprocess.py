@@ -263,7 +263,7 @@ class TestOptions:
         ],
     )
     def test_augmentation_refused(self, wrong):
-        with pytest.raises(ValueError):
+        with pytest.raises(HimeError, match='|'.join(f'`{name}`' for name in wrong)):
             Augment(**wrong)
 
     def test_random(self):

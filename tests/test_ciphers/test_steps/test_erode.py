@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from hime_mm.ciphers.steps import erode_patches
+from hime_mm.errors import CipherError
 
 
 def test_erode_by_hand():
@@ -25,10 +26,10 @@ def test_erode_by_hand():
 
 @pytest.mark.parametrize('border', [0, -1, 2, 3])
 def test_erode_refused(make_image, border):
-    with pytest.raises(ValueError, match=f'{border} pixels.*side 4'):
+    with pytest.raises(CipherError, match=f'{border} pixels.*side 4'):
         erode_patches(make_image((8, 8)), 4, border)
 
 
 def test_erode_form_refused(make_image):
-    with pytest.raises(ValueError, match="'tiled': choose 'compact' or "):
+    with pytest.raises(CipherError, match="'tiled'.*'compact'.*'filled'"):
         erode_patches(make_image((8, 8)), 4, 1, 'tiled')

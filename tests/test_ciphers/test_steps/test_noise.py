@@ -1,10 +1,12 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import numpy as np
 import pytest
+from owner_data import named
 from step_helpers import Bytes, layout
 
 from hime_mm.ciphers import Noise
 from hime_mm.ciphers.steps import add_noise
+from hime_mm.errors import CipherError
 
 
 def test_noise_by_hand():
@@ -49,5 +51,5 @@ def test_noise_draw():
 
 @pytest.mark.parametrize('shape', [(4, 4), (4, 4, 1), (1, 4, 4, 3), (4, 3, 4), (2, 4, 4, 3)])
 def test_noise_of_another_shape(make_image, shape):
-    with pytest.raises(ValueError, match='does not fit'):
+    with pytest.raises(CipherError, match=named(shape, (4, 4, 3))):
         add_noise(make_image((4, 4, 3)), np.zeros(shape, np.int16))

@@ -5,6 +5,7 @@ from step_helpers import Bytes, layout
 
 from hime_mm.ciphers import Orient
 from hime_mm.ciphers.steps import orient_patches
+from hime_mm.errors import CipherError
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,6 @@ def test_orient_codes():
 @pytest.mark.parametrize('code', [8, 255, -1, 0.5])
 def test_orient_refuses_other_codes(make_image, code):
     # Nothing that happened to be in memory comes out.
-    with pytest.raises(ValueError, match='from 0 to 7') as error:
+    with pytest.raises(CipherError, match='orientation.* 0 to 7$') as error:
         orient_patches(make_image((4, 4)), np.array([0, 1, code, 2]), 2)
     assert str(code) not in str(error.value)

@@ -5,6 +5,7 @@ from step_helpers import Bytes, words
 
 from hime_mm.ciphers import Cipher
 from hime_mm.ciphers.steps import permute_patch_pixels
+from hime_mm.errors import CipherError
 
 
 def test_permute_pixels_by_hand():
@@ -36,6 +37,6 @@ def test_permute_pixels_draw():
     ],
 )
 def test_permute_pixels_refused(make_image, perm):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(CipherError) as error:
         permute_patch_pixels(make_image((2, 2, 2, 3)), perm, 2)
     assert '4321' not in str(error.value)

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from owner_data import named
 
 from hime_mm.ciphers import invert_permutation, shuffle_patches, unshuffle_patches
 from hime_mm.ciphers.grid import PIXEL_DTYPES
+from hime_mm.errors import CipherError, PictureError
 
 CHANNELS = st.sampled_from([(), (1,), (3,), (5,)])
 DTYPES = st.sampled_from(PIXEL_DTYPES)
@@ -92,9 +94,9 @@ def test_shuffle_batch(make_image):
     np.testing.assert_array_equal(unshuffle_patches(shuffled, each, 4), batch)
 
     for wrong in (each[:2], np.concatenate([each, each])):
-        with pytest.raises(ValueError, match='batch of 3 images'):
+        with pytest.raises(CipherError, match=named(f'{len(wrong)} permutations', 'batch of 3 ')):
             shuffle_patches(batch, wrong, 4)
-        with pytest.raises(ValueError, match='batch of 3 images'):
+        with pytest.raises(CipherError, match=named(f'{len(wrong)} permutations', 'batch of 3 ')):
             unshuffle_patches(batch, wrong, 4)
 
 
@@ -122,7 +124,7 @@ def test_shuffle_out(make_image):
 def test_shuffle_out_refused(make_image, make_out):
     img = make_image((8, 12, 3))
     before = img.copy()
-    with pytest.raises(ValueError, match='`out` must be'):
+    with pytest.raises(PictureError, match='`out`'):
         shuffle_patches(img, np.arange(6)[::-1], 4, out=make_out(img))
     np.testing.assert_array_equal(img, before)
 
@@ -145,28 +147,28 @@ def test_shuffle_out_refused(make_image, make_out):
 )
 def test_permutation_errors_keep_the_secret(make_image, perm):
     img = make_image((8, 12, 3))
-    with pytest.raises(ValueError, match='permutation') as error:
+    with pytest.raises(CipherError, match='permutation') as error:
         shuffle_patches(img, perm, 4)
     # What numpy has to say about an index names the index.
     assert error.value.__context__ is None
     allowed = {'6', '5', '0', '64', *map(str, perm.shape)}
     assert set(re.findall(r'\d+', str(error.value))) <= allowed
     if perm.ndim == 1:
-        with pytest.raises(ValueError, match='permutation'):
+        with pytest.raises(CipherError, match='permutation'):
             unshuffle_patches(img, perm, 4)
 
 
 @pytest.mark.parametrize('shape', [(8, 12, 3), (2, 8, 12, 3)])
 def test_shuffle_sizes(make_image, shape):
     img = make_image(shape)
-    with pytest.raises(ValueError, match='8x12.*patch size 5'):
+    with pytest.raises(PictureError, match='8x12.*5'):
         shuffle_patches(img, np.arange(4), 5)
-    with pytest.raises(ValueError, match='must be positive'):
+    with pytest.raises(CipherError, match='patch size.* 0$'):
         shuffle_patches(img, np.arange(4), 0)
     for call in (shuffle_patches, unshuffle_patches):
         with pytest.raises(TypeError, match='int32'):
             call(img.astype(np.int32), np.arange(6), 4)
-        with pytest.raises(TypeError, match='got list'):
+        with pytest.raises(TypeError, match='list'):
             call(img.tolist(), np.arange(6), 4)
 
 

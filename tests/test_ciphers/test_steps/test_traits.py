@@ -5,9 +5,11 @@
 """
 
 import re
+from dataclasses import fields
 
 import numpy as np
 import pytest
+from owner_data import named
 from step_helpers import layout
 
 from hime_mm.ciphers import (
@@ -32,6 +34,7 @@ from hime_mm.ciphers.steps import (
     orient_patches,
     permute_patch_channels,
 )
+from hime_mm.errors import CipherError, PictureError
 
 
 @pytest.mark.parametrize(
@@ -138,32 +141,32 @@ def test_to_dict(step, state):
 
 
 @pytest.mark.parametrize(
-    'text, problem',
+    'text, names',
     [
-        ('shuffle2', r'takes no number and no option$'),
-        ('shuffle:fast', r'takes no number and no option$'),
-        ('center3', r'takes no number and no option$'),
-        ('orient1', r'takes no number and no option$'),
-        ('negate:all', r'takes no number and no option$'),
-        ('permute_channels3', r'takes no number and no option$'),
-        ('permute_pixels:all', r'takes no number and no option$'),
-        ('drop50:filled', "'drop' takes no option$"),
-        ('noise25:uniform', "'noise' takes no option$"),
-        ('mix1', '`num_splits`, from 2 to 4096, got 1'),
-        ('mix0', '`num_splits`, from 2 to 4096, got 0'),
-        ('mix4097', '`num_splits`, from 2 to 4096, got 4097'),
-        ('erode0', '`border`, from 1 to 4096, got 0'),
-        ('drop0', '`percent`, from 1 to 99, got 0'),
-        ('drop100', '`percent`, from 1 to 99, got 100'),
-        ('noise0', '`std`, from 1 to 255, got 0'),
-        ('noise256', '`std`, from 1 to 255, got 256'),
-        ('mix2:small', "no form 'small': choose 'compact' or 'tiled'"),
-        ('mix2:filled', "no form 'filled': choose 'compact' or 'tiled'"),
-        ('erode2:tiled', "no form 'tiled': choose 'compact' or 'filled'"),
+        ('shuffle2', "'shuffle'.* number.* option"),
+        ('shuffle:fast', "'shuffle'.* number.* option"),
+        ('center3', "'center'.* number.* option"),
+        ('orient1', "'orient'.* number.* option"),
+        ('negate:all', "'negate'.* number.* option"),
+        ('permute_channels3', "'permute_channels'.* number.* option"),
+        ('permute_pixels:all', "'permute_pixels'.* number.* option"),
+        ('drop50:filled', "'drop' ((?! number).)* option"),
+        ('noise25:uniform', "'noise' ((?! number).)* option"),
+        ('mix1', "'mix'.*`num_splits`.* 2 to 4096, .*1$"),
+        ('mix0', "'mix'.*`num_splits`.* 2 to 4096, .*0$"),
+        ('mix4097', "'mix'.*`num_splits`.* 2 to 4096, .*4097$"),
+        ('erode0', "'erode'.*`border`.* 1 to 4096, .*0$"),
+        ('drop0', "'drop'.*`percent`.* 1 to 99, .*0$"),
+        ('drop100', "'drop'.*`percent`.* 1 to 99, .*100$"),
+        ('noise0', "'noise'.*`std`.* 1 to 255, .*0$"),
+        ('noise256', "'noise'.*`std`.* 1 to 255, .*256$"),
+        ('mix2:small', "'mix'.*'small'.*'compact'.*'tiled'"),
+        ('mix2:filled', "'mix'.*'filled'.*'compact'.*'tiled'"),
+        ('erode2:tiled', "'erode'.*'tiled'.*'compact'.*'filled'"),
     ],
 )
-def test_refused_parameters(text, problem):
-    with pytest.raises(ValueError, match=problem):
+def test_refused_parameters(text, names):
+    with pytest.raises(CipherError, match=names):
         Cipher(text)
 
 
@@ -175,7 +178,7 @@ def test_the_ends_of_a_range_are_allowed(text):
 @pytest.mark.parametrize('step', [Mix, Erode, Drop, Noise])
 @pytest.mark.parametrize('value', [2.0, '2', True, None, [2], np.float32(2)])
 def test_whole_numbers_only(step, value):
-    with pytest.raises(ValueError, match='whole number'):
+    with pytest.raises(CipherError, match=named(f'`{fields(step)[0].name}`', repr(value))):
         step(value)
 
 
@@ -255,10 +258,10 @@ PER_PATCH = [
 def test_one_value_for_each_patch(make_image, call, shape):
     img = make_image((3, 8, 12, 3))
     values = np.zeros(shape, np.uint8)
-    with pytest.raises(ValueError, match='each of 6 patches') as error:
+    with pytest.raises(CipherError, match=named('6 patches', shape)) as error:
         call(img, values)
     assert error.value.__context__ is None
-    with pytest.raises(ValueError, match='each of 6 patches'):
+    with pytest.raises(CipherError, match=named('6 patches', (3, 6))):
         call(img[0], np.zeros((3, 6), np.uint8))
     for fitting in ((6,), (3, 6)):
         call(img, np.zeros(fitting, np.uint8))
@@ -270,7 +273,7 @@ def test_one_value_for_each_patch(make_image, call, shape):
 @pytest.mark.parametrize('shape', [(5,), (2, 6), (5, 3), (6, 2), (2, 6, 3)])
 def test_values_of_patches_are_in_no_message(make_image, call, shape):
     # A number that would be recognised.
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(CipherError) as error:
         call(make_image((3, 8, 12, 3)), np.full(shape, 4321))
     assert '4321' not in str(error.value)
     assert error.value.__context__ is None
@@ -290,14 +293,14 @@ def test_every_step_checks_the_image(make_image, name):
             call(img.astype(np.int64), drawn)
         with pytest.raises(TypeError, match='list'):
             call(img.tolist(), drawn)
-    with pytest.raises(ValueError, match='7x12.*patch size 4'):
+    with pytest.raises(PictureError, match='7x12.*4'):
         cipher.apply(img[:7], drawn)
-    with pytest.raises(ValueError, match='8x11.*patch size 4'):
+    with pytest.raises(PictureError, match='8x11.*4'):
         cipher.draw((8, 11, 3))
 
 
 @pytest.mark.parametrize('name', ['mix', 'erode', 'drop', 'center', 'noise'])
 def test_deleted_data_stays_deleted(make_image, name):
     step = STEPS[name]()
-    with pytest.raises(ValueError, match=f"'{name}' deletes data"):
+    with pytest.raises(CipherError, match=f"'{name}'"):
         step.undo(make_image((8, 8)), layout(2, 2, 4), None)

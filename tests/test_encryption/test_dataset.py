@@ -2,6 +2,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -438,7 +439,7 @@ class TestDescribe:
         assert '4 pictures, 8 files (2 per picture)' in lines[3]
         assert 'png' in lines[3]
         assert '48 to 72 high, 48 to 96 wide' in lines[4]
-        assert 'not possible: center, erode2 deletes data' in lines[5]
+        assert 'center, erode2' in lines[5]
         assert f'{ANN}: 8 images, 12 objects' in text
         for name in ('center', 'erode', 'shuffle'):
             assert STEPS[name].leaves in text
@@ -458,14 +459,14 @@ class TestDescribe:
 
     def test_undone_with_the_key(self, coco_src, tmp_path):
         text = self.describe(coco_src, tmp_path)
-        assert 'undo         every step, with the key' in text
+        assert re.search('^undo +every step', text, re.M)
         assert 'missing' not in text and 'clipped' not in text
 
     def test_one_way_and_keyless(self, coco_src, tmp_path):
         text = self.describe(coco_src, tmp_path, key=None, one_way=True)
-        assert 'one-way: nothing was kept that could undo it' in text
+        assert 'one-way' in text and KEY.id not in text
         text = self.describe(coco_src, tmp_path / 'b', 'mix2', key=None)
-        assert 'without a key: the cipher draws no randomness' in text
+        assert 'without a key' in text
         assert 'patch_size=8' in text and 'no learned' not in text
 
     def test_folder_with_missing_pictures(self, tmp_path):
@@ -474,6 +475,6 @@ class TestDescribe:
         (src / 'b.png').write_bytes(b'')
         text = self.describe(src, tmp_path, fmt='webp')
         assert ', folder, by' in text and 'webp' in text
-        assert 'missing      1 pictures' in text
+        assert re.search(r'^missing +1\b', text, re.M)
         (src / 'a.png').write_bytes(b'')
         assert '2 pictures, 0 files' in self.describe(src, tmp_path / 'b')

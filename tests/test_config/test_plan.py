@@ -75,7 +75,7 @@ def test_nodes_can_be_edited():
     assert replace_hooks(read(cfg)) == []
 
 
-def test_reading_changes_nothing():
+def test_reading_changes_nothing(quick_dumps):
     """Lazy imports stay lazy, so that a config can still be dumped."""
     cfg = Config.fromfile(ROOT / 'configs/hime_vit_coco.py')
     before = cfg.pretty_text

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from hime_mm.apis import check_config
 from hime_mm.ciphers import Cipher
 
+pytestmark = pytest.mark.usefixtures('quick_dumps')
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 
 

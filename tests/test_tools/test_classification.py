@@ -2,17 +2,16 @@
 """MMPretrain's own DeiT config with a few lines of ours, by the tools."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+from scripts import load_script, run_script, run_tools
 
-ROOT = Path(__file__).parents[2]
+from hime_mm.apis import check_config
+
 CLASSES = ('Leopards', 'Motorbikes', 'sunflower')
 
 # What a user writes: cipher and backbone.
@@ -54,12 +53,6 @@ default_hooks = dict(
 visualizer = dict(name='{name}')
 randomness = dict(seed=0)
 """
-RUN = """
-import json, runpy, sys
-for args in json.loads(sys.argv[1]):
-    sys.argv = args
-    runpy.run_path(args[0], run_name='__main__')
-"""
 
 
 @pytest.fixture(scope='module')
@@ -84,20 +77,6 @@ def config(folder, pictures, name, epochs, cipher='shuffle', pos='rpe'):
     return str(path)
 
 
-def run(*calls):
-    calls = [[str(ROOT / tool), *map(str, args)] for tool, *args in calls]
-    done = subprocess.run(
-        [sys.executable, '-c', RUN, json.dumps(calls)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )
-    text = done.stdout + done.stderr
-    assert done.returncode == 0, text[-4000:]
-    return text
-
-
 def logged(folder, key):
     lines = []
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
@@ -110,16 +89,17 @@ def trained(pictures, tmp_path_factory):
     """Trained for three epochs, then resumed for the rest."""
     folder = tmp_path_factory.mktemp('runs')
     work = folder / 'work'
-    text = run(
+    logs = run_tools(
         ('tools/train.py', config(folder, pictures, 'first', 3), '--work-dir', work),
         ('tools/train.py', config(folder, pictures, 'all', 8), '--work-dir', work, '--resume'),
     )
-    return folder, work, text
+    return folder, work, logs
 
 
+@pytest.mark.slow
 def test_trains_validates_and_resumes(trained):
-    folder, work, text = trained
-    assert 'resumed epoch: 3' in text
+    _, work, logs = trained
+    assert 'resumed epoch: 3' in logs[1]
     assert (work / 'last_checkpoint').read_text().endswith('epoch_8.pth')
     losses = logged(work, 'loss')
     assert len(losses) == 8 * 4
@@ -132,10 +112,11 @@ def test_trains_validates_and_resumes(trained):
     assert not any('data_preprocessor' in key for key in state)
 
 
+@pytest.mark.slow
 def test_only_encrypted_pictures_are_shown(trained):
     """The host's hook would draw the plain batch."""
-    folder, work, text = trained
-    assert 'replaced by hime_mm.EncryptedVisualizationHook' in text
+    _, work, logs = trained
+    assert 'hime_mm.EncryptedVisualizationHook' in logs[0]
     shown = sorted(work.glob('*/vis_data/vis_image/*.png'))
     assert shown
     # Neighbouring pixels differ more across the borders of shuffled patches.
@@ -149,6 +130,7 @@ def test_only_encrypted_pictures_are_shown(trained):
     assert at_border > 1.5 * inside
 
 
+@pytest.mark.slow
 def test_accuracy_does_not_depend_on_the_permutations(trained, pictures):
     """Same weights: other permutations, none at all, positions."""
     folder, work, _ = trained
@@ -179,8 +161,7 @@ def test_accuracy_does_not_depend_on_the_permutations(trained, pictures):
     calls.append(
         ('tools/test.py', plain, weights, '--out', outs[2], '--work-dir', folder / 'test2')
     )
-    text = run(*calls)
-    top1 = re.findall(r'accuracy/top1: ([\d.]+)', text)
+    top1 = re.findall(r'accuracy/top1: ([\d.]+)', ''.join(run_tools(*calls)))
     assert len(set(top1)) == 1 and len(top1) == 3
     from mmengine.fileio import load
 
@@ -195,16 +176,14 @@ def test_accuracy_does_not_depend_on_the_permutations(trained, pictures):
 
 
 def test_browse_shows_what_the_device_will_encrypt(pictures, tmp_path):
-    run(
-        (
-            'tools/browse_dataset.py',
-            config(tmp_path, pictures, 'browse', 1, 'mix2:tiled', 'learned'),
-            '-n',
-            '2',
-            '--no-original',
-            '-o',
-            tmp_path / 'shown',
-        )
+    run_script(
+        'tools/browse_dataset.py',
+        config(tmp_path, pictures, 'browse', 1, 'mix2:tiled', 'learned'),
+        '-n',
+        '2',
+        '--no-original',
+        '-o',
+        tmp_path / 'shown',
     )
     shown = sorted((tmp_path / 'shown').iterdir())
     assert len(shown) == 2
@@ -217,6 +196,7 @@ def test_browse_shows_what_the_device_will_encrypt(pictures, tmp_path):
         assert img.std() > 5
 
 
+@pytest.mark.slow
 def test_experiment(pictures, tmp_path):
     """Two rows of the table, one of them a control, and the report."""
     (tmp_path / 'data').mkdir()
@@ -235,7 +215,7 @@ def test_experiment(pictures, tmp_path):
         'rs_rpe_on_plain',
         *options,
     )
-    run(start)
+    run_tools(start)
     results = {
         path.parents[1].name: json.loads(path.read_text())
         for path in (tmp_path / 'out').rglob('result.json')
@@ -250,7 +230,7 @@ def test_experiment(pictures, tmp_path):
     assert control['top1'] == trained['top1']
     assert trained['environment']['torch'] == torch.__version__
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.json')}
-    text = run(
+    _, text = run_tools(
         start,
         (
             'tools/experiments/caltech101.py',
@@ -268,46 +248,80 @@ def test_experiment(pictures, tmp_path):
     # Other settings do not go under the same name.
     settings = tmp_path / 'out/rs_rpe/seed3.py'
     settings.write_text(settings.read_text().replace('lr=0.002', 'lr=0.003'))
-    done = subprocess.run(
-        [sys.executable, *map(str, start)], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 1 and 'of other settings' in done.stderr
+    with pytest.raises(RuntimeError, match=re.escape(str(settings))):
+        run_script(*start)
 
 
-def test_experiment_refuses(pictures, tmp_path):
-    tool = ROOT / 'tools/experiments/caltech101.py'
-    for args, message in (
-        (['--rows', 'nothing'], "unknown rows ['nothing']"),
-        (['--data-root', tmp_path], "no folder 'train'"),
-    ):
-        done = subprocess.run(
-            [sys.executable, tool, 'run', '--data-root', pictures, *map(str, args)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
+def test_experiment_goes_on_and_reports(tmp_path, capsys, quick_dumps):
+    """Runs that are there are not done again, under the same settings."""
+    tool = 'tools/experiments/caltech101.py'
+    experiment = load_script(tool)
+    out, data = tmp_path / 'out', tmp_path / 'data'
+    for split in ('train', 'test'):
+        (data / split).mkdir(parents=True)
+    rows = {'rs_rpe': 61.25, 'plain': 70.5, 'rs_rpe_on_plain': 61.25}
+    for row in experiment.ROWS:
+        if row.name not in rows:
+            continue
+        cfg = experiment.row_config(row, 3, experiment.PROFILES['cpu'], f'{data}/')
+        (out / row.name / 'seed3').mkdir(parents=True)
+        (out / row.name / 'seed3.py').write_text(cfg.pretty_text)
+        result = dict(
+            top1=rows[row.name], top5=90.0, seconds=1800, curve=[[3, 1.0], [6, 2.0]], environment={}
         )
-        assert done.returncode == 1 and message in done.stderr
+        (out / row.name / 'seed3/result.json').write_text(json.dumps(result))
+    options = ('--profile', 'cpu', '--work-dir', out)
+    start = (tool, 'run', '--data-root', data, '--seeds', '3', '--rows', *rows, *options)
+    run_script(*start)
+    run_script(tool, 'report', '--curves', tmp_path / 'curves.png', *options)
+    text = capsys.readouterr().out
+    assert '| RS + RPE | `shuffle` | 61.2 | -9.2 | 90.0 | 1 |' in text
+    assert '| MI, g = 2 | `mix2` | not run |' in text
+    assert '1.5 hours' in text
+    assert cv2.imread(str(tmp_path / 'curves.png')) is not None
+    settings = out / 'rs_rpe/seed3.py'
+    settings.write_text(settings.read_text().replace('lr=0.002', 'lr=0.003'))
+    with pytest.raises(RuntimeError, match=re.escape(str(settings))):
+        run_script(*start)
 
 
-def test_benchmark_prints_its_table():
-    text = run(
-        (
-            'tools/benchmarks/benchmark_training.py',
-            '--size',
-            'tiny',
-            '--batch',
-            '1',
-            '--cipher-batch',
-            '2',
-            '--repeats',
-            '1',
-            '--ciphers',
-            'shuffle',
-            'mix2',
-            '--device',
-            'cpu',
-        )
+def test_experiment_rows():
+    """Each is a config that passes the checks; controls test what they name."""
+    experiment = load_script('tools/experiments/caltech101.py')
+    for row in experiment.ROWS:
+        cfg = check_config(experiment.row_config(row, 3, experiment.PROFILES['cpu'], 'data/'))
+        assert cfg.randomness.seed == 3
+        for phase in ('train', 'val', 'test'):
+            steps = cfg[f'{phase}_dataloader'].dataset.pipeline
+            ciphers = [step['cipher'] for step in steps if step['type'] == 'hime_mm.Encrypt']
+            assert ciphers == [row.cipher] * (row.cipher is not None)
+
+
+def test_experiment_refuses(tmp_path):
+    tool = 'tools/experiments/caltech101.py'
+    for args, named in ((['--rows', 'nothing'], "'nothing'"), ([], "'train'")):
+        with pytest.raises(SystemExit, match=named):
+            run_script(tool, 'run', '--data-root', tmp_path, *args)
+
+
+def test_benchmark_prints_its_table(capsys):
+    run_script(
+        'tools/benchmarks/benchmark_training.py',
+        '--size',
+        'tiny',
+        '--batch',
+        '1',
+        '--cipher-batch',
+        '2',
+        '--repeats',
+        '1',
+        '--ciphers',
+        'shuffle',
+        'mix2',
+        '--device',
+        'cpu',
     )
+    text = capsys.readouterr().out
     for line in (
         "MMPretrain's DeiT",
         'PEViT, RPE ',

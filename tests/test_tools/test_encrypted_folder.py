@@ -34,6 +34,7 @@ param_scheduler = []
 """
 
 
+@pytest.mark.slow
 def test_neither_logs_nor_checkpoints_hold_a_secret(make_image, tmp_path):
     """Not even where the key is in the environment of the training."""
     pytest.importorskip('mmpretrain')

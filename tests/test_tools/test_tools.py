@@ -1,10 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""The tools as a person calls them, in processes of their own."""
+"""The tools, in this process; whole runs as a person calls them are slow."""
 
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,27 +15,12 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from scripts import load_script
+from scripts import ROOT, load_script, run_script, run_tools
 
+from hime_mm.errors import ConfigError
 from hime_mm.transforms import Encrypt
 
-ROOT = Path(__file__).parents[2]
-
-
-def call(*args, ok=True, cwd=ROOT):
-    done = subprocess.run(
-        [sys.executable, *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )
-    text = done.stdout + done.stderr
-    if ok:
-        assert done.returncode == 0, text[-4000:]
-    else:
-        assert done.returncode != 0, text[-4000:]
-    return text
+CONFIG = ROOT / 'configs/hime_vit_coco.py'
 
 
 @pytest.fixture(scope='module')
@@ -44,7 +28,7 @@ def coco(coco_like, tmp_path_factory):
     """Eight training and four validation images of COCO."""
     folder = tmp_path_factory.mktemp('coco')
     for split, num in (('train', 8), ('val', 4)):
-        call(
+        run_script(
             'tools/dataset_converters/subset_coco.py',
             coco_like / f'annotations/instances_{split}2017.json',
             folder / f'annotations/instances_{split}2017.json',
@@ -81,17 +65,56 @@ def paths_and_sizes(coco):
 @pytest.fixture(scope='module')
 def trained(coco, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('work')
-    log = call(
-        'tools/train.py',
-        'configs/hime_vit_coco.py',
-        '--work-dir',
-        work_dir,
-        *paths_and_sizes(coco),
-        'train_cfg.max_epochs=1',
+    (log,) = run_tools(
+        (
+            'tools/train.py',
+            CONFIG,
+            '--work-dir',
+            work_dir,
+            *paths_and_sizes(coco),
+            'train_cfg.max_epochs=1',
+        )
     )
     return work_dir, log
 
 
+@pytest.fixture(scope='module')
+def later(trained, coco, tmp_path_factory):
+    """What a later process makes of it: resumed, tested, tested again."""
+    work_dir, _ = trained
+    out = tmp_path_factory.mktemp('test')
+    test = ('tools/test.py', CONFIG, work_dir / 'epoch_1.pth', '--work-dir', out, '--out')
+    logs = run_tools(
+        (
+            'tools/train.py',
+            CONFIG,
+            '--work-dir',
+            work_dir,
+            '--resume',
+            *paths_and_sizes(coco),
+            'train_cfg.max_epochs=2',
+        ),
+        (
+            *test,
+            out / 'pred.pkl',
+            '--show-dir',
+            'shown',
+            *paths_and_sizes(coco),
+            'visualizer.name=test',
+        ),
+        (
+            *test,
+            out / 'metrics.json',
+            '--out-item',
+            'metrics',
+            *paths_and_sizes(coco),
+            'visualizer.name=metrics',
+        ),
+    )
+    return out, logs
+
+
+@pytest.mark.slow
 def test_coco_config_trains(trained):
     work_dir, log = trained
     assert (work_dir / 'epoch_1.pth').is_file()
@@ -104,81 +127,50 @@ def test_coco_config_trains(trained):
     assert cfg.train_dataloader.dataset.pipeline[4].cipher == 'mix2'
 
 
-def test_resume(trained, coco):
-    work_dir, _ = trained
-    log = call(
-        'tools/train.py',
-        'configs/hime_vit_coco.py',
-        '--work-dir',
-        work_dir,
-        '--resume',
-        *paths_and_sizes(coco),
-        'train_cfg.max_epochs=2',
-    )
+@pytest.mark.slow
+def test_resume(trained, later):
+    (work_dir, _), (_, (log, _, _)) = trained, later
     assert re.search(r'resumed epoch: 1, iter: 8', log)
     epochs = re.findall(r'Epoch\(train\) +\[(\d+)\]', log)
     assert set(epochs) == {'2'}
     assert (work_dir / 'epoch_2.pth').is_file()
 
 
-def test_test_prints_metrics_and_shows_no_plain_image(trained, coco, tmp_path):
-    work_dir, _ = trained
-    log = call(
-        'tools/test.py',
-        'configs/hime_vit_coco.py',
-        work_dir / 'epoch_1.pth',
-        '--work-dir',
-        tmp_path,
-        '--show-dir',
-        'shown',
-        '--out',
-        tmp_path / 'pred.pkl',
-        *paths_and_sizes(coco),
-    )
+@pytest.mark.slow
+def test_test_prints_metrics_and_shows_no_plain_image(later, coco):
+    out, (_, log, _) = later
     assert re.search(r'Average Precision .* = ', log)
-    shown = sorted(tmp_path.glob('*/shown/*.png'))
+    shown = sorted(out.glob('*/shown/*.png'))
     with open(coco / 'annotations/instances_val2017.json') as file:
         names = sorted(Path(i['file_name']).stem for i in json.load(file)['images'])
     assert sorted(p.stem.split('_', 1)[1] for p in shown) == names
     for path in shown:
         # Half of the network's input size, so certainly not the file.
         assert max(cv2.imread(str(path)).shape[:2]) <= 96
-    assert (tmp_path / 'pred.pkl').is_file()
+    assert (out / 'pred.pkl').is_file()
 
 
-def test_metrics_to_a_file(trained, coco, tmp_path):
-    work_dir, _ = trained
-    call(
-        'tools/test.py',
-        'configs/hime_vit_coco.py',
-        work_dir / 'epoch_1.pth',
-        '--work-dir',
-        tmp_path,
-        '--out',
-        tmp_path / 'metrics.json',
-        '--out-item',
-        'metrics',
-        *paths_and_sizes(coco),
-    )
-    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+@pytest.mark.slow
+def test_metrics_to_a_file(later):
+    out, _ = later
+    metrics = json.loads((out / 'metrics.json').read_text())
     assert 0 <= metrics['coco/bbox_mAP_50'] <= 1
 
 
-def test_clear_errors(coco, tmp_path):
-    log = call(
-        'tools/train.py',
-        'configs/hime_vit_coco.py',
-        '--work-dir',
-        tmp_path,
-        *paths_and_sizes(coco),
-        'model.backbone.type=PEViT',
-        ok=False,
-    )
-    assert "written with their prefix, `type='hime_mm.PEViT'`" in log
-    log = call(
-        'tools/test.py', 'configs/hime_vit_coco.py', 'none.pth', '--out', 'pred.txt', ok=False
-    )
-    assert 'predictions go to a .pkl file' in log
+def test_clear_errors(coco, tmp_path, capsys):
+    with pytest.raises(ConfigError, match="type='hime_mm.PEViT'"):
+        run_script(
+            'tools/train.py',
+            CONFIG,
+            '--work-dir',
+            tmp_path,
+            *paths_and_sizes(coco),
+            'model.backbone.type=PEViT',
+        )
+    with pytest.raises(SystemExit) as stopped:
+        run_script('tools/test.py', CONFIG, 'none.pth', '--out', 'pred.txt')
+    assert stopped.value.code == 2
+    assert re.search(r'--out pred\.txt.*\.pkl', capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,9 +266,9 @@ def test_demo_shows_only_what_was_encrypted():
 @pytest.mark.parametrize('phase, cipher', [('train', 'mix2'), ('val', 'mix2+shuffle')])
 def test_browse(coco, tmp_path, phase, cipher):
     at = 4 if phase == 'train' else 2
-    call(
+    run_script(
         'tools/browse_dataset.py',
-        'configs/hime_vit_coco.py',
+        CONFIG,
         '--phase',
         phase,
         '--no-boxes',
@@ -311,6 +303,28 @@ def test_browse(coco, tmp_path, phase, cipher):
             assert np.ptp(rows[1]) < 0.8 * np.ptp(rows[0])
         else:
             assert np.abs(rows[0] - rows[1]).mean() < 3
+
+
+@pytest.mark.slow
+def test_as_a_person_calls_them(coco, tmp_path):
+    """Those of which no other test starts a process."""
+    smaller = tmp_path / 'smaller.json'
+    run_tools(
+        (
+            'tools/dataset_converters/subset_coco.py',
+            coco / 'annotations/instances_val2017.json',
+            smaller,
+            '-n1',
+        ),
+        (
+            'tools/browse_dataset.py',
+            CONFIG,
+            *('--phase', 'val', '-o', tmp_path / 'pictures', '--cfg-options'),
+            f'val_dataloader.dataset.data_root={coco}/',
+            f'val_dataloader.dataset.ann_file={smaller}',
+        ),
+    )
+    assert len(list((tmp_path / 'pictures').iterdir())) == 1
 
 
 @pytest.mark.parametrize('phase', ['train', 'val'])
@@ -386,6 +400,7 @@ randomness = dict(seed=0)
 """
 
 
+@pytest.mark.slow
 def test_runs_classifiers_too(tmp_path):
     """MMPretrain's DeiT config with our backbone and cipher."""
     rng = np.random.default_rng(0)
@@ -396,37 +411,41 @@ def test_runs_classifiers_too(tmp_path):
             cv2.imwrite(str(tmp_path / 'data' / name / f'{i}.png'), image)
     config = tmp_path / 'config.py'
     config.write_text(CLASSIFIER.format(root=ROOT, data=tmp_path / 'data'))
-    log = call('tools/train.py', config, '--work-dir', tmp_path / 'work')
-    assert 'accuracy/top1' in log
-    log = call(
-        'tools/test.py',
-        config,
-        tmp_path / 'work/epoch_2.pth',
-        '--work-dir',
-        tmp_path / 'test',
-        '--show-dir',
-        tmp_path / 'shown',
+    logs = run_tools(
+        ('tools/train.py', config, '--work-dir', tmp_path / 'work'),
+        (
+            'tools/test.py',
+            config,
+            tmp_path / 'work/epoch_2.pth',
+            '--work-dir',
+            tmp_path / 'test',
+            '--show-dir',
+            tmp_path / 'shown',
+        ),
     )
-    assert 'accuracy/top1' in log
+    assert all('accuracy/top1' in log for log in logs)
     shown = list((tmp_path / 'shown').glob('*.png'))
     assert shown and all(cv2.imread(str(p)).shape == (64, 64, 3) for p in shown)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='mixed precision needs a GPU')
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_mixed_precision(coco, tmp_path, dtype):
     """Batches of two unequal images, so that padding is masked."""
-    log = call(
-        'tools/train.py',
-        'configs/hime_vit_coco.py',
-        '--work-dir',
-        tmp_path,
-        '--amp',
-        *paths_and_sizes(coco),
-        'train_cfg.max_epochs=2',
-        'train_dataloader.batch_size=2',
-        'train_dataloader.batch_sampler=None',
-        f'optim_wrapper.dtype={dtype}',
+    (log,) = run_tools(
+        (
+            'tools/train.py',
+            CONFIG,
+            '--work-dir',
+            tmp_path,
+            '--amp',
+            *paths_and_sizes(coco),
+            'train_cfg.max_epochs=2',
+            'train_dataloader.batch_size=2',
+            'train_dataloader.batch_sampler=None',
+            f'optim_wrapper.dtype={dtype}',
+        )
     )
     losses = [float(v) for v in re.findall(r' loss: ([\d.]+)', log)]
     assert losses and all(0 < v < 100 for v in losses)

@@ -6,16 +6,14 @@ imports would take longer than training.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import ROOT, run_tools
 
 from hime_mm.apis import encrypt_coco
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 WIDTH, HEIGHT, EPOCHS = 192, 160, 30
 ANN_FILE = 'annotations/instances_train2017.json'
 
@@ -51,13 +49,6 @@ default_hooks = dict(logger=dict(interval=1),
 # Each run logs to a place of its own.
 visualizer = dict(name='{name}')
 randomness = dict(seed=0)
-"""
-
-RUN = """
-import json, runpy, sys
-for args in json.loads(sys.argv[1]):
-    sys.argv = args
-    runpy.run_path(args[0], run_name='__main__')
 """
 
 LOAD = dict(type='LoadImageFromFile')
@@ -161,14 +152,7 @@ def runs(coco_tiny, tmp_path_factory):
         ]
         for name in ways
     ]
-    done = subprocess.run(
-        [sys.executable, '-c', RUN, json.dumps(calls)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    run_tools(*calls)
     losses = {}
     for name in ('online', 'encrypted'):
         (path,) = folder.glob(f'train-{name}/*/vis_data/scalars.json')

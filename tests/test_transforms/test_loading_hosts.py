@@ -102,6 +102,37 @@ def test_mmdetection_inferencer(encrypted, coordinates):
     np.testing.assert_allclose(by_path, by_array * np.tile(scale, 2), rtol=1e-5, atol=1e-3)
 
 
+def test_detectors_learn_the_same(plain, encrypted):
+    """From the encrypted folder, and from the plain one encrypted on the way.
+
+    The twin of test_encrypted_training.py, which trains to the end.
+    """
+    init_default_scope('mmdet')
+    models = pytest.importorskip('mmdet.registry').MODELS
+    pack = dict(type='mmdet.PackDetInputs')
+    encrypt = dict(type='hime_mm.Encrypt', cipher='paper-mi')
+    losses = []
+    for root, steps in (
+        (plain, (ANNOTATIONS, encrypt)),
+        (encrypted('paper-mi'), (load_meta(), ANNOTATIONS)),
+    ):
+        data = coco_dataset(root, *steps, pack)
+        batch = pseudo_collate([data[i] for i in range(len(data))])
+        torch.manual_seed(0)
+        model = models.build(DETECTOR).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        values = []
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = sum(model(**model.data_preprocessor(batch, True), mode='loss').values())
+            loss.backward()
+            optimizer.step()
+            values.append(loss.item())
+        losses.append(values)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][-1] < losses[0][0]
+
+
 CLASSIFIER = dict(
     type='mmpretrain.ImageClassifier',
     data_preprocessor=dict(

@@ -1,11 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from scripts import run_fresh
 from timm_parts import SMALL, build, timm
 
 from hime_mm.models.backbones import TIMMPEViT
@@ -16,7 +12,6 @@ from hime_mm.models.backbones.timm_inspection import (
     timm_patch_size,
 )
 
-ROOT = Path(__file__).parents[3]
 REFUSED = {
     'resnet18': ('ResNet', r'convolutions .*`conv1`'),
     'swin_tiny_patch4_window7_224': ('SwinTransformer', 'windowed attention'),
@@ -130,8 +125,12 @@ def test_patch_size_without_weights(name, size):
     assert timm_patch_size(name) == size
 
 
+@pytest.mark.slow
 def test_without_timm():
-    """Importing works, and using it says what is missing."""
+    """Importing works, and using it says what is missing.
+
+    Its twin is that of test_registration.py without mmdet.
+    """
     code = (
         'import sys, importlib.metadata as meta\n'
         "sys.modules['timm'] = None\n"
@@ -150,11 +149,4 @@ def test_without_timm():
         'else:\n'
         '    raise AssertionError\n'
     )
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_fresh(code)

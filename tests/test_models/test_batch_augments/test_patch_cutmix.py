@@ -1,9 +1,4 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,11 +8,11 @@ from mmpretrain.models.utils.batch_augments import (
     Mixup,  # isort: skip
     RandomBatchAugment,
 )
+from scripts import run_fresh
 
 from hime_mm.models.batch_augments import PatchCutMix
 from hime_mm.registry import BATCH_AUGMENTS, MODELS
 
-ROOT = Path(__file__).parents[3]
 VIT = dict(
     type='hime_mm.PEViT',
     arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
@@ -55,18 +50,6 @@ def origins(mixed, size, side):
     return found
 
 
-def run(code):
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
 BUILD = (
     'from mmpretrain.models.utils.batch_augments import '
     'RandomBatchAugment\n'
@@ -77,6 +60,7 @@ BUILD = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'before',
     [
@@ -88,12 +72,15 @@ BUILD = (
     ],
 )
 def test_registered(before):
-    """In fresh processes, whoever comes first."""
-    run(before + BUILD)
+    """In fresh processes, whoever comes first.
+
+    Twins are `test_in_a_classifier` and, without mmdet, test_registration.py.
+    """
+    run_fresh(before + BUILD)
 
 
 def test_the_registry_does_without_mmpretrain():
-    run(
+    run_fresh(
         "import sys; sys.modules['mmpretrain'] = None\n"
         'from hime_mm.registry import BATCH_AUGMENTS, TRANSFORMS\n'
         "assert TRANSFORMS.get('hime_mm.PatchDrop')\n"

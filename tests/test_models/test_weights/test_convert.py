@@ -4,9 +4,6 @@
 import argparse
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import timm
@@ -14,12 +11,13 @@ import torch
 from converting import COCO_ROWS, assert_accounts, convert, detect, logits, save, tiny, without
 from foreign_models import PaperPEViT, Yolos, hugging_face, shake
 from mmengine.registry import MODELS, DefaultScope
+from scripts import run_script, run_tools
 
 from hime_mm.errors import ConversionError
 from hime_mm.models.weights import COCO_CATEGORY_IDS
 from hime_mm.models.weights.infer import format_parts
 
-ROOT = Path(__file__).resolve().parents[3]
+TOOL = 'tools/model_converters/convert.py'
 
 
 @pytest.mark.parametrize(
@@ -27,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[3]
     [
         'deit_tiny_patch16_224',
         'deit_small_patch16_224',
-        'vit_base_patch16_224',
-        'deit_base_patch16_224',
+        pytest.param('vit_base_patch16_224', marks=pytest.mark.slow),
+        pytest.param('deit_base_patch16_224', marks=pytest.mark.slow),
     ],
 )
 def test_timm_logits(tmp_path, name, record_property):
@@ -360,47 +358,54 @@ def test_yolos_against_transformers(tmp_path, record_property, mid, size, detect
     assert max(gaps) <= 1e-4
 
 
-def run(*args):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'tools/model_converters/convert.py'), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def test_command(tmp_path):
-    path = save(tmp_path, tiny().state_dict())
-    done = run(path, tmp_path / 'out.pth', '--pos-encoding', 'rpe')
-    assert done.returncode == 0, done.stderr
+def assert_told(text, written):
+    """The report of a DeiT that became a PEViT with a reference encoding."""
     for line in (
         'ViT or DeiT of timm or of the DeiT repository (timm)',
         '  blocks.0.attn.qkv.weight (384, 128) -> backbone.layers.0.attn.qkv.weight (384, 128)',
         'dropped: 1',
         'left at initial values: 5',
         "type='hime_mm.PEViT'",
-        f'wrote {tmp_path / "out.pth"}',
+        f'wrote {written}',
     ):
-        assert line in done.stdout
+        assert line in text
 
 
-def test_command_refuses(tmp_path):
+def test_command(tmp_path, capsys):
+    path = save(tmp_path, tiny().state_dict())
+    out = tmp_path / 'out.pth'
+    assert run_script(TOOL, path, out, '--pos-encoding', 'rpe') == 0
+    assert_told(capsys.readouterr().out, out)
+
+
+@pytest.mark.slow
+def test_command_in_a_process_of_its_own(tmp_path):
+    path = save(tmp_path, tiny().state_dict())
+    out = tmp_path / 'out.pth'
+    (text,) = run_tools((TOOL, path, out, '--pos-encoding', 'rpe'))
+    assert_told(text, out)
+
+
+def refused(capsys, *args):
+    """What a command says that fails, without a traceback."""
+    assert run_script(TOOL, *args) == 1
+    text = capsys.readouterr().err
+    assert text.startswith('convert.py: ')
+    return text
+
+
+def test_command_refuses(tmp_path, capsys):
     path = save(tmp_path, without(tiny().state_dict(), 'norm.bias'))
-    done = run(path, tmp_path / 'out.pth')
-    assert done.returncode == 1
-    assert done.stderr.startswith('convert.py: ')
-    assert 'backbone.ln1.bias' in done.stderr
-    assert "--allow-missing 'backbone.ln1.bias'" in done.stderr
-    assert 'Traceback' not in done.stderr
+    text = refused(capsys, path, tmp_path / 'out.pth')
+    assert "--allow-missing 'backbone.ln1.bias'" in text
     assert os.listdir(tmp_path) == ['src.pth']
 
 
-def test_command_names_its_options(tmp_path):
+def test_command_names_its_options(tmp_path, capsys):
     """Messages name parameters, the command says by which option."""
     path = save(tmp_path, dict(Yolos(grid=(4, 6)).state_dict()))
-    done = run(path, tmp_path / 'out.pth')
-    assert '(--img-size), or a config (--config)' in done.stderr
-    done = run(path, path)
-    assert 'replace it (--overwrite)' in done.stderr
-    done = run(path, tmp_path / 'out.pth', '--config', 'x', '--num-heads', 2)
-    assert 'convert.py: --num-heads is for a model without' in done.stderr
+    out = tmp_path / 'out.pth'
+    text = refused(capsys, path, out)
+    assert '--img-size' in text and '--config' in text
+    assert '--overwrite' in refused(capsys, path, path)
+    assert '--num-heads' in refused(capsys, path, out, '--config', 'x', '--num-heads', 2)

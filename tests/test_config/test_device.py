@@ -3,6 +3,7 @@ import pytest
 from config_parts import make_manifest, on_device
 
 from hime_mm.apis import check_config
+from hime_mm.errors import ConfigError
 
 
 def test_encryption_on_the_device():
@@ -11,16 +12,16 @@ def test_encryption_on_the_device():
     assert cfg.default_hooks.visualization == dict(
         type='hime_mm.EncryptedVisualizationHook', enable=True
     )
-    with pytest.raises(ValueError, match='`data_preprocessor`.*patch_size=12'):
+    with pytest.raises(ConfigError, match='`data_preprocessor`.*patch_size=12'):
         check_config(on_device('erode2+shuffle'))
     check_config(on_device('erode2+shuffle', patch_size=12))
-    with pytest.raises(ValueError, match="`data_preprocessor`: .*'shufle'"):
+    with pytest.raises(ConfigError, match="`data_preprocessor`: .*'shufle'"):
         check_config(on_device('shufle'))
-    with pytest.raises(ValueError, match='data_preprocessor.*hime encrypt'):
+    with pytest.raises(ConfigError, match='data_preprocessor.*hime encrypt'):
         check_config(on_device('permute_pixels'))
     cfg = on_device()
     del cfg.data_preprocessor['cipher']
-    with pytest.raises(ValueError, match='no `cipher`'):
+    with pytest.raises(ConfigError, match='`data_preprocessor` .*`cipher`'):
         check_config(cfg)
 
 
@@ -28,7 +29,7 @@ def test_no_data_preprocessor_is_one_too():
     """The runner leaves a None in the model alone."""
     cfg = on_device()
     cfg.model.data_preprocessor = None
-    with pytest.raises(ValueError, match='pass in plain'):
+    with pytest.raises(ConfigError, match='`data_preprocessor` .*`model.data_preprocessor`'):
         check_config(cfg)
 
 
@@ -36,7 +37,7 @@ def test_a_cipher_of_none():
     """Images are encrypted already, or shall stay plain."""
     assert check_config(on_device(None, pipeline=[dict(type='hime_mm.LoadEncryptedMeta')]))
     inner = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher=None)
-    with pytest.raises(ValueError, match='pass in plain'):
+    with pytest.raises(ConfigError, match='`data_preprocessor` .*`model.data_preprocessor`'):
         check_config(on_device(inner=inner))
 
 
@@ -62,7 +63,7 @@ def test_sizes_for_encryption_on_the_device(step, fine):
         if fine:
             check_config(cfg)
             continue
-        with pytest.raises(ValueError, match=rf'val_dataloader.*\.{len(before)}\..*16'):
+        with pytest.raises(ConfigError, match=rf'val_dataloader.*\.{len(before)}\..*16'):
             check_config(cfg)
         cfg.data_preprocessor.pad_size_divisor = 16
         check_config(cfg)
@@ -73,18 +74,18 @@ def test_sizes_for_encryption_on_the_device(step, fine):
     [dict(type='hime_mm.Encrypt', cipher='shuffle'), dict(type='hime_mm.LoadEncryptedMeta')],
 )
 def test_encryption_twice_is_refused(first):
-    with pytest.raises(ValueError, match=r'train_dataloader.*pipeline\.0'):
+    with pytest.raises(ConfigError, match=r'train_dataloader.*pipeline\.0'):
         check_config(on_device(pipeline=[first]))
 
 
 def test_encryption_that_the_model_would_not_use_is_refused():
     inner = dict(type='ClsDataPreprocessor')
-    with pytest.raises(ValueError, match='`model.data_preprocessor`'):
+    with pytest.raises(ConfigError, match='`data_preprocessor` .*`model.data_preprocessor`'):
         check_config(on_device(inner=inner))
     inner = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='center+shuffle')
     assert check_config(on_device(inner=inner))
     inner['cipher'] = 'erode2'
-    with pytest.raises(ValueError, match='`model.data_preprocessor`'):
+    with pytest.raises(ConfigError, match='`model.data_preprocessor`.*`patch_size=12`'):
         check_config(on_device(inner=inner))
 
 
@@ -93,5 +94,5 @@ def test_encryption_on_the_device_of_encrypted_files_is_refused(tmp_path):
     make_manifest(tmp_path / 'train', 'paper-rs')
     cfg.train_dataloader.dataset.data_root = str(tmp_path)
     cfg.train_dataloader.dataset.data_prefix = 'train'
-    with pytest.raises(ValueError, match='encrypted already'):
+    with pytest.raises(ConfigError, match=f'pipeline` .*{tmp_path}/train .*hime.json'):
         check_config(cfg)

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import re
+
 import pytest
 from config_parts import (
     BOXES,
@@ -14,6 +16,7 @@ from config_parts import (
 from mmengine.config import Config
 
 from hime_mm.apis import check_config
+from hime_mm.errors import ConfigError
 
 
 def wrapped(kind, data):
@@ -39,7 +42,7 @@ def test_the_manifest_is_found(kind, given, tmp_path):
         step = dict(META, manifest=str(root / 'hime.json'))
         root = tmp_path
     cfg = loading(wrapped(kind, dataset(root, step)), model=MIXED)
-    with pytest.raises(ValueError, match='`num_splits=4`'):
+    with pytest.raises(ConfigError, match='`num_splits=4`'):
         check_config(cfg)
 
 
@@ -63,28 +66,28 @@ def test_the_manifest_of_a_classification_data_set(args, tmp_path, monkeypatch):
     make_manifest(tmp_path / 'data/val', 'mix4')
     make_manifest(tmp_path / 'data/train')
     cfg = loading(dict(args, pipeline=[LOAD, META]), model=MIXED)
-    with pytest.raises(ValueError, match='data/val/hime.json.*`num_splits=4`'):
+    with pytest.raises(ConfigError, match='data/val/hime.json.*`num_splits=4`'):
         check_config(cfg)
 
 
 def test_a_manifest_that_is_missing(tmp_path):
     (tmp_path / 'data/images').mkdir(parents=True)
-    with pytest.raises(ValueError, match='no hime.json in .*Copy hime.json'):
+    with pytest.raises(ConfigError, match='pipeline`: .*hime.json in .*/data .*Copy hime.json'):
         check_config(loading(dataset(tmp_path / 'data', META)))
     gone = dict(META, manifest=str(tmp_path / 'data/hime.json'))
-    with pytest.raises(ValueError, match='cannot read.*data/hime.json'):
+    with pytest.raises(ConfigError, match='pipeline`: .*/data/hime.json: '):
         check_config(loading(dataset(tmp_path / 'data', gone)))
     # What was changed cannot be told from what is damaged.
     make_manifest(tmp_path / 'data')
     path = tmp_path / 'data/hime.json'
     path.write_text(path.read_text().replace('some', 'other'))
-    with pytest.raises(ValueError, match='pipeline`: .*was changed after'):
+    with pytest.raises(ConfigError, match='pipeline`: .*/data/hime.json .*checksum'):
         check_config(loading(dataset(tmp_path / 'data', META)))
     # Data that come later: the config may be looked at before.
     for step in (META, dict(META, manifest=str(tmp_path / 'later/hime.json'))):
         with warnings_of() as lines:
             check_config(loading(dataset(tmp_path / 'later', step)))
-        assert len(lines) == 1 and 'there is no folder' in lines[0]
+        assert len(lines) == 1 and str(tmp_path / 'later') in lines[0]
     # Variables of a config file are no data sets.
     with warnings_of() as lines:
         check_config(
@@ -106,7 +109,7 @@ def test_encrypting_twice_is_refused(case, tmp_path):
         ),
         data=dataset(root, mix),
     )[case]
-    with pytest.raises(ValueError, match='encrypt images that are encrypted'):
+    with pytest.raises(ConfigError, match='pipeline` .*hime_mm.LoadEncryptedMeta'):
         check_config(loading(data))
 
 
@@ -127,7 +130,7 @@ def test_encrypted_data_without_their_transform(tmp_path):
                 )
             )
         )
-    assert len(lines) == 1 and 'Mosaic works on encrypted' in lines[0]
+    assert len(lines) == 1 and 'Mosaic' in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -164,12 +167,12 @@ def test_ciphers_of_training_and_evaluation(phase, online, tmp_path):
             data[which] = dataset(tmp_path / 'plain', dict(type='hime_mm.Encrypt', cipher=cipher))
     cfg = loading(data['other'], phase, train_dataloader=dict(dataset=data['train']))
     if phase == 'val':
-        with pytest.raises(ValueError, match="noise25.*another.*'center'"):
+        with pytest.raises(ConfigError, match="noise25.*'center'"):
             check_config(cfg)
     else:
         with warnings_of() as lines:
             check_config(cfg)
-        assert len(lines) == 1 and 'of other pictures' in lines[0]
+        assert len(lines) == 1 and re.search("noise25.*'center'", lines[0])
     cfg[f'{phase}_dataloader'].dataset = cfg.train_dataloader.dataset
     with warnings_of() as lines:
         check_config(cfg)
@@ -179,21 +182,21 @@ def test_ciphers_of_training_and_evaluation(phase, online, tmp_path):
 @pytest.mark.parametrize(
     'head, words',
     [
-        (dict(cipher='paper-rs'), 'key holder.*hime boxes'),
-        (dict(preprocess=dict(augment=dict(flip=0.5))), 'cropped, flipped'),
-        (dict(preprocess=dict(center_crop=[64, 48])), 'cropped.*center_crop'),
+        (dict(cipher='paper-rs'), 'hime boxes'),
+        (dict(preprocess=dict(augment=dict(flip=0.5))), '`center_crop`'),
+        (dict(preprocess=dict(center_crop=[64, 48])), '`center_crop`'),
     ],
 )
 def test_original_coordinates_that_nobody_knows(head, words, tmp_path):
     (make_manifest(tmp_path, **head) / 'images').mkdir()
-    with pytest.raises(ValueError, match=f'pipeline.1.*{words}'):
+    with pytest.raises(ConfigError, match=f'pipeline.1.*{words}'):
         check_config(loading(dataset(tmp_path, ORIGINAL), 'val'))
     assert check_config(loading(dataset(tmp_path, META), 'val'))
 
 
 def test_masks_in_original_coordinates(tmp_path):
     masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
-    with pytest.raises(ValueError, match='put LoadAnnotations before it'):
+    with pytest.raises(ConfigError, match="pipeline.1`.*`coordinates='original'`.*LoadAnnotations"):
         check_config(loading(dataset(tmp_path / 'no', ORIGINAL, masks), 'val'))
     check_config(loading(dataset(tmp_path / 'no', masks, ORIGINAL), 'val'))
     check_config(loading(dataset(tmp_path / 'no', META, masks), 'val'))
@@ -217,11 +220,11 @@ def test_metrics_and_predictions_are_in_the_same_coordinates(phase, tmp_path):
     assert check(ORIGINAL, ann_file=other) == []
     (line,) = check(META, ann_file=other)
     assert f'{phase}_evaluator.ann_file' in line and 'original' in line
-    with pytest.raises(ValueError, match="owner's own annotation file"):
+    with pytest.raises(ConfigError, match=f'`{phase}_evaluator.ann_file` '):
         check(ORIGINAL, ann_file=own)
-    with pytest.raises(ValueError, match='boxes from the pipeline'):
+    with pytest.raises(ConfigError, match=f'`{phase}_evaluator` .*`ann_file`'):
         check(ORIGINAL)
-    with pytest.raises(ValueError, match='boxes from the pipeline'):
+    with pytest.raises(ConfigError, match=f'`{phase}_evaluator` .*`ann_file`'):
         check(ORIGINAL, type='mmdet.VOCMetric')
     assert check(ORIGINAL, type='DumpResults') == []
 
@@ -245,21 +248,21 @@ def test_augmentations_of_encrypted_images(augment, tmp_path):
     assert check('train', META, augment) == []
     assert check('train', META, dict(type='mmpretrain.ColorJitter')) == []
     (line,) = check('train', META, dict(type='RandomErasing'))
-    assert 'RandomErasing works on encrypted images' in line
+    assert 'RandomErasing' in line
     for phase in ('val', 'test'):
         if augment['type'].endswith('Reshuffle'):
-            with pytest.raises(ValueError, match='is for training'):
+            with pytest.raises(ConfigError, match='hime_mm.PatchReshuffle'):
                 check(phase, META, augment)
         else:
             (line,) = check(phase, META, augment)
-            assert 'is for training' in line
+            assert augment['type'] in line
 
 
 def test_colour_and_centred_images(tmp_path):
     (make_manifest(tmp_path, 'center+shuffle') / 'images').mkdir()
     with warnings_of() as lines:
         check_config(loading(dataset(tmp_path, META, dict(type='mmpretrain.ColorJitter')), 'train'))
-    assert 'ColorJitter works on encrypted images' in lines[0]
+    assert 'ColorJitter' in lines[0]
 
 
 def test_hooks_for_encrypted_data(tmp_path):
@@ -281,4 +284,6 @@ def test_hooks_for_encrypted_data(tmp_path):
     assert check(META) == (hook, [])
     replaced, lines = check(ORIGINAL)
     assert replaced == dict(type='hime_mm.EncryptedVisualizationHook', draw=True)
-    assert len(lines) == 2 and all('coordinates of' in line for line in lines)
+    assert len(lines) == 2 and all(' DetVisualizationHook' in line for line in lines)
+    assert lines[0].startswith('`custom_hooks.0` ')
+    assert lines[1].startswith('`default_hooks.visualization` ')

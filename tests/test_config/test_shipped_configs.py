@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 
 from hime_mm.apis import check_config
 from hime_mm.ciphers import Cipher
+from hime_mm.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures('quick_dumps')
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
@@ -121,7 +122,8 @@ def test_configs_for_encrypted_data_sets(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with warnings_of() as lines:
         check_config(cfg)
-    assert lines and all('there is no folder' in line for line in lines)
+    data = cfg.train_dataloader.dataset.data_root.rstrip('/')
+    assert lines and all(f' {data}' in line for line in lines)
     registry = importlib.import_module(f'{cfg.default_scope}.registry')
     init_default_scope(cfg.default_scope)
     cipher = path.stem.split('_')[1].replace('-folder', '')
@@ -150,7 +152,7 @@ def test_configs_for_encrypted_data_sets(path, tmp_path, monkeypatch):
     # Another cipher than that of the name is noticed.
     for root in manifests:
         make_manifest(root, 'mix4')
-    with pytest.raises(ValueError, match='does not fit.*hime.json'):
+    with pytest.raises(ConfigError, match='`model.backbone` .*mix4.*hime.json'):
         check_config(cfg)
 
 

@@ -14,6 +14,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from hime_mm.engine.hooks.visualization_hook import EncryptedVisualizationHook, undo_normalization
+from hime_mm.errors import ConfigError, PictureError
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
@@ -68,7 +69,7 @@ def test_undoes_either_preprocessor(convert):
 
 
 def test_refuses_what_it_cannot_show():
-    with pytest.raises(ValueError, match='5 channels'):
+    with pytest.raises(PictureError, match='5 channels'):
         undo_normalization(torch.rand(5, 4, 4), nn.Identity())
 
 
@@ -181,5 +182,5 @@ def test_leaves_no_hook_behind(monkeypatch):
 
 
 def test_bad_interval(monkeypatch):
-    with pytest.raises(ValueError, match='interval'):
+    with pytest.raises(ConfigError, match='interval'):
         make_hook(monkeypatch, Recorder('add_datasample'), interval=0)

@@ -98,7 +98,7 @@ def test_is_kept_or_refused(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(demo_scenes, '_write_split', fail)
     assert make_demo_coco(folder, 12, 5, size=128) == folder
-    with pytest.raises(FileExistsError, match='remove it'):
+    with pytest.raises(FileExistsError, match=f'{folder} '):
         make_demo_coco(folder, 13, 5, size=128)
     (tmp_path / 'mine').mkdir()
     with pytest.raises(FileExistsError):

@@ -13,6 +13,7 @@ from scripts import load_script
 
 from hime_mm.apis import encrypt_folder
 from hime_mm.ciphers import Key
+from hime_mm.errors import PictureError
 
 
 def test_browse_shows_what_there_is(encrypted):
@@ -259,5 +260,5 @@ def test_mmpretrain_inferencer(classes):
     )
     results = [inferencer(inputs)[0]['pred_scores'] for inputs in (path, cv2.imread(path))]
     np.testing.assert_array_equal(*results)
-    with pytest.raises(ValueError, match='60x64.*multiples of 16'):
+    with pytest.raises(PictureError, match='60x64.*shuffle.* 16:'):
         inferencer(cv2.imread(path)[:60])

@@ -12,7 +12,7 @@ from loading_parts import loaded
 from hime_mm.datasets.entries import CompactFiles, FileEntry
 from hime_mm.datasets.manifest import Manifest, load_manifest
 from hime_mm.datasets.writing import write_manifest
-from hime_mm.errors import ManifestError
+from hime_mm.errors import ManifestError, PictureError
 from hime_mm.transforms import LoadEncryptedMeta
 
 
@@ -55,7 +55,7 @@ def test_verify(encrypted, tmp_path):
     cv2.imwrite(str(path), img)
     # The size alone is right.
     assert LoadEncryptedMeta()(loaded(path))
-    with pytest.raises(ValueError, match='001.png is not the file that'):
+    with pytest.raises(PictureError, match='001.png .*SHA-256'):
         LoadEncryptedMeta(verify=True)(loaded(path))
 
 
@@ -64,7 +64,7 @@ def test_a_changed_manifest_is_refused(encrypted, tmp_path):
     shutil.copytree(encrypted('paper-mi'), root)
     text = (root / 'hime.json').read_text()
     (root / 'hime.json').write_text(text.replace('[64, 48]', '[48, 64]'))
-    with pytest.raises(ManifestError, match='hime.json was changed'):
+    with pytest.raises(ManifestError, match='hime.json .*checksum'):
         LoadEncryptedMeta()(loaded(root / 'some/001.png'))
 
 
@@ -114,9 +114,9 @@ def test_compact_manifest(encrypted, tmp_path):
         for path in (name, root / name):
             assert manifest.entry(str(path)) == entry
         assert manifest.layout(entry).to_dict() == other.layout(entry).to_dict()
-    with pytest.raises(ManifestError, match='is not in the manifest'):
+    with pytest.raises(ManifestError, match='some/004.png .*hime.json'):
         manifest.entry('some/004.png')
-    with pytest.raises(ManifestError, match='cannot read the manifest'):
+    with pytest.raises(ManifestError, match='hime.json: '):
         load_manifest(tmp_path)
 
 
@@ -136,5 +136,5 @@ def test_a_new_manifest_is_read_again(encrypted, tmp_path):
         (),
     )
     assert load_manifest(root) is not first
-    with pytest.raises(ManifestError, match='not in the manifest'):
+    with pytest.raises(ManifestError, match='001.png .*hime.json'):
         LoadEncryptedMeta()(loaded(path))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hime_mm.ciphers.steps import drop_patches
+from hime_mm.errors import ConfigError
 from hime_mm.transforms import PatchDrop
 
 
@@ -119,13 +120,13 @@ class TestPatchDrop:
         ],
     )
     def test_wrong_options(self, wrong, message):
-        with pytest.raises(ValueError, match=f'PatchDrop: {message}'):
+        with pytest.raises(ConfigError, match=f'PatchDrop: {message}'):
             PatchDrop(**wrong)
 
     def test_colours_that_do_not_fit(self, make_image):
-        with pytest.raises(ValueError, match='2 values.*3 channels'):
+        with pytest.raises(ConfigError, match='`fill` .*2 values.* 3 channels'):
             PatchDrop(fill=(1, 2))(sample(make_image((32, 32, 3))))
-        with pytest.raises(ValueError, match='256.*uint8.*0 to 255'):
+        with pytest.raises(ConfigError, match='`fill` 256 .*uint8'):
             PatchDrop(fill=256)(sample(make_image((32, 32, 3))))
         img = make_image((32, 32), np.uint16)
         out = PatchDrop(0.25, fill=256)(sample(img))['img']

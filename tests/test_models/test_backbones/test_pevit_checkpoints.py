@@ -5,6 +5,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.models.backbones import VisionTransformer
 from pevit_parts import ARCH, build
 
+from hime_mm.errors import ConfigError, ConversionError
 from hime_mm.models.backbones import PEViT
 
 
@@ -107,7 +108,7 @@ def test_positions_of_an_oblong_grid_are_resized(tmp_path, target, log):
 def test_positions_of_an_unknown_grid_are_refused():
     state = build(pos_encoding='learned', img_size=(64, 96)).state_dict()
     del state['pos_grid']
-    with pytest.raises(ValueError, match='24 patch positions'):
+    with pytest.raises(ConversionError, match='^pos_embed .* 24 '):
         build(pos_encoding='learned', img_size=(96, 160)).load_state_dict(state)
 
 
@@ -127,7 +128,7 @@ def test_mid_positions_are_resized(tmp_path, log):
             other.mid_pos_embed[i : i + 1, 1:], expected.flatten(2).transpose(1, 2)
         )
     assert any('mid_pos_embed from (2, 37, 32)' in line for _, line in log)
-    with pytest.raises(ValueError, match='mid_positions'):
+    with pytest.raises(ConfigError, match='mid_positions'):
         build(mid_positions=True)
 
 
@@ -201,9 +202,9 @@ def test_backbone_refuses_half_of_timm():
     state = timm_vit().state_dict()
     del state['blocks.1.attn.proj.bias']
     model = build(pos_encoding='learned')
-    with pytest.raises(ValueError, match='layers.1.attn.proj.bias'):
+    with pytest.raises(ConversionError, match='layers.1.attn.proj.bias'):
         model.load_state_dict(state, strict=False)
-    with pytest.raises(ValueError, match='register tokens'):
+    with pytest.raises(ConversionError, match=r'reg_token \(1, 2, 32\).*PEViT'):
         model.load_state_dict(timm_vit(reg_tokens=2).state_dict(), strict=False)
 
 

@@ -10,6 +10,7 @@ from mmpretrain.models.utils.batch_augments import (
 )
 from scripts import run_fresh
 
+from hime_mm.errors import ConfigError
 from hime_mm.models.batch_augments import PatchCutMix
 from hime_mm.registry import BATCH_AUGMENTS, MODELS
 
@@ -221,13 +222,13 @@ def test_seeds():
     ],
 )
 def test_wrong_options(wrong, message):
-    with pytest.raises(ValueError, match=f'hime_mm.PatchCutMix: .*{message}'):
+    with pytest.raises(ConfigError, match=f'hime_mm.PatchCutMix: .*{message}'):
         PatchCutMix(**dict(dict(alpha=1.0), **wrong))
 
 
 @pytest.mark.parametrize('size', [(32, 40), (40, 32)])
 def test_sizes_that_do_not_fit(size):
-    with pytest.raises(ValueError, match='{}x{}.*`patch_size` 16'.format(*size)):
+    with pytest.raises(ConfigError, match='{}x{}.*`patch_size` 16'.format(*size)):
         PatchCutMix(1.0)(torch.zeros(2, 3, *size), torch.eye(2))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hime_mm.ciphers import Cipher
 from hime_mm.ciphers.randomness import draw_permutations
 from hime_mm.ciphers.steps import STEPS
-from hime_mm.errors import CipherError
+from hime_mm.errors import CipherError, PictureError
 from hime_mm.models import BatchCipher
 from hime_mm.models.ciphers import FORMS, TorchForm
 
@@ -219,7 +219,7 @@ def test_no_images():
 def test_every_step_has_a_form_or_is_shared(name):
     if STEPS[name]().shared:
         assert name not in FORMS
-        with pytest.raises(CipherError, match=f"'{name}' draws once"):
+        with pytest.raises(CipherError, match=f"'{name}' .*hime encrypt"):
             BatchCipher(name)
     else:
         assert issubclass(FORMS[name], TorchForm)
@@ -228,7 +228,7 @@ def test_every_step_has_a_form_or_is_shared(name):
 
 def test_a_step_without_a_form_is_refused(monkeypatch):
     monkeypatch.delitem(FORMS, 'negate')
-    with pytest.raises(CipherError, match="'negate' has no form for batches"):
+    with pytest.raises(CipherError, match="'negate' .*`hime_mm.Encrypt`"):
         BatchCipher('shuffle+negate')
 
 
@@ -242,24 +242,24 @@ def test_every_step_is_covered():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match='permute_pixels.*hime encrypt'):
+    with pytest.raises(CipherError, match='permute_pixels.*hime encrypt'):
         BatchCipher('permute_pixels+shuffle')
-    with pytest.raises(ValueError, match='unknown|cannot'):
+    with pytest.raises(CipherError, match="'shufle'"):
         BatchCipher('shufle')
     cipher = BatchCipher('shuffle')
     batch = to_batch(images(np.uint8))
     drawn = cipher.draw(batch.shape)
-    with pytest.raises(ValueError, match='B, C, H, W'):
+    with pytest.raises(PictureError, match='B, C, H, W'):
         cipher.apply(batch[0], drawn)
     with pytest.raises(TypeError, match='int32'):
         cipher.apply(batch.int(), drawn)
-    with pytest.raises(ValueError, match='1 steps, but 0'):
+    with pytest.raises(CipherError, match='1 steps.* 0 draws'):
         cipher.apply(batch, [])
-    with pytest.raises(ValueError, match='for 4 images.*batch of 2'):
+    with pytest.raises(CipherError, match='draw.* 4 images.*batch.* 2'):
         cipher.apply(batch[:2], drawn)
-    with pytest.raises(ValueError, match='16'):
+    with pytest.raises(PictureError, match='48x79.*patch size 16'):
         cipher.apply(batch[..., :-1], drawn)
-    with pytest.raises(ValueError, match='two channels'):
+    with pytest.raises(PictureError, match="'permute_channels' .*channels"):
         BatchCipher('permute_channels').draw((2, 1, 32, 32))
 
 
@@ -268,7 +268,7 @@ def test_draws_are_in_no_message():
     cipher, batch = BatchCipher('shuffle'), to_batch(images(np.uint8))
     perms = torch.full_like(cipher.draw(batch.shape)[0], 4321)
     for drawn in ([perms, perms], [perms[:-1]]):
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(CipherError) as error:
             cipher.apply(batch, drawn)
         assert '4321' not in str(error.value)
 

@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 
+from hime_mm.errors import ConfigError
 from hime_mm.models.dense_heads import DetTokenHead
 
 
@@ -186,7 +187,7 @@ def test_predictions_in_the_original():
 
 def test_too_many_predictions_asked():
     head = DetTokenHead(3, 16, test_cfg=ConfigDict(max_per_img=7))
-    with pytest.raises(ValueError, match='max_per_img'):
+    with pytest.raises(ConfigError, match='max_per_img'):
         head.predict_by_feat(*head((torch.randn(1, 6, 16),)), METAS[:1])
 
 

@@ -8,6 +8,8 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from hime_mm.errors import ConfigError
+
 
 @pytest.fixture(autouse=True)
 def scope():
@@ -163,16 +165,16 @@ def _named(data):
 
 
 def test_parts_that_do_not_fit():
-    with pytest.raises(ValueError, match='out_type'):
+    with pytest.raises(ConfigError, match='out_type'):
         build(out_type='cls_token')
-    with pytest.raises(ValueError, match='embed_dims=64'):
+    with pytest.raises(ConfigError, match='embed_dims=64'):
         build(arch=dict(embed_dims=64, num_layers=1, num_heads=4, feedforward_channels=64))
 
 
 def test_image_that_outgrew_its_shape():
     model = build()
     sample = DetDataSample(metainfo=dict(img_shape=(64, 64)))
-    with pytest.raises(ValueError, match='img_shape'):
+    with pytest.raises(ConfigError, match='img_shape'):
         model.extract_feat(torch.rand(1, 3, 48, 64), [sample])
 
 

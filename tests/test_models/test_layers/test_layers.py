@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmpretrain.models.utils import MultiheadAttention
 
+from hime_mm.errors import ConfigError
 from hime_mm.models.layers import MixedPatchEmbed, ReferencePositionEncoding
 from hime_mm.models.layers.padding import masked_attention
 
@@ -99,11 +100,11 @@ def test_mixed_embedding_fills_up_with_zeros():
 
 
 def test_mixed_embedding_refuses():
-    with pytest.raises(ValueError, match='num_splits'):
+    with pytest.raises(ConfigError, match='num_splits'):
         MixedPatchEmbed(patch_size=16, num_splits=3)
-    with pytest.raises(ValueError, match="'tiny'"):
+    with pytest.raises(ConfigError, match="'tiny'"):
         MixedPatchEmbed(input_form='tiny')
-    with pytest.raises(ValueError, match="'tiny'"):
+    with pytest.raises(ConfigError, match="'tiny'"):
         MixedPatchEmbed()(torch.rand(1, 3, 16, 16), input_form='tiny')
 
 

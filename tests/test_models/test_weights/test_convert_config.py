@@ -99,8 +99,8 @@ def test_deit_for_a_detector(tmp_path):
 @pytest.mark.parametrize(
     'kwargs, match',
     [
-        (dict(num_classes=80), '`num_classes` is for a model without a config'),
-        (dict(pos_encoding='rpe'), '`pos_encoding`'),
+        (dict(num_classes=80), '^`num_classes` '),
+        (dict(pos_encoding='rpe'), '^`pos_encoding` '),
     ],
 )
 def test_config_and_its_contradictions(tmp_path, kwargs, match):
@@ -137,7 +137,7 @@ def test_another_model_in_the_config(tmp_path):
         "default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', "
         "backbone=dict(type='LeNet5', num_classes=3))"
     )
-    with pytest.raises(ConversionError, match='no hime_mm.PEViT'):
+    with pytest.raises(ConversionError, match='other.py .*hime_mm.PEViT'):
         convert_checkpoint(str(path), str(tmp_path / 'out.pth'), config=str(tmp_path / 'other.py'))
 
 
@@ -158,7 +158,7 @@ def test_number_of_heads_is_compared(tmp_path):
     (folder / 'config.json').write_text(
         json.dumps(dict(image_size=[64, 96], num_attention_heads=4, layer_norm_eps=1e-12))
     )
-    with pytest.raises(ConversionError, match='trained with 4 attention'):
+    with pytest.raises(ConversionError, match='4 attention heads.* 2$'):
         convert_checkpoint(str(folder), str(tmp_path / 'x.pth'), config=config(tmp_path))
     (folder / 'config.json').write_text(
         json.dumps(dict(image_size=[64, 96], num_attention_heads=2, layer_norm_eps=1e-12))

@@ -35,8 +35,7 @@ def prepared(kind):
         'missing layer weight': (
             without(state, 'blocks.1.attn.qkv.weight'),
             {},
-            r'backbone.layers.1.attn.qkv.weight \(384, 128\) of the model is '
-            'not in the checkpoint',
+            r'backbone.layers.1.attn.qkv.weight \(384, 128\) .*`allow_missing`',
         ),
         'missing middle layer': (
             {k: v for k, v in state.items() if not k.startswith('blocks.1.')},
@@ -58,15 +57,14 @@ def prepared(kind):
         'unknown key': (
             dict(state, surprise=torch.ones(3)),
             {},
-            r'surprise \(3,\) has no place.*`allow_drop` '
-            "'surprise'",
+            r"surprise \(3,\) .*`allow_drop` 'surprise'",
         ),
         'wrong width': (
             dict(state, **{'blocks.2.mlp.fc2.weight': torch.ones(64, 256)}),
             {},
-            r'fc2.weight \(64, 256\) does not fit .* \(128, 256\)',
+            r'fc2.weight \(64, 256\) .* \(128, 256\)',
         ),
-        'other classes': (state, dict(num_classes=5), r'head.weight \(7, 128\) does not fit'),
+        'other classes': (state, dict(num_classes=5), r'head.weight \(7, 128\) .* \(5, 128\)'),
         'distillation': (
             dict(
                 state,
@@ -75,19 +73,23 @@ def prepared(kind):
                 **{'head_dist.weight': torch.ones(7, 128)},
             ),
             dict(img_size=(64, 64)),
-            'dist_token.*distillation token',
+            r'dist_token \(1, 1, 128\) .*DistilledVisionTransformer',
         ),
-        'register tokens': (dict(state, reg_token=torch.ones(1, 4, 128)), {}, 'register tokens'),
+        'register tokens': (
+            dict(state, reg_token=torch.ones(1, 4, 128)),
+            {},
+            r'reg_token \(1, 4, 128\) .*PEViT',
+        ),
         'normalised queries': (
             dict(state, **{'blocks.0.attn.q_norm.weight': torch.ones(64)}),
             {},
-            'queries and keys are normalised',
+            r'q_norm.weight \(64,\) .*attention',
         ),
-        'unknown grid': (yolos, {}, r'of 24 patches, which is no square.*`img_size`'),
+        'unknown grid': (yolos, {}, r'24 patches.*`img_size`.*`config`'),
         'wrong grid': (
             yolos,
             dict(img_size=(64, 64)),
-            '24 patch positions, which is no grid of 4x4',
+            'pos_embed .* 24 .* 4x4.*`img_size`',
         ),
         'odd width': (Yolos(dim=96, grid=(4, 4)).state_dict(), {}, '`num_heads`'),
         'other classes of a detector': (
@@ -103,7 +105,7 @@ def prepared(kind):
         'detection tokens missing': (
             without(yolos, 'backbone.det_token'),
             dict(img_size=(64, 96)),
-            'has no detection tokens',
+            r'\(yolos\).* detection tokens',
         ),
         'heads missing': (
             {k: v for k, v in yolos.items() if k.startswith('backbone')},
@@ -112,27 +114,31 @@ def prepared(kind):
         ),
         'head without weight': (without(state, 'head.weight'), {}, 'head.layers.head.weight'),
         'nothing': ({}, {}, 'no weights'),
-        'numbers': (dict(a=3), {}, 'int, no tensor'),
-        'a resnet': ({'layer1.0.conv1.weight': torch.ones(3)}, {}, 'no known format.*timm.*yolos'),
+        'numbers': (dict(a=3), {}, "^'a' .*int"),
+        'a resnet': (
+            {'layer1.0.conv1.weight': torch.ones(3)},
+            {},
+            r'layer1\.0\.conv1\.weight.*\(timm\).*\(yolos\)',
+        ),
         'reference without positions': (
             PaperPEViT().state_dict(),
             dict(pos_encoding='none'),
-            'belongs to a reference encoding',
+            r"reference \(1, 1, 128\) .*`pos_encoding='rpe'`",
         ),
         'two projections': (
             dict(state, **{'backbone.cls_token': state['cls_token']}),
             {},
-            'are both backbone.cls_token',
+            'cls_token and backbone.cls_token .*backbone.cls_token',
         ),
         'one of three': (
             without(hugging_face(yolos), 'vit.encoder.layer.1.attention.attention.key.weight'),
             dict(img_size=(64, 96)),
-            'comes without its key',
+            r'attention.query.weight \(128, 128\) .* key;',
         ),
         'tables of two kinds': (
             dict(yolos, **{'backbone.pos_embed': torch.ones(1, 4, 128)}),
             dict(img_size=(64, 96)),
-            'does not hold positions',
+            r'backbone.pos_embed .*\(1, 4, 128\).* 5 ',
         ),
     }[kind]
 
@@ -213,18 +219,18 @@ def test_a_pickle_that_wants_more_is_refused(tmp_path):
     trace = tmp_path / 'evil'
     evil = Evil(trace)
     path = save(tmp_path, dict(model=tiny().state_dict(), args=evil))
-    with pytest.raises(ConversionError, match=r'asks for \w+\.system'):
+    with pytest.raises(ConversionError, match=r'src.pth .*\w+\.system\b'):
         read_checkpoint(str(path))
     # The old form of torch.save, and a bare pickle.
     torch.save(dict(args=evil), path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ConversionError, match=r'asks for \w+\.system'):
+    with pytest.raises(ConversionError, match=r'src.pth .*\w+\.system\b'):
         read_checkpoint(str(path))
     path.write_bytes(pickle.dumps(evil))
     with pytest.raises(ConversionError):
         read_checkpoint(str(path))
     nested = argparse.Namespace(inner=argparse.Namespace(path=Path('x')))
     path = save(tmp_path, dict(model=tiny().state_dict(), args=nested))
-    with pytest.raises(ConversionError, match='asks for pathlib'):
+    with pytest.raises(ConversionError, match=r'src.pth .*pathlib\.'):
         read_checkpoint(str(path))
     assert not trace.exists()
     # It would have left one.
@@ -241,11 +247,13 @@ def test_truncated_files(tmp_path, suffix, share):
     state = tiny().state_dict()
     if suffix == '.pth':
         torch.save(state, path)
+        kind = 'checkpoint'
     else:
         save_file(state, path)
+        kind = 'safetensors file'
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ConversionError, match='is cut off or no'):
+    with pytest.raises(ConversionError, match=f'{path.name} .*{kind}: '):
         convert_checkpoint(str(path), str(tmp_path / 'out.pth'))
     assert os.listdir(tmp_path) == [path.name]
 
@@ -257,17 +265,17 @@ def test_bad_paths(tmp_path):
         convert_checkpoint(str(path), str(tmp_path / 'out.pth'))
     assert (tmp_path / 'out.pth').read_text() == 'precious'
     convert_checkpoint(str(path), str(tmp_path / 'out.pth'), overwrite=True)
-    with pytest.raises(ConversionError, match='does not exist'):
+    with pytest.raises(ConversionError, match=f'{tmp_path}/no '):
         convert_checkpoint(str(tmp_path / 'no'), str(tmp_path / 'x.pth'))
-    with pytest.raises(ConversionError, match='is a folder'):
+    with pytest.raises(ConversionError, match=f'^{tmp_path} .* folder'):
         convert_checkpoint(str(path), str(tmp_path))
-    with pytest.raises(ConversionError, match='holds none of'):
+    with pytest.raises(ConversionError, match='model.safetensors, pytorch_model.bin'):
         convert_checkpoint(str(tmp_path), str(tmp_path / 'x.pth'))
     (tmp_path / 'model.safetensors.index.json').write_text('{}')
-    with pytest.raises(ConversionError, match='several files'):
+    with pytest.raises(ConversionError, match='model.safetensors.index.json'):
         convert_checkpoint(str(tmp_path), str(tmp_path / 'x.pth'))
     torch.save([1, 2], path)
-    with pytest.raises(ConversionError, match='holds a list'):
+    with pytest.raises(ConversionError, match=r'src.pth .*\blist\b'):
         read_checkpoint(str(path))
 
 
@@ -279,8 +287,8 @@ def test_bad_paths(tmp_path):
         (dict(image_size='64'), 'image_size'),
         (dict(num_attention_heads=0), 'num_attention_heads'),
         (dict(layer_norm_eps='x'), 'layer_norm_eps'),
-        (dict(image_size=[32, 96]), 'no grid of 2x6'),
-        (dict(num_hidden_layers=4), '4 layers, the checkpoint has 3'),
+        (dict(image_size=[32, 96]), 'position_embeddings .* 24 .*2x6'),
+        (dict(num_hidden_layers=4), 'config.json .*4 layers.* 3$'),
     ],
 )
 def test_bad_hugging_face_config(tmp_path, setting, match):
@@ -292,5 +300,5 @@ def test_bad_hugging_face_config(tmp_path, setting, match):
     with pytest.raises(ConversionError, match=match):
         convert_checkpoint(str(folder), str(tmp_path / 'out.pth'))
     (folder / 'config.json').write_text('{')
-    with pytest.raises(ConversionError, match='no JSON'):
+    with pytest.raises(ConversionError, match='config.json .*JSON'):
         convert_checkpoint(str(folder), str(tmp_path / 'out.pth'))

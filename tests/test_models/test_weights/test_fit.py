@@ -103,7 +103,7 @@ def test_formats(fmt, build):
     ids=str,
 )
 def test_unknown_formats(names):
-    with pytest.raises(ConversionError, match='no known format'):
+    with pytest.raises(ConversionError, match=r'\(timm\).*\(yolos\)'):
         detect_format({name: torch.ones(1) for name in names})
 
 
@@ -142,11 +142,11 @@ def test_find_grid():
     assert grid == (4, 4) and cut[0, 0, 0] == 1
     cut, grid = find_grid('t', table, 0, source=(4, 6))
     assert grid == (4, 6) and cut.shape[1] == 24
-    with pytest.raises(ConversionError, match='no square'):
+    with pytest.raises(ConversionError, match=r'^t .* 24 (?!.*\dx\d).*size'):
         find_grid('t', table, 1)
-    with pytest.raises(ConversionError, match='no grid of 3x3'):
+    with pytest.raises(ConversionError, match='^t .* 24 .*3x3'):
         find_grid('t', table, 1, source=(3, 3), target=(4, 6))
-    with pytest.raises(ConversionError, match='no positions'):
+    with pytest.raises(ConversionError, match=r'^t .*\(1, 1, 4\)'):
         find_grid('t', table[:, :1], 1)
 
 
@@ -303,7 +303,7 @@ def test_mid_positions_of_another_number_of_tokens():
 
 
 def test_an_unknown_format_by_name():
-    with pytest.raises(ConversionError, match="unknown format 'yolo'"):
+    with pytest.raises(ConversionError, match="'yolo'.* hf-yolos"):
         translate({}, 'yolo')
 
 

@@ -197,14 +197,16 @@ class TestJourney:
         assert re.search(r'noise90: [1-9][\d.]* %', output)
         assert re.search(r'^1 files .*\.jpg', output, re.M)
 
-    def test_script_of_a_checkout(self, coco_src, tmp_path):
+    def test_checkout_that_is_not_installed(self, coco_src, tmp_path):
         done = subprocess.run(
             [
                 sys.executable,
-                ROOT / 'tools/dataset_converters/encrypt_dataset.py',
+                '-m',
+                'hime_mm.cli',
+                'encrypt',
                 'coco',
                 coco_src,
-                'out',
+                tmp_path / 'out',
                 '-c',
                 'paper-mi',
                 '-q',
@@ -213,7 +215,7 @@ class TestJourney:
             ],
             capture_output=True,
             text=True,
-            cwd=tmp_path,
+            cwd=ROOT,
             env={k: v for k, v in hime_env().items() if k != 'PYTHONPATH'},
         )
         assert done.returncode == 0, done.stderr

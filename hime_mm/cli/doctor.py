@@ -12,13 +12,7 @@ from .group import FAILED
 
 
 @click.command()
-@click.option(
-    '--engineer',
-    '--strict',
-    'engineer',
-    is_flag=True,
-    help="Fail if the engineer's side does not work, too.",
-)
+@click.option('--engineer', is_flag=True, help="Fail if the engineer's side does not work, too.")
 @click.option('--json', 'as_json', is_flag=True, help='The report as JSON.')
 def doctor(engineer: bool, as_json: bool) -> None:
     """Say what is installed here, whether it works and what would break.

@@ -1,271 +1,172 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""What follows from what is installed: what breaks, and the remedy."""
+"""What follows from what is installed: what breaks and the remedy, and a report of it all."""
 
+import operator
 import re
 from collections.abc import Iterator
 
-from .installed import (
-    ENGINEER,
-    HOSTS,
-    OWNER,
-    PARTS,
-    REQUIRED,
-    distribution_of,
-    engineer_installed,
-    is_there,
-)
-from .problems import MMCV_OPS, Problem, remedy_of
+from hime_mm.version import __version__
 
-#: Oldest versions that are tested: requirements/core.txt.
-_OLDEST = dict(click='8.1', cryptography='42', numpy='1.24', tqdm='4.65', cv2='4.8')
-_PYTHONS = ((3, 10), (3, 12))
-#: What breaks without a package, and without any other.
-_BREAKS_ELSE = 'training and prediction'
-_BREAKS = {
-    'mmcv._ext': "MMDetection, which cannot be imported without mmcv's ops; classification works",
-    'mmpretrain': 'hime_mm.PEViT, and with it classification and PEYOLOS',
-    'mmdet': 'detection; classification works',
-    'pycocotools': 'detection on COCO files',
-    'timm': 'models that are taken from timm; ours are not',
-    'transformers': 'models that are taken from transformers; ours are not',
+from .probes import ENGINEER, OWNER, TIMEOUT, collect
+
+LEVELS = ('error', 'warning', 'note')
+#: What of the engineer's side works without a package. Some need not even be told.
+_WITHOUT = {
+    'torchvision': 'most models',
+    'mmcv._ext': 'classification',
+    'mmdet': 'classification',
+    'pycocotools': 'all but COCO files',
+    'timm': '',
+    'transformers': '',
 }
-_OPTIONAL = ('timm', 'transformers')
+_INSTALL = dict(cv2='opencv-python', hime_mm='hime-mm', mmdet='onedl-mmdetection')
+_INSTALL.update({name: f'onedl-{name}' for name in ('mmengine', 'mmpretrain')})
+_OPS = (
+    'build it with its ops: `MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary '
+    'onedl-mmcv onedl-mmcv==2.3.6`, with torch, ninja, psutil and setuptools 80 installed before, '
+    "and for a GPU torch's CUDA and FORCE_CUDA=1"
+)
+#: What an import says when it fails, and the remedy.
+_REMEDIES = {
+    r'libGL|libgthread|libX\w+\.so': 'without a display use the headless build: `pip uninstall '
+    'opencv-python`, then `pip install --force-reinstall opencv-python-headless`',
+    r'pkg_resources': '`pip install "setuptools<81"`',
+    r'numpy\.(dtype size|core\.multi)|_ARRAY_API|NumPy 1|Numpy is not available': 'it was built '
+    'for another NumPy: upgrade it, or `pip install "numpy<2"`',
+    r'(MMCV|MMEngine)==\S+ is used': '`pip install "onedl-mmcv>=2.3.6,<2.4" "onedl-mmengine<1"`',
+    r'installedmmcv$|mmcv[./]_ext|undefined symbol|implementation for device': _OPS,
+    r'no kernel image|driver': 'install a torch, and build an mmcv, that are made for this GPU',
+    r'torchvision::|torchvision/_C': 'install the torchvision that belongs to your torch',
+    r'transformers': '`pip install "transformers<5"`, or uninstall it',
+}
+#: Distributions that do not go together, what is the matter, and the remedy.
+_CONFLICTS = (
+    (
+        [('transformers', '>=', '5')],
+        'breaks the import of mmpretrain.models, and with it hime_mm.PEViT',
+        '`pip install "transformers<5"`, or uninstall it',
+    ),
+    (
+        [('mmengine', '<', '0.10.8'), ('torch', '>=', '2.6')],
+        'cannot resume or test a checkpoint, which this torch loads with `weights_only`',
+        '`pip uninstall mmengine`, then `pip install onedl-mmengine`; or torch below 2.6',
+    ),
+)
+#: Python, torch, torchvision and mmcv of the sets that were checked, mmcv 2.1 being upstream's.
+_CHECKED = [f'3.{minor} 2.11 0.26 {mmcv}' for minor in (10, 11, 12) for mmcv in ('2.3', '2.1')]
+_COMPARE = {'>=': operator.ge, '<': operator.lt, '==': operator.eq}
 
 
-def diagnose(facts: dict, engineer: bool = False) -> list[Problem]:
-    """What breaks, given what is installed.
+def check_environment(engineer: bool = False, timeout: float = TIMEOUT) -> dict:
+    """Find out what is installed here, whether it works and what would break.
 
     Args:
-        facts (dict): From :func:`collect`.
-        engineer (bool): Whether the engineer's side has to be there: what is
-            missing of it is a problem then. Defaults to False.
+        engineer (bool): Whether the engineer's side has to work. Defaults to False.
+        timeout (float): Seconds for the imports of one process. Defaults to 300.
 
     Returns:
-        list[Problem]: Errors, then warnings, then notes.
+        dict: ``facts`` from :func:`collect`; ``problems`` from :func:`diagnose`; ``owner`` and
+        ``engineer``, whether the side works, the latter None where it is not installed.
     """
-    problems = [*_python_problems(facts['python']), *_owner_problems(facts['packages'])]
-    if engineer or engineer_installed(facts):
-        problems += _engineer_problems(facts)
-    order = ('error', 'warning', 'note')
-    return sorted(problems, key=lambda problem: order.index(problem.level))
+    facts = collect(timeout)
+    problems = diagnose(facts, engineer)
+    levels = {problem['level'] for problem in problems}
+    works = not levels & {'error', 'warning'} if engineer or _has_engineer(facts) else None
+    return dict(facts=facts, problems=problems, owner='error' not in levels, engineer=works)
 
 
-def _release(version: str | None) -> tuple[int, ...]:
-    """The numbers a version begins with."""
-    match = re.match(r'\d+(\.\d+)*', version or '')
-    return tuple(map(int, match[0].split('.'))) if match else ()
+def diagnose(facts: dict, engineer: bool = False) -> list[dict]:
+    """What breaks, given what :func:`collect` found, the worst first.
+
+    Returns:
+        list[dict]: Each with ``level``, ``'error'`` if it is the owner's side that does not work,
+        ``'warning'`` if the engineer's, else ``'note'``; ``name``, ``what`` and ``remedy``.
+    """
+    names = OWNER + ENGINEER if engineer or _has_engineer(facts) else OWNER
+    packages = {name: facts['packages'][name] for name in names}
+    found = [*_failures(packages), *_conflicts(packages, facts['bounds'])]
+    have = [packages.get(name, {}).get('version') for name in ('torch', 'torchvision', 'mmcv')]
+    have = ['.'.join(version.split('.')[:2]) for version in [facts['python'], *have] if version]
+    if len(have) == 4 and ' '.join(have) not in _CHECKED:
+        what = 'Python {}, torch {}, torchvision {} and mmcv {} are no set that was checked'
+        remedy = f'if something fails, take one of {", ".join(_CHECKED)}'
+        found.append(('note', 'torch', what.format(*have), remedy))
+    found.sort(key=lambda problem: LEVELS.index(problem[0]))
+    return [dict(zip(('level', 'name', 'what', 'remedy'), p, strict=True)) for p in found]
 
 
-def _ok(packages: dict[str, dict], *names: str) -> bool:
-    return all(packages.get(name, {}).get('ok') for name in names)
+def _has_engineer(facts: dict) -> bool:
+    hosts = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet')
+    return any(facts['packages'][name]['ok'] is not None for name in hosts)
 
 
-def _warning(name: str, what: str, breaks: str, remedy: str) -> Problem:
-    return Problem('warning', name, what, breaks, remedy)
+def _failures(packages: dict[str, dict]) -> Iterator[tuple[str, str, str, str]]:
+    """Packages that are missing or fail; not those that fail because of another."""
+    broken = {name: package for name, package in packages.items() if not package['ok']}
+    told = set()
+    for name, package in broken.items():
+        error, missing = package['error'], package['ok'] is None
+        module = re.search(r"No module named '([\w.]+)'", error)
+        cause = module[1] if module else name
+        if cause != name and cause in broken or error in told:
+            continue
+        without = _WITHOUT.get(name)
+        if missing and without == '':
+            continue
+        told |= set() if missing else {error}
+        level = 'note' if without == '' or missing and without else 'warning'
+        what = f'{error}; without it works: {without}' if without else error
+        install = '' if missing or module else '--force-reinstall '
+        install += _INSTALL.get(cause, cause.partition('.')[0])
+        remedies = [remedy for text, remedy in _REMEDIES.items() if re.search(text, error + cause)]
+        remedies.append(f'`pip install {install}`')
+        yield 'error' if name in OWNER else level, name, what, remedies[0]
 
 
-def _python_problems(python: str) -> Iterator[Problem]:
-    low, high = _PYTHONS
-    release = _release(python)[:2]
-    remedy = f'use Python {low[0]}.{low[1]} to {high[0]}.{high[1]}'
-    if release < low:
-        yield Problem('error', 'python', f'Python {python} is too old', 'hime_mm itself', remedy)
-    if release > high:
-        yield Problem(
-            'note',
-            'python',
-            f'Python {python} is not tested',
-            "maybe packages of the engineer's side, which have no wheels for it",
-            remedy,
-        )
+def _conflicts(packages: dict[str, dict], bounds: list) -> Iterator[tuple[str, str, str, str]]:
+    """Distributions and versions that do not go together."""
+    installed = {}
+    for name, package in packages.items():
+        found = package['distributions']
+        installed.update({distribution: (name, version) for distribution, version in found})
+        # The two of OpenCV stay apart while they are the same.
+        if len(found) > 1 and (name != 'cv2' or len({version for _, version in found}) > 1):
+            what = f'{" and ".join(map(" ".join, found))} install the same folder'
+            remedy = 'uninstall all of them, and install the one you need'
+            yield 'warning', name, what, remedy
+
+    def holds(distribution: str, compare: str, bound: str) -> bool:
+        return _COMPARE[compare](_release(installed[distribution][1]), _release(bound))
+
+    for distribution, compare, bound in bounds:
+        if distribution in installed and not holds(distribution, compare, bound):
+            name, version = installed[distribution]
+            what = f'{distribution} {version} is installed, {compare}{bound} is asked for'
+            remedy = f'`pip install "{distribution}{compare}{bound}"`, or what fits this one'
+            # hime_mm asks for what is tested, torchvision for the only torch that it works with.
+            yield 'warning' if compare == '==' else 'note', name, what, remedy
+    for conditions, matter, remedy in _CONFLICTS:
+        if all(c[0] in installed and holds(*c) for c in conditions):
+            both = ' with '.join(f'{c[0]} {installed[c[0]][1]}' for c in conditions)
+            yield 'warning', installed[conditions[0][0]][0], f'{both} {matter}', remedy
 
 
-def _owner_problems(packages: dict[str, dict]) -> Iterator[Problem]:
-    broken = [name for name in OWNER if not _ok(packages, name)]
-    for name in OWNER:
-        package = packages.get(name, {})
-        names = [dist for dist, _ in package.get('distributions', ())]
-        wanted = names[0] if names else distribution_of(name)
-        if name == 'hime_mm' and name in broken and len(broken) > 1:
-            continue  # A broken package breaks ours too: say it once.
-        if name in broken:
-            error = package.get('error', 'it is not installed')
-            yield Problem(
-                'error',
-                name,
-                error,
-                'encryption, and with it every command',
-                remedy_of(wanted, error),
-            )
-        elif _release(package.get('version')) < _release(_OLDEST.get(name)):
-            yield Problem(
-                'note',
-                name,
-                f'version {package["version"]} is older than {_OLDEST[name]}, the '
-                'oldest one tested',
-                'nothing that is known',
-                f'`pip install -U {wanted}`',
-            )
-    found = packages.get('cv2', {}).get('distributions', ())
-    if len(found) > 1:
-        names = ' and '.join(f'{name} {version}' for name, version in found)
-        alike = len({version for _, version in found}) == 1
-        yield Problem(
-            'note' if alike else 'warning',
-            'cv2',
-            f'{names} share the folder cv2: the one installed last counts',
-            'cv2, once one of them is upgraded or removed',
-            'keep them at one version, or uninstall all of them and install the one you need',
-        )
+def _release(version: str) -> list[int]:
+    numbers = re.findall(r'\d+', re.match(r'[\d.]*', version)[0])
+    return [*map(int, numbers), 0, 0, 0, 0][:4]
 
 
-def _engineer_problems(facts: dict) -> Iterator[Problem]:
-    packages = facts['packages']
-    for name in ENGINEER:
-        if not is_there(packages.get(name)):
-            yield from _missing(name)
-        elif not _ok(packages, name):
-            yield from _broken(name, packages)
-    yield from _conflicts(packages)
-    for name, error in packages.get('torch', {}).get('broken', {}).items():
-        yield _warning(
-            'torch',
-            f'{name} does not compute: {error}',
-            'training on this GPU',
-            'install a torch that is built for it, and a driver that is new enough',
-        )
-    yield from _version_problems(packages, facts.get('torchvision_wants'))
-    yield from _gpu_ops_problems(packages)
-    if _ok(packages, 'hime_mm.registry', 'mmdet'):
-        gone = {'Encrypt', 'PEViT', 'PEYOLOS'} - set(packages['hime_mm.registry']['types'])
-        if gone:
-            yield _warning(
-                'hime_mm.registry',
-                f'{", ".join(sorted(gone))} cannot be found',
-                'configs that name them',
-                'see the problems above',
-            )
-
-
-def _missing(name: str) -> Iterator[Problem]:
-    if name in PARTS + _OPTIONAL:
-        return
-    together = '`pip install torch torchvision` in versions that belong together'
-    remedy = dict(torch=together, torchvision=together, mmcv=MMCV_OPS).get(
-        name, f'`pip install {distribution_of(name)}`'
-    )
-    breaks = (
-        'some models of MMPretrain and MMDetection'
-        if name == 'torchvision'
-        else _BREAKS.get(name, _BREAKS_ELSE)
-    )
-    yield Problem(
-        'warning' if name in REQUIRED else 'note', name, 'it is not installed', breaks, remedy
-    )
-
-
-def _broken(name: str, packages: dict[str, dict]) -> Iterator[Problem]:
-    """A package that is there and cannot be imported."""
-    error, distributions = packages[name]['error'], packages[name]['distributions']
-    missing = re.search(r"No module named '([\w.]+)'", error)
-    if missing and missing[1] in ENGINEER and missing[1] != name and not _ok(packages, missing[1]):
-        return  # Its own line says it already.
-    if name in PARTS and not _ok(packages, 'torch', 'mmengine', 'mmcv', 'mmpretrain'):
-        return
-    yield Problem(
-        'note' if name in _OPTIONAL else 'warning',
-        name,
-        f'it cannot be imported: {error}',
-        _BREAKS.get(name, _BREAKS_ELSE),
-        remedy_of(distributions[0][0] if distributions else name, error),
-    )
-
-
-def _conflicts(packages: dict[str, dict]) -> Iterator[Problem]:
-    """Distributions that install the same folder."""
-    for name in HOSTS:
-        names = [dist for dist, _ in packages.get(name, {}).get('distributions', ())]
-        if len(names) > 1:
-            yield _warning(
-                name,
-                f'{" and ".join(names)} install the same folder',
-                f'{name}, whose files are a mixture',
-                f'`pip uninstall {" ".join(names)}`, then install one of them again',
-            )
-
-
-def _gpu_ops_problems(packages: dict[str, dict]) -> Iterator[Problem]:
-    """Whether mmcv's ops fit the GPU that torch uses."""
-    torch = packages.get('torch', {})
-    if not (_ok(packages, 'mmcv', 'mmcv._ext') and torch.get('devices')):
-        return
-    ext, cuda = packages['mmcv._ext'], torch.get('cuda')
-    if ext['cuda'] == 'not available':
-        what = "mmcv's ops are compiled for the CPU only"
-    elif ext.get('gpu_error'):
-        what = f"mmcv's ops fail on the GPU: {ext['gpu_error']}"
-    elif _release(ext['cuda'])[:1] != _release(cuda)[:1]:
-        what = f"mmcv's ops are compiled with CUDA {ext['cuda']}, torch with {cuda}"
-    else:
-        return
-    yield _warning(
-        'mmcv._ext',
-        what,
-        'on the GPU: NMS, RoIAlign and deformable attention of '
-        'MMDetection; PEYOLOS needs none of them',
-        f'{MMCV_OPS}, and FORCE_CUDA=1 and CUDA {cuda}',
-    )
-
-
-def _version_problems(
-    packages: dict[str, dict], torchvision_wants: str | None
-) -> Iterator[Problem]:
-    """Versions that do not go together."""
-    version = {name: package.get('version') for name, package in packages.items()}
-    torch = _release(version.get('torch'))
-    engine = packages.get('mmengine', {}).get('distributions', ())
-    upstream = [number for name, number in engine if not name.startswith('onedl-')]
-    if upstream and torch >= (2, 6) and _release(upstream[0]) <= (0, 10, 7):
-        yield _warning(
-            'mmengine',
-            f'mmengine {upstream[0]} with torch {version["torch"]}, which loads '
-            'checkpoints with `weights_only`',
-            'resuming and testing of checkpoints (UnpicklingError); training works',
-            '`pip uninstall mmengine`, then `pip install onedl-mmengine`, or torch below 2.6',
-        )
-    if _ok(packages, 'mmpretrain') and _release(version.get('mmcv')) >= (2, 4):
-        yield _warning(
-            'mmcv',
-            f'version {version["mmcv"]} with mmpretrain {version["mmpretrain"]}, which was '
-            'tested below 2.4',
-            'maybe mmpretrain',
-            '`pip install "onedl-mmcv>=2.3.6,<2.4"`',
-        )
-    if _release(version.get('transformers')) >= (5,):
-        yield _warning(
-            'transformers',
-            f'version {version["transformers"]} is beyond 4',
-            'the import of mmpretrain.models, and with it hime_mm.PEViT',
-            '`pip install "transformers<5"`, or uninstall it',
-        )
-    if torchvision_wants and torch and _release(torchvision_wants) != torch:
-        yield _warning(
-            'torchvision',
-            f'version {version.get("torchvision")} is built for torch '
-            f'{torchvision_wants}, here is {version["torch"]}',
-            "torchvision's compiled ops, and the models that use it",
-            f'`pip install torch=={torchvision_wants}`, or the torchvision that belongs to your '
-            'torch',
-        )
-    if (
-        _ok(packages, 'pycocotools')
-        and _release(version.get('numpy')) >= (2,)
-        and () < _release(version['pycocotools']) < (2, 0, 8)
-    ):
-        yield Problem(
-            'note',
-            'pycocotools',
-            f'version {version["pycocotools"]} with NumPy {version["numpy"]}',
-            'maybe masks, as it is older than NumPy 2',
-            '`pip install -U pycocotools`',
-        )
+def format_report(report: dict) -> str:
+    """The report of :func:`check_environment` as text: a table, the problems, a conclusion."""
+    facts = report['facts']
+    works = {None: 'is not installed', True: 'works', False: 'does not work'}
+    lines = ['hime_mm {}, Python {python} ({executable}), {platform}'.format(__version__, **facts)]
+    for side, names in (('owner', OWNER), ('engineer', ENGINEER)):
+        lines += ['', f"The {side}'s side {works[report[side]]}."]
+        for name in names if report[side] is not None else ():
+            package = facts['packages'][name]
+            state = {None: 'missing', True: 'ok', False: 'FAILS'}[package['ok']]
+            found = ', '.join(distribution for distribution, _ in package['distributions'])
+            lines.append(f'  {name:16}  {package["version"] or "-":13}  {state:7}  {found}')
+    told = ['{level}: {name}: {what}. Remedy: {remedy}.'.format(**p) for p in report['problems']]
+    return '\n'.join(lines + [''] * bool(told) + told)

@@ -36,7 +36,7 @@ if args[:2] == ['-m', 'venv']:
     binaries.mkdir(parents=True)
     shutil.copy(home / 'python', binaries / 'python')
     (binaries / 'pip').write_text('#!%s/python' % binaries)
-    note = 'venv'
+    note = 'venv by ' + sys.argv[0]
 elif args[:1] == ['-m']:
     note = ' '.join(args[1:])
 elif 'mmcv.ops' in args[-1]:
@@ -45,7 +45,8 @@ elif args[0].endswith('setup_env.py'):
     code = ('import sys, runpy; sys.path.insert(0, %r); sys.executable = %r; '
             'sys.version_info = %s or sys.version_info; sys.argv = %r; '
             'runpy.run_path(sys.argv[0], run_name="__main__")'
-            % (str(home / 'modules'), sys.argv[0], setting('version') or None, args))
+            % (str(home / 'modules'), sys.argv[0],
+               sys.argv[0] == str(home / 'python') and setting('version') or None, args))
     os.execv({python!r}, [{python!r}, "-S", "-c", code])
 elif 'get_paths' in args[-1] and setting('headers'):
     print(setting('headers'))
@@ -84,8 +85,12 @@ class cuda:
     device_count = lambda: 2
     get_device_capability = lambda gpu: (9, 0)
 """
-#: Compiles all but for Pythons without headers.
-COMPILER = '#!/bin/sh\ncase "$*" in *nowhere*) exit 1;; esac\n'
+#: Compiles all but what includes Python.h from nowhere: `c++ -I... -c FILE`.
+COMPILER = """#!/bin/sh
+case "$1" in *nowhere*)
+    while read -r line; do case "$line" in *Python.h*) exit 1;; esac; done < "$3";;
+esac
+"""
 
 
 class Project:

@@ -1,12 +1,13 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What `make env` promises, without a network."""
 
+import ast
 import re
 import shutil
 import sys
 
 import pytest
-from stand_in import ALL, Project
+from stand_in import ALL, ROOT, Project
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +142,9 @@ class TestUnsuitableMachine:
         output = self.refused(project)
         major, minor = version.split(', ')[:2]
         assert f'Python {major}.{minor}' in output and 'install one of them' in output
+
+    def test_an_old_python_can_read_the_sentence(self):
+        ast.parse((ROOT / '.dev_scripts' / 'setup_env.py').read_text(), feature_version=(3, 6))
 
     def test_another_python_on_path_is_taken(self, project):
         name = 'python{}.{}'.format(*sys.version_info[:2])

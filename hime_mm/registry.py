@@ -7,6 +7,9 @@ and each registry imports its ``locations`` when it is first asked.  So
 package is installed, without ``custom_imports``.
 """
 
+from inspect import Parameter, signature
+from typing import Any
+
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -36,7 +39,7 @@ TRANSFORMS = Registry(
 #: Runner hooks.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='hime_mm', locations=['hime_mm.engine'])
 
-__all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'own_types']
+__all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'extra_repr', 'own_types']
 
 
 def own_types() -> dict[str, type]:
@@ -46,3 +49,22 @@ def own_types() -> dict[str, type]:
         one.import_from_location()
         types.update(one.module_dict)
     return types
+
+
+def extra_repr(built: Any) -> str:
+    """Options of an object of ours, as ``name=value, ...`` for its ``repr``.
+
+    They are the arguments of its constructor that it has as attributes. Where it passes ``**kwargs``
+    on to a base class of ours, that one's come after them.
+    """
+    names: dict[str, None] = {}
+    for cls in type(built).__mro__:
+        if not cls.__module__.startswith('hime_mm.'):
+            break
+        if '__init__' not in vars(cls):
+            continue
+        arguments = list(signature(cls).parameters.values())
+        names.update((argument.name, None) for argument in arguments)
+        if not any(argument.kind is Parameter.VAR_KEYWORD for argument in arguments):
+            break
+    return ', '.join(f'{name}={getattr(built, name)!r}' for name in names if hasattr(built, name))

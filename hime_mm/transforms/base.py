@@ -1,7 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from mmcv.transforms import BaseTransform
 
 from hime_mm.ciphers.grid import check_image
 from hime_mm.errors import ConfigError, HimeError
+from hime_mm.registry import extra_repr
 
 
 class NamedTransform(BaseTransform):
@@ -48,9 +48,4 @@ class NamedTransform(BaseTransform):
         return check_image(img)
 
     def __repr__(self) -> str:
-        options = ', '.join(
-            f'{name}={getattr(self, name)!r}'
-            for name in signature(type(self)).parameters
-            if hasattr(self, name)
-        )
-        return f'{type(self).__name__}({options})'
+        return f'{type(self).__name__}({extra_repr(self)})'

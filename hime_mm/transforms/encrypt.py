@@ -113,6 +113,9 @@ class Encrypt(NamedTransform):
         with self._named():
             self.recipe = Recipe.build(cipher, patch_size, sizing)
             self.cipher.check_unshared()
+        self.fit = fit
+        self.interpolation = interpolation
+        self.pad_val = pad_val
         self.box_mode = box_mode
         self.randomness = randomness
         self.keep_permutation = keep_permutation
@@ -182,17 +185,6 @@ class Encrypt(NamedTransform):
                     f'and cannot move `{key}` with them: load the annotations '
                     f'without masks, or use a cipher without {moving}'
                 )
-
-    def __repr__(self) -> str:
-        sizing = self.recipe.preprocess
-        return (
-            f'{type(self).__name__}(cipher={str(self.cipher)!r}, '
-            f'patch_size={self.cipher.patch_size}, fit={sizing.fit!r}, '
-            f'interpolation={sizing.interpolation!r}, '
-            f'pad_val={sizing.pad_val}, box_mode={self.box_mode!r}, '
-            f'randomness={self.randomness!r}, '
-            f'keep_permutation={self.keep_permutation})'
-        )
 
 
 @TRANSFORMS.register_module()

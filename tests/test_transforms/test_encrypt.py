@@ -327,12 +327,12 @@ def test_no_secret_on_the_transform(make_image):
     transform(make_results(make_image((128, 128, 3))))
     assert (repr(transform), vars(transform)) == before
     assert before[0] == (
-        "Encrypt(cipher='mix2+shuffle', patch_size=16, fit='resize', "
+        "Encrypt(cipher=Cipher('mix2+shuffle', patch_size=16), fit='resize', "
         "interpolation='bilinear', pad_val=0, box_mode='patch', "
         "randomness='os', keep_permutation=True)"
     )
     assert repr(SubPatchMix(num_splits=4, form='tiled')).startswith(
-        "SubPatchMix(cipher='mix4:tiled', patch_size=16"
+        "SubPatchMix(cipher=Cipher('mix4:tiled', patch_size=16), fit='resize', "
     )
 
 

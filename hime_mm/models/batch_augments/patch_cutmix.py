@@ -6,7 +6,7 @@ import torch
 from mmpretrain.models.utils.batch_augments import Mixup
 
 from hime_mm.errors import ConfigError
-from hime_mm.registry import BATCH_AUGMENTS
+from hime_mm.registry import BATCH_AUGMENTS, extra_repr
 
 MODES = ('random', 'block')
 
@@ -146,8 +146,4 @@ class PatchCutMix(Mixup):
         return (slots >= edges[0]) & (slots < edges[1])
 
     def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(alpha={self.alpha}, '
-            f'patch_size={self.patch_size}, mode={self.mode!r}, '
-            f'per_image={self.per_image})'
-        )
+        return f'{type(self).__name__}({extra_repr(self)})'

@@ -12,7 +12,7 @@ from hime_mm.ciphers import Cipher
 from hime_mm.ciphers.randomness import RandomSource
 from hime_mm.errors import CipherError, ConfigError, HimeError, PictureError
 from hime_mm.models.ciphers import BatchCipher
-from hime_mm.registry import MODELS
+from hime_mm.registry import MODELS, extra_repr
 
 
 @MODELS.register_module()
@@ -195,10 +195,4 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
 
     def extra_repr(self) -> str:
         """What is shown of the module: no secret."""
-        if self.cipher is None:
-            return 'cipher=None'
-        return (
-            f'cipher={str(self.cipher)!r}, '
-            f'patch_size={self.cipher.patch_size}, seed={self.seed}, '
-            f'quantize={self.quantize}'
-        )
+        return extra_repr(self)

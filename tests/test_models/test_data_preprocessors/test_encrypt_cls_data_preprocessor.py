@@ -330,4 +330,4 @@ def test_classifier_from_a_config_trains_and_hides_no_state():
     assert loss > 0 and model.backbone.patch_embed.projection.weight.grad.any()
     # A checkpoint holds nothing of the encryption, and fits the plain twin.
     assert not any('cipher' in k or 'data_preprocessor' in k for k in model.state_dict())
-    assert "cipher='shuffle'" in repr(model.data_preprocessor)
+    assert "cipher=Cipher('shuffle', patch_size=16)" in repr(model.data_preprocessor)

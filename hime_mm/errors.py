@@ -54,8 +54,7 @@ class WorkerDied(HimeError, ChildProcessError):
 
 
 class BoxError(HimeError):
-    """Coordinates that cannot be mapped between an original and its
-    encrypted picture."""
+    """Coordinates that cannot be mapped between an original and its encrypted picture."""
 
 
 class ClientError(HimeError):

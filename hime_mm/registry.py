@@ -54,8 +54,8 @@ def own_types() -> dict[str, type]:
 def extra_repr(built: Any) -> str:
     """Options of an object of ours, as ``name=value, ...`` for its ``repr``.
 
-    They are the arguments of its constructor that it has as attributes. Where it passes ``**kwargs``
-    on to a base class of ours, that one's come after them.
+    They are the arguments of its constructor that it has as attributes. Where
+    it passes ``**kwargs`` on to a base class of ours, that one's follow.
     """
     names: dict[str, None] = {}
     for cls in type(built).__mro__:

@@ -104,8 +104,10 @@ class Cipher:
         return hash((self.steps, self.patch_size))
 
     def to_dict(self) -> dict:
-        """The cipher as a config dict, such that :meth:`build` gives it back:
-        ``version``, ``steps`` and ``patch_size``, no secret."""
+        """The cipher as a config dict, such that :meth:`build` gives it back.
+
+        It has ``version``, ``steps`` and ``patch_size``, and no secret.
+        """
         steps = [step.to_dict() for step in self.steps]
         return dict(version=CIPHER_VERSION, steps=steps, patch_size=self.patch_size)
 
@@ -223,8 +225,8 @@ class Cipher:
 
         Args:
             shape (tuple[int]): Shape of the plain image, (H, W) or (H, W, C).
-            source (ImageSource | ByteStream | Generator | RandomState, optional):
-                ``key.source(...)`` derives it from a key; for the others see
+            source (ImageSource | RandomSource): ``key.source(...)`` derives it
+                from a key; for the others see
                 :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to
                 None, the operating system.
 

@@ -10,8 +10,9 @@ PIXEL_DTYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 
 def check_image(img: np.ndarray) -> np.ndarray:
-    """Give an image or batch back that the ciphers can encrypt: (H, W),
-    (H, W, C) or (B, H, W, C); uint8, uint16, float32 or float64.
+    """Give back an image or batch that the ciphers can encrypt, and refuse others.
+
+    Shapes are (H, W), (H, W, C) and (B, H, W, C); dtypes uint8, uint16, float32 and float64.
 
     Raises:
         TypeError: If ``img`` is no array or has another dtype.
@@ -36,8 +37,7 @@ def check_image(img: np.ndarray) -> np.ndarray:
 
 
 def spatial_shape(img: np.ndarray) -> tuple[int, int]:
-    """Height and width in pixels of an image or batch that
-    :func:`check_image` lets pass."""
+    """Height and width in pixels of an image or batch that :func:`check_image` passed."""
     start = int(check_image(img).ndim == 4)
     return img.shape[start], img.shape[start + 1]
 
@@ -74,8 +74,10 @@ def grid_shape(shape: tuple[int, int], patch_size: int) -> tuple[int, int]:
 
 
 def patch_view(img: np.ndarray, patch_size: int) -> np.ndarray:
-    """The door of the steps: an image or batch, in the shape
-    (B, rows, P, cols, P, C), and a view of it if it is C-contiguous."""
+    """The door of the steps: an image or batch in the shape (B, rows, P, cols, P, C).
+
+    It is a view if the image is C-contiguous.
+    """
     rows, cols = grid_shape(spatial_shape(img), patch_size)
     batch = len(img) if img.ndim == 4 else 1
     return np.ascontiguousarray(img).reshape(batch, rows, patch_size, cols, patch_size, -1)
@@ -89,12 +91,12 @@ def new_patches(img: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarra
 
 
 def per_patch(values: np.ndarray, patches: np.ndarray, what: str, trailing: int = 0) -> np.ndarray:
-    """What was drawn for each patch, in the shape (B, rows, cols, ...) that
-    selects among ``patches``, (B, rows, cols, P, P, C).
+    """What was drawn for each patch, in the shape (B, rows, cols, ...) that selects patches.
 
-    ``values`` has the shape (N, ...), shared by the images of a batch, or
-    (B, N, ...), with so many ``trailing`` axes; it is never part of a
-    message, since it is secret. ``what`` says what it is.
+    ``patches`` are (B, rows, cols, P, P, C). ``values`` has the shape (N, ...),
+    shared by the images of a batch, or (B, N, ...), with so many ``trailing``
+    axes; it is never part of a message, since it is secret. ``what`` says what
+    it is.
     """
     batch, rows, cols = patches.shape[:3]
     values = np.asarray(values)

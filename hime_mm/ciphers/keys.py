@@ -40,14 +40,18 @@ def _pack(*parts: str) -> bytes:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether a text, such as an argument of a command, may be a key or a part
-    of one, so that no message may show it."""
+    """Whether a text, such as a command's argument, may be a key or a part of one.
+
+    No message may show such a text.
+    """
     return bool(_LIKE.fullmatch(text.strip()))
 
 
 def _check_place(place: str, what: str) -> None:
-    """Refuse a key given in place of where to find it: every message about
-    that place would show it."""
+    """Refuse a key given in place of where to find it.
+
+    Every message about that place would show it.
+    """
     if looks_like_key(os.fsdecode(place)):
         raise InvalidKey(
             f'a key itself was given where {what} is expected: '
@@ -56,8 +60,10 @@ def _check_place(place: str, what: str) -> None:
 
 
 class KeyStream:
-    """The ChaCha20 key stream (RFC 8439) of a 32-byte key, from its first
-    block on; the number of the stream is the nonce."""
+    """The ChaCha20 key stream (RFC 8439) of a 32-byte key, from its first block on.
+
+    The number of the stream is the nonce.
+    """
 
     def __init__(self, key: bytes, number: int) -> None:
         # 32 bits of block counter, then the nonce; all little-endian.
@@ -93,10 +99,17 @@ class ImageSource:
         self.image_id = image_id
 
     def stream(self, cipher: str, number: int, scope: str) -> KeyStream:
-        """The key stream of the step of this index, of a cipher as
-        :attr:`~hime_mm.ciphers.Cipher.canonical`, from its beginning; its
-        scope is ``'image'``, or ``'dataset'`` for randomness that all images
-        of the data set share.
+        """The key stream of a step, from its beginning.
+
+        Args:
+            cipher (str): :attr:`~hime_mm.ciphers.Cipher.canonical` of the
+                cipher.
+            number (int): Index of the step in it.
+            scope (str): ``'image'``, or ``'dataset'`` for randomness that all
+                images of the data set share.
+
+        Returns:
+            KeyStream: Read from its first byte on.
         """
         names = [self.dataset_id, cipher]
         if scope == 'image':

@@ -87,9 +87,16 @@ class PatchLayout:
     def within(
         self, ori_shape: tuple[int, int], scale: tuple[float, float], cropped: bool = False
     ) -> 'PatchLayout':
-        """The layout of a picture that was sized before it was encrypted:
-        its height and width before, and pixels after per pixel before, (x, y).
-        ``cropped`` says that it was not the original any more.
+        """The layout of a picture that was sized before it was encrypted.
+
+        Args:
+            ori_shape (tuple[int, int]): Its height and width before.
+            scale (tuple[float, float]): Pixels after per pixel before, (x, y).
+            cropped (bool): Whether it was not the original any more. Defaults
+                to False.
+
+        Returns:
+            PatchLayout: From the picture before it was sized.
         """
         return replace(
             self,
@@ -107,8 +114,10 @@ class PatchLayout:
 
     @property
     def obstacle(self) -> str | None:
-        """str | None: Why boxes do not come back to the original with what
-        is known here; None where they do."""
+        """str | None: Why boxes do not come back to the original; None where they do.
+
+        It goes by what is known here.
+        """
         if self.reshuffled:
             return (
                 'patches were shuffled once more after the encryption, '

@@ -31,9 +31,13 @@ def draw_bytes(num: int, source: RandomSource = None) -> bytes:
 
     Args:
         num (int): How many.
-        source (ByteStream | np.random.Generator | np.random.RandomState, optional): Where the
-            randomness comes from. None is the operating system's generator; a NumPy source is a
-            simulation that can be repeated by whoever knows the seed. Defaults to None.
+        source (ByteStream | np.random.Generator | np.random.RandomState, optional):
+            Where the randomness comes from. None is the operating system's
+            generator; one of NumPy is a simulation that can be repeated by
+            whoever knows the seed. Defaults to None.
+
+    Returns:
+        bytes: ``num`` of them.
     """
     if source is None:
         return os.urandom(num)
@@ -67,8 +71,10 @@ def draw_permutation(num: int, source: RandomSource = None) -> np.ndarray:
 
 
 def draw_codes(num: int, bits: int, source: RandomSource = None) -> np.ndarray:
-    """Draw whole numbers from 0 to 2^bits - 1, the lowest bits of one byte
-    each: uint8, (num, )."""
+    """Draw whole numbers from 0 to 2^bits - 1: uint8, (num, ).
+
+    Each is the lowest bits of one byte.
+    """
     codes = np.frombuffer(draw_bytes(num, source), np.uint8)
     return codes & np.uint8((1 << bits) - 1)
 

@@ -12,8 +12,10 @@ from .steps import STEPS, Step
 
 
 class Rule(NamedTuple):
-    """No step of the ``first`` trait before one of the ``second``; ``swap``
-    tells whether they may stand the other way round."""
+    """No step of the ``first`` trait before one of the ``second``.
+
+    ``swap`` tells whether they may stand the other way round.
+    """
 
     first: str
     second: str
@@ -58,8 +60,11 @@ RULES = (
 
 
 def check_steps(steps: tuple[Step, ...], patch_size: int) -> None:
-    """Refuse a list in which a step comes twice, does not fit the patch size
-    of the plain image, or is useless where it stands."""
+    """Refuse a list of steps that makes no sense.
+
+    A step in it comes twice, does not fit the patch size of the plain image, or is useless where
+    it stands.
+    """
     if not steps:
         raise CipherError(f'a cipher needs at least one step: choose from {sorted(STEPS)}')
     name, count = Counter(step.name for step in steps).most_common(1)[0]

@@ -55,8 +55,10 @@ def _kind(name: Any, written: Any) -> type[Step]:
 
 
 def build_step(step: Step | str | dict) -> Step:
-    """Make a step from its short form, or from a dict with its name as
-    ``type`` and its parameters; a step is given back."""
+    """Make a step from its short form, or from a dict; a step is given back.
+
+    The dict has the step's name as ``type``, and its parameters.
+    """
     if isinstance(step, Step):
         return step
     if isinstance(step, str):
@@ -80,8 +82,10 @@ def build_step(step: Step | str | dict) -> Step:
 def build_steps(
     steps: str | Sequence[Step | str | dict], patch_size: int | None
 ) -> tuple[tuple[Step, ...], int]:
-    """Make the steps and the patch size of a :class:`Cipher` from its
-    arguments, without a look at whether they go together."""
+    """Make the steps and the patch size of a :class:`Cipher` from its arguments.
+
+    Whether they go together is not looked at.
+    """
     preset = PRESETS.get(steps) if isinstance(steps, str) else None
     if preset is not None:
         steps = preset.steps
@@ -102,8 +106,7 @@ def build_steps(
 
 
 def read_written(cipher: Any, patch_size: int | None) -> tuple[Any, int | None]:
-    """Steps, as they are written, and patch size of what
-    :meth:`Cipher.build` takes, a dict among others."""
+    """Steps, as they are written, and patch size of what :meth:`Cipher.build` takes."""
     if not isinstance(cipher, dict):
         return cipher, patch_size
     if not {'steps'} <= set(cipher) <= {'steps', 'patch_size', 'version'}:

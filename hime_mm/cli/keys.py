@@ -24,8 +24,7 @@ class KeyPlace(NamedTuple):
         return self != (None, None, None)
 
     def read(self, required: bool = False) -> Key | None:
-        """The key, a usage error where several are named, or none that is
-        required."""
+        """The key; a usage error where several are named, or none that is required."""
         if sum(place is not None for place in self) > 1:
             raise click.UsageError('give one of --key, --key-env and --key-fd')
         if self.file is not None:
@@ -45,8 +44,7 @@ class KeyPlace(NamedTuple):
 
 
 def key_options(command: Callable) -> Callable:
-    """Options that name a key; the command gets them as a :class:`KeyPlace`,
-    ``key``."""
+    """Options that name a key; the command gets them as a :class:`KeyPlace`, ``key``."""
 
     @click.option('--key', 'key_file', metavar='FILE', help='Key file, as `hime keygen` writes it.')
     @click.option(

@@ -17,8 +17,10 @@ from .keys import key_options
 
 
 def work_options(command: Callable) -> Callable:
-    """Options of commands that work through a data set; the command gets the
-    number of ``workers``, and whether to show the ``progress``."""
+    """Options of commands that work through a data set.
+
+    The command gets the number of ``workers``, and whether to show the ``progress``.
+    """
 
     @click.option(
         '-j',

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What a tool asks of a config before it runs it."""
+
 import logging
 from collections.abc import Sequence
 

@@ -234,8 +234,11 @@ def dropped_fields(coco: dict, segmentation: bool) -> list[str]:
 def encrypted_coco(
     coco: dict, images: list[dict], annotations: list[dict], licenses: bool, description: str
 ) -> dict:
-    """A COCO file as it is handed over: the original's lists, images and
-    annotations of the encrypted ones, and of ``info`` a description only."""
+    """A COCO file as it is handed over.
+
+    It has the original's lists, images and annotations of the encrypted ones, and of ``info`` a
+    description only.
+    """
     lists = {
         name: [{k: entry[k] for k in known if k in entry} for entry in coco.get(name) or ()]
         for name, known in _LISTS.items()

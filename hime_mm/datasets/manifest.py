@@ -66,8 +66,7 @@ class Manifest:
 
     @property
     def skipped(self) -> Sequence[dict]:
-        """Sequence[dict]: ``path`` and ``reason`` of each picture that is
-        missing."""
+        """Sequence[dict]: ``path`` and ``reason`` of each picture that is missing."""
         return self.state.get('skipped') or ()
 
     @property
@@ -112,8 +111,10 @@ class Manifest:
 
     @property
     def overview(self) -> PatchLayout:
-        """PatchLayout: Of an image of one patch: its ``obstacle`` and
-        ``needs_key`` say whether boxes of this data set come back."""
+        """PatchLayout: Of an image of one patch.
+
+        Its ``obstacle`` and ``needs_key`` say whether boxes of this data set come back.
+        """
         side = self.cipher.patch_size
         return replace(self.cipher.plan((side, side)), cropped=self.cropped)
 
@@ -147,14 +148,15 @@ class Manifest:
         return replace(layout, ori_shape=entry.ori_shape, scale=entry.scale, cropped=self.cropped)
 
     def secret_layout(self, entry: FileEntry, key: Key) -> PatchLayout:
-        """The layout of an image for the key holder, with the permutation
-        where patches were moved; see :meth:`check_key` before."""
+        """The layout of an image for the key holder, with the permutation if patches were moved.
+
+        See :meth:`check_key` before.
+        """
         drawn = self.draw(entry, key)
         return self._placed(self.cipher.secret_layout(self._plain_shape(entry), drawn), entry)
 
     def draw(self, entry: FileEntry, key: Key) -> list:
-        """What the image was encrypted with, derived from the key again, as
-        :meth:`hime_mm.ciphers.Cipher.draw` gives it."""
+        """What :meth:`hime_mm.ciphers.Cipher.draw` gave for the image, derived from the key."""
         shape: tuple[int, ...] = self._plain_shape(entry)
         if entry.channels != 1:
             shape = (*shape, entry.channels)

@@ -56,8 +56,7 @@ def uncompressed(text: str) -> list[int]:
 
 
 def compress_rle(runs: Sequence[int]) -> str:
-    """Run lengths as COCO's compressed string, the inverse of
-    :func:`uncompressed`."""
+    """Run lengths as COCO's compressed string, the inverse of :func:`uncompressed`."""
     text = []
     for i, value in enumerate(runs):
         if i > 2:
@@ -73,8 +72,10 @@ def compress_rle(runs: Sequence[int]) -> str:
 
 
 def encode_rle(mask: np.ndarray) -> dict:
-    """The inverse of :func:`decode_rle`: the keys ``counts``, as numbers, and
-    ``size`` of a uint8 mask of shape (H, W)."""
+    """The inverse of :func:`decode_rle`.
+
+    Gives the keys ``counts``, as numbers, and ``size`` of a uint8 mask of shape (H, W).
+    """
     flat = np.concatenate([[0], mask.T.ravel(), [1 - mask[-1, -1]]])
     ends = np.flatnonzero(flat[1:] != flat[:-1])
     counts = np.diff(np.concatenate([[0], ends]))
@@ -84,8 +85,10 @@ def encode_rle(mask: np.ndarray) -> dict:
 def scale_segmentation(
     segmentation: Any, scale: tuple[float, float], shape: tuple[int, int]
 ) -> Any:
-    """Polygons or run lengths in the coordinates of a scaled (and padded)
-    image, of this many new pixels per old pixel, (x, y), height and width."""
+    """Polygons or run lengths in the coordinates of a scaled (and padded) image.
+
+    ``scale`` is new pixels per old pixel, (x, y); ``shape`` the new height and width.
+    """
     if isinstance(segmentation, dict):
         mask = decode_rle(segmentation['counts'], tuple(segmentation['size']))
         size = (

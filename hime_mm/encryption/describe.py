@@ -5,8 +5,14 @@ from hime_mm.datasets.manifest import Manifest
 
 
 def describe_dataset(manifest: Manifest) -> str:
-    """What an owner or an engineer wants to know of a data set, in lines for
-    people to read."""
+    """Say in lines what an owner or an engineer wants to know of a data set.
+
+    Args:
+        manifest (Manifest): Of the data set.
+
+    Returns:
+        str: For people to read; no part of it is an interface.
+    """
     state, cipher = manifest.state, manifest.cipher
     counts = state['counts']
     sizes = {entry.shape for entry in manifest.files.values()}

@@ -15,8 +15,9 @@ from .source import Source
 
 
 def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Summary | None:
-    """What is there where an earlier run finished it; None where there is
-    something to do, as with the journal of an unfinished run.
+    """What is there where an earlier run finished it; None where there is something to do.
+
+    There is with the journal of an unfinished run.
 
     Raises:
         EncryptionError: If the folder holds something else.

@@ -126,16 +126,26 @@ def encrypt_folder(
 
     Args:
         src (str): Folder that holds the pictures, at any depth.
-        out (str): As of :func:`encrypt_coco`, and so are all others.
+        out (str): As of :func:`encrypt_coco`.
+        cipher (str | dict | Sequence | Cipher): The cipher or a preset.
         lists (Sequence[str]): Text files of names and labels, relative to
             ``src``, such as ``meta/val.txt``; they are handed over with the
             names of the encrypted files. Defaults to none.
+        key (Key, optional): As of :func:`encrypt_coco`. Defaults to None.
+        dataset_id (str, optional): As of :func:`encrypt_coco`. Defaults to
+            None.
+        workers (int): As of :func:`encrypt_coco`. Defaults to 1.
+        progress (bool): Show a progress bar. Defaults to True.
+        **settings: As of :func:`encrypt_coco`.
 
     Returns:
         Summary: What was done, and what is missing and why.
 
     Raises:
-        EncryptionError, InvalidKey, OSError: As :func:`encrypt_coco`.
+        EncryptionError: If the options contradict each other, the output
+            folder holds something else, or a list is not as it has to be.
+        InvalidKey: If an unfinished run was started with another key.
+        OSError: If the output cannot be written, such as on a full disk.
     """
     job = _job(src, out, Recipe.build(cipher, **settings), key, dataset_id)
     source = FolderSource(src, job.recipe.names, lists)

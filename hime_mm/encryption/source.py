@@ -89,8 +89,7 @@ def relative_files(src: str, inside: str = '', above: tuple[str, ...] = ()) -> I
 
 
 def path_inside(src: str, path: str) -> str:
-    """A path relative to the source, with forward slashes; refuses one that
-    leads out of it."""
+    """A path relative to the source, with forward slashes; refuses one that leads out."""
     if os.path.isabs(path) or '..' in Path(path).parts:
         raise EncryptionError(f'{path} is not inside {src}: give paths relative to it')
     return Path(path).as_posix()

@@ -89,9 +89,10 @@ def for_all(
     workers: int,
     title: str | None,
 ) -> Iterator[tuple[str, str]]:
-    """Have `run_tasks` call a function with each entry, behind a progress bar
-    if that has a title; the path of each with which something is wrong, and
-    what the function said of it."""
+    """Have `run_tasks` call a function with each entry, behind a progress bar if it has a title.
+
+    Gives the path of each with which something is wrong, and what the function said of it.
+    """
     for i, problem in tqdm(
         run_tasks(function, context, key, entries, workers),
         title,

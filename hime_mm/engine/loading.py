@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""How checkpoints are loaded."""
+
 import os
 
 

@@ -163,13 +163,17 @@ class Preprocess:
 
     @property
     def crops(self) -> bool:
-        """bool: Whether what comes out is another view of the original, so
-        that coordinates in it are not the original's."""
+        """bool: Whether what comes out is another view of the original.
+
+        Coordinates in it are not the original's then.
+        """
         return bool(self.augment) or self.center_crop is not None
 
     def fixed(self) -> 'Preprocess':
-        """The same with nothing drawn, as for inference: without augmentation,
-        and of several short sides with the last one."""
+        """The same with nothing drawn, as for inference.
+
+        It is without augmentation, and of several short sides has the last one.
+        """
         return replace(self, augment=Augment(), short_side=self._sides[-1:] or None)
 
     def prepare(

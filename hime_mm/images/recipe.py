@@ -140,8 +140,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, state: Mapping) -> 'Recipe':
-        """The recipe of a manifest's head, with the keys of :meth:`to_dict`
-        and ``mode``."""
+        """The recipe of a manifest's head, with the keys of :meth:`to_dict` and ``mode``."""
         image_format = state['image_format']
         return cls.build(
             state['cipher'],

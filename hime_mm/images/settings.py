@@ -1,6 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Fields of a recipe: default, allowed values and the words of a command's
-option are written once, at the field."""
+"""Fields of a recipe.
+
+Default, allowed values and the words of a command's option are written once, at the field.
+"""
 
 import operator
 from collections.abc import Iterable, Sequence

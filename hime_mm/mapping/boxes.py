@@ -61,8 +61,10 @@ def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, iou: float)
 
 
 def unmap_boxes(layout: PatchLayout, boxes: ArrayLike, clip: bool = True) -> np.ndarray:
-    """Boxes of an encrypted image, shape (n, 4), (x1, y1, x2, y2), as float64
-    in pixels of the original, cut to it if asked for."""
+    """Boxes of an encrypted image in pixels of the original, cut to it if asked for.
+
+    They are (x1, y1, x2, y2), shape (n, 4), and come back as float64.
+    """
     boxes = layout.unmap_boxes(boxes)
     if clip:
         h, w = layout.ori_shape

@@ -1,6 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""The client's side of inference: encrypt a picture, have any model of
-MMDetection or MMPretrain look at it, and map back what it found."""
+"""The client's side of inference.
+
+Encrypt a picture, have any model of MMDetection or MMPretrain look at it, and map back what it
+found.
+"""
 
 import os
 import secrets

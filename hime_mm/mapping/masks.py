@@ -12,8 +12,10 @@ from hime_mm.errors import BoxError
 
 
 def unmap_masks(layout: PatchLayout, masks: np.ndarray) -> np.ndarray:
-    """Masks of an encrypted image whose pixels stayed in place, bool or uint8
-    of shape (n, H, W), as bool masks of its original."""
+    """Masks of an encrypted image whose pixels stayed in place, as bool masks of its original.
+
+    They are bool or uint8, of shape (n, H, W).
+    """
     if masks.ndim != 3 or masks.shape[1:] != layout.shape:
         raise BoxError(
             f'masks of the shape {masks.shape} are not those of an '

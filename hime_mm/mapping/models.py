@@ -15,8 +15,10 @@ from hime_mm.images.codec import as_loaded
 
 
 def unwrapped(model: Any) -> Any:
-    """The model of an inferencer, or the model itself; refuses one that would
-    change or encrypt the picture."""
+    """The model of an inferencer, or the model itself.
+
+    Refuses one that would change or encrypt the picture.
+    """
     if not hasattr(model, 'test_step'):
         model = getattr(model, 'model', model)
     if not hasattr(model, 'test_step'):
@@ -78,8 +80,10 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 def run_model(model: Any, img: np.ndarray, color_type: str, metainfo: dict) -> Any:
-    """What a model says of a picture as it is: its data sample, in pixels of
-    the picture, of shape (H, W) or (H, W, C), BGR, uint8 or uint16."""
+    """What a model says of a picture as it is: its data sample, in pixels of the picture.
+
+    The picture is of shape (H, W) or (H, W, C), BGR, uint8 or uint16.
+    """
     import torch
 
     inner = model

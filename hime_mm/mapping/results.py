@@ -83,9 +83,18 @@ def map_results(
             place, and is left out where they do not.
         manifest (Manifest): Of the data set.
         images (dict): From :func:`image_entries`.
+        key (Key, optional): As of :func:`map_coco_results`, as are the others.
+        nms (float, optional): IoU of the non-maximum suppression.
+        clip (bool): Cut boxes to the originals.
+        progress (bool): Show a progress bar.
 
-    The others are those of :func:`map_coco_results`. Gives new results in the
-    order of the old ones, and what was done.
+    Returns:
+        tuple[list[dict], BoxSummary]: New results in the order of the old
+        ones, and what was done.
+
+    Raises:
+        BoxError: If the data set or a result is not as it has to be.
+        InvalidKey: If the key is another one.
     """
     check_mappable(manifest, key)
     moved = manifest.overview.needs_key

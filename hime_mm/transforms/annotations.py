@@ -26,8 +26,10 @@ UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
 
 
 def find_unmovable(results: dict, also: Sequence[str] = ()) -> str | None:
-    """The first entry of a sample that cannot follow its image: one of those
-    in image coordinates, or an unknown one that looks like the image."""
+    """The first entry of a sample that cannot follow its image.
+
+    It is one of those in image coordinates, or an unknown one that looks like the image.
+    """
     shape = results['img'].shape[:2]
     for key, value in results.items():
         if key in UNSUPPORTED or key in also:

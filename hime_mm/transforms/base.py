@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What all transforms have in common."""
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Encrypt images in a pipeline."""
+
 from collections.abc import Sequence
 from dataclasses import replace
 

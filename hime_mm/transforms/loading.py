@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Take the facts of an encrypted data set into a pipeline."""
 
 import numpy as np
 
@@ -15,8 +16,11 @@ COORDINATES = ('encrypted', 'original')
 
 
 def check_coordinates(manifest: Manifest, coordinates: str) -> None:
-    """Refuse the original's coordinates where nobody here knows them, by a
-    ``BoxError`` with the reason and what to do instead."""
+    """Refuse the original's coordinates where nobody here knows them.
+
+    Raises:
+        BoxError: With the reason and what to do instead.
+    """
     obstacle = manifest.overview.obstacle
     if coordinates == 'original' and obstacle:
         raise BoxError(

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Pictures of encrypted images and what a model made of them."""
+
 from collections.abc import Sequence
 
 import cv2

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Remove each patch's mean per channel."""
+
 from dataclasses import dataclass
 from typing import Any
 

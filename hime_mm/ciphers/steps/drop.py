@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Leave out a share of the patches."""
+
 from dataclasses import dataclass
 
 import numpy as np

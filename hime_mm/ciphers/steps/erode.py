@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Drop a border of every patch."""
+
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Mixing-up (MI)."""
+
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,11 +108,10 @@ def _check_splits(g: int, patch_size: int) -> None:
 @register_step
 @dataclass(frozen=True)
 class Mix(Step):
-    """Mixing-up (MI): every patch becomes the average of its sub-patches, see
-    :func:`mix_patches`.
+    """Mixing-up (MI): every patch becomes the average of its sub-patches.
 
-    Needs no key and cannot be undone exactly: (g² − 1)/g² of the numbers are
-    gone. Patch order is kept.
+    See :func:`mix_patches`. Needs no key and cannot be undone exactly:
+    (g² − 1)/g² of the numbers are gone. Patch order is kept.
 
     Args:
         num_splits (int): g, each patch is cut into g x g sub-patches.

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Turn patches into their negative."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +15,10 @@ from .base import Step, register_step
 def negate_patches(
     img: np.ndarray, flags: np.ndarray, patch_size: int, inverse: bool = False
 ) -> np.ndarray:
-    """Turn patches into their negative, y = white − x, by bool flags of shape
-    (N, ) or (B, N). Its own inverse."""
+    """Turn patches into their negative, y = white − x; its own inverse.
+
+    Which ones, bool flags of shape (N, ) or (B, N) say.
+    """
     out = check_image(img).copy(order='C')
     patches = patch_view(out, patch_size).swapaxes(2, 3)
     here = per_patch(flags, patches, 'whether it is negated').astype(bool)

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Add Gaussian noise."""
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Mirror and rotate patches."""
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Permute the channels of every patch."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +16,11 @@ from .base import Step, register_step
 def permute_patch_channels(
     img: np.ndarray, perms: np.ndarray, patch_size: int, inverse: bool = False
 ) -> np.ndarray:
-    """Permute the channels of every patch, of which there are at least two:
-    channel k shows ``perm[k]``, shape (N, C) or (B, N, C)."""
+    """Permute the channels of every patch, of which there are at least two.
+
+    Channel k of a patch shows the one that its permutation has at k; ``perms`` have the shape
+    (N, C) or (B, N, C).
+    """
     out, patches, permuted = new_patches(img, patch_size)
     channels = patches.shape[-1]
     PermuteChannels.check_channels(img.shape[-1:] if img.ndim > 2 else ())

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Permute the pixels of all patches alike."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +15,11 @@ from .base import Step, register_step
 def permute_patch_pixels(
     img: np.ndarray, perm: np.ndarray, patch_size: int, inverse: bool = False
 ) -> np.ndarray:
-    """Permute the pixels of every patch alike: pixel k shows ``perm[k]``,
-    shape (P², ) or, with one permutation per image of a batch, (B, P²).
+    """Permute the pixels of every patch alike: pixel k shows ``perm[k]``.
 
-    Pixels of a patch are numbered row-major; their channels stay together.
+    ``perm`` has the shape (P², ) or, with one permutation per image of a
+    batch, (B, P²). Pixels of a patch are numbered row-major; their channels
+    stay together.
     """
     out, patches, permuted = new_patches(img, patch_size)
     num = patch_size * patch_size

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Random shuffling (RS)."""
+
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,10 +99,9 @@ def unshuffle_patches(img: np.ndarray, perm: np.ndarray, patch_size: int) -> np.
 @register_step
 @dataclass(frozen=True)
 class Shuffle(Step):
-    """Random shuffling (RS): every patch moves to a random slot, see
-    :func:`shuffle_patches`.
+    """Random shuffling (RS): every patch moves to a random slot.
 
-    The permutation is drawn anew for every image, and undoes it.
+    See :func:`shuffle_patches`. The permutation is drawn anew for every image, and undoes it.
     """
 
     name = 'shuffle'

@@ -81,8 +81,10 @@ def custom_hooks(plan: Plan) -> Iterator[Finding]:
 
 
 def harmful_hooks(plan: Plan, group: str) -> Iterator[tuple[Node, str]]:
-    """Hooks that draw and are not known to draw what was seen, and what harm
-    that does: the hosts' read the image file again."""
+    """Hooks that draw and are not known to draw what was seen, and what harm that does.
+
+    The hosts' read the image file again.
+    """
     if any(use.online for use in plan.uses):
         harm = 'would show the plain images'
     elif any(use.coordinates == 'original' for use in plan.uses):

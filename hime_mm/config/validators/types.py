@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Whether types of hime_mm resolve."""
+
 from collections.abc import Iterator
 
 from hime_mm.registry import own_types

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""A hook that draws what the model saw, and no original."""
+
 import os.path as osp
 from collections.abc import Sequence
 
@@ -16,9 +18,11 @@ from hime_mm.registry import HOOKS
 
 
 def undo_normalization(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
-    """Turn a normalised network input of shape (C, H, W) back into a picture,
-    RGB of shape (H, W, 3), with the means and channel order of the data
-    preprocessor that made it."""
+    """Turn a normalised network input back into a picture.
+
+    The input has the shape (C, H, W), the picture is RGB of shape (H, W, 3). Means and channel
+    order are those of the data preprocessor that made it.
+    """
     image = image.detach().float().cpu()
     mean = getattr(preprocessor, 'mean', None)
     if mean is not None:

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""PEViT on MMPretrain's vision transformer."""
+
 from collections.abc import Sequence
 
 import torch
@@ -227,8 +229,10 @@ class PEViT(VisionTransformer):
         load_backbone(self, state_dict, prefix)
 
     def _checkpoint_filter(self, state_dict, prefix, *args, **kwargs) -> None:
-        """Translate a whole foreign checkpoint, head included, which
-        MMPretrain's classifiers are about to load."""
+        """Translate a whole foreign checkpoint that MMPretrain's classifiers are about to load.
+
+        The head is included.
+        """
         load_foreign(self, state_dict, prefix, 'pass')
 
     def token_grids(
@@ -363,9 +367,10 @@ class PEViT(VisionTransformer):
         return patches.transpose(1, 2).reshape(len(x), -1, *hw)
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
-        """Get the layer-wise depth of a parameter, as
-        :class:`VisionTransformer` does it; all that makes the first layer's
-        input has depth 0."""
+        """Get the layer-wise depth of a parameter, as :class:`VisionTransformer` does it.
+
+        All that makes the first layer's input has depth 0.
+        """
         stem = ('rpe.', 'det_token', 'det_pos_embed', 'mid_pos_embed', 'mid_det_pos_embed')
         if param_name.startswith(tuple(prefix + name for name in stem)):
             return 0, self.num_layers + 2

@@ -235,8 +235,7 @@ def timm_patch_size(model_name: str) -> int | None:
 
 
 def build_vit(model_name: str, pretrained: bool, checkpoint_path: str, **kwargs) -> nn.Module:
-    """Build a model of timm without a head, for images of any size, after a
-    look at what it consists of.
+    """Build a model of timm without a head, for images of any size, and inspect it.
 
     Arguments are as :class:`TIMMPEViT`'s, and those that are None are timm's.
     """

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""PEViT on vision transformers of timm."""
+
 from collections.abc import Sequence
 
 import torch
@@ -311,9 +313,10 @@ class TIMMPEViT(BaseBackbone):
         return norm(patches).transpose(1, 2).reshape(len(x), -1, *grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Get the layer-wise depth of a parameter, as MMPretrain's
-        :class:`VisionTransformer` does it; all that makes the first block's
-        input has depth 0."""
+        """Get the layer-wise depth of a parameter, as MMPretrain's backbones do it.
+
+        All that makes the first block's input has depth 0, as in :class:`VisionTransformer`.
+        """
         num_layers = self.num_layers + 2
         # All else is behind the blocks, as a head is.
         depth = num_layers - 1

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""CutMix of whole patches."""
+
 from numbers import Real
 
 import numpy as np

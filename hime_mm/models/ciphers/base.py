@@ -83,7 +83,6 @@ def draw_permutations(count: int, num: int, source: RandomSource, device: torch.
 def draw_patch_codes(
     shape: tuple[int, int], bits: int, source: RandomSource, device: torch.device
 ) -> Tensor:
-    """:func:`~hime_mm.ciphers.randomness.draw_codes` for each patch of each
-    image, shape (B, N)."""
+    """:func:`~hime_mm.ciphers.randomness.draw_codes` for each patch of each image, (B, N)."""
     codes = draw_codes(shape[0] * shape[1], bits, source)
     return torch.from_numpy(codes).view(shape).to(device)

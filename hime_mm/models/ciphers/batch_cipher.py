@@ -120,8 +120,10 @@ class BatchCipher:
         return images
 
     def __call__(self, images: Tensor, source: RandomSource = None) -> Tensor:
-        """Draw and apply. Bytes come from the CPU: eight for each patch that
-        is shuffled, two for each value of noise; the rest is on the device.
+        """Draw and apply.
+
+        Bytes come from the CPU: eight for each patch that is shuffled, two for each value of
+        noise; the rest is on the device.
         """
         return self.apply(images, self.draw(images.shape, source, images.device))
 

@@ -1,6 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""The torch forms of the steps: first those that move patches, pixels or
-channels, then those that change values."""
+"""The torch forms of the steps.
+
+First those that move patches, pixels or channels, then those that change values.
+"""
 
 from functools import lru_cache
 
@@ -26,6 +28,8 @@ WHITE = peak_value(np.dtype(np.uint8))
 
 @register_torch('shuffle')
 class TorchShuffle(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.Shuffle`."""
+
     def draw(self, layout, batch, channels, source, device):
         return draw_permutations(batch, layout.num_patches, source, device)
 
@@ -63,6 +67,8 @@ def _orientations(side: int) -> np.ndarray:
 
 @register_torch('orient')
 class TorchOrient(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.Orient`."""
+
     def draw(self, layout, batch, channels, source, device):
         shape = (batch, layout.num_patches)
         return draw_patch_codes(shape, 3, source, device).long()
@@ -84,6 +90,8 @@ class TorchOrient(TorchForm):
 
 @register_torch('permute_channels')
 class TorchPermuteChannels(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.PermuteChannels`."""
+
     def draw(self, layout, batch, channels, source, device):
         self.step.check_channels((channels,))
         num = layout.num_patches
@@ -103,6 +111,8 @@ def _saturated(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 @register_torch('mix')
 class TorchMix(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.Mix`."""
+
     def apply(self, x, layout, drawn):
         rows, cols = layout.grid
         g = self.step.num_splits
@@ -122,6 +132,8 @@ class TorchMix(TorchForm):
 
 @register_torch('erode')
 class TorchErode(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.Erode`."""
+
     def apply(self, x, layout, drawn):
         kept = slice(self.step.border, layout.patch_size - self.step.border)
         inner = patch_view(x, layout)[:, :, :, kept, :, kept]
@@ -135,6 +147,8 @@ class TorchErode(TorchForm):
 
 @register_torch('drop')
 class TorchDrop(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.Drop`."""
+
     def draw(self, layout, batch, channels, source, device):
         num = layout.num_patches
         order = draw_permutations(batch, num, source, device)
@@ -149,6 +163,8 @@ class TorchDrop(TorchForm):
 
 @register_torch('center')
 class TorchCenter(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.Center`."""
+
     def apply(self, x, layout, drawn):
         view = patch_view(x, layout)
         num = layout.patch_size**2
@@ -162,6 +178,8 @@ class TorchCenter(TorchForm):
 
 @register_torch('noise')
 class TorchNoise(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.Noise`."""
+
     def draw(self, layout, batch, channels, source, device):
         noise = draw_noise((batch, channels, *layout.shape), self.step.std, source)
         return torch.from_numpy(noise).to(device, non_blocking=True)
@@ -176,6 +194,8 @@ class TorchNoise(TorchForm):
 
 @register_torch('negate')
 class TorchNegate(TorchForm):
+    """The torch form of :class:`~hime_mm.ciphers.Negate`."""
+
     def draw(self, layout, batch, channels, source, device):
         shape = (batch, layout.num_patches)
         return draw_patch_codes(shape, 1, source, device).bool()

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Data preprocessors."""
+
 from hime_mm.models.ciphers import BatchCipher
 
 from .encrypt import EncryptClsDataPreprocessor

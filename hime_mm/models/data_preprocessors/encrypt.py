@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Encrypt batches on the device."""
+
 from collections.abc import Sequence
 from numbers import Integral
 

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""YOLOS's head: a box and its class for each detection token."""
+
 from collections.abc import Sequence
 from copy import deepcopy
 

@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""YOLOS for encrypted images."""
 
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures import OptSampleList, SampleList

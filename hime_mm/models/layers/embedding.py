@@ -79,8 +79,7 @@ class MixedPatchEmbed(BaseModule):
 
     @property
     def stride(self) -> int:
-        """int: Side of a patch in pixels of the images :meth:`forward` gets
-        unless told otherwise."""
+        """int: Side of a patch in pixels of the images :meth:`forward` gets by default."""
         return self._side(self.input_form)
 
     def forward(self, x: Tensor, input_form: str | None = None) -> tuple[Tensor, tuple[int, int]]:

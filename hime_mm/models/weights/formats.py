@@ -113,8 +113,11 @@ def described(fmt: str) -> str:
 
 
 def detect_format(state_dict: Mapping[str, Any]) -> str:
-    """Recognise whose names these are: a key of :data:`FORMATS`, or a
-    :class:`ConversionError`."""
+    """Recognise whose names these are: a key of :data:`FORMATS`.
+
+    Raises:
+        ConversionError: If they are of no format that is known.
+    """
     names = [bare(name) for name in state_dict]
 
     def any_name(pattern: str) -> bool:

@@ -106,8 +106,10 @@ def load_backbone(vit: nn.Module, state_dict: dict[str, Any], prefix: str) -> No
 
 
 def _swap_grid(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> Grid | None:
-    """The grid that a checkpoint says its positions are of, if it does; the
-    model's own takes its place."""
+    """The grid that a checkpoint says its positions are of, if it does.
+
+    The model's own takes its place.
+    """
     source = state_dict.pop(f'{prefix}pos_grid', None)
     if model.pos_grid is not None:
         state_dict[f'{prefix}pos_grid'] = model.pos_grid
@@ -199,8 +201,7 @@ def _fit_positions(model: nn.Module, state_dict: dict[str, Any], prefix: str, in
 
 
 def fold_positions(tokens: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
-    """Tokens before the patches with their positions, which come first in the
-    table, added."""
+    """Tokens before the patches, with their positions added, which come first in the table."""
     counts = [token.shape[1] for token in tokens.values()]
     parts = table[:, : sum(counts)].split(counts, dim=1)
     return {name: token + part for (name, token), part in zip(tokens.items(), parts, strict=True)}

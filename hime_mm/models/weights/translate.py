@@ -57,9 +57,11 @@ class Item:
 
 @dataclass
 class Source:
-    """A checkpoint under the names of a whole model here (``backbone.``,
-    ``head.``, ``bbox_head.``): its tensors, what was left out, and what has no
-    place here and why."""
+    """A checkpoint under the names of a whole model here.
+
+    Names begin with ``backbone.``, ``head.`` or ``bbox_head.``. It holds the tensors, what was
+    left out, and what has no place here and why.
+    """
 
     format: str
     info: SourceInfo

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What augmentations of encrypted images have in common."""
+
 from abc import abstractmethod
 from numbers import Real
 from typing import Any
@@ -63,8 +65,16 @@ class EncryptedAugment(NamedTransform):
 
 
 class PatchAugment(EncryptedAugment):
-    """Base class of those that need the grid of patches: ``patch_size`` is the
-    side of a patch of the encrypted image, None that of ``patch_layout``."""
+    """Base class of those that need the grid of patches.
+
+    Args:
+        patch_size (int, optional): Side of a patch of the encrypted image in
+            pixels. None takes it from ``patch_layout``. Defaults to None.
+        prob (float): Share of the images that are augmented. Defaults to 1.
+
+    Raises:
+        ConfigError: If an option has a wrong value.
+    """
 
     def __init__(self, patch_size: int | None = None, prob: float = 1.0) -> None:
         super().__init__(prob)

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Change the colours of an encrypted image."""
+
 from collections.abc import Sequence
 
 import mmcv

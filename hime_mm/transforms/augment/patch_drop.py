@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Paint some patches of an encrypted image."""
+
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any

@@ -1,4 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Shuffle the patches of an encrypted image once more."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -45,9 +45,9 @@ __all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'extra_repr', 'own
 def own_types() -> dict[str, type]:
     """All that hime_mm registers, by name without prefix."""
     types: dict[str, type] = {}
-    for one in (BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS):
-        one.import_from_location()
-        types.update(one.module_dict)
+    for registry in (BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS):
+        registry.import_from_location()
+        types.update(registry.module_dict)
     return types
 
 

@@ -304,9 +304,9 @@ class Cipher:
             CipherError: If the draw does not fit, or a step deletes data and
                 ``partial`` is not set.
         """
-        lost = [str(step) for step in self.steps if not step.invertible]
-        if lost and not partial:
-            raise CipherError(f'{self!r} cannot be undone: {", ".join(lost)} deletes data')
+        irreversible = [str(step) for step in self.steps if not step.invertible]
+        if irreversible and not partial:
+            raise CipherError(f'{self!r} cannot be undone: {", ".join(irreversible)} deletes data')
         rows, cols = grid_shape(spatial_shape(img), self.encrypted_patch_size)
         shape = (rows * self.patch_size, cols * self.patch_size)
         for step, layout, value in self.drawn_steps(shape, drawn)[::-1]:

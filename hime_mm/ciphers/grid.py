@@ -100,15 +100,15 @@ def per_patch(values: np.ndarray, patches: np.ndarray, what: str, trailing: int 
     """
     batch, rows, cols = patches.shape[:3]
     values = np.asarray(values)
-    lead = values.shape[: values.ndim - trailing]
-    if lead not in ((rows * cols,), (batch, rows * cols)):
+    leading = values.shape[: values.ndim - trailing]
+    if leading not in ((rows * cols,), (batch, rows * cols)):
         raise CipherError(
             f'{what} must be given for each of {rows * cols} patches, with '
             f'{trailing} further axes; got an array of shape {values.shape}'
         )
-    tail = values.shape[values.ndim - trailing :]
-    values = values.reshape(-1, rows, cols, *tail)
-    return np.broadcast_to(values, (batch, rows, cols, *tail))
+    value_shape = values.shape[values.ndim - trailing :]
+    values = values.reshape(-1, rows, cols, *value_shape)
+    return np.broadcast_to(values, (batch, rows, cols, *value_shape))
 
 
 def split_patches(img: np.ndarray, patch_size: int) -> np.ndarray:
@@ -156,6 +156,6 @@ def join_patches(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         )
     batch, p = patches.shape[:axis], patches.shape[axis + 1]
     channels = patches.shape[axis + 3 :]
-    laid = patches.reshape(*batch, rows, cols, p, p, *channels)
-    laid = laid.swapaxes(axis + 1, axis + 2).copy(order='C')
-    return laid.reshape(*batch, rows * p, cols * p, *channels)
+    img = patches.reshape(*batch, rows, cols, p, p, *channels)
+    img = img.swapaxes(axis + 1, axis + 2).copy(order='C')
+    return img.reshape(*batch, rows * p, cols * p, *channels)

@@ -204,7 +204,7 @@ class PatchLayout:
         if obstacle:
             raise BoxError(obstacle)
         if self.permutation is not None:
-            boxes += self._moves(boxes, invert_permutation(self.permutation))
+            boxes += self._displacements(boxes, invert_permutation(self.permutation))
         return boxes
 
     def unmap_boxes(self, boxes: ArrayLike) -> np.ndarray:
@@ -228,7 +228,7 @@ class PatchLayout:
         if self.obstacle:
             raise BoxError(self.obstacle)
         if self.permutation is not None:
-            boxes += self._moves(boxes, self.permutation)
+            boxes += self._displacements(boxes, self.permutation)
         return boxes / np.tile(self.scale, 2)
 
     def cells(self, boxes: ArrayLike) -> np.ndarray:
@@ -258,10 +258,10 @@ class PatchLayout:
             raise BoxError(f'boxes must have shape (n, 4), (x1, y1, x2, y2), got {boxes.shape}')
         return boxes
 
-    def _moves(self, boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def _displacements(self, boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """How far boxes go with the cells of their centres."""
-        source, cols = self.cells(boxes), self.grid[1]
-        target = targets[source]
-        dx = (target % cols - source % cols) * self.patch_size
-        dy = (target // cols - source // cols) * self.patch_size
+        cells, cols = self.cells(boxes), self.grid[1]
+        target = targets[cells]
+        dx = (target % cols - cells % cols) * self.patch_size
+        dy = (target // cols - cells // cols) * self.patch_size
         return np.stack([dx, dy, dx, dy], axis=1)

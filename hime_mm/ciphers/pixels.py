@@ -25,5 +25,5 @@ def add_clipped(img: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, int]:
     peak = peak_value(img.dtype)
     if total.min() >= 0 and total.max() <= peak:
         return total.astype(img.dtype), 0
-    kept = np.clip(total, 0, peak)
-    return kept.astype(img.dtype), int(np.count_nonzero(kept != total))
+    clipped = np.clip(total, 0, peak)
+    return clipped.astype(img.dtype), int(np.count_nonzero(clipped != total))

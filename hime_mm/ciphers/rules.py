@@ -26,14 +26,14 @@ class Rule(NamedTuple):
         """Refuse the steps, in this order, and say what to do."""
         if not (getattr(first, self.first) and getattr(second, self.second)):
             return
-        form, usual = (getattr(owner, 'form', None) for owner in (first, type(first)))
+        form, default = (getattr(owner, 'form', None) for owner in (first, type(first)))
         remedies = [f'put {second.name!r} first'] if self.swap else []
-        if form != usual:
-            remedies.append(f'use the {usual} form of {first.name!r}')
+        if form != default:
+            remedies.append(f'use the {default} form of {first.name!r}')
         remedy = ', or '.join(remedies or ['leave one of them out'])
         raise CipherError(
             f'{second.name!r} after {first.name!r}'
-            + (f' in its {form} form' if form != usual else '')
+            + (f' in its {form} form' if form != default else '')
             + f' {self.reason}. {remedy[0].upper()}{remedy[1:]}'
         )
 

@@ -113,14 +113,14 @@ def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool, **optio
     """
     manifest = Manifest.load(data)
     # Another data set's key in the environment is no error where none counts.
-    asked = manifest.overview.needs_key or key.named
+    needs_key = manifest.overview.needs_key or key.named
     summary = map_coco_results(
         results,
         out,
         manifest,
         progress=not quiet,
         **options,
-        key=key.read(manifest.key_id is not None) if asked else None,
+        key=key.read(manifest.key_id is not None) if needs_key else None,
     )
     click.echo(
         f'{summary.results} boxes of {summary.images} images mapped to '

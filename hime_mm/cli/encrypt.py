@@ -88,15 +88,15 @@ def folder(**arguments: Any) -> None:
 
 def _show_summary(summary: Summary) -> None:
     done = summary.images - len(summary.skipped)
-    again = f', {summary.reused} of them before' if summary.reused else ''
+    reused = f', {summary.reused} of them before' if summary.reused else ''
     click.echo(
-        f'{done} of {summary.images} pictures encrypted{again}: '
+        f'{done} of {summary.images} pictures encrypted{reused}: '
         f'{summary.files} files in {summary.out} '
         f'({summary.seconds:.1f} s), data set id '
         f'{summary.dataset_id}'
     )
-    for step, (some, total) in summary.clipped.items():
-        click.echo(f'{step}: {100 * some / max(total, 1):.3f} % of the values were clipped')
+    for step, (num_clipped, total) in summary.clipped.items():
+        click.echo(f'{step}: {100 * num_clipped / max(total, 1):.3f} % of the values were clipped')
     if summary.finished_before:
         click.echo(
             'an earlier run had finished: nothing was done, and the '

@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
         try:
             return getattr(importlib.import_module(place), name)
         except ImportError as error:
-            return _broken(cmd_name, error)
+            return _unavailable_command(cmd_name, error)
 
     def main(  # type: ignore[override]
         self, args: Any = None, **extra: Any
@@ -87,7 +87,7 @@ class LazyGroup(click.Group):
             sys.exit(INTERRUPTED)
 
 
-def _broken(name: str, error: ImportError) -> click.Command:
+def _unavailable_command(name: str, error: ImportError) -> click.Command:
     """A command that cannot be imported here, so that others can be."""
     text = f'does not work here ({error}): `hime doctor` says more'
 

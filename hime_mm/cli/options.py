@@ -89,10 +89,10 @@ _TYPES = dict(size=_Size(), range=_Numbers(float, 2), ints=_Numbers(int), floats
 
 
 def _type(item: Field) -> Any:
-    facts, kind = item.metadata, item.metadata['kind']
-    low, high, below = (facts[name] for name in ('low', 'high', 'below'))
-    if facts['choices']:
-        return click.Choice(facts['choices'])
+    metadata, kind = item.metadata, item.metadata['kind']
+    low, high, below = (metadata[name] for name in ('low', 'high', 'below'))
+    if metadata['choices']:
+        return click.Choice(metadata['choices'])
     if low is None:
         return _TYPES.get(kind, kind)
     if kind is int:
@@ -101,17 +101,17 @@ def _type(item: Field) -> Any:
 
 
 def _option(item: Field) -> Callable:
-    facts = item.metadata
-    flags = facts['flags'] or ('--' + item.name.replace('_', '-'),)
-    if facts['kind'] is bool:
-        return click.option(*flags, item.name, is_flag=True, help=facts['text'])
+    metadata = item.metadata
+    flags = metadata['flags'] or ('--' + item.name.replace('_', '-'),)
+    if metadata['kind'] is bool:
+        return click.option(*flags, item.name, is_flag=True, help=metadata['text'])
     return click.option(
         *flags,
         item.name,
         type=_type(item),
         default=item.default,
-        metavar=facts['metavar'],
-        help=facts['text'],
+        metavar=metadata['metavar'],
+        help=metadata['text'],
         show_default=bool(item.default),
     )
 
@@ -178,9 +178,9 @@ def _arguments(options: dict) -> dict:
     return dict(options, **recipe, key=key, preprocess=dict(preprocess, augment=given[Augment]))
 
 
-def show_problems(problems: Any, what: str, most: int = 20) -> None:
+def show_problems(problems: Any, what: str, max_lines: int = 20) -> None:
     """Print what is wrong with which file, of the first of them."""
-    for path, reason in problems[:most]:
+    for path, reason in problems[:max_lines]:
         click.echo(f'{what}: {path}: {reason}', err=True)
-    if len(problems) > most:
-        click.echo(f'{what}: and {len(problems) - most} more', err=True)
+    if len(problems) > max_lines:
+        click.echo(f'{what}: and {len(problems) - max_lines} more', err=True)

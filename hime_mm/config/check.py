@@ -57,16 +57,16 @@ def cipher_on_device(cfg: Config) -> Cipher | None:
     """
     plan = read(cfg)
     places = ('data_preprocessor', plan.preprocessor.place)
-    _report([one for one in plan.findings if one.place in places])
+    _report([finding for finding in plan.findings if finding.place in places])
     return None if plan.device is None else plan.device.cipher
 
 
 def _report(findings: Sequence[Finding]) -> None:
     """Warn of warnings, then raise all errors at once."""
-    errors = [str(one) for one in findings if one.level == 'error']
-    for one in findings:
-        if one.level == 'warning':
-            print_log(str(one), logger='current', level=logging.WARNING)
+    errors = [str(finding) for finding in findings if finding.level == 'error']
+    for finding in findings:
+        if finding.level == 'warning':
+            print_log(str(finding), logger='current', level=logging.WARNING)
     if len(errors) > 1:
         errors.insert(0, f'{len(errors)} errors in the config:')
     if errors:

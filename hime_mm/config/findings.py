@@ -29,8 +29,8 @@ class Finding:
 
     def __str__(self) -> str:
         gap = '' if self.text.startswith(':') else ' '
-        then = '. ' if self.remedy[:1].isupper() else ': ' if self.remedy else ''
-        return f'`{self.place}`{gap}{self.text}{then}{self.remedy}'
+        separator = '. ' if self.remedy[:1].isupper() else ': ' if self.remedy else ''
+        return f'`{self.place}`{gap}{self.text}{separator}{self.remedy}'
 
 
 def error(place: str, text: str, remedy: str = '') -> Finding:
@@ -55,4 +55,4 @@ def validator(check: Validator) -> Validator:
 
 def validate(plan: 'Plan') -> list[Finding]:
     """All that reading a config and the registered validators found."""
-    return [*plan.findings, *(one for check in VALIDATORS for one in check(plan))]
+    return [*plan.findings, *(finding for check in VALIDATORS for finding in check(plan))]

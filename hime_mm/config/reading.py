@@ -56,9 +56,9 @@ def read(cfg: Config | dict) -> Plan:
         device=_device(preprocessor, outer, findings),
         backbone=backbone,
         patch_size=_patch_size(backbone),
-        augments=_at(nodes, re.escape(f'{mixes}.augments') + r'(\.\d+)?'),
-        evaluators=_at(nodes, r'(val|test)_evaluator(\.\d+)?'),
-        hooks=_at(nodes, r'default_hooks\..+|custom_hooks\.\d+'),
+        augments=_nodes_at(nodes, re.escape(f'{mixes}.augments') + r'(\.\d+)?'),
+        evaluators=_nodes_at(nodes, r'(val|test)_evaluator(\.\d+)?'),
+        hooks=_nodes_at(nodes, r'default_hooks\..+|custom_hooks\.\d+'),
         # Of what was read above.
         findings=tuple(findings),
     )
@@ -78,7 +78,7 @@ def _walk(node: Node) -> Iterator[Node]:
         yield from _walk(node.child(key, value))
 
 
-def _at(nodes: tuple[Node, ...], places: str) -> tuple[Node, ...]:
+def _nodes_at(nodes: tuple[Node, ...], places: str) -> tuple[Node, ...]:
     return tuple(node for node in nodes if re.fullmatch(places, node.place))
 
 

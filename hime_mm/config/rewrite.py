@@ -13,10 +13,10 @@ from .validators.evaluation import harmful_hooks
 def replace_hooks(plan: Plan) -> list[Finding]:
     """Replace default hooks that would draw on the files of the data set."""
     done = []
-    for hook, harm in harmful_hooks(plan, 'default_hooks'):
+    for hook, effect in harmful_hooks(plan, 'default_hooks'):
         kept = {key: hook.value[key] for key in HOOK_OPTIONS if key in hook.value}
         hook.owner[hook.key] = dict(type=SAFE_HOOK, **kept)
         done.append(
-            warning(hook.place, f'is {hook.name}, which {harm}', f'replaced by {SAFE_HOOK}')
+            warning(hook.place, f'is {hook.name}, which {effect}', f'replaced by {SAFE_HOOK}')
         )
     return done

@@ -13,7 +13,7 @@ from hime_mm.errors import EncryptionError, UnreadableImage
 from hime_mm.images.codec import encode_image
 from hime_mm.images.files import write_atomic
 
-from .verify import Report, for_all, read_entry
+from .verify import Report, find_problems, read_entry
 
 
 class _Decryption(NamedTuple):
@@ -80,16 +80,16 @@ def decrypt_dataset(
     """
     manifest = Manifest.load(path)
     cipher = manifest.cipher
-    undone = [str(step) for step in takewhile(attrgetter('invertible'), reversed(cipher.steps))]
-    if not undone or (not cipher.invertible and not partial):
-        lost = ', '.join(str(s) for s in cipher.steps if not s.invertible)
+    invertible = [str(step) for step in takewhile(attrgetter('invertible'), reversed(cipher.steps))]
+    if not invertible or (not cipher.invertible and not partial):
+        irreversible = ', '.join(str(s) for s in cipher.steps if not s.invertible)
         raise EncryptionError(
-            f'{path} cannot be decrypted: {lost} of its cipher '
+            f'{path} cannot be decrypted: {irreversible} of its cipher '
             f'{str(cipher)!r} deletes data'
             + (
-                f'; what comes after it ({", ".join(undone)}) can be undone: ask '
+                f'; what comes after it ({", ".join(invertible)}) can be undone: ask '
                 'for a partial decryption'
-                if undone
+                if invertible
                 else ''
             )
         )
@@ -109,7 +109,7 @@ def decrypt_dataset(
         )
     entries = list(manifest.files.values())
     manifest.files = {}  # no worker needs a copy of them
-    problems = for_all(
+    problems = find_problems(
         _decrypt_entry,
         _Decryption(manifest, out, partial),
         key,

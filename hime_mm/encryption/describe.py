@@ -46,8 +46,10 @@ def describe_dataset(manifest: Manifest) -> str:
     ]
     if counts['skipped']:
         lines.append(f'missing      {counts["skipped"]} pictures could not be encrypted')
-    for step, (some, total) in state['clipped'].items():
-        lines.append(f'clipped      {100 * some / max(total, 1):.3f} % of the values, by {step}')
+    for step, (num_clipped, total) in state['clipped'].items():
+        lines.append(
+            f'clipped      {100 * num_clipped / max(total, 1):.3f} % of the values, by {step}'
+        )
     for row in state['annotations']:
         objects = '' if row['kind'] != 'coco' else f', {row["annotations"]} objects'
         lines.append(f'annotations  {row["path"]}: {row["images"]} images{objects}')

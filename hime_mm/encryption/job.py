@@ -96,6 +96,6 @@ class Summary:
 
 def add_counts(counts: dict[str, tuple[int, int]], more: dict[str, tuple[int, int]]) -> None:
     """Add pairs of counts to those of the same name."""
-    for name, (some, total) in more.items():
+    for name, (count, total) in more.items():
         old = counts.get(name, (0, 0))
-        counts[name] = (old[0] + some, old[1] + total)
+        counts[name] = (old[0] + count, old[1] + total)

@@ -23,7 +23,7 @@ class Journal:
 
     def __init__(self, path: str, num: int) -> None:
         self.path = path
-        self._start = array('q', [-1] * num)
+        self._offsets = array('q', [-1] * num)
 
     def open(self, header: dict, check: Callable[[dict], None]) -> dict:
         """Start a journal, or go on with the one that is there; its header.
@@ -53,9 +53,9 @@ class Journal:
             start = self._file.tell()
             line = self._file.readline()
             # A line without its end is torn, whatever it holds.
-            whole = line if line.endswith(b'\n') else b''
+            complete = line if line.endswith(b'\n') else b''
             try:
-                self._start[json.loads(whole)['i']] = start
+                self._offsets[json.loads(complete)['i']] = start
             except (ValueError, LookupError, TypeError):
                 # What was being written when the run was killed, or what a
                 # power cut left of it.
@@ -64,12 +64,12 @@ class Journal:
                 return
 
     def __len__(self) -> int:
-        return sum(start >= 0 for start in self._start)
+        return sum(start >= 0 for start in self._offsets)
 
     def __getitem__(self, i: int) -> dict | None:
-        if self._start[i] < 0:
+        if self._offsets[i] < 0:
             return None
-        self._file.seek(self._start[i])
+        self._file.seek(self._offsets[i])
         return json.loads(self._file.readline())
 
     def append(self, i: int, outcome: dict) -> None:
@@ -77,7 +77,7 @@ class Journal:
         start = self._file.tell()
         self._file.write(json.dumps(dict(i=i, **outcome)).encode() + b'\n')
         self._file.flush()
-        self._start[i] = start
+        self._offsets[i] = start
 
     def close(self) -> None:
         with suppress(OSError):  # a full disk: the lost line is done again

@@ -27,10 +27,10 @@ def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Summ
         return None
     if not os.path.isdir(out):
         raise EncryptionError(f'{out} is a file: choose a folder')
-    there = set(os.listdir(out)) - {WORK_NAME}
-    if not there:
+    present = set(os.listdir(out)) - {WORK_NAME}
+    if not present:
         return None
-    if MANIFEST_NAME not in there:
+    if MANIFEST_NAME not in present:
         raise EncryptionError(
             f'{out} is not empty and holds no data set that hime_mm began: choose a new folder'
         )
@@ -46,11 +46,11 @@ def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Summ
     sizes = {entry.path: entry.size for entry in manifest.files.values()}
     digests = {row['path']: row['sha256'] for row in manifest.annotations}
     for path in (*sizes, *digests):
-        full = os.path.join(out, path)
-        if not os.path.isfile(full) or (
-            os.path.getsize(full) != sizes[path]
+        file = os.path.join(out, path)
+        if not os.path.isfile(file) or (
+            os.path.getsize(file) != sizes[path]
             if path in sizes
-            else file_sha256(full) != digests[path]
+            else file_sha256(file) != digests[path]
         ):
             raise EncryptionError(
                 f'{out} was finished, but {path} is missing '
@@ -67,7 +67,7 @@ def _is_same(manifest: Manifest, job: Job, head: dict, source: Source) -> bool:
     texts = [(row['path'], row['images_folder']) for row in manifest.annotations]
     left_out = len(manifest.skipped) * job.recipe.views
     return (
-        not _differing(manifest.state, head)
+        not _changed_settings(manifest.state, head)
         and texts == list(source.texts)
         and job.dataset_id in ('', manifest.dataset_id)
         and paths.issuperset(manifest.files)
@@ -75,7 +75,7 @@ def _is_same(manifest: Manifest, job: Job, head: dict, source: Source) -> bool:
     )
 
 
-def _differing(old: dict, new: dict) -> list[str]:
+def _changed_settings(old: dict, new: dict) -> list[str]:
     """Settings that are not what they were."""
     new = json.loads(json.dumps(new))
     # What a release computes has versions of its own.
@@ -95,8 +95,8 @@ def check_same(job: Job, old: dict, header: dict) -> None:
             f'{old.get("key_id")}, this is the key {header["key_id"]}: use '
             'the same key, or another folder'
         )
-    asked = dict(dataset_id=job.dataset_id) if job.dataset_id else {}
-    names = _differing(old, {**header, **asked})
+    requested = dict(dataset_id=job.dataset_id) if job.dataset_id else {}
+    names = _changed_settings(old, {**header, **requested})
     if names:
         raise EncryptionError(
             f'{job.out} holds an unfinished data set with other settings '

@@ -167,8 +167,8 @@ def _job(src: str, out: str, recipe: Recipe, key: Key | None, dataset_id: str | 
         raise EncryptionError('the id of the data set is not UTF-8: choose another one') from None
     if not os.path.isdir(src):
         raise EncryptionError(f'there is no folder {src}')
-    one, other = (os.path.join(os.path.realpath(p), '') for p in (src, out))
-    if one.startswith(other) or other.startswith(one):
+    src_path, out_path = (os.path.join(os.path.realpath(p), '') for p in (src, out))
+    if src_path.startswith(out_path) or out_path.startswith(src_path):
         raise EncryptionError(
             f'{out} and {src} lie in each other: the plain pictures must not '
             'be handed over with the encrypted ones'

@@ -81,7 +81,7 @@ def _verify_entry(root: str, key: Key | None, entry: FileEntry) -> str | None:
     return None
 
 
-def for_all(
+def find_problems(
     function: Callable,
     context: Any,
     key: Key | None,
@@ -141,7 +141,7 @@ def verify_dataset(
             )
         )
     entries = list(manifest.files.values())
-    report.problems += for_all(
+    report.problems += find_problems(
         _verify_entry, root, None, entries, workers, 'verify' if progress else None
     )
     for row in manifest.skipped:
@@ -180,7 +180,7 @@ def _find_strangers(manifest: Manifest, report: Report) -> None:
     """Pictures that the manifest does not list may be plain ones."""
     known = set(manifest.files) | {MANIFEST_NAME}
     known |= {row['path'] for row in manifest.annotations}
-    others = 0
+    num_others = 0
     for folder, folders, names in os.walk(manifest.root):
         if WORK_NAME in folders:
             folders.remove(WORK_NAME)
@@ -189,8 +189,8 @@ def _find_strangers(manifest: Manifest, report: Report) -> None:
                 'once they are repaired, or delete it before handing over'
             )
         for name in names:
-            full = os.path.join(folder, name)
-            path = os.path.relpath(full, manifest.root).replace(os.sep, '/')
+            file = os.path.join(folder, name)
+            path = os.path.relpath(file, manifest.root).replace(os.sep, '/')
             if path in known:
                 continue
             if os.path.splitext(name)[1].lower() in EXTENSIONS:
@@ -198,6 +198,6 @@ def _find_strangers(manifest: Manifest, report: Report) -> None:
                     (path, 'a picture that the manifest does not list: it may not be encrypted')
                 )
             else:
-                others += 1
-    if others:
-        report.notes.append(f'{others} further files are not part of it')
+                num_others += 1
+    if num_others:
+        report.notes.append(f'{num_others} further files are not part of it')

@@ -108,16 +108,16 @@ class Augment:
         return x, y, w, h
 
     def _jittered(self, img: np.ndarray, stream: RandomSource) -> np.ndarray:
-        bright, contrast, colour = 1 + self.jitter * (2 * draw_uniform(3, stream) - 1)
-        out = img.astype(np.float32) * bright
+        brightness, contrast, saturation = 1 + self.jitter * (2 * draw_uniform(3, stream) - 1)
+        out = img.astype(np.float32) * brightness
         out = out.mean() + (out - out.mean()) * contrast
         if img.ndim == 3 and img.shape[2] >= 3:
             grey = (out[..., :3] @ _LUMA)[..., None]
-            out[..., :3] = grey + (out[..., :3] - grey) * colour
+            out[..., :3] = grey + (out[..., :3] - grey) * saturation
             # Alpha is no colour.
             out[..., 3:] = img[..., 3:]
-        most = np.iinfo(img.dtype).max
-        return np.clip(np.rint(out), 0, most).astype(img.dtype)
+        peak = np.iinfo(img.dtype).max
+        return np.clip(np.rint(out), 0, peak).astype(img.dtype)
 
 
 def draw_uniform(num: int, stream: RandomSource) -> np.ndarray:

@@ -194,8 +194,8 @@ class Preprocess:
             img, boxes, kept = self.augment.apply(img, boxes, aspect, stream)
         side, num = None, len(self._sides)
         if num:
-            pick = draw_uniform(1, stream)[0] if num > 1 else 0.0
-            side = self._sides[int(pick * num)]
+            draw = draw_uniform(1, stream)[0] if num > 1 else 0.0
+            side = self._sides[int(draw * num)]
         img, ori_shape, scale = self._sized(img, side, patch_size)
         return Prepared(img, ori_shape, scale, boxes, kept)
 

@@ -71,11 +71,11 @@ def seal(
     if isinstance(randomness, ImageSource):
         # Drawn from only where there is something to draw.
         stream = randomness.augmentation(cipher.canonical) if preprocess.random else None
-    ready = preprocess.prepare(check_image(img), cipher.patch_size, boxes, stream)
-    drawn = cipher.draw(ready.img.shape, randomness)
+    prepared = preprocess.prepare(check_image(img), cipher.patch_size, boxes, stream)
+    drawn = cipher.draw(prepared.img.shape, randomness)
     clipped: dict[str, tuple[int, int]] = {}
-    encrypted = cipher.apply(ready.img, drawn, clipped)
-    layout = cipher.secret_layout(ready.img.shape[:2], drawn).within(
-        ready.ori_shape, ready.scale, preprocess.crops
+    encrypted = cipher.apply(prepared.img, drawn, clipped)
+    layout = cipher.secret_layout(prepared.img.shape[:2], drawn).within(
+        prepared.ori_shape, prepared.scale, preprocess.crops
     )
-    return Sealed(encrypted, layout, layout.map_boxes(ready.boxes), ready.kept, clipped)
+    return Sealed(encrypted, layout, layout.map_boxes(prepared.boxes), prepared.kept, clipped)

@@ -57,21 +57,21 @@ def setting(
 def check_settings(settings: Any) -> None:
     """Refuse values that a field made by :func:`setting` does not allow."""
     for item in fields(settings):
-        facts, value = item.metadata, getattr(settings, item.name)
-        if not facts or value is None and item.default is None:
+        metadata, value = item.metadata, getattr(settings, item.name)
+        if not metadata or value is None and item.default is None:
             continue
-        if facts['choices'] and value not in facts['choices']:
-            raise HimeError(f'unknown `{item.name}` {value!r}, choose from {facts["choices"]}')
+        if metadata['choices'] and value not in metadata['choices']:
+            raise HimeError(f'unknown `{item.name}` {value!r}, choose from {metadata["choices"]}')
         bounds = [
-            (word, holds, facts[name])
+            (word, holds, metadata[name])
             for name, (word, holds) in _BOUNDS.items()
-            if facts[name] is not None
+            if metadata[name] is not None
         ]
         if bounds and not (
-            isinstance(value, (int, facts['kind']))
+            isinstance(value, (int, metadata['kind']))
             and not isinstance(value, bool)
             and all(holds(value, bound) for _, holds, bound in bounds)
         ):
-            what = 'whole number' if facts['kind'] is int else 'number'
-            said = ' and '.join(f'{word} {bound}' for word, _, bound in bounds)
-            raise HimeError(f'`{item.name}` must be a {what}, {said}, got {value!r}')
+            what = 'whole number' if metadata['kind'] is int else 'number'
+            allowed = ' and '.join(f'{word} {bound}' for word, _, bound in bounds)
+            raise HimeError(f'`{item.name}` must be a {what}, {allowed}, got {value!r}')

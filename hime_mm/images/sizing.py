@@ -94,7 +94,7 @@ def _padding(img: np.ndarray, pad_val: float | Sequence[float]) -> np.ndarray:
             'give one value, or one per channel'
         ) from None
     if np.issubdtype(img.dtype, np.integer):
-        most = np.iinfo(img.dtype).max
-        if value.min() < 0 or value.max() > most:
-            raise PictureError(f'`pad_val` {pad_val} is beyond the 0 to {most} of {img.dtype}')
+        peak = np.iinfo(img.dtype).max
+        if value.min() < 0 or value.max() > peak:
+            raise PictureError(f'`pad_val` {pad_val} is beyond the 0 to {peak} of {img.dtype}')
     return value

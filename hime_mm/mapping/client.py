@@ -76,12 +76,12 @@ class EncryptedPicture:
 
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(img={_shown(self.img)}, '
+            f'{type(self).__name__}(img={_describe_image(self.img)}, '
             f'ori_shape={tuple(self.layout.ori_shape)})'
         )
 
 
-def _shown(img: Any) -> str:
+def _describe_image(img: Any) -> str:
     if not isinstance(img, np.ndarray):
         return type(img).__name__
     return f'{"x".join(map(str, img.shape))} {img.dtype}'
@@ -224,7 +224,7 @@ class Client:
         ):
             raise TypeError(
                 'a picture is a file name or an array of shape (H, W) or '
-                f'(H, W, C), uint8 or uint16, got {_shown(picture)}'
+                f'(H, W, C), uint8 or uint16, got {_describe_image(picture)}'
             )
         return as_loaded(picture, color_type) if self._convert else picture
 

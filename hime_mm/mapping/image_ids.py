@@ -58,11 +58,11 @@ def image_entries(
 def _named_row(manifest: Manifest, rows: Sequence[dict], path: str) -> dict:
     """What the manifest says of an annotation file, or just its path."""
     inside = manifest.root / path
-    full = os.path.realpath(path if os.path.exists(path) else inside)
+    file = os.path.realpath(path if os.path.exists(path) else inside)
     for row in rows:
-        if os.path.realpath(manifest.root / row['path']) == full:
+        if os.path.realpath(manifest.root / row['path']) == file:
             return row
-    return dict(path=full)
+    return dict(path=file)
 
 
 def _check_unchanged(path: str, row: dict) -> None:

@@ -32,7 +32,7 @@ def _numpy(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _like(value: np.ndarray, old: Any) -> Any:
+def _to_type_of(value: np.ndarray, old: Any) -> Any:
     """An array as the kind that another value is."""
     old = getattr(old, 'tensor', old)
     if hasattr(old, 'new_tensor'):
@@ -56,7 +56,7 @@ class Mapper:
     def __init__(self, layout: PatchLayout, in_place: bool, nms: float | None, clip: bool) -> None:
         self.layout = layout
         self.masks_follow = in_place and not layout.cropped
-        self.asked, self.clip = nms, clip
+        self.requested_nms, self.clip = nms, clip
         self.nms = nms_threshold(nms, layout.shuffled)
 
     def __call__(self, predictions: Any) -> Any:
@@ -89,7 +89,7 @@ class Mapper:
         if self.nms is None:
             return None
         if scores is None or labels is None:
-            if self.asked is None:
+            if self.requested_nms is None:
                 return None
             raise ClientError('a non-maximum suppression needs scores and labels of the boxes')
         return suppress(boxes, _numpy(scores), _numpy(labels), self.nms)
@@ -99,7 +99,7 @@ class Mapper:
             raise ClientError(
                 f'an array of boxes has the shape (n, 4) or more, got {tuple(values.shape)}'
             )
-        if self.asked is not None:
+        if self.requested_nms is not None:
             raise ClientError(
                 'bare boxes have no labels for a non-maximum '
                 'suppression: give a prediction with `bboxes`, '
@@ -107,7 +107,7 @@ class Mapper:
             )
         old = _numpy(values)
         boxes = self.boxes(old[:, :4])
-        return _like(np.concatenate([boxes, old[:, 4:]], axis=1), values)
+        return _to_type_of(np.concatenate([boxes, old[:, 4:]], axis=1), values)
 
     def dict(self, result: dict) -> dict:
         if isinstance(result.get('predictions'), list):
@@ -129,7 +129,7 @@ class Mapper:
         new, dropped = {}, []
         for name, value in result.items():
             if name == 'bboxes':
-                new[name] = _like(boxes[kept], value)
+                new[name] = _to_type_of(boxes[kept], value)
             elif name == 'masks' and self.masks_follow:
                 new[name] = [unmap_rle(self.layout, value[i]) for i in kept]
             elif (
@@ -178,7 +178,7 @@ class Mapper:
         found = {}
         if 'bboxes' in instances:
             boxes = self.boxes(_numpy(instances.bboxes))
-            found['bboxes'] = _like(boxes, instances.bboxes)
+            found['bboxes'] = _to_type_of(boxes, instances.bboxes)
         for name, value in instances.items():
             if name == 'bboxes':
                 continue

@@ -113,16 +113,16 @@ def map_results(
             )
             rows = [results[i] for i in indices]
             boxes = unmap_boxes(layout, to_corners([row['bbox'] for row in rows]), clip)
-            stay: Any = range(len(rows))
+            keep: Any = range(len(rows))
             if threshold is not None:
-                stay = suppress(
+                keep = suppress(
                     boxes,
                     [row['score'] for row in rows],
                     [row['category_id'] for row in rows],
                     threshold,
                 ).tolist()
             coco_boxes = from_corners(boxes)
-            for j in stay:
+            for j in keep:
                 row = dict(rows[j], bbox=coco_boxes[j])
                 if 'area' in row:
                     row['area'] /= layout.scale[0] * layout.scale[1]
@@ -133,7 +133,7 @@ def map_results(
                     else:
                         row['segmentation'] = _segmentation(row['segmentation'], layout, indices[j])
                 new[indices[j]] = row
-            kept += len(stay)
+            kept += len(keep)
             bar.update(len(rows))
     return [row for row in new if row is not None], BoxSummary(
         len(results), kept, len(groups), masks, threshold

@@ -21,7 +21,7 @@ class NamedTransform(BaseTransform):
         return f'hime_mm.{type(self).__name__}'
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _naming_errors(self) -> Iterator[None]:
         """Put the name before the message of an error that comes up inside."""
         try:
             yield

@@ -112,7 +112,7 @@ class Encrypt(NamedTransform):
                 f'{self._name}: `keep_permutation` must be True or False, got {keep_permutation!r}'
             )
         sizing = dict(fit=fit, interpolation=interpolation, pad_val=pad_val)
-        with self._named():
+        with self._naming_errors():
             self.recipe = Recipe.build(cipher, patch_size, sizing)
             self.cipher.check_unshared()
         self.fit = fit
@@ -142,7 +142,7 @@ class Encrypt(NamedTransform):
         # No `cache_randomness`: it can make several images share one draw,
         # and a permutation that is used twice protects neither.
         source = np.random if self.randomness == 'numpy' else None
-        with self._named():
+        with self._naming_errors():
             sealed = seal(img, self.recipe, source)
         encrypted, layout = sealed.img, sealed.layout
         if self.box_mode == 'keep':

@@ -112,7 +112,7 @@ class LoadEncryptedMeta(NamedTransform):
                 encrypted in this pipeline too.
         """
         img = self._image(results, 'right behind `LoadImageFromFile`')
-        with self._named():
+        with self._naming_errors():
             facts = self._facts(results, img)
         results.update(img_shape=img.shape[:2], **facts)
         return results

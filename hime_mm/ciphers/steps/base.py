@@ -159,7 +159,7 @@ class Step:
             raise CipherError(f'{self.name!r} deletes data: nothing can undo it')
         return self.kernel(img, drawn, layout.patch_size, inverse=True)
 
-    def _counted(self, result: tuple[np.ndarray, int], stats: ClipStats | None) -> np.ndarray:
+    def _count_clipped(self, result: tuple[np.ndarray, int], stats: ClipStats | None) -> np.ndarray:
         """The image of a kernel that tells how many values it clipped."""
         img, clipped = result
         if stats is not None:
@@ -168,7 +168,7 @@ class Step:
         return img
 
 
-def check_whole(step: Step, name: str, low: int, high: int) -> None:
+def check_integer(step: Step, name: str, low: int, high: int) -> None:
     """Refuse a parameter that is no whole number in a range."""
     value = getattr(step, name)
     if isinstance(value, bool) or not isinstance(value, int) or not (low <= value <= high):

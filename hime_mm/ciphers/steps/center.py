@@ -34,8 +34,8 @@ def center_patches(img: np.ndarray, patch_size: int) -> tuple[np.ndarray, int]:
         total = total.reshape(cols, patch_size, depth).sum(axis=1)
         shift = grey - ((total + num // 2) // num).astype(np.int32)
         shift = np.repeat(shift[:, None], patch_size, axis=1).reshape(-1)
-        centred[...], some = add_clipped(band, shift)
-        clipped += some
+        centred[...], num_clipped = add_clipped(band, shift)
+        clipped += num_clipped
     return out.reshape(img.shape), clipped
 
 
@@ -63,4 +63,4 @@ class Center(Step):
     def apply(
         self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: ClipStats | None = None
     ) -> np.ndarray:
-        return self._counted(center_patches(img, layout.patch_size), stats)
+        return self._count_clipped(center_patches(img, layout.patch_size), stats)

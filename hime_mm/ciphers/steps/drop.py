@@ -9,7 +9,7 @@ from ..grid import check_image, patch_view, per_patch
 from ..layout import PatchLayout
 from ..pixels import mid_grey
 from ..randomness import RandomSource, draw_permutation
-from .base import Step, check_whole, register_step
+from .base import Step, check_integer, register_step
 
 
 def drop_patches(
@@ -57,7 +57,7 @@ class Drop(Step):
     )
 
     def __post_init__(self) -> None:
-        check_whole(self, 'percent', 1, 99)
+        check_integer(self, 'percent', 1, 99)
 
     def draw(
         self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource

@@ -11,7 +11,7 @@ from hime_mm.errors import CipherError
 from ..grid import patch_view, resized_shape
 from ..layout import PatchLayout
 from ..pixels import mid_grey
-from .base import ClipStats, Step, check_form, check_whole, register_step
+from .base import ClipStats, Step, check_form, check_integer, register_step
 
 FORMS = ('compact', 'filled')
 
@@ -69,7 +69,7 @@ class Erode(Step):
     )
 
     def __post_init__(self) -> None:
-        check_whole(self, 'border', 1, 1 << 12)
+        check_integer(self, 'border', 1, 1 << 12)
         check_form(self.name, self.form, FORMS)
 
     @property

@@ -10,7 +10,7 @@ from hime_mm.errors import CipherError
 
 from ..grid import patch_view, resized_shape
 from ..layout import PatchLayout
-from .base import ClipStats, Step, check_form, check_whole, register_step
+from .base import ClipStats, Step, check_form, check_integer, register_step
 
 FORMS = ('compact', 'tiled')
 
@@ -132,7 +132,7 @@ class Mix(Step):
     )
 
     def __post_init__(self) -> None:
-        check_whole(self, 'num_splits', 2, 1 << 12)
+        check_integer(self, 'num_splits', 2, 1 << 12)
         check_form(self.name, self.form, FORMS)
 
     @property

@@ -12,7 +12,7 @@ from ..grid import check_image
 from ..layout import PatchLayout
 from ..pixels import add_clipped
 from ..randomness import RandomSource, draw_noise
-from .base import ClipStats, Step, check_whole, register_step
+from .base import ClipStats, Step, check_integer, register_step
 
 
 def add_noise(img: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, int]:
@@ -59,7 +59,7 @@ class Noise(Step):
     )
 
     def __post_init__(self) -> None:
-        check_whole(self, 'std', 1, 255)
+        check_integer(self, 'std', 1, 255)
 
     def draw(
         self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
@@ -69,4 +69,4 @@ class Noise(Step):
     def apply(
         self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: ClipStats | None = None
     ) -> np.ndarray:
-        return self._counted(add_noise(img, drawn), stats)
+        return self._count_clipped(add_noise(img, drawn), stats)

@@ -27,14 +27,14 @@ def orient_patches(
         raise CipherError('an orientation must be a whole number from 0 to 7')
     for code in range(8):
         here = codes == code
-        some, turns = patches[here], code & 3
+        selected, turns = patches[here], code & 3
         if inverse:
-            some = np.rot90(some, -turns, axes=(1, 2))
+            selected = np.rot90(selected, -turns, axes=(1, 2))
         if code & 4:
-            some = some[:, :, ::-1]
+            selected = selected[:, :, ::-1]
         if not inverse:
-            some = np.rot90(some, turns, axes=(1, 2))
-        turned[here] = some
+            selected = np.rot90(selected, turns, axes=(1, 2))
+        turned[here] = selected
     return out
 
 

@@ -24,12 +24,12 @@ def permute_patch_pixels(
     out, patches, permuted = new_patches(img, patch_size)
     num = patch_size * patch_size
     perms = one_per_image(perm, len(patches))
-    for some, one, target in zip(patches, perms, permuted, strict=True):
-        one = check_permutation(one, num, 'pixels')
+    for plain, order, target in zip(patches, perms, permuted, strict=True):
+        order = check_permutation(order, num, 'pixels')
         if inverse:
-            one = invert_permutation(one)
-        flat = some.reshape(*some.shape[:2], num, -1)
-        target[...] = flat[:, :, one].reshape(some.shape)
+            order = invert_permutation(order)
+        flat = plain.reshape(*plain.shape[:2], num, -1)
+        target[...] = flat[:, :, order].reshape(plain.shape)
     return out
 
 

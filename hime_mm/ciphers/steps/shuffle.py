@@ -59,8 +59,10 @@ def shuffle_patches(
             'and dtype of the image that does not overlap it'
         )
     if img.ndim == 4:
-        for image, one, image_out in zip(img, one_per_image(perm, len(img)), out, strict=True):
-            shuffle_patches(image, one, patch_size, out=image_out)
+        for image, image_perm, image_out in zip(
+            img, one_per_image(perm, len(img)), out, strict=True
+        ):
+            shuffle_patches(image, image_perm, patch_size, out=image_out)
         return out
 
     perm = check_permutation(perm, rows * cols)

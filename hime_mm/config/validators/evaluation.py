@@ -71,11 +71,11 @@ def _coordinates(place: str, metric: Node, use: Use) -> Iterator[Finding]:
 def custom_hooks(plan: Plan) -> Iterator[Finding]:
     """No hook of the user's draws plain images; default ones are replaced."""
     plain = any(use.online for use in plan.uses)
-    for hook, harm in harmful_hooks(plan, 'custom_hooks'):
+    for hook, effect in harmful_hooks(plan, 'custom_hooks'):
         yield Finding(
             'error' if plain else 'warning',
             hook.place,
-            f'is {hook.name}, which {harm}',
+            f'is {hook.name}, which {effect}',
             f"use `type='{SAFE_HOOK}'`",
         )
 
@@ -86,9 +86,9 @@ def harmful_hooks(plan: Plan, group: str) -> Iterator[tuple[Node, str]]:
     The hosts' read the image file again.
     """
     if any(use.online for use in plan.uses):
-        harm = 'would show the plain images'
+        effect = 'would show the plain images'
     elif any(use.coordinates == 'original' for use in plan.uses):
-        harm = 'would draw boxes in coordinates of the original on encrypted images'
+        effect = 'would draw boxes in coordinates of the original on encrypted images'
     else:
         return
     for hook in plan.hooks:
@@ -97,4 +97,4 @@ def harmful_hooks(plan: Plan, group: str) -> Iterator[tuple[Node, str]]:
             and hook.name.endswith('VisualizationHook')
             and not hook.name.startswith('hime_mm.')
         ):
-            yield hook, harm
+            yield hook, effect

@@ -14,8 +14,8 @@ from ..plan import Plan, Use
 def backbone(plan: Plan) -> Iterator[Finding]:
     """A ViT embeds the patches of the cipher, and does not need their order."""
     # One word on each cipher, however many pipelines have it.
-    firsts = {use.cipher: use for use in reversed(plan.uses)}
-    for cipher, use in reversed(firsts.items()) if plan.patch_size is not None else ():
+    first_uses = {use.cipher: use for use in reversed(plan.uses)}
+    for cipher, use in reversed(first_uses.items()) if plan.patch_size is not None else ():
         if cipher is not None:
             yield from _patches(plan, use, cipher)
             if cipher.shuffles:

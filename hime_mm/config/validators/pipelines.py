@@ -14,7 +14,7 @@ from ..findings import Finding, error, validator, warning
 from ..hosts import CHANCE, EVALUATION, HARMLESS, LOADING, RESIZERS, SIZES
 from ..plan import Node, Plan
 
-TWICE = 'would encrypt images that are encrypted already'
+ENCRYPTED_TWICE = 'would encrypt images that are encrypted already'
 
 
 @validator
@@ -38,7 +38,7 @@ def once(plan: Plan) -> Iterator[Finding]:
         ):
             yield error(
                 line.place,
-                TWICE,
+                ENCRYPTED_TWICE,
                 f'{LOADING} is for a data set that `hime encrypt` '
                 'made, the other transforms of hime_mm for plain images. Leave one of '
                 'them out',
@@ -68,7 +68,9 @@ def plain_data(plan: Plan) -> Iterator[Finding]:
             continue
         if line.encrypts or plan.device is not None:
             yield error(
-                line.place, f'{TWICE}: {folder} belongs to {manifest}', f'Use {LOADING} instead'
+                line.place,
+                f'{ENCRYPTED_TWICE}: {folder} belongs to {manifest}',
+                f'Use {LOADING} instead',
             )
         else:
             yield warning(

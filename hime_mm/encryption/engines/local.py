@@ -16,11 +16,11 @@ from hime_mm.ciphers import Key
 from hime_mm.errors import WorkerDied
 
 # Tasks handed out at a time per worker: enough that none waits.
-_AHEAD = 4
+_TASKS_PER_WORKER = 4
 _worker: dict[str, Any] = {}
 
 
-def _start(function: Callable, context: Any, secret: bytes | None) -> None:
+def _init_worker(function: Callable, context: Any, secret: bytes | None) -> None:
     # Ctrl-C is the main process's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
@@ -38,7 +38,7 @@ def _start(function: Callable, context: Any, secret: bytes | None) -> None:
     )
 
 
-def _work(task: Any) -> Any:
+def _run_task(task: Any) -> Any:
     return _worker['function'](_worker['context'], _worker['key'], task)
 
 
@@ -52,14 +52,14 @@ def _submit(pool: ProcessPoolExecutor, task: Any) -> Future:
         not hasattr(signal, 'pthread_sigmask')  # Windows
         or threading.current_thread() is not threading.main_thread()
     ):
-        return pool.submit(_work, task)
+        return pool.submit(_run_task, task)
     caught = []
     # Blocked for the new process, and caught here, since another thread, such
     # as the progress bar's, may take what this one blocks.
     handler = signal.signal(signal.SIGINT, lambda *args: caught.append(args))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_work, task)
+        return pool.submit(_run_task, task)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
@@ -99,16 +99,16 @@ def run_tasks(
     pool = ProcessPoolExecutor(
         workers,
         multiprocessing.get_context('spawn'),
-        initializer=_start,
+        initializer=_init_worker,
         initargs=(function, context, None if key is None else key.secret_bytes()),
     )
     running: dict[Future, int] = {}
-    todo = enumerate(tasks)
+    pending = enumerate(tasks)
     try:
         while True:
-            for i, task in todo:
+            for i, task in pending:
                 running[_submit(pool, task)] = i
-                if len(running) >= workers * _AHEAD:
+                if len(running) >= workers * _TASKS_PER_WORKER:
                     break
             if not running:
                 return

@@ -10,7 +10,7 @@ from torch import nn
 
 from hime_mm.errors import ConfigError, HimeError
 
-from ..weights.reader import allow_command_lines
+from ..weights.reader import allow_namespaces
 from ..weights.report import log_gaps
 
 #: The tokens before the patches, in timm's order.
@@ -76,7 +76,7 @@ _TOKENWISE = frozenset(
 )
 
 
-def _trusted(module: nn.Module, names: Sequence[str]) -> bool:
+def _is_known_class(module: nn.Module, names: Sequence[str]) -> bool:
     """Whether the class is one of these names, and timm's or torch's own."""
     kind = type(module)
     return kind.__name__ in names and kind.__module__.partition('.')[0] in ('timm', 'torch')
@@ -89,7 +89,7 @@ def _order_signs(model: nn.Module) -> Iterator[tuple[str, str]]:
             continue
         kind = type(module).__name__.lower()
         window = getattr(module, 'window_size', None)
-        held = {**module._parameters, **module._buffers}
+        tensors = {**module._parameters, **module._buffers}
         if 'rotary' in kind or 'rope' in kind:
             yield 'rotary positions', name
         if (
@@ -97,7 +97,7 @@ def _order_signs(model: nn.Module) -> Iterator[tuple[str, str]]:
             or kind == 'gpsa'
             or any(
                 'relative_position' in key or 'rel_pos' in key
-                for key, value in held.items()
+                for key, value in tensors.items()
                 if value is not None
             )
         ):
@@ -128,7 +128,7 @@ def order_dependence(model: nn.Module) -> list[str]:
     the tokens pass has to be known to treat them alike.
     """
     reasons = []
-    if not _trusted(model, _VITS):
+    if not _is_known_class(model, _VITS):
         reasons.append(
             f'it is a {type(model).__name__}, and only the VisionTransformer of timm is supported'
         )
@@ -138,7 +138,7 @@ def order_dependence(model: nn.Module) -> list[str]:
         return reasons + [f'it has {sign} (`{name}`)' for sign, name in places.items()]
 
     embed = model.patch_embed
-    if not _trusted(embed, ('PatchEmbed',)):
+    if not _is_known_class(embed, ('PatchEmbed',)):
         sign = next(_order_signs(embed), ('an unknown forward pass', ''))[0]
         reasons.append(
             f'its stem is a {type(embed).__name__}, not the PatchEmbed of timm: it has {sign}'
@@ -152,15 +152,15 @@ def order_dependence(model: nn.Module) -> list[str]:
             )
         elif conv.stride[0] != conv.stride[1]:
             reasons.append(f'its patches are not square: {conv.stride}')
-        if not _trusted(embed.norm, _NORMS):
+        if not _is_known_class(embed.norm, _NORMS):
             reasons.append(f'`patch_embed.norm` is a {type(embed.norm).__name__}')
     for part in ('norm_pre', 'norm', 'fc_norm'):
         module = getattr(model, part, None)
-        if module is not None and not _trusted(module, _NORMS):
+        if module is not None and not _is_known_class(module, _NORMS):
             reasons.append(f'`{part}` is a {type(module).__name__}')
     unknown = {}
     for name, module in model.blocks.named_modules(prefix='blocks'):
-        if not _trusted(module, _TOKENWISE):
+        if not _is_known_class(module, _TOKENWISE):
             unknown.setdefault(type(module).__name__, name)
     reasons += [
         f'`{name}` is a {kind}, not known to treat all tokens alike'
@@ -278,7 +278,7 @@ def build_vit(model_name: str, pretrained: bool, checkpoint_path: str, **kwargs)
             weights_only=True,
             filter_fn=partial(checkpoint_filter_fn, adapt_layer_scale=True),
         )
-        allow_command_lines()
+        allow_namespaces()
         if found is not None:
             log_gaps(checkpoint_path, found.missing_keys, found.unexpected_keys)
     return model

@@ -133,10 +133,10 @@ class TIMMPEViT(BaseBackbone):
                 '`patch_size` must be a whole number, got '
                 f'{patch_size!r}'
             )
-        taken = sorted(_SET_HERE.intersection(kwargs))
-        if taken:
+        conflicts = sorted(_SET_HERE.intersection(kwargs))
+        if conflicts:
             raise ConfigError(
-                f'`{taken[0]}` is set by TIMMPEViT: leave it out (channels are `in_channels`)'
+                f'`{conflicts[0]}` is set by TIMMPEViT: leave it out (channels are `in_channels`)'
             )
         if out_type == 'featmap' and kwargs.get('patch_drop_rate'):
             raise ConfigError("`out_type='featmap'` needs every patch: leave out `patch_drop_rate`")
@@ -214,8 +214,8 @@ class TIMMPEViT(BaseBackbone):
     def _positive(indices: int | Sequence[int], depth: int) -> tuple[int, ...]:
         if isinstance(indices, int):
             indices = (indices,)
-        bad = [i for i in indices if not -depth <= i < depth]
-        if bad or not len(indices):
+        invalid = [i for i in indices if not -depth <= i < depth]
+        if invalid or not len(indices):
             raise ConfigError(
                 f'`out_indices` {tuple(indices)} for {depth} '
                 f'blocks: choose from {-depth} to {depth - 1}'

@@ -59,10 +59,10 @@ class TorchShuffle(TorchForm):
 
 @lru_cache(maxsize=8)
 def _orientations(side: int) -> np.ndarray:
-    """Which pixel each one shows, for the eight ways: (8, P²)."""
+    """Which pixel each one shows, for the eight orientations: (8, P²)."""
     pixels = np.arange(side * side, dtype=np.float64).reshape(side, side)
-    ways = [orient_patches(pixels, np.array([code]), side) for code in range(8)]
-    return np.stack(ways).reshape(8, -1).astype(np.int64)
+    orientations = [orient_patches(pixels, np.array([code]), side) for code in range(8)]
+    return np.stack(orientations).reshape(8, -1).astype(np.int64)
 
 
 @register_torch('orient')
@@ -104,7 +104,7 @@ class TorchPermuteChannels(TorchForm):
         return view.gather(1, index[:, :, :, None, :, None].expand_as(view)).view(x.shape)
 
 
-def _saturated(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _saturate(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Integer results, clipped; floating-point ones as they are."""
     return x if dtype.is_floating_point else x.clamp_(0, WHITE).to(dtype)
 
@@ -173,7 +173,7 @@ class TorchCenter(TorchForm):
             return (view - (mean - GREY)).view(x.shape)
         total = view.sum(dim=(3, 5), keepdim=True, dtype=torch.int32)
         shift = (GREY - (total + num // 2) // num).to(torch.int16)
-        return _saturated(view.to(torch.int16) + shift, x.dtype).view(x.shape)
+        return _saturate(view.to(torch.int16) + shift, x.dtype).view(x.shape)
 
 
 @register_torch('noise')
@@ -189,7 +189,7 @@ class TorchNoise(TorchForm):
         return noise.permute(0, 3, 1, 2) if noise.ndim == 4 else noise[:, None]
 
     def apply(self, x, layout, drawn):
-        return _saturated(x + drawn, x.dtype)
+        return _saturate(x + drawn, x.dtype)
 
 
 @register_torch('negate')

@@ -152,7 +152,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                 size, or the images are on another scale.
         """
         encrypts = self.batch_cipher is not None
-        whole = encrypts and self._check_inputs(data['inputs'])
+        is_integer = encrypts and self._check_inputs(data['inputs'])
         # What the host does but for what must come after the encryption.
         to_rgb, normalize = self.to_rgb, self._enable_normalize
         self.to_rgb = self._enable_normalize = False
@@ -162,12 +162,12 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             self.to_rgb, self._enable_normalize = to_rgb, normalize
         inputs = data['inputs']
         if encrypts:
-            whole = (
-                whole
+            is_integer = (
+                is_integer
                 and float(self.pad_value).is_integer()
                 and not (training and self.batch_augments is not None)
             )
-            inputs = self._encrypt(inputs, whole, self._sources[training])
+            inputs = self._encrypt(inputs, is_integer, self._sources[training])
         if to_rgb and inputs.size(1) == 3:
             inputs = inputs.flip(1)
         inputs = inputs.float()
@@ -179,8 +179,8 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         return dict(inputs=inputs, data_samples=data['data_samples'])
 
     @torch.no_grad()
-    def _encrypt(self, images: Tensor, whole: bool, source: RandomSource) -> Tensor:
-        """Encrypt a batch; ``whole`` says that it holds whole grey levels."""
+    def _encrypt(self, images: Tensor, is_integer: bool, source: RandomSource) -> Tensor:
+        """Encrypt a batch; ``is_integer`` says that it holds whole grey levels."""
         height, width = images.shape[-2:]
         side = self.cipher.patch_size
         if height % side or width % side:
@@ -190,7 +190,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                 f'the pipelines, or set `pad_size_divisor={side}`'
             )
         if self.quantize:
-            if not whole:
+            if not is_integer:
                 images = images.round().clamp_(0, 255)
             images = images.to(torch.uint8)
         return self.batch_cipher(images, source)

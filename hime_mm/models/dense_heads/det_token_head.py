@@ -140,12 +140,12 @@ class DetTokenHead(DETRHead):
                 the tokens can give.
         """
         tokens = layer_cls_scores.shape[-2]
-        most = tokens * (self.num_classes if self.loss_cls.use_sigmoid else 1)
-        wanted = self.test_cfg.get('max_per_img', tokens)
-        if wanted > most:
+        max_dets = tokens * (self.num_classes if self.loss_cls.use_sigmoid else 1)
+        max_per_img = self.test_cfg.get('max_per_img', tokens)
+        if max_per_img > max_dets:
             raise ConfigError(
-                f'`test_cfg.max_per_img` is {wanted}, but {tokens} detection '
-                f'tokens give at most {most} boxes: lower it, or raise '
+                f'`test_cfg.max_per_img` is {max_per_img}, but {tokens} detection '
+                f'tokens give at most {max_dets} boxes: lower it, or raise '
                 "the backbone's `num_det_tokens`"
             )
         return super().predict_by_feat(

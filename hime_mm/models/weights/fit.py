@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hime_mm.errors import ConversionError
 
-from .formats import CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, NATIVE, described, matches
+from .formats import CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, NATIVE, describe_format, matches
 from .positions import find_grid, interpolate
 from .report import ConversionReport, Entry
 from .translate import PATCH, Item, Source
@@ -51,16 +51,16 @@ def fit(
     where nothing was changed.
     """
     run = _Fit(source, target, allow_missing, interpolate_mode)
-    run.place()
-    run.fill()
-    lines, most = source.problems, 12
+    run.map_checkpoint()
+    run.check_missing()
+    lines, max_lines = source.problems, 12
     if lines:
-        more = [f'and {len(lines) - most} more'] if len(lines) > most else []
+        more = [f'and {len(lines) - max_lines} more'] if len(lines) > max_lines else []
         raise ConversionError(
             '\n  '.join(
                 [
-                    f'{described(source.format)} cannot be taken over completely:',
-                    *lines[:most],
+                    f'{describe_format(source.format)} cannot be taken over completely:',
+                    *lines[:max_lines],
                     *more,
                 ]
             )
@@ -91,7 +91,7 @@ class _Fit:
             'backbone.mid_pos_embed': source.grid(mid=True),
         }
 
-    def place(self) -> None:
+    def map_checkpoint(self) -> None:
         """Give every tensor of the checkpoint its place."""
         self._drop_embedding()
         for name, item in self.items.items():
@@ -100,9 +100,9 @@ class _Fit:
             if name in self.target:
                 self._fit(name, item)
             else:
-                self._without_place(name, item)
+                self._handle_unexpected(name, item)
 
-    def fill(self) -> None:
+    def check_missing(self) -> None:
         """Account for everything that the model has."""
         for name, value in self.target.items():
             if name == 'backbone.pos_grid':
@@ -110,7 +110,7 @@ class _Fit:
             if name in self.out:
                 continue
             shape = tuple(value.shape)
-            why = self._initial(name)
+            why = self._reason_for_initial(name)
             if why is None and matches(name, self.allow_missing):
                 why = 'allowed on demand'
             if why is not None:
@@ -152,23 +152,23 @@ class _Fit:
     def _fit(self, name: str, item: Item) -> None:
         if name in self.grids and not self._resize(name, item):
             return
-        want = tuple(self.target[name].shape)
+        shape = tuple(self.target[name].shape)
         if (
             self.source.format in DETECTORS
             and name.startswith('bbox_head.cls_branch.')
             and item.shape[:1] == (92,)
-            and want[:1] == (81,)
+            and shape[:1] == (81,)
         ):
             item.change(
                 item.tensor[[*COCO_CATEGORY_IDS, 91]],
                 'the rows of the 80 category ids of COCO, and no object',
             )
-        if item.shape == want:
+        if item.shape == shape:
             self.out[name] = item.tensor
             group = self.report.resized if item.resized else self.report.mapped
             group += item.placed(name)
         elif matches(name, self.allow_missing):
-            self._drop(item, f'{name} of the model has the shape {want}')
+            self._drop(item, f'{name} of the model has the shape {shape}')
         else:
             remedy = f'; `allow_missing` {name!r} leaves that at its initial values'
             if re.fullmatch(_DETECTION, name):
@@ -178,7 +178,7 @@ class _Fit:
                     if tokens is None
                     else (f': set `num_det_tokens={tokens.shape[1]}` in the backbone')
                 )
-            self._refuse(item, f'does not fit {name} {want} of the model{remedy}')
+            self._refuse(item, f'does not fit {name} {shape} of the model{remedy}')
 
     def _resize(self, name: str, item: Item) -> bool:
         """Positions on the model's grid."""
@@ -190,8 +190,13 @@ class _Fit:
         extra = int('backbone.cls_token' in self.target)
         # timm's `no_embed_class`: the class token has no position.
         length = item.shape[1]
-        alone = known[0] * known[1] if known else math.isqrt(length) ** 2
-        if extra and length == alone and not self.detector and self.source.format in CLASSIFIERS:
+        num_patches = known[0] * known[1] if known else math.isqrt(length) ** 2
+        if (
+            extra
+            and length == num_patches
+            and not self.detector
+            and self.source.format in CLASSIFIERS
+        ):
             table = item.tensor
             item.change(
                 torch.cat((torch.zeros_like(table[:, :1]), table), 1),
@@ -204,9 +209,10 @@ class _Fit:
             self.problems.append(str(error))
             return False
         if known is None and (grid[0] != grid[1] or self.detector):
-            guess = 'a square' if grid[0] == grid[1] else "the model's"
+            assumed = 'a square' if grid[0] == grid[1] else "the model's"
             self.report.notes.append(
-                f'{first} does not say of which grid it is: taken for {guess}, {grid[0]}x{grid[1]}'
+                f'{first} does not say of which grid it is: taken for {assumed}, '
+                f'{grid[0]}x{grid[1]}'
             )
         if table.shape[1] != item.shape[1]:
             item.change(table, 'without the row of the class token')
@@ -217,7 +223,7 @@ class _Fit:
             )
         return True
 
-    def _without_place(self, name: str, item: Item) -> None:
+    def _handle_unexpected(self, name: str, item: Item) -> None:
         """Drop what the model has no use for, or refuse."""
         for pattern, part, why in _UNUSED:
             if part == 'bbox_head.' and self.source.format not in NATIVE:
@@ -238,7 +244,7 @@ class _Fit:
             why = "belongs to a reference encoding: set `pos_encoding='rpe'` in the backbone"
         self._refuse(item, f'{why}, or leave it out with `allow_drop` {item.sources[0][0]!r}')
 
-    def _initial(self, name: str) -> str | None:
+    def _reason_for_initial(self, name: str) -> str | None:
         """Why it is right that a checkpoint of this kind has it not."""
         if name.startswith('backbone.rpe.'):
             if not any(n.startswith('backbone.rpe.') for n in self.items):

@@ -102,12 +102,12 @@ _REFUSED = {
 }
 
 
-def bare(name: str) -> str:
+def strip_prefix(name: str) -> str:
     """A name without ``backbone.`` in front."""
     return name.removeprefix('backbone.')
 
 
-def described(fmt: str) -> str:
+def describe_format(fmt: str) -> str:
     """A format and its key, for people."""
     return f'{FORMATS[fmt]} ({fmt})'
 
@@ -118,7 +118,7 @@ def detect_format(state_dict: Mapping[str, Any]) -> str:
     Raises:
         ConversionError: If they are of no format that is known.
     """
-    names = [bare(name) for name in state_dict]
+    names = [strip_prefix(name) for name in state_dict]
 
     def any_name(pattern: str) -> bool:
         return any(re.match(pattern, name) for name in names)
@@ -141,17 +141,17 @@ def detect_format(state_dict: Mapping[str, Any]) -> str:
         return 'hf-yolos'
     raise ConversionError(
         f'the names of the checkpoint, such as {", ".join(names[:4])}, are of '
-        f'no known format. Known are: {"; ".join(map(described, FORMATS))}'
+        f'no known format. Known are: {"; ".join(map(describe_format, FORMATS))}'
     )
 
 
 def rename(name: str, fmt: str) -> str | None:
     """The name here, None if there is none."""
     if fmt in NATIVE:
-        if re.fullmatch(_DISTILLATION, bare(name)):
+        if re.fullmatch(_DISTILLATION, strip_prefix(name)):
             return None
         return f'backbone.{name}' if _OWN.match(name) else name
-    name = name[4:] if name.startswith('vit.') else bare(name)
+    name = name[4:] if name.startswith('vit.') else strip_prefix(name)
     rules = _HF if fmt == 'hf-yolos' else _TIMM
     varies = r'\b(\d+|weight|bias)\b'
     values = re.findall(varies, name)
@@ -164,10 +164,10 @@ def rename(name: str, fmt: str) -> str | None:
     return target if head else f'backbone.{target}'
 
 
-def refusal(name: str, fmt: str) -> str:
+def refusal_reason(name: str, fmt: str) -> str:
     """Why a name has no place here."""
     return next(
-        (why for pattern, why in _REFUSED.items() if re.fullmatch(pattern, bare(name))),
+        (why for pattern, why in _REFUSED.items() if re.fullmatch(pattern, strip_prefix(name))),
         f'has no place in a model of this package ({fmt})',
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hime_mm.errors import ConversionError
 
 from .fit import fit
-from .formats import NATIVE, bare, detect_format
+from .formats import NATIVE, detect_format, strip_prefix
 from .positions import Grid, find_grid, grid_of, interpolate
 from .reader import unwrap
 from .report import log_gaps
@@ -46,10 +46,10 @@ def load_foreign(
     if fmt in NATIVE:
         return
     source, target = translate(state, fmt, info=info), model.state_dict()
-    beside = {}
+    other_items = {}
     if outside != 'check':
         target = {f'backbone.{name}': v for name, v in target.items()}
-        beside = {
+        other_items = {
             name: source.items.pop(name)
             for name in list(source.items)
             if not name.startswith('backbone.')
@@ -60,7 +60,7 @@ def load_foreign(
         allow_missing=_MAY_MISS,
         interpolate_mode=getattr(model, 'backbone', model).interpolate_mode,
     )
-    for name, item in beside.items():
+    for name, item in other_items.items():
         if outside == 'pass':
             converted[name] = item.tensor
             report.mapped += item.placed(name)
@@ -69,7 +69,7 @@ def load_foreign(
     for name in names:
         del state_dict[name]
     for name, tensor in converted.items():
-        name = bare(name) if outside == 'drop' else name
+        name = strip_prefix(name) if outside == 'drop' else name
         state_dict[prefix + name] = tensor
     report.log()
 

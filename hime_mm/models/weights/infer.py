@@ -142,8 +142,8 @@ def _square(source: Source) -> tuple[int, int]:
     """The grid of positions that do not say of which they are."""
     rows = source.items['backbone.pos_embed'].shape[1]
     # Not every class token has a position.
-    bare = source.format in CLASSIFIERS or 'backbone.cls_token' not in source.items
-    count = rows if bare and math.isqrt(rows) ** 2 == rows else rows - 1
+    may_lack_cls = source.format in CLASSIFIERS or 'backbone.cls_token' not in source.items
+    count = rows if may_lack_cls and math.isqrt(rows) ** 2 == rows else rows - 1
     side = math.isqrt(max(count, 0))
     if side**2 != count or not side:
         raise ConversionError(

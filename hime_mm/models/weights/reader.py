@@ -23,7 +23,7 @@ _HOLDERS = ('model', 'state_dict', 'module')
 _EMA_HOLDERS = ('model_ema', 'state_dict_ema', 'ema_state_dict')
 
 
-def allow_command_lines() -> None:
+def allow_namespaces() -> None:
     """Let files of the DeiT and YOLOS repositories be loaded safely.
 
     They hold the command line they were trained with. Its class is a bag of
@@ -32,7 +32,7 @@ def allow_command_lines() -> None:
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 
-allow_command_lines()
+allow_namespaces()
 
 
 @dataclass
@@ -72,9 +72,9 @@ def read_checkpoint(path: str, ema: bool = False) -> tuple[dict[str, Tensor], So
     elif not os.path.isfile(path):
         raise ConversionError(f'{path} does not exist')
     state, info = unwrap(_load(file), ema)
-    beside = os.path.join(os.path.dirname(file), 'config.json')
-    if os.path.basename(file) in _IN_FOLDER and os.path.isfile(beside):
-        _add_config(beside, info)
+    config_path = os.path.join(os.path.dirname(file), 'config.json')
+    if os.path.basename(file) in _IN_FOLDER and os.path.isfile(config_path):
+        _add_config(config_path, info)
     return state, info
 
 
@@ -87,19 +87,19 @@ def _load(path: str) -> Mapping[str, Any]:
             return load_file(path)
         except SafetensorError as error:
             raise ConversionError(f'{path} is cut off or no safetensors file: {error}') from None
-    allow_command_lines()
+    allow_namespaces()
     # What MMEngine's own checkpoints hold beside weights.
     get = getattr(mmengine_checkpoint, 'get_torch_safe_globals', list)
     try:
         with torch.serialization.safe_globals(get()):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        wanted = isinstance(error, pickle.UnpicklingError) and re.search(
+        forbidden = isinstance(error, pickle.UnpicklingError) and re.search(
             r'(?:GLOBAL|global:?|class) +`?([\w.]+\.\w+)', str(error)
         )
-        if wanted:
+        if forbidden:
             raise ConversionError(
-                f'{path} asks for {wanted.group(1)}, which is no plain data: '
+                f'{path} asks for {forbidden.group(1)}, which is no plain data: '
                 'such a file can run anything when it is loaded, and is not. '
                 'Save the weights alone where you trust it: '
                 'torch.save(dict(model=model.state_dict()), PATH)'

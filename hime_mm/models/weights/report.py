@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mmengine.logging import MMLogger
 
-from .formats import described
+from .formats import describe_format
 
 Shape = tuple[int, ...]
 
@@ -53,7 +53,7 @@ class ConversionReport:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [described(self.format)]
+        lines = [describe_format(self.format)]
         for title, entries in (
             ('mapped', self.mapped),
             ('resized or selected', self.resized),
@@ -67,7 +67,9 @@ class ConversionReport:
     def log(self) -> None:
         """Log all but what was simply taken over."""
         logger = MMLogger.get_current_instance()
-        logger.info(f'Weights of {described(self.format)}: {len(self.mapped)} tensors taken over.')
+        logger.info(
+            f'Weights of {describe_format(self.format)}: {len(self.mapped)} tensors taken over.'
+        )
         for verb, entries in (
             ('Resized', self.resized),
             ('Dropped', self.dropped),

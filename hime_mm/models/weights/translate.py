@@ -15,12 +15,12 @@ from .formats import (
     FORMATS,
     NATIVE,
     QKV,
-    bare,
-    described,
+    describe_format,
     detect_format,
     matches,
-    refusal,
+    refusal_reason,
     rename,
+    strip_prefix,
 )
 from .reader import SourceInfo
 from .report import Entry, Shape
@@ -137,7 +137,7 @@ def translate(
         if why is not None:
             source.dropped += item.dropped(why)
         elif target is None:
-            refused[name] = refusal(name, fmt)
+            refused[name] = refusal_reason(name, fmt)
         elif fmt == 'hf-yolos' and '.qkv.' in target:
             kind = next(k for k in QKV if f'.{k}.' in name)
             parts.setdefault(target, {})[kind] = item
@@ -148,9 +148,9 @@ def translate(
             )
         else:
             items[target] = item
-    for target, three in parts.items():
-        missing = [kind for kind in QKV if kind not in three]
-        found = [three[kind] for kind in QKV if kind in three]
+    for target, qkv in parts.items():
+        missing = [kind for kind in QKV if kind not in qkv]
+        found = [qkv[kind] for kind in QKV if kind in qkv]
         sources = [source for item in found for source in item.sources]
         if missing:
             why = f'comes without its {" and ".join(missing)}'
@@ -168,7 +168,9 @@ def translate(
     ]
     _check_tokens(source)
     table = items.get('backbone.pos_embed')
-    if table is not None and any(bare(entry.source) == 'dist_token' for entry in source.dropped):
+    if table is not None and any(
+        strip_prefix(entry.source) == 'dist_token' for entry in source.dropped
+    ):
         rows = table.tensor
         table.change(
             torch.cat((rows[:, :1], rows[:, 2:]), 1), 'without the row of the distillation token'
@@ -194,7 +196,9 @@ def _check_tokens(source: Source) -> None:
             )
     fmt = source.format
     if fmt in DETECTORS and 'backbone.det_token' not in source.items:
-        raise ConversionError(f'the checkpoint is of {described(fmt)}, but has no detection tokens')
+        raise ConversionError(
+            f'the checkpoint is of {describe_format(fmt)}, but has no detection tokens'
+        )
 
 
 def _reshape(items: dict[str, Item]) -> None:

@@ -31,10 +31,10 @@ class EncryptedAugment(NamedTransform):
 
     def __init__(self, prob: float = 1.0) -> None:
         if not isinstance(prob, Real) or not 0 <= prob <= 1:
-            raise self._wrong('prob', prob, 'a number from 0 to 1')
+            raise self._option_error('prob', prob, 'a number from 0 to 1')
         self.prob: float = prob
 
-    def _wrong(self, option: str, value: Any, wanted: str) -> ConfigError:
+    def _option_error(self, option: str, value: Any, wanted: str) -> ConfigError:
         return ConfigError(f'{self._name}: `{option}` must be {wanted}, got {value!r}')
 
     def transform(self, results: dict) -> dict:
@@ -49,7 +49,7 @@ class EncryptedAugment(NamedTransform):
             HimeError: If the sample does not fit the options.
         """
         self._image(results, 'behind `hime_mm.LoadEncryptedMeta`')
-        with self._named():
+        with self._naming_errors():
             checked = self._check(results)
             if np.random.rand() < self.prob:
                 self._augment(results, checked)
@@ -79,7 +79,7 @@ class PatchAugment(EncryptedAugment):
     def __init__(self, patch_size: int | None = None, prob: float = 1.0) -> None:
         super().__init__(prob)
         if patch_size is not None and (not isinstance(patch_size, int) or patch_size < 1):
-            raise self._wrong('patch_size', patch_size, 'a positive whole number, or None')
+            raise self._option_error('patch_size', patch_size, 'a positive whole number, or None')
         self.patch_size = patch_size
 
     def _layout(self, results: dict) -> PatchLayout:

@@ -79,7 +79,7 @@ class EncryptedColorJitter(EncryptedAugment):
         self._jitter = ColorJitter(brightness, contrast, saturation, hue, backend)
         self._saturate = ColorJitter(saturation=saturation, backend=backend)
         if keep_grey:
-            with self._named():
+            with self._naming_errors():
                 self._check_hue('`keep_grey` is set')
         self.brightness = brightness
         self.contrast = contrast

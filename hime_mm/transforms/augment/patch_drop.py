@@ -22,7 +22,7 @@ FILLS = ('grey', 'mean')
 def _numbers(value: Any) -> tuple:
     """One or several numbers; empty if it is anything else."""
     values = value if isinstance(value, (tuple, list)) else (value,)
-    return tuple(values) if all(isinstance(one, Real) for one in values) else ()
+    return tuple(values) if all(isinstance(item, Real) for item in values) else ()
 
 
 @TRANSFORMS.register_module()
@@ -79,11 +79,11 @@ class PatchDrop(PatchAugment):
         super().__init__(patch_size, prob)
         bounds = _numbers(ratio) * (2 if isinstance(ratio, Real) else 1)
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] < 1:
-            raise self._wrong(
+            raise self._option_error(
                 'ratio', ratio, 'a number, or a range (min, max), at least 0 and below 1'
             )
         if fill not in FILLS if isinstance(fill, str) else not _numbers(fill):
-            raise self._wrong('fill', fill, f'one of {FILLS}, a value, or one per channel')
+            raise self._option_error('fill', fill, f'one of {FILLS}, a value, or one per channel')
         self.ratio = ratio
         self.fill = fill
         self.spare_boxes = spare_boxes

@@ -105,10 +105,10 @@ class PatchReshuffle(PatchAugment):
         new['img'] = shuffle_patches(results['img'], perm, layout.patch_size)
         if results.get('patch_layout') is not None:
             # Where it is known: which patches of the original lay there before.
-            before = layout.permutation if layout.shuffled else np.arange(layout.num_patches)
+            previous = layout.permutation if layout.shuffled else np.arange(layout.num_patches)
             new['patch_layout'] = (
                 replace(layout, reshuffled=True)
-                if before is None
-                else replace(layout, permutation=before[perm])
+                if previous is None
+                else replace(layout, permutation=previous[perm])
             )
         results.update(new)

@@ -34,14 +34,14 @@ def detect(model, x):
 
 
 def sources(report):
-    return [e.source for group in (report.mapped, report.resized, report.dropped) for e in group]
+    return [e.src_name for group in (report.mapped, report.resized, report.dropped) for e in group]
 
 
 def assert_accounts(report, state):
     """Every source key is in the report, in one group."""
-    mapped = {e.source for e in report.mapped}
-    resized = {e.source for e in report.resized}
-    dropped = {e.source for e in report.dropped}
+    mapped = {e.src_name for e in report.mapped}
+    resized = {e.src_name for e in report.resized}
+    dropped = {e.src_name for e in report.dropped}
     assert mapped | resized | dropped == set(state)
     assert not mapped & dropped and not resized & dropped
 

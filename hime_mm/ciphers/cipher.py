@@ -14,13 +14,13 @@ from hime_mm.errors import CipherError, PictureError
 from .grid import check_image, grid_shape, spatial_shape
 from .keys import ImageSource
 from .layout import PatchLayout
-from .randomness import RandomSource
+from .randomness import RNG
 from .rules import check_steps
 from .steps import ClipStats, Step
 from .written import CIPHER_VERSION, build_steps, read_written
 
 CipherLike = Union['Cipher', str, dict, Sequence]
-Source = RandomSource | ImageSource
+AnyRNG = RNG | ImageSource
 
 
 @lru_cache(maxsize=64)
@@ -220,12 +220,12 @@ class Cipher:
             secret = step.add_drawn(secret, value)
         return secret
 
-    def draw(self, shape: tuple[int, ...], source: Source = None) -> list[Any]:
+    def draw(self, shape: tuple[int, ...], rng: AnyRNG = None) -> list[Any]:
         """Draw all randomness for one image, each step's in its order.
 
         Args:
             shape (tuple[int]): Shape of the plain image, (H, W) or (H, W, C).
-            source (ImageSource | RandomSource): ``key.source(...)`` derives it
+            rng (ImageSource | RNG): ``key.source(...)`` derives it
                 from a key; for the others see
                 :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to
                 None, the operating system.
@@ -237,10 +237,10 @@ class Cipher:
         height, width, *channels = shape
         layouts, drawn = self.layouts((height, width)), []
         for i, (step, layout) in enumerate(zip(self.steps, layouts, strict=False)):
-            stream: Any = source
-            if isinstance(source, ImageSource):
-                stream = source.stream(self.canonical, i, step.scope)
-            drawn.append(step.draw(layout, tuple(channels), stream))
+            step_rng: Any = rng
+            if isinstance(rng, ImageSource):
+                step_rng = rng.stream(self.canonical, i, step.scope)
+            drawn.append(step.draw(layout, tuple(channels), step_rng))
         return drawn
 
     def apply(self, img: np.ndarray, drawn: Sequence, stats: ClipStats | None = None) -> np.ndarray:
@@ -267,13 +267,13 @@ class Cipher:
         return img
 
     def encrypt(
-        self, img: np.ndarray, source: Source = None
+        self, img: np.ndarray, rng: AnyRNG = None
     ) -> tuple[np.ndarray, PatchLayout, list[Any]]:
         """Draw and apply.
 
         Args:
             img (np.ndarray): Shape (H, W) or (H, W, C).
-            source (optional): See :meth:`draw`. Defaults to None.
+            rng (optional): See :meth:`draw`. Defaults to None.
 
         Returns:
             tuple: The encrypted image, its layout with what only the key
@@ -283,7 +283,7 @@ class Cipher:
             raise PictureError(
                 '`encrypt` takes one image; draw for each image of a batch and use `apply`'
             )
-        drawn = self.draw(img.shape, source)
+        drawn = self.draw(img.shape, rng)
         layout = self.secret_layout(spatial_shape(img), drawn)
         return self.apply(img, drawn), layout, drawn
 

@@ -23,15 +23,15 @@ class ByteStream(Protocol):
 #: None draws from the operating system, a :class:`ByteStream` from a key; a
 #: NumPy generator or legacy state makes a repeatable simulation, which
 #: protects nothing.
-RandomSource = ByteStream | np.random.Generator | np.random.RandomState | None
+RNG = ByteStream | np.random.Generator | np.random.RandomState | None
 
 
-def draw_bytes(num: int, source: RandomSource = None) -> bytes:
+def draw_bytes(num: int, rng: RNG = None) -> bytes:
     """Draw so many uniform bytes.
 
     Args:
         num (int): How many.
-        source (ByteStream | np.random.Generator | np.random.RandomState, optional):
+        rng (ByteStream | np.random.Generator | np.random.RandomState, optional):
             Where the randomness comes from. None is the operating system's
             generator; one of NumPy is a simulation that can be repeated by
             whoever knows the seed. Defaults to None.
@@ -39,13 +39,13 @@ def draw_bytes(num: int, source: RandomSource = None) -> bytes:
     Returns:
         bytes: ``num`` of them.
     """
-    if source is None:
+    if rng is None:
         return os.urandom(num)
-    name = 'read' if hasattr(source, 'read') else 'bytes'
-    return getattr(source, name)(num)
+    name = 'read' if hasattr(rng, 'read') else 'bytes'
+    return getattr(rng, name)(num)
 
 
-def draw_permutations(count: int, num: int, source: RandomSource = None) -> np.ndarray:
+def draw_permutations(count: int, num: int, rng: RNG = None) -> np.ndarray:
     """Draw independent permutations of 0 … num-1: int64, (count, num).
 
     Each is uniform. The order of ``num`` uniform 64-bit words (little-endian) is the
@@ -53,29 +53,29 @@ def draw_permutations(count: int, num: int, source: RandomSource = None) -> np.n
     words, of which there are some with a probability of about num² / 2^65,
     keep their order.
     """
-    words = np.frombuffer(draw_bytes(8 * count * num, source), '<u8')
+    words = np.frombuffer(draw_bytes(8 * count * num, rng), '<u8')
     return np.argsort(words.reshape(count, num), axis=1, kind='stable').astype(np.int64, copy=False)
 
 
-def draw_permutation(num: int, source: RandomSource = None) -> np.ndarray:
+def draw_permutation(num: int, rng: RNG = None) -> np.ndarray:
     """Draw one permutation, see :func:`draw_permutations`.
 
     Args:
         num (int): How many items.
-        source (optional): See :func:`draw_bytes`. Defaults to None.
+        rng (optional): See :func:`draw_bytes`. Defaults to None.
 
     Returns:
         np.ndarray: int64, shape (num, ).
     """
-    return draw_permutations(1, num, source)[0]
+    return draw_permutations(1, num, rng)[0]
 
 
-def draw_codes(num: int, bits: int, source: RandomSource = None) -> np.ndarray:
+def draw_codes(num: int, bits: int, rng: RNG = None) -> np.ndarray:
     """Draw whole numbers from 0 to 2^bits - 1: uint8, (num, ).
 
     Each is the lowest bits of one byte.
     """
-    codes = np.frombuffer(draw_bytes(num, source), np.uint8)
+    codes = np.frombuffer(draw_bytes(num, rng), np.uint8)
     return codes & np.uint8((1 << bits) - 1)
 
 
@@ -90,12 +90,12 @@ def _normal_table(std: int) -> np.ndarray:
     return np.array([-n for n in half[::-1]] + half, np.int16)
 
 
-def draw_noise(shape: tuple, std: int, source: RandomSource = None) -> np.ndarray:
+def draw_noise(shape: tuple, std: int, rng: RNG = None) -> np.ndarray:
     """Draw Gaussian noise in whole grey levels: int16, filled row-major.
 
     A 16-bit word w (little-endian) stands for std · Φ⁻¹((2w + 1) / 2^17),
     rounded to the nearest whole number, so |noise| < 4.33 std + 1/2.
     """
     num = int(np.prod(shape, dtype=np.int64))
-    words = np.frombuffer(draw_bytes(2 * num, source), '<u2')
+    words = np.frombuffer(draw_bytes(2 * num, rng), '<u2')
     return _normal_table(std)[words].reshape(shape)

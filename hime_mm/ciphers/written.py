@@ -27,12 +27,12 @@ class Preset:
     Args:
         steps (str): The cipher's short form.
         patch_size (int): Side of a patch in pixels.
-        source (str): Where the settings come from.
+        reference (str): Where the settings come from.
     """
 
     steps: str
     patch_size: int
-    source: str
+    reference: str
 
 
 _PAPER = 'Hao et al., "Human-imperceptible, Machine-recognizable Images", IJCAI 2025'

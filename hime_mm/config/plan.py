@@ -72,7 +72,7 @@ class Use(Node):
         return self.coordinates is None
 
     @property
-    def source(self) -> str:
+    def description(self) -> str:
         """str: The cipher, and where it comes from."""
         file = f' of {self.manifest.root / MANIFEST_NAME}' if self.manifest is not None else ''
         return f'`{self.place}`, {self.cipher!r}{file}'

@@ -46,7 +46,7 @@ class FolderSource:
             raise EncryptionError(
                 f'no pictures in {src}: looked for {", ".join(EXTENSIONS)} in it and its folders'
             )
-        index = {item.source: i for i, item in enumerate(self.items)}
+        index = {item.path: i for i, item in enumerate(self.items)}
         self.lists = [(path, *read_list(src, path, index)) for path in lists]
 
     @property
@@ -55,7 +55,7 @@ class FolderSource:
         return [(path, folder) for path, folder, _ in self.lists]
 
     def digest(self) -> Iterable[str]:
-        yield from (item.source for item in self.items)
+        yield from (item.path for item in self.items)
         for path, folder, rows in self.lists:
             yield json.dumps([path, folder, rows])
 

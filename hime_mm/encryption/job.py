@@ -11,7 +11,7 @@ class Item(NamedTuple):
     """One picture of a data set.
 
     Attributes:
-        source (str): Its path relative to the source folder.
+        path (str): Its path relative to the source folder.
         target (str): Path of its encrypted file relative to the output, with
             forward slashes and without extension.
         boxes (list, optional): Of its annotations, (x1, y1, x2, y2).
@@ -19,7 +19,7 @@ class Item(NamedTuple):
             annotations say.
     """
 
-    source: str
+    path: str
     target: str
     boxes: list[list[float]] | None = None
     shape: tuple[int, int] | None = None

@@ -275,7 +275,7 @@ def _encrypt(
             else:
                 journal.append(i, outcome)
             if 'error' in outcome:
-                summary.skipped.append((items[i].source, outcome['error']))
+                summary.skipped.append((items[i].path, outcome['error']))
                 bar.set_postfix(skipped=len(summary.skipped))
             bar.update()
     summary.skipped.sort()

@@ -131,4 +131,4 @@ def check_targets(job: Job, source: Source) -> None:
         add(path, path)
     for item in source.items:
         for path in job.targets(item):
-            add(path, item.source)
+            add(path, item.path)

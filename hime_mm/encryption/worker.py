@@ -44,7 +44,7 @@ def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> d
     ):
         return dict(done, reused=True)
     try:
-        img = read_image(os.path.join(job.src, item.source), job.recipe.preprocess.color_type)
+        img = read_image(os.path.join(job.src, item.path), job.recipe.preprocess.color_type)
         if item.shape not in (None, img.shape[:2]):
             raise PictureError(
                 f'it is {img.shape[0]}x{img.shape[1]} (height x width), but '
@@ -80,8 +80,8 @@ def _encrypt_view(
         raise PictureError(
             "its name is not UTF-8: rename it, or replace the names by ids (names='ids')"
         ) from None
-    source = None if key is None else key.source(job.dataset_id, path)
-    sealed = seal(img, job.recipe, source, item.boxes)
+    rng = None if key is None else key.source(job.dataset_id, path)
+    sealed = seal(img, job.recipe, rng, item.boxes)
     data = encode_image(sealed.img, job.recipe.fmt, job.recipe.compression)
     row = FileEntry(
         path=path,
@@ -100,7 +100,7 @@ def _encrypt_view(
 def _stamp(job: Job, item: Item) -> list[int] | None:
     """What tells whether a picture was replaced since it was encrypted."""
     try:
-        info = os.stat(os.path.join(job.src, item.source))
+        info = os.stat(os.path.join(job.src, item.path))
     except (OSError, ValueError):  # such as a NUL in the name
         return None
     return [info.st_size, info.st_mtime_ns]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hime_mm.ciphers.randomness import RandomSource, draw_bytes
+from hime_mm.ciphers.randomness import RNG, draw_bytes
 from hime_mm.errors import HimeError
 
 from .settings import check_settings, setting
@@ -64,7 +64,7 @@ class Augment:
         return bool(self.flip or self.crop or self.jitter)
 
     def apply(
-        self, img: np.ndarray, boxes: np.ndarray, aspect: float, stream: RandomSource
+        self, img: np.ndarray, boxes: np.ndarray, aspect: float, rng: RNG
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Augment a picture and its boxes, float64 of shape (n, 4).
 
@@ -73,25 +73,23 @@ class Augment:
         """
         kept = np.arange(len(boxes))
         if self.crop is not None:
-            x, y, w, h = self._window(img.shape[:2], aspect, stream)
+            x, y, w, h = self._window(img.shape[:2], aspect, rng)
             img = img[y : y + h, x : x + w]
             boxes = np.clip(boxes - [x, y, x, y], 0, [w, h, w, h])
             inside = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
             boxes, kept = boxes[inside], kept[inside]
-        if self.flip and draw_uniform(1, stream)[0] < self.flip:
+        if self.flip and draw_uniform(1, rng)[0] < self.flip:
             img = img[:, ::-1]
             boxes = boxes[:, [2, 1, 0, 3]]
             boxes[:, [0, 2]] = img.shape[1] - boxes[:, [0, 2]]
         if self.jitter:
-            img = self._jittered(img, stream)
+            img = self._jittered(img, rng)
         return np.ascontiguousarray(img), boxes, kept
 
-    def _window(
-        self, shape: tuple[int, int], aspect: float, stream: RandomSource
-    ) -> tuple[int, int, int, int]:
+    def _window(self, shape: tuple[int, int], aspect: float, rng: RNG) -> tuple[int, int, int, int]:
         height, width = shape
         assert self.crop is not None
-        draws = draw_uniform(22, stream)
+        draws = draw_uniform(22, rng)
         for area, ratio in draws[:20].reshape(10, 2):
             share = self.crop[0] + (self.crop[1] - self.crop[0]) * area
             ratio = aspect * math.exp((2 * ratio - 1) * math.log(4 / 3))
@@ -107,8 +105,8 @@ class Augment:
         y = int(draws[21] * (height - h + 1))
         return x, y, w, h
 
-    def _jittered(self, img: np.ndarray, stream: RandomSource) -> np.ndarray:
-        brightness, contrast, saturation = 1 + self.jitter * (2 * draw_uniform(3, stream) - 1)
+    def _jittered(self, img: np.ndarray, rng: RNG) -> np.ndarray:
+        brightness, contrast, saturation = 1 + self.jitter * (2 * draw_uniform(3, rng) - 1)
         out = img.astype(np.float32) * brightness
         out = out.mean() + (out - out.mean()) * contrast
         if img.ndim == 3 and img.shape[2] >= 3:
@@ -120,7 +118,7 @@ class Augment:
         return np.clip(np.rint(out), 0, peak).astype(img.dtype)
 
 
-def draw_uniform(num: int, stream: RandomSource) -> np.ndarray:
+def draw_uniform(num: int, rng: RNG) -> np.ndarray:
     """Uniform float64 numbers from [0, 1), 53 bits of a 64-bit word each."""
-    words = np.frombuffer(draw_bytes(8 * num, stream), '<u8')
+    words = np.frombuffer(draw_bytes(8 * num, rng), '<u8')
     return (words >> np.uint64(11)) * 2.0**-53

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hime_mm.ciphers.randomness import RandomSource
+from hime_mm.ciphers.randomness import RNG
 from hime_mm.errors import HimeError, PictureError
 
 from .augment import Augment, draw_uniform
@@ -177,7 +177,7 @@ class Preprocess:
         return replace(self, augment=Augment(), short_side=self._sides[-1:] or None)
 
     def prepare(
-        self, img: np.ndarray, patch_size: int, boxes: Any = None, stream: RandomSource = None
+        self, img: np.ndarray, patch_size: int, boxes: Any = None, rng: RNG = None
     ) -> Prepared:
         """Augment and size a picture and its boxes, as :func:`seal` does.
 
@@ -191,10 +191,10 @@ class Preprocess:
             aspect = img.shape[1] / img.shape[0]
             if self.resize is not None and not self.keep_ratio:
                 aspect = self.resize[0] / self.resize[1]
-            img, boxes, kept = self.augment.apply(img, boxes, aspect, stream)
+            img, boxes, kept = self.augment.apply(img, boxes, aspect, rng)
         side, num = None, len(self._sides)
         if num:
-            draw = draw_uniform(1, stream)[0] if num > 1 else 0.0
+            draw = draw_uniform(1, rng)[0] if num > 1 else 0.0
             side = self._sides[int(draw * num)]
         img, ori_shape, scale = self._sized(img, side, patch_size)
         return Prepared(img, ori_shape, scale, boxes, kept)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hime_mm.ciphers import ImageSource, PatchLayout
 from hime_mm.ciphers.grid import check_image
-from hime_mm.ciphers.randomness import RandomSource
+from hime_mm.ciphers.randomness import RNG
 
 from .recipe import Recipe
 
@@ -43,7 +43,7 @@ class Sealed:
 def seal(
     img: np.ndarray,
     recipe: Recipe,
-    randomness: RandomSource | ImageSource = None,
+    rng: RNG | ImageSource = None,
     boxes: Any = None,
 ) -> Sealed:
     """Augment, size and encrypt one picture, and its boxes with it.
@@ -52,7 +52,7 @@ def seal(
         img (np.ndarray): Shape (H, W) or (H, W, C), uint8, uint16, float32
             or float64.
         recipe (Recipe): The settings.
-        randomness (ImageSource | RandomSource): ``key.source(...)`` derives
+        rng (ImageSource | RNG): ``key.source(...)`` derives
             it from a key; for the others see
             :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to None,
             the operating system.
@@ -67,12 +67,12 @@ def seal(
         PictureError: If the picture is empty or does not fit the recipe.
     """
     cipher, preprocess = recipe.cipher, recipe.preprocess
-    stream: Any = randomness
-    if isinstance(randomness, ImageSource):
+    augment_rng: Any = rng
+    if isinstance(rng, ImageSource):
         # Drawn from only where there is something to draw.
-        stream = randomness.augmentation(cipher.canonical) if preprocess.random else None
-    prepared = preprocess.prepare(check_image(img), cipher.patch_size, boxes, stream)
-    drawn = cipher.draw(prepared.img.shape, randomness)
+        augment_rng = rng.augmentation(cipher.canonical) if preprocess.random else None
+    prepared = preprocess.prepare(check_image(img), cipher.patch_size, boxes, augment_rng)
+    drawn = cipher.draw(prepared.img.shape, rng)
     clipped: dict[str, tuple[int, int]] = {}
     encrypted = cipher.apply(prepared.img, drawn, clipped)
     layout = cipher.secret_layout(prepared.img.shape[:2], drawn).within(

@@ -196,12 +196,12 @@ class Client:
         """
         # A new name for each picture: what is drawn for it alone is new, what
         # is drawn for the data set is the data set's.
-        source = (
+        rng = (
             None
             if self._key is None
             else self._key.source(self._dataset_id, f'client/{secrets.token_hex(16)}')
         )
-        sealed = seal(self._read(picture), self.recipe, source)
+        sealed = seal(self._read(picture), self.recipe, rng)
         return EncryptedPicture(sealed.img, sealed.layout, in_place=not self.cipher.moves_pixels)
 
     def _read(self, picture: Picture) -> np.ndarray:

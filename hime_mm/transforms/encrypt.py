@@ -141,9 +141,9 @@ class Encrypt(NamedTransform):
         self._check_annotations(results)
         # No `cache_randomness`: it can make several images share one draw,
         # and a permutation that is used twice protects neither.
-        source = np.random if self.randomness == 'numpy' else None
+        rng = np.random if self.randomness == 'numpy' else None
         with self._naming_errors():
-            sealed = seal(img, self.recipe, source)
+            sealed = seal(img, self.recipe, rng)
         encrypted, layout = sealed.img, sealed.layout
         if self.box_mode == 'keep':
             # Boxes are scaled only, and have to come back so.

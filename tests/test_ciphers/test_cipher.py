@@ -516,7 +516,7 @@ def test_presets():
             # The steps are written, so that the name may change its meaning.
             assert name not in cipher.to_json() + cipher.canonical
         assert Cipher(name, 8) == Cipher(preset.steps, 8)
-        assert 'IJCAI 2025' in preset.source
+        assert 'IJCAI 2025' in preset.reference
         with pytest.raises(CipherError, match=repr(name)):
             Cipher(f'{name}+center')
 

@@ -10,7 +10,7 @@ import numpy as np
 from hime_mm.errors import CipherError
 
 from ..layout import PatchLayout
-from ..randomness import RandomSource
+from ..randomness import RNG
 
 #: Values that a step clipped, and of how many, by the step's short form.
 ClipStats = dict[str, tuple[int, int]]
@@ -133,7 +133,7 @@ class Step:
         """The layout after this step, without any randomness."""
         return layout
 
-    def draw(self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource) -> Any:
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> Any:
         """Draw what :meth:`apply` needs for one image of this layout.
 
         ``channels`` is the shape of a pixel: () of a grayscale image.

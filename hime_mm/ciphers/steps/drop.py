@@ -8,7 +8,7 @@ import numpy as np
 from ..grid import check_image, patch_view, per_patch
 from ..layout import PatchLayout
 from ..pixels import mid_grey
-from ..randomness import RandomSource, draw_permutation
+from ..randomness import RNG, draw_permutation
 from .base import Step, check_integer, register_step
 
 
@@ -59,11 +59,9 @@ class Drop(Step):
     def __post_init__(self) -> None:
         check_integer(self, 'percent', 1, 99)
 
-    def draw(
-        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
-    ) -> np.ndarray:
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
         num = layout.num_patches
         dropped = np.zeros(num, bool)
-        order = draw_permutation(num, source)
+        order = draw_permutation(num, rng)
         dropped[order[: num * self.percent // 100]] = True
         return dropped

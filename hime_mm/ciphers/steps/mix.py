@@ -26,7 +26,7 @@ def mix_patches(
     A patch is cut into g x g sub-patches of side P/g, y = (1/g²) Σ_m s_m.
     Integer pixels are rounded to the nearest value, halves upwards.
 
-    Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    Reference: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025, mixing-up.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 from ..grid import check_image, patch_view, per_patch
 from ..layout import PatchLayout
 from ..pixels import peak_value
-from ..randomness import RandomSource, draw_codes
+from ..randomness import RNG, draw_codes
 from .base import Step, register_step
 
 
@@ -44,7 +44,5 @@ class Negate(Step):
         '0.89 (16-pixel patches, 224x224)'
     )
 
-    def draw(
-        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
-    ) -> np.ndarray:
-        return draw_codes(layout.num_patches, 1, source).astype(bool)
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
+        return draw_codes(layout.num_patches, 1, rng).astype(bool)

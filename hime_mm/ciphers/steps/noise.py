@@ -11,7 +11,7 @@ from hime_mm.errors import CipherError
 from ..grid import check_image
 from ..layout import PatchLayout
 from ..pixels import add_clipped
-from ..randomness import RandomSource, draw_noise
+from ..randomness import RNG, draw_noise
 from .base import ClipStats, Step, check_integer, register_step
 
 
@@ -61,10 +61,8 @@ class Noise(Step):
     def __post_init__(self) -> None:
         check_integer(self, 'std', 1, 255)
 
-    def draw(
-        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
-    ) -> np.ndarray:
-        return draw_noise((*layout.shape, *channels), self.std, source)
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
+        return draw_noise((*layout.shape, *channels), self.std, rng)
 
     def apply(
         self, img: np.ndarray, layout: PatchLayout, drawn: Any, stats: ClipStats | None = None

@@ -9,7 +9,7 @@ from hime_mm.errors import CipherError
 
 from ..grid import new_patches, per_patch
 from ..layout import PatchLayout
-from ..randomness import RandomSource, draw_codes
+from ..randomness import RNG, draw_codes
 from .base import Step, register_step
 
 
@@ -58,7 +58,5 @@ class Orient(Step):
         'patches, 224x224)'
     )
 
-    def draw(
-        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
-    ) -> np.ndarray:
-        return draw_codes(layout.num_patches, 3, source)
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
+        return draw_codes(layout.num_patches, 3, rng)

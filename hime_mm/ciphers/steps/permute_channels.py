@@ -9,7 +9,7 @@ from hime_mm.errors import CipherError, PictureError
 
 from ..grid import new_patches, per_patch
 from ..layout import PatchLayout
-from ..randomness import RandomSource, draw_permutations
+from ..randomness import RNG, draw_permutations
 from .base import Step, register_step
 
 
@@ -60,8 +60,6 @@ class PermuteChannels(Step):
                 'leave it out of the cipher for grayscale images'
             )
 
-    def draw(
-        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
-    ) -> np.ndarray:
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
         self.check_channels(channels)
-        return draw_permutations(layout.num_patches, channels[0], source)
+        return draw_permutations(layout.num_patches, channels[0], rng)

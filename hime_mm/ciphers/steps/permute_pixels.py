@@ -8,7 +8,7 @@ import numpy as np
 from ..grid import new_patches
 from ..layout import PatchLayout
 from ..permutation import check_permutation, invert_permutation, one_per_image
-from ..randomness import RandomSource, draw_permutation
+from ..randomness import RNG, draw_permutation
 from .base import Step, register_step
 
 
@@ -56,7 +56,5 @@ class PermutePixels(Step):
         'patches)'
     )
 
-    def draw(
-        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
-    ) -> np.ndarray:
-        return draw_permutation(layout.patch_size**2, source)
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
+        return draw_permutation(layout.patch_size**2, rng)

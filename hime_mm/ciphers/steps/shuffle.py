@@ -11,7 +11,7 @@ from hime_mm.errors import PictureError
 from ..grid import grid_shape, spatial_shape
 from ..layout import PatchLayout
 from ..permutation import check_permutation, invert_permutation, one_per_image
-from ..randomness import RandomSource, draw_permutation
+from ..randomness import RNG, draw_permutation
 from .base import Step, register_step
 
 
@@ -24,7 +24,7 @@ def shuffle_patches(
     the second patch 2 and the third patch 0.  Slots and patches are numbered
     row-major.  Whole patch rows (P·C values) are moved in one gather.
 
-    Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    Reference: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025, random shuffling.
 
     Args:
@@ -120,10 +120,8 @@ class Shuffle(Step):
     def next_layout(self, layout: PatchLayout) -> PatchLayout:
         return replace(layout, shuffled=True)
 
-    def draw(
-        self, layout: PatchLayout, channels: tuple[int, ...], source: RandomSource
-    ) -> np.ndarray:
-        return draw_permutation(layout.num_patches, source)
+    def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
+        return draw_permutation(layout.num_patches, rng)
 
     def add_drawn(self, layout: PatchLayout, drawn: Any) -> PatchLayout:
         return replace(layout, permutation=drawn)

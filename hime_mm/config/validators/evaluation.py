@@ -19,7 +19,9 @@ def phases(plan: Plan) -> Iterator[Finding]:
             one.online for one in (use, *trained)
         ):
             continue
-        text = f': {use.source} is another cipher than that of training, {trained[0].source}'
+        text = (
+            f': {use.description} is another cipher than that of training, {trained[0].description}'
+        )
         if use.is_for('val'):
             yield error(use.place, text, 'encrypt both data sets with the same one')
         elif use.is_for('test'):

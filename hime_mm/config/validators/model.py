@@ -44,7 +44,7 @@ def _patches(plan: Plan, use: Use, cipher: Cipher) -> Iterator[Finding]:
         other = " or `patch_embed='mixed'`" if compact and mixable else ''
         remedy = f'`patch_size={side}`{other}'
     if not fits:
-        yield error(plan.backbone.place, f'does not fit {use.source}', f'set its {remedy}')
+        yield error(plan.backbone.place, f'does not fit {use.description}', f'set its {remedy}')
 
 
 def _positions(plan: Plan, use: Use) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def batch_augments(plan: Plan) -> Iterator[Finding]:
             if node.short == 'PatchCutMix' and node.value.get('patch_size', 16) != side:
                 yield error(
                     node.place,
-                    f': the patches of PatchCutMix do not fit {use.source}',
+                    f': the patches of PatchCutMix do not fit {use.description}',
                     f'set its `patch_size={side}`',
                 )
             elif node.short in CUTTERS:
@@ -105,7 +105,7 @@ def statistics(plan: Plan) -> Iterator[Finding]:
         ):
             yield warning(
                 node.place,
-                f'takes off the mean {list(mean)}, but {use.source} leaves images of '
+                f'takes off the mean {list(mean)}, but {use.description} leaves images of '
                 'mean 128 and less contrast',
                 'Training goes faster with `mean=[128.0, 128.0, '
                 '128.0]` and the standard deviation of the encrypted images (about 40 for photos)',

@@ -38,7 +38,7 @@ class PEViT(VisionTransformer):
     which :class:`PEYOLOS` hands over; MMDetection's own detectors call a
     backbone with images only, and padding then counts as image.
 
-    Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    Reference: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025. All arguments of :class:`VisionTransformer` that are not named
     here keep their meaning and defaults.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hime_mm.ciphers import PatchLayout, Step
-from hime_mm.ciphers.randomness import RandomSource, draw_bytes, draw_codes
+from hime_mm.ciphers.randomness import RNG, draw_bytes, draw_codes
 
 #: The torch forms, by the name of their step.
 FORMS: dict[str, type['TorchForm']] = {}
@@ -42,7 +42,7 @@ class TorchForm:
         layout: PatchLayout,
         batch: int,
         channels: int,
-        source: RandomSource,
+        rng: RNG,
         device: torch.device,
     ) -> Tensor | None:
         """Draw for all images of a batch of this layout."""
@@ -70,9 +70,9 @@ def per_patch(values: Tensor, layout: PatchLayout) -> Tensor:
     return values.view(len(values), 1, rows, 1, cols, 1)
 
 
-def draw_permutations(count: int, num: int, source: RandomSource, device: torch.device) -> Tensor:
+def draw_permutations(count: int, num: int, rng: RNG, device: torch.device) -> Tensor:
     """:func:`~hime_mm.ciphers.randomness.draw_permutations` on a device."""
-    raw = np.frombuffer(bytearray(draw_bytes(8 * count * num, source)), np.int64)
+    raw = np.frombuffer(bytearray(draw_bytes(8 * count * num, rng)), np.int64)
     words = torch.from_numpy(raw).view(count, num)
     # Torch sorts signed words only: the sign bit flipped, their order is that
     # of the unsigned ones.
@@ -80,9 +80,7 @@ def draw_permutations(count: int, num: int, source: RandomSource, device: torch.
     return words.argsort(dim=1, stable=True)
 
 
-def draw_patch_codes(
-    shape: tuple[int, int], bits: int, source: RandomSource, device: torch.device
-) -> Tensor:
+def draw_patch_codes(shape: tuple[int, int], bits: int, rng: RNG, device: torch.device) -> Tensor:
     """:func:`~hime_mm.ciphers.randomness.draw_codes` for each patch of each image, (B, N)."""
-    codes = draw_codes(shape[0] * shape[1], bits, source)
+    codes = draw_codes(shape[0] * shape[1], bits, rng)
     return torch.from_numpy(codes).view(shape).to(device)

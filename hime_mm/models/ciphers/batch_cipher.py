@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hime_mm.ciphers import Cipher
-from hime_mm.ciphers.randomness import RandomSource
+from hime_mm.ciphers.randomness import RNG
 from hime_mm.errors import CipherError, PictureError
 
 from .base import FORMS
@@ -47,14 +47,14 @@ class BatchCipher:
     def draw(
         self,
         shape: tuple[int, int, int, int],
-        source: RandomSource = None,
+        rng: RNG = None,
         device: str | torch.device = 'cpu',
     ) -> list[Any]:
         """Draw all randomness for a batch, independently for each image.
 
         Args:
             shape (tuple[int]): Of the batch, (B, C, H, W).
-            source (optional): See
+            rng (optional): See
                 :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to
                 None, the operating system.
             device (str | torch.device): Where the draw goes. Defaults to
@@ -67,7 +67,7 @@ class BatchCipher:
         batch, channels, height, width = shape
         layouts = self.cipher.layouts((height, width))
         return [
-            form.draw(layout, batch, channels, source, torch.device(device))
+            form.draw(layout, batch, channels, rng, torch.device(device))
             for form, layout in zip(self._forms, layouts, strict=False)
         ]
 
@@ -119,13 +119,13 @@ class BatchCipher:
             images = form.apply(images, layout, value)
         return images
 
-    def __call__(self, images: Tensor, source: RandomSource = None) -> Tensor:
+    def __call__(self, images: Tensor, rng: RNG = None) -> Tensor:
         """Draw and apply.
 
         Bytes come from the CPU: eight for each patch that is shuffled, two for each value of
         noise; the rest is on the device.
         """
-        return self.apply(images, self.draw(images.shape, source, images.device))
+        return self.apply(images, self.draw(images.shape, rng, images.device))
 
     def __repr__(self) -> str:
         return f'BatchCipher({str(self.cipher)!r}, patch_size={self.cipher.patch_size})'

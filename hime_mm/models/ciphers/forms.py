@@ -30,8 +30,8 @@ WHITE = peak_value(np.dtype(np.uint8))
 class TorchShuffle(TorchForm):
     """The torch form of :class:`~hime_mm.ciphers.Shuffle`."""
 
-    def draw(self, layout, batch, channels, source, device):
-        return draw_permutations(batch, layout.num_patches, source, device)
+    def draw(self, layout, batch, channels, rng, device):
+        return draw_permutations(batch, layout.num_patches, rng, device)
 
     def apply(self, x, layout, drawn):
         rows, cols = layout.grid
@@ -69,9 +69,9 @@ def _orientations(side: int) -> np.ndarray:
 class TorchOrient(TorchForm):
     """The torch form of :class:`~hime_mm.ciphers.Orient`."""
 
-    def draw(self, layout, batch, channels, source, device):
+    def draw(self, layout, batch, channels, rng, device):
         shape = (batch, layout.num_patches)
-        return draw_patch_codes(shape, 3, source, device).long()
+        return draw_patch_codes(shape, 3, rng, device).long()
 
     def stack(self, draws):
         return super().stack(draws).long()
@@ -92,10 +92,10 @@ class TorchOrient(TorchForm):
 class TorchPermuteChannels(TorchForm):
     """The torch form of :class:`~hime_mm.ciphers.PermuteChannels`."""
 
-    def draw(self, layout, batch, channels, source, device):
+    def draw(self, layout, batch, channels, rng, device):
         self.step.check_channels((channels,))
         num = layout.num_patches
-        perms = draw_permutations(batch * num, channels, source, device)
+        perms = draw_permutations(batch * num, channels, rng, device)
         return perms.view(batch, num, channels)
 
     def apply(self, x, layout, drawn):
@@ -149,9 +149,9 @@ class TorchErode(TorchForm):
 class TorchDrop(TorchForm):
     """The torch form of :class:`~hime_mm.ciphers.Drop`."""
 
-    def draw(self, layout, batch, channels, source, device):
+    def draw(self, layout, batch, channels, rng, device):
         num = layout.num_patches
-        order = draw_permutations(batch, num, source, device)
+        order = draw_permutations(batch, num, rng, device)
         # Those that come first in the order.
         dropped = torch.zeros(batch, num, dtype=torch.bool, device=device)
         return dropped.scatter_(1, order[:, : num * self.step.percent // 100], True)
@@ -180,8 +180,8 @@ class TorchCenter(TorchForm):
 class TorchNoise(TorchForm):
     """The torch form of :class:`~hime_mm.ciphers.Noise`."""
 
-    def draw(self, layout, batch, channels, source, device):
-        noise = draw_noise((batch, channels, *layout.shape), self.step.std, source)
+    def draw(self, layout, batch, channels, rng, device):
+        noise = draw_noise((batch, channels, *layout.shape), self.step.std, rng)
         return torch.from_numpy(noise).to(device, non_blocking=True)
 
     def stack(self, draws):
@@ -196,9 +196,9 @@ class TorchNoise(TorchForm):
 class TorchNegate(TorchForm):
     """The torch form of :class:`~hime_mm.ciphers.Negate`."""
 
-    def draw(self, layout, batch, channels, source, device):
+    def draw(self, layout, batch, channels, rng, device):
         shape = (batch, layout.num_patches)
-        return draw_patch_codes(shape, 1, source, device).bool()
+        return draw_patch_codes(shape, 1, rng, device).bool()
 
     def apply(self, x, layout, drawn):
         view = patch_view(x, layout)

@@ -11,7 +11,7 @@ from mmpretrain.models.utils import ClsDataPreprocessor
 from torch import Tensor
 
 from hime_mm.ciphers import Cipher
-from hime_mm.ciphers.randomness import RandomSource
+from hime_mm.ciphers.randomness import RNG
 from hime_mm.errors import CipherError, ConfigError, HimeError, PictureError
 from hime_mm.models.ciphers import BatchCipher
 from hime_mm.registry import MODELS, extra_repr
@@ -92,7 +92,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         self.quantize = quantize
         # Of training, and of evaluation: how often one validates does not
         # change what one trains on.
-        self._sources = {
+        self._rngs = {
             training: None if seed is None else np.random.default_rng([seed, get_rank(), training])
             for training in (True, False)
         }
@@ -167,7 +167,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                 and float(self.pad_value).is_integer()
                 and not (training and self.batch_augments is not None)
             )
-            inputs = self._encrypt(inputs, is_integer, self._sources[training])
+            inputs = self._encrypt(inputs, is_integer, self._rngs[training])
         if to_rgb and inputs.size(1) == 3:
             inputs = inputs.flip(1)
         inputs = inputs.float()
@@ -179,7 +179,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         return dict(inputs=inputs, data_samples=data['data_samples'])
 
     @torch.no_grad()
-    def _encrypt(self, images: Tensor, is_integer: bool, source: RandomSource) -> Tensor:
+    def _encrypt(self, images: Tensor, is_integer: bool, rng: RNG) -> Tensor:
         """Encrypt a batch; ``is_integer`` says that it holds whole grey levels."""
         height, width = images.shape[-2:]
         side = self.cipher.patch_size
@@ -193,7 +193,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             if not is_integer:
                 images = images.round().clamp_(0, 255)
             images = images.to(torch.uint8)
-        return self.batch_cipher(images, source)
+        return self.batch_cipher(images, rng)
 
     def extra_repr(self) -> str:
         """What is shown of the module: no secret."""

@@ -36,7 +36,7 @@ class DetTokenHead(DETRHead):
     mixed precision. Several layers of tokens give auxiliary losses as DETR's
     decoder layers do.
 
-    Source: Fang et al., "You Only Look at One Sequence", NeurIPS 2021.
+    Reference: Fang et al., "You Only Look at One Sequence", NeurIPS 2021.
 
     Args:
         num_classes (int): Number K of classes without background.

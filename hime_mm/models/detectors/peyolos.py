@@ -19,7 +19,7 @@ class PEYOLOS(SingleStageDetector):
     A :class:`PEViT` with detection tokens and a :class:`DetTokenHead`. With
     ``patch_embed='linear'`` and learned positions it is YOLOS.
 
-    Sources: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    Reference: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025, PEYOLOS; Fang et al., "You Only Look at One Sequence", NeurIPS
     2021.
 

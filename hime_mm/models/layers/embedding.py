@@ -26,7 +26,7 @@ class MixedPatchEmbed(BaseModule):
     them gives the same tokens: plain, tiled and compact images of one picture
     are embedded alike.
 
-    Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    Reference: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025, MI.
 
     Args:
@@ -116,7 +116,7 @@ class ReferencePositionEncoding(BaseModule):
 
     Each token is treated alone, so permuting the tokens permutes the output.
 
-    Source: Hao et al., "Human-imperceptible, Machine-recognizable Images",
+    Reference: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025, RPE.
 
     Args:

@@ -10,13 +10,13 @@ load a file themselves (``hooks``).
 from .fit import fit
 from .formats import COCO_CATEGORY_IDS, FORMATS, detect_format
 from .positions import find_grid
-from .reader import SourceInfo, read_checkpoint, unwrap
+from .reader import CheckpointInfo, read_checkpoint, unwrap
 from .translate import translate
 
 __all__ = [
     'COCO_CATEGORY_IDS',
     'FORMATS',
-    'SourceInfo',
+    'CheckpointInfo',
     'detect_format',
     'find_grid',
     'fit',

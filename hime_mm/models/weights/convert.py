@@ -18,7 +18,7 @@ from hime_mm.version import __version__
 from ..backbones import PEViT
 from .fit import fit
 from .infer import infer_model
-from .reader import SourceInfo, read_checkpoint
+from .reader import CheckpointInfo, read_checkpoint
 from .report import ConversionReport
 from .translate import translate
 
@@ -97,19 +97,19 @@ def convert_checkpoint(
     # The file cannot know better.
     info.mid_image_size = info.mid_image_size or img_size
     info.num_heads = num_heads or info.num_heads
-    source = translate(state, info=info, allow_drop=allow_drop, num_splits=num_splits)
+    ckpt = translate(state, info=info, allow_drop=allow_drop, num_splits=num_splits)
     meta = dict(
         hime_mm_version=__version__,
-        converted_from=dict(file=os.path.basename(os.path.abspath(src)), format=source.format),
+        converted_from=dict(file=os.path.basename(os.path.abspath(src)), format=ckpt.format),
     )
     parts = {}
     if config is not None:
         model = _build_config(config, cfg_options)
     else:
-        parts = meta['model'] = infer_model(source, num_classes, pos_encoding)
+        parts = meta['model'] = infer_model(ckpt, num_classes, pos_encoding)
         model = build_parts(parts)
     converted, report = fit(
-        source,
+        ckpt,
         model.state_dict(),
         allow_missing=allow_missing,
         interpolate_mode=model.backbone.interpolate_mode,
@@ -150,7 +150,7 @@ def _build_config(path: str, options: dict | None) -> nn.Module:
     return model
 
 
-def _check_settings(backbone: PEViT, info: SourceInfo, report: ConversionReport) -> None:
+def _check_settings(backbone: PEViT, info: CheckpointInfo, report: ConversionReport) -> None:
     """What changes the numbers but has no tensor."""
     heads = backbone.arch_settings['num_heads']
     if info.num_heads is not None and info.num_heads != heads:

@@ -13,7 +13,7 @@ from hime_mm.errors import ConversionError
 from .formats import CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, NATIVE, describe_format, matches
 from .positions import find_grid, interpolate
 from .report import ConversionReport, Entry
-from .translate import PATCH, Item, Source
+from .translate import PATCH, Checkpoint, Item
 
 _DETECTION = r'backbone\.(det_token|(mid_)?det_pos_embed)'
 # What may be left out of the checkpoint: names there, the part of the model
@@ -32,7 +32,7 @@ _UNUSED = (
 
 
 def fit(
-    source: Source,
+    ckpt: Checkpoint,
     target: Mapping[str, Tensor],
     *,
     allow_missing: Sequence[str] = (),
@@ -50,16 +50,16 @@ def fit(
     ``backbone.``. The weights that are returned are views of those given
     where nothing was changed.
     """
-    run = _Fit(source, target, allow_missing, interpolate_mode)
+    run = _Fit(ckpt, target, allow_missing, interpolate_mode)
     run.map_checkpoint()
     run.check_missing()
-    lines, max_lines = source.problems, 12
+    lines, max_lines = ckpt.problems, 12
     if lines:
         more = [f'and {len(lines) - max_lines} more'] if len(lines) > max_lines else []
         raise ConversionError(
             '\n  '.join(
                 [
-                    f'{describe_format(source.format)} cannot be taken over completely:',
+                    f'{describe_format(ckpt.format)} cannot be taken over completely:',
                     *lines[:max_lines],
                     *more,
                 ]
@@ -72,23 +72,27 @@ class _Fit:
     """What :func:`fit` knows on its way."""
 
     def __init__(
-        self, source: Source, target: Mapping[str, Tensor], allow_missing: Sequence[str], mode: str
+        self,
+        ckpt: Checkpoint,
+        target: Mapping[str, Tensor],
+        allow_missing: Sequence[str],
+        mode: str,
     ) -> None:
-        self.source, self.target = source, target
-        self.items, self.problems = source.items, source.problems
+        self.ckpt, self.target = ckpt, target
+        self.items, self.problems = ckpt.items, ckpt.problems
         self.allow_missing, self.mode = allow_missing, mode
-        self.report = ConversionReport(source.format, dropped=source.dropped)
+        self.report = ConversionReport(ckpt.format, dropped=ckpt.dropped)
         self.out: dict[str, Tensor] = {}
         self.detector = any(
             re.fullmatch(rf'{_DETECTION}|bbox_head\.cls_branch\..*', name) for name in self.items
         )
-        mixed, to_mixed = source.mixed, f'{PATCH}mapping.weight' in target
+        mixed, to_mixed = ckpt.mixed, f'{PATCH}mapping.weight' in target
         self.other_embedding = mixed != to_mixed
         self.new_embedding = to_mixed and not mixed
         # The patch embedding tells some of it, and may be left out.
         self.grids = {
-            'backbone.pos_embed': source.grid(),
-            'backbone.mid_pos_embed': source.grid(mid=True),
+            'backbone.pos_embed': ckpt.grid(),
+            'backbone.mid_pos_embed': ckpt.grid(mid=True),
         }
 
     def map_checkpoint(self) -> None:
@@ -126,7 +130,7 @@ class _Fit:
         self.report.dropped += item.dropped(why)
 
     def _refuse(self, item: Item, why: str) -> None:
-        names = ', '.join(f'{n} {s}' for n, s in item.sources)
+        names = ', '.join(f'{n} {s}' for n, s in item.src)
         self.problems.append(f'{names} {why}')
 
     def _drop_embedding(self) -> None:
@@ -154,7 +158,7 @@ class _Fit:
             return
         shape = tuple(self.target[name].shape)
         if (
-            self.source.format in DETECTORS
+            self.ckpt.format in DETECTORS
             and name.startswith('bbox_head.cls_branch.')
             and item.shape[:1] == (92,)
             and shape[:1] == (81,)
@@ -195,14 +199,14 @@ class _Fit:
             extra
             and length == num_patches
             and not self.detector
-            and self.source.format in CLASSIFIERS
+            and self.ckpt.format in CLASSIFIERS
         ):
             table = item.tensor
             item.change(
                 torch.cat((torch.zeros_like(table[:, :1]), table), 1),
                 'a row of zeros for the class token, which has no position there',
             )
-        first = item.sources[0][0]
+        first = item.src[0][0]
         try:
             table, grid = find_grid(first, item.tensor, extra, known, target)
         except ConversionError as error:
@@ -226,7 +230,7 @@ class _Fit:
     def _handle_unexpected(self, name: str, item: Item) -> None:
         """Drop what the model has no use for, or refuse."""
         for pattern, part, why in _UNUSED:
-            if part == 'bbox_head.' and self.source.format not in NATIVE:
+            if part == 'bbox_head.' and self.ckpt.format not in NATIVE:
                 # Other detectors have a head of that name, too.
                 part = 'bbox_head.cls_branch.'
             if not re.fullmatch(pattern, name) or any(
@@ -242,7 +246,7 @@ class _Fit:
             why = 'holds positions for the layers between: set `mid_positions=True` in the backbone'
         elif name.startswith('backbone.rpe.'):
             why = "belongs to a reference encoding: set `pos_encoding='rpe'` in the backbone"
-        self._refuse(item, f'{why}, or leave it out with `allow_drop` {item.sources[0][0]!r}')
+        self._refuse(item, f'{why}, or leave it out with `allow_drop` {item.src[0][0]!r}')
 
     def _reason_for_initial(self, name: str) -> str | None:
         """Why it is right that a checkpoint of this kind has it not."""

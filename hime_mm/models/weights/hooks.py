@@ -45,17 +45,17 @@ def load_foreign(
         return
     if fmt in NATIVE:
         return
-    source, target = translate(state, fmt, info=info), model.state_dict()
+    ckpt, target = translate(state, fmt, info=info), model.state_dict()
     other_items = {}
     if outside != 'check':
         target = {f'backbone.{name}': v for name, v in target.items()}
         other_items = {
-            name: source.items.pop(name)
-            for name in list(source.items)
+            name: ckpt.items.pop(name)
+            for name in list(ckpt.items)
             if not name.startswith('backbone.')
         }
     converted, report = fit(
-        source,
+        ckpt,
         target,
         allow_missing=_MAY_MISS,
         interpolate_mode=getattr(model, 'backbone', model).interpolate_mode,
@@ -82,12 +82,12 @@ def load_backbone(vit: nn.Module, state_dict: dict[str, Any], prefix: str) -> No
     and stays as initialised. All of it is logged.
     """
     load_foreign(vit, state_dict, prefix, 'drop')
-    source = _swap_grid(vit, state_dict, prefix)
+    src_grid = _swap_grid(vit, state_dict, prefix)
     extra, target = vit.num_extra_tokens, tuple(vit.patch_resolution)
     for name in (f'{prefix}pos_embed', f'{prefix}mid_pos_embed'):
         table = _pop_positions(vit, state_dict, name)
         if table is not None and vit.pos_embed is not None:
-            table, grid = find_grid(name, table, extra, source, target)
+            table, grid = find_grid(name, table, extra, src_grid, target)
             state_dict[name] = interpolate(table, grid, target, extra, vit.interpolate_mode)
             _log_resized(name, table, grid, state_dict[name], target)
     own = {prefix + n: tuple(v.shape) for n, v in vit.state_dict().items()}
@@ -110,10 +110,10 @@ def _swap_grid(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> Gri
 
     The model's own takes its place.
     """
-    source = state_dict.pop(f'{prefix}pos_grid', None)
+    src_grid = state_dict.pop(f'{prefix}pos_grid', None)
     if model.pos_grid is not None:
         state_dict[f'{prefix}pos_grid'] = model.pos_grid
-    return None if source is None else tuple(source.tolist())
+    return None if src_grid is None else tuple(src_grid.tolist())
 
 
 def _pop_positions(model: nn.Module, state_dict: dict[str, Any], name: str) -> Tensor | None:
@@ -178,14 +178,14 @@ def _fit_positions(model: nn.Module, state_dict: dict[str, Any], prefix: str, in
     from timm.layers import resample_abs_pos_embed
 
     vit, name = model.timm_model, f'{inner}pos_embed'
-    source = _swap_grid(model, state_dict, prefix)
+    src_grid = _swap_grid(model, state_dict, prefix)
     table = _pop_positions(model, state_dict, name)
     if table is None:
         return
     extra = 0 if vit.no_embed_class else model.num_extra_tokens
     if vit.pos_embed is not None:
         target = tuple(vit.patch_embed.grid_size)
-        grid = grid_of(name, table.shape[1] - extra, source, target)
+        grid = grid_of(name, table.shape[1] - extra, src_grid, target)
         state_dict[name] = resample_abs_pos_embed(
             table, target, old_size=grid, num_prefix_tokens=extra
         )

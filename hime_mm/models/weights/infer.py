@@ -12,14 +12,14 @@ from hime_mm.errors import ConversionError
 
 from .formats import CLASSIFIERS, NATIVE
 from .report import Shape
-from .translate import PATCH, Source
+from .translate import PATCH, Checkpoint
 
 _ARCHS = ('deit-tiny', 'deit-small', 'deit-base', 'large', 'huge')
 _LAYER = 'backbone.layers.0.'
 
 
 def infer_model(
-    source: Source, num_classes: int | None = None, pos_encoding: str | None = None
+    ckpt: Checkpoint, num_classes: int | None = None, pos_encoding: str | None = None
 ) -> dict:
     """Work out the model of a checkpoint from its shapes.
 
@@ -27,7 +27,7 @@ def infer_model(
     ``bbox_head``, as for a config. `num_classes` and `pos_encoding` of None
     are what the checkpoint has, but the classes of COCO are 80.
     """
-    items = source.items
+    items = ckpt.items
     if pos_encoding is None:
         pos_encoding = (
             'rpe'
@@ -36,7 +36,7 @@ def infer_model(
             if 'backbone.pos_embed' in items
             else 'none'
         )
-    backbone = _backbone(source, pos_encoding)
+    backbone = _backbone(ckpt, pos_encoding)
     width = items[f'{PATCH}projection.weight'].shape[0]
     model = dict(backbone=backbone)
     if 'backbone.det_token' in items:
@@ -48,7 +48,7 @@ def infer_model(
             for name, item in items.items()
             if re.fullmatch(r'bbox_head\.cls_branch\.layers\.\d+\.weight', name)
         ]
-        foreign = source.format not in NATIVE
+        foreign = ckpt.format not in NATIVE
         if rows or foreign:
             # Those of a detector without its head do not matter: it is missed
             # later.
@@ -61,7 +61,7 @@ def infer_model(
             if len(rows) not in (0, 3):
                 model['bbox_head']['num_mlp_layers'] = len(rows)
     elif any(name.startswith('head.') for name in items):
-        rows = _shape(source, 'head.layers.head.weight')[0]
+        rows = _shape(ckpt, 'head.layers.head.weight')[0]
         model['head'] = dict(
             type='VisionTransformerClsHead', num_classes=num_classes or rows, in_channels=width
         )
@@ -70,33 +70,33 @@ def infer_model(
     return model
 
 
-def _shape(source: Source, name: str) -> Shape:
-    if name not in source.items:
+def _shape(ckpt: Checkpoint, name: str) -> Shape:
+    if name not in ckpt.items:
         raise ConversionError(
-            f'the checkpoint ({source.format}) has no {name}, which tells the size of the model'
+            f'the checkpoint ({ckpt.format}) has no {name}, which tells the size of the model'
         )
-    return source.items[name].shape
+    return ckpt.items[name].shape
 
 
-def _backbone(source: Source, pos_encoding: str) -> dict:
-    items, patch = source.items, source.patch_size
-    shape = _shape(source, f'{PATCH}projection.weight')
+def _backbone(ckpt: Checkpoint, pos_encoding: str) -> dict:
+    items, patch = ckpt.items, ckpt.patch_size
+    shape = _shape(ckpt, f'{PATCH}projection.weight')
     if len(shape) != 4 or shape[-1] != shape[-2]:
         raise ConversionError(f'the patch embedding {shape} does not embed squares')
     backbone = dict(
         type='hime_mm.PEViT',
-        arch=_arch(source, shape[0]),
+        arch=_arch(ckpt, shape[0]),
         patch_size=patch,
         pos_encoding=pos_encoding,
     )
     if shape[1] != 3:
         backbone['in_channels'] = shape[1]
-    if source.mixed:
-        backbone.update(patch_embed='mixed', num_splits=source.num_splits)
+    if ckpt.mixed:
+        backbone.update(patch_embed='mixed', num_splits=ckpt.num_splits)
     elif f'{PATCH}projection.bias' not in items:
         backbone['patch_cfg'] = dict(bias=False)
     if 'backbone.pos_embed' in items:
-        rows, cols = source.grid() or _square(source)
+        rows, cols = ckpt.grid() or _square(ckpt)
         backbone['img_size'] = rows * patch if rows == cols else (rows * patch, cols * patch)
     if f'{_LAYER}attn.qkv.bias' not in items:
         backbone['qkv_bias'] = False
@@ -109,21 +109,21 @@ def _backbone(source: Source, pos_encoding: str) -> dict:
         backbone.update(out_type='avg_featmap', final_norm='backbone.ln1.weight' in items)
         if 'backbone.cls_token' not in items:
             backbone['with_cls_token'] = False
-    if source.info.norm_eps not in (None, 1e-6):
-        backbone['norm_cfg'] = dict(type='LN', eps=source.info.norm_eps)
+    if ckpt.info.norm_eps not in (None, 1e-6):
+        backbone['norm_cfg'] = dict(type='LN', eps=ckpt.info.norm_eps)
     return backbone
 
 
-def _arch(source: Source, width: int) -> Any:
+def _arch(ckpt: Checkpoint, width: int) -> Any:
     """A name of MMPretrain's, or the numbers."""
     depth = 1 + max(
-        (int(name.split('.')[2]) for name in source.items if name.startswith('backbone.layers.')),
+        (int(name.split('.')[2]) for name in ckpt.items if name.startswith('backbone.layers.')),
         default=-1,
     )
-    heads, layers = source.info.num_heads, source.info.num_layers
+    heads, layers = ckpt.info.num_heads, ckpt.info.num_layers
     if layers not in (None, depth):
         raise ConversionError(f'config.json says {layers} layers, the checkpoint has {depth}')
-    hidden = _shape(source, f'{_LAYER}ffn.layers.0.0.weight')[0]
+    hidden = _shape(ckpt, f'{_LAYER}ffn.layers.0.0.weight')[0]
     if heads is None and width % 64:
         raise ConversionError(
             f'tokens {width} wide do not tell the number of attention heads: give it (`num_heads`)'
@@ -138,11 +138,11 @@ def _arch(source: Source, width: int) -> Any:
     return next((name for name in _ARCHS if zoo[name] == arch), arch)
 
 
-def _square(source: Source) -> tuple[int, int]:
+def _square(ckpt: Checkpoint) -> tuple[int, int]:
     """The grid of positions that do not say of which they are."""
-    rows = source.items['backbone.pos_embed'].shape[1]
+    rows = ckpt.items['backbone.pos_embed'].shape[1]
     # Not every class token has a position.
-    may_lack_cls = source.format in CLASSIFIERS or 'backbone.cls_token' not in source.items
+    may_lack_cls = ckpt.format in CLASSIFIERS or 'backbone.cls_token' not in ckpt.items
     count = rows if may_lack_cls and math.isqrt(rows) ** 2 == rows else rows - 1
     side = math.isqrt(max(count, 0))
     if side**2 != count or not side:

@@ -12,19 +12,19 @@ from hime_mm.errors import ConversionError
 Grid = tuple[int, int]
 
 
-def grid_of(name: str, count: int, source: Grid | None, target: Grid | None) -> Grid:
+def grid_of(name: str, count: int, src_grid: Grid | None, target: Grid | None) -> Grid:
     """Rows and columns of a number of positions of patches.
 
-    Where `source` does not tell, they are of a square, or else of the
+    Where `src_grid` does not tell, they are of a square, or else of the
     model's grid, `target`.
     """
     side = math.isqrt(max(count, 0))
-    grid = source or ((side, side) if side * side == count else target)
+    grid = src_grid or ((side, side) if side * side == count else target)
     if grid is not None and count > 0 and grid[0] * grid[1] == count:
         return tuple(grid)
     why = (
-        f'grid of {source[0]}x{source[1]}: give'
-        if source
+        f'grid of {src_grid[0]}x{src_grid[1]}: give'
+        if src_grid
         else 'square, and does not say of which grid: load it into a model for '
         'images of the size it was trained with, and save that, or, for '
         'PEViT, convert it and give'
@@ -40,7 +40,7 @@ def find_grid(
     name: str,
     table: Tensor,
     num_extra_tokens: int,
-    source: Grid | None = None,
+    src_grid: Grid | None = None,
     target: Grid | None = None,
 ) -> tuple[Tensor, Grid]:
     """Find out of which grid of patches a table (tables, L, D) is.
@@ -53,10 +53,10 @@ def find_grid(
         raise ConversionError(
             f'{name} of the checkpoint has the shape {tuple(table.shape)}, no positions of patches'
         )
-    patches = source[0] * source[1] if source else math.isqrt(count) ** 2
+    patches = src_grid[0] * src_grid[1] if src_grid else math.isqrt(count) ** 2
     if num_extra_tokens == 0 and count == patches + 1:
         table, count = table[:, 1:], count - 1
-    return table, grid_of(name, count, source, target)
+    return table, grid_of(name, count, src_grid, target)
 
 
 def interpolate(table: Tensor, grid: Grid, target: Grid, extra: int, mode: str) -> Tensor:

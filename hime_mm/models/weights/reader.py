@@ -36,7 +36,7 @@ allow_namespaces()
 
 
 @dataclass
-class SourceInfo:
+class CheckpointInfo:
     """What a checkpoint says of its model beside the weights.
 
     Sizes are those of images, (height, width), that positions are of; `mid`,
@@ -50,7 +50,7 @@ class SourceInfo:
     norm_eps: float | None = None
 
 
-def read_checkpoint(path: str, ema: bool = False) -> tuple[dict[str, Tensor], SourceInfo]:
+def read_checkpoint(path: str, ema: bool = False) -> tuple[dict[str, Tensor], CheckpointInfo]:
     """Read the weights of a file without running anything in it.
 
     The path is a ``.safetensors`` file, a file of ``torch.save``, or a folder
@@ -111,7 +111,7 @@ def _load(path: str) -> Mapping[str, Any]:
     return checkpoint
 
 
-def unwrap(checkpoint: Mapping, ema: bool = False) -> tuple[dict[str, Tensor], SourceInfo]:
+def unwrap(checkpoint: Mapping, ema: bool = False) -> tuple[dict[str, Tensor], CheckpointInfo]:
     """Find the weights in what a file holds.
 
     That is a state dict, or a dict with one under one of ``_HOLDERS``, of
@@ -128,7 +128,7 @@ def unwrap(checkpoint: Mapping, ema: bool = False) -> tuple[dict[str, Tensor], S
         raise ConversionError(
             f'the checkpoint has no smoothed weights: none of {", ".join(holders)}'
         )
-    info = SourceInfo()
+    info = CheckpointInfo()
     if state is None:
         state = checkpoint
     elif checkpoint.get('args') is not None:
@@ -168,7 +168,7 @@ def _size(value: Any) -> tuple[int, int] | None:
     return None
 
 
-def _add_config(path: str, info: SourceInfo) -> None:
+def _add_config(path: str, info: CheckpointInfo) -> None:
     """What Hugging Face's ``config.json`` tells."""
     try:
         with open(path, encoding='utf-8') as stream:

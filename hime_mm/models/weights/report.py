@@ -15,18 +15,18 @@ Shape = tuple[int, ...]
 class Entry:
     """What became of one tensor, and why.
 
-    Without `source` the model keeps what it started with, without `target`
+    Without `src_name` the model keeps what it started with, without `target`
     the tensor was dropped.
     """
 
-    source: str | None = None
-    source_shape: Shape | None = None
+    src_name: str | None = None
+    src_shape: Shape | None = None
     target: str | None = None
     target_shape: Shape | None = None
     why: str = ''
 
     def __str__(self) -> str:
-        ends = ((self.source, self.source_shape), (self.target, self.target_shape))
+        ends = ((self.src_name, self.src_shape), (self.target, self.target_shape))
         text = ' -> '.join(f'{name} {shape}' for name, shape in ends if name)
         return f'{text}: {self.why}' if self.why else text
 
@@ -79,12 +79,12 @@ class ConversionReport:
                 logger.info(f'{verb}: {entry}')
 
 
-def log_gaps(source: str, missing: Sequence[str], dropped: Sequence[str]) -> None:
+def log_gaps(origin: str, missing: Sequence[str], dropped: Sequence[str]) -> None:
     """Log what a checkpoint lacks, and what of it has no place."""
     logger = MMLogger.get_current_instance()
     for log, what, names in (
-        (logger.info, f'Dropped from {source}, as this model has no such parts', dropped),
-        (logger.warning, f'Missing in {source}, and left as initialised', missing),
+        (logger.info, f'Dropped from {origin}, as this model has no such parts', dropped),
+        (logger.warning, f'Missing in {origin}, and left as initialised', missing),
     ):
         if names:
             rest = len(names) - 20

@@ -22,7 +22,7 @@ from .formats import (
     rename,
     strip_prefix,
 )
-from .reader import SourceInfo
+from .reader import CheckpointInfo
 from .report import Entry, Shape
 
 PATCH = 'backbone.patch_embed.'
@@ -33,7 +33,7 @@ class Item:
     """A tensor under its new name, what it was made of and how."""
 
     tensor: Tensor
-    sources: list[tuple[str, Shape]]
+    src: list[tuple[str, Shape]]
     why: str = ''
     resized: bool = False
 
@@ -47,16 +47,16 @@ class Item:
         self.why = f'{self.why}; {why}' if self.why else why
 
     def placed(self, target: str) -> list[Entry]:
-        return [Entry(*source, target, self.shape, self.why) for source in self.sources]
+        return [Entry(*name_and_shape, target, self.shape, self.why) for name_and_shape in self.src]
 
     def dropped(self, why: str) -> list[Entry]:
         if self.why and not self.resized:
             why = f'{self.why}: {why}'
-        return [Entry(*source, why=why) for source in self.sources]
+        return [Entry(*name_and_shape, why=why) for name_and_shape in self.src]
 
 
 @dataclass
-class Source:
+class Checkpoint:
     """A checkpoint under the names of a whole model here.
 
     Names begin with ``backbone.``, ``head.`` or ``bbox_head.``. It holds the tensors, what was
@@ -64,7 +64,7 @@ class Source:
     """
 
     format: str
-    info: SourceInfo
+    info: CheckpointInfo
     num_splits: int = 2
     items: dict[str, Item] = field(default_factory=dict)
     dropped: list[Entry] = field(default_factory=list)
@@ -74,9 +74,9 @@ class Source:
     def mixed(self) -> bool:
         """bool: Whether it embeds mixed patches, even if parts are missing."""
         return any(
-            name.startswith(f'{PATCH}mapping.') or 'proj_siat' in source
+            name.startswith(f'{PATCH}mapping.') or 'proj_siat' in src_name
             for name, item in self.items.items()
-            for source, _ in item.sources
+            for src_name, _ in item.src
         )
 
     @property
@@ -104,10 +104,10 @@ def translate(
     state_dict: Mapping[str, Tensor],
     fmt: str | None = None,
     *,
-    info: SourceInfo | None = None,
+    info: CheckpointInfo | None = None,
     allow_drop: Sequence[str] = (),
     num_splits: int = 2,
-) -> Source:
+) -> Checkpoint:
     """Give every tensor the name it has here; `state_dict` is not changed.
 
     `fmt` is a key of :data:`FORMATS`, None recognises it. `allow_drop` are
@@ -119,8 +119,8 @@ def translate(
     fmt = fmt or detect_format(state_dict)
     if fmt not in FORMATS:
         raise ConversionError(f'unknown format {fmt!r}: choose from {", ".join(FORMATS)}')
-    source = Source(fmt, info or SourceInfo(), num_splits)
-    items = source.items
+    ckpt = Checkpoint(fmt, info or CheckpointInfo(), num_splits)
+    items = ckpt.items
     refused: dict[str, str] = {}
     parts: dict[str, dict[str, Item]] = {}
     mixed = any('proj_siat.' in name for name in state_dict)
@@ -135,7 +135,7 @@ def translate(
         elif fmt == 'hf-yolos' and re.match(r'(vit\.)?pooler\.', name):
             why = "detection does not use the class token's pooler"
         if why is not None:
-            source.dropped += item.dropped(why)
+            ckpt.dropped += item.dropped(why)
         elif target is None:
             refused[name] = refusal_reason(name, fmt)
         elif fmt == 'hf-yolos' and '.qkv.' in target:
@@ -143,7 +143,7 @@ def translate(
             parts.setdefault(target, {})[kind] = item
         elif target in items:
             raise ConversionError(
-                f'{items[target].sources[0][0]} and {name} of the checkpoint '
+                f'{items[target].src[0][0]} and {name} of the checkpoint '
                 f'are both {target} of the model: take one out'
             )
         else:
@@ -151,25 +151,25 @@ def translate(
     for target, qkv in parts.items():
         missing = [kind for kind in QKV if kind not in qkv]
         found = [qkv[kind] for kind in QKV if kind in qkv]
-        sources = [source for item in found for source in item.sources]
+        src = [name_and_shape for item in found for name_and_shape in item.src]
         if missing:
             why = f'comes without its {" and ".join(missing)}'
         elif len({item.shape for item in found}) > 1:
             why = 'has not the shape of the other two of query, key and value'
         else:
             items[target] = Item(
-                torch.cat([item.tensor for item in found]), sources, 'query, key and value in one'
+                torch.cat([item.tensor for item in found]), src, 'query, key and value in one'
             )
             continue
-        refused.update((name, why) for name, _ in sources)
-    source.problems += [
+        refused.update((name, why) for name, _ in src)
+    ckpt.problems += [
         f'{name} {tuple(state_dict[name].shape)} {why}; `allow_drop` {name!r} leaves it out'
         for name, why in refused.items()
     ]
-    _check_tokens(source)
+    _check_tokens(ckpt)
     table = items.get('backbone.pos_embed')
     if table is not None and any(
-        strip_prefix(entry.source) == 'dist_token' for entry in source.dropped
+        strip_prefix(entry.src_name) == 'dist_token' for entry in ckpt.dropped
     ):
         rows = table.tensor
         table.change(
@@ -178,24 +178,23 @@ def translate(
     if fmt not in NATIVE:
         _reshape(items)
         _split_tables(items)
-    return source
+    return ckpt
 
 
-def _check_tokens(source: Source) -> None:
+def _check_tokens(ckpt: Checkpoint) -> None:
     """Shapes that the rest relies on."""
     for name, shape in (
         ('pos_embed', '(1, L, D)'),
         ('det_token', '(1, Q, D)'),
         ('cls_token', '(1, 1, D)'),
     ):
-        item = source.items.get(f'backbone.{name}')
+        item = ckpt.items.get(f'backbone.{name}')
         if item is not None and (item.tensor.ndim != 3 or len(item.tensor) != 1):
             raise ConversionError(
-                f'{item.sources[0][0]} of the checkpoint has the shape '
-                f'{item.sources[0][1]}, not {shape}'
+                f'{item.src[0][0]} of the checkpoint has the shape {item.src[0][1]}, not {shape}'
             )
-    fmt = source.format
-    if fmt in DETECTORS and 'backbone.det_token' not in source.items:
+    fmt = ckpt.format
+    if fmt in DETECTORS and 'backbone.det_token' not in ckpt.items:
         raise ConversionError(
             f'the checkpoint is of {describe_format(fmt)}, but has no detection tokens'
         )
@@ -226,13 +225,11 @@ def _split_tables(items: dict[str, Item]) -> None:
             table = table.squeeze(1)
         if table.ndim != 3 or table.shape[1] <= count + 1:
             raise ConversionError(
-                f'{item.sources[0][0]} of the checkpoint, '
-                f'{item.sources[0][1]}, does not hold positions of a class '
+                f'{item.src[0][0]} of the checkpoint, '
+                f'{item.src[0][1]}, does not hold positions of a class '
                 f'token, patches and {count} detection tokens'
             )
-        items[f'backbone.{mid}pos_embed'] = Item(
-            table[:, :-count], item.sources, 'class and patches'
-        )
+        items[f'backbone.{mid}pos_embed'] = Item(table[:, :-count], item.src, 'class and patches')
         items[f'backbone.{mid}det_pos_embed'] = Item(
-            table[:, -count:], item.sources, 'detection tokens'
+            table[:, -count:], item.src, 'detection tokens'
         )

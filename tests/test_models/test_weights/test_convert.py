@@ -126,7 +126,7 @@ def test_deit_without_its_positions(tmp_path, pos_encoding, initial):
     path = save(tmp_path, source.state_dict())
     model, report, _ = convert(path, tmp_path, pos_encoding=pos_encoding)
     assert {e.target for e in report.initial} == {f'backbone.{n}' for n in initial}
-    assert [e.source for e in report.dropped] == ['pos_embed']
+    assert [e.src_name for e in report.dropped] == ['pos_embed']
     assert 'learned positions' in report.dropped[0].why
     written = torch.load(tmp_path / 'out.pth', weights_only=True)
     assert not any('rpe' in n for n in written['state_dict'])
@@ -157,7 +157,9 @@ def test_paper_classifier(tmp_path, kwargs):
     assert parts['backbone']['pos_encoding'] == 'rpe'
     assert_accounts(report, state)
     assert not report.initial
-    assert [e.source for e in report.dropped] == (['pos_embed'] if kwargs.get('positions') else [])
+    assert [e.src_name for e in report.dropped] == (
+        ['pos_embed'] if kwargs.get('positions') else []
+    )
     for size in ((64, 64), (32, 96)):
         x = torch.randn(2, 3, *size)
         with torch.no_grad():
@@ -182,7 +184,7 @@ def test_paper_detector(tmp_path, mixed, leftover):
     assert parts['backbone']['img_size'] == (64, 96)
     assert_accounts(report, source.state_dict())
     assert not report.initial
-    assert {e.source for e in report.dropped} == (
+    assert {e.src_name for e in report.dropped} == (
         {'backbone.patch_embed.proj.weight', 'backbone.patch_embed.proj.bias'}
         if leftover
         else set()

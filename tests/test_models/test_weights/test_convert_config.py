@@ -88,7 +88,7 @@ def test_deit_for_a_detector(tmp_path):
         'bbox_head.cls_branch',
         'bbox_head.reg_branch',
     }
-    assert {e.source for e in report.dropped} == {
+    assert {e.src_name for e in report.dropped} == {
         'patch_embed.proj.weight',
         'patch_embed.proj.bias',
         'head.weight',

@@ -188,7 +188,7 @@ def test_what_can_be_allowed(tmp_path):
     checkpoint, kwargs, _ = prepared('distillation')
     path = save(tmp_path, checkpoint)
     model, report, _ = convert(path, tmp_path, allow_drop=['dist_token', 'head_dist.*'], **kwargs)
-    assert {e.source for e in report.dropped} == {'dist_token', 'head_dist.weight'}
+    assert {e.src_name for e in report.dropped} == {'dist_token', 'head_dist.weight'}
     assert 'distillation' in report.resized[0].why
     assert model.backbone.pos_embed[0, :, 5].tolist() == [0, *range(2, 18)]
 
@@ -201,7 +201,7 @@ def test_what_can_be_allowed(tmp_path):
         'head.layers.head.weight',
         'head.layers.head.bias',
     }
-    assert {e.source for e in report.dropped} == {'head.weight', 'head.bias'}
+    assert {e.src_name for e in report.dropped} == {'head.weight', 'head.bias'}
 
     checkpoint, _, _ = prepared('missing layer weight')
     path = save(tmp_path, checkpoint)
@@ -212,7 +212,7 @@ def test_what_can_be_allowed(tmp_path):
     path = save(tmp_path, yolos.state_dict())
     _, report, parts = convert(path, tmp_path, 'd.pth', allow_drop=['backbone.mid_pos_embed'])
     assert 'mid_positions' not in parts['backbone']
-    assert [e.source for e in report.dropped] == ['backbone.mid_pos_embed']
+    assert [e.src_name for e in report.dropped] == ['backbone.mid_pos_embed']
 
 
 def test_a_pickle_that_wants_more_is_refused(tmp_path):

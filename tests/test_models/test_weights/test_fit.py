@@ -16,7 +16,7 @@ from hime_mm.errors import ConversionError
 from hime_mm.models.backbones import PEViT
 from hime_mm.models.weights import (
     FORMATS,
-    SourceInfo,
+    CheckpointInfo,
     detect_format,
     find_grid,
     fit,
@@ -29,7 +29,7 @@ ARCH = dict(embed_dims=128, num_layers=3, num_heads=2, feedforward_channels=256)
 
 def convert(state, target, fmt=None, size=None):
     """Translate and fit; `size` is what positions are of."""
-    info = SourceInfo(image_size=size)
+    info = CheckpointInfo(image_size=size)
     return fit(translate(state, fmt, info=info), target)
 
 
@@ -126,7 +126,7 @@ def test_unwrap():
     assert unwrap(dict(model=state, args=dict(input_size=384)))[1].image_size == (384, 384)
     for odd in (None, 'big', [1, 2, 3], [0, 4], ['a', 'b']):
         args = argparse.Namespace(init_pe_size=odd)
-        assert unwrap(dict(model=state, args=args))[1] == SourceInfo()
+        assert unwrap(dict(model=state, args=args))[1] == CheckpointInfo()
     for bad in ({}, dict(model={}), {1: state['a']}, dict(a=[1])):
         with pytest.raises(ConversionError):
             unwrap(bad)
@@ -135,17 +135,17 @@ def test_unwrap():
 def test_find_grid():
     table = torch.zeros(1, 25, 4)
     assert find_grid('t', table, 0)[1] == (5, 5)
-    assert find_grid('t', table, 1, source=(4, 6))[1] == (4, 6)
+    assert find_grid('t', table, 1, src_grid=(4, 6))[1] == (4, 6)
     assert find_grid('t', table, 1, target=(6, 4))[1] == (6, 4)
     # A model without class token leaves its row out.
     cut, grid = find_grid('t', torch.arange(17.0)[None, :, None], 0)
     assert grid == (4, 4) and cut[0, 0, 0] == 1
-    cut, grid = find_grid('t', table, 0, source=(4, 6))
+    cut, grid = find_grid('t', table, 0, src_grid=(4, 6))
     assert grid == (4, 6) and cut.shape[1] == 24
     with pytest.raises(ConversionError, match=r'^t .* 24 (?!.*\dx\d).*size'):
         find_grid('t', table, 1)
     with pytest.raises(ConversionError, match='^t .* 24 .*3x3'):
-        find_grid('t', table, 1, source=(3, 3), target=(4, 6))
+        find_grid('t', table, 1, src_grid=(3, 3), target=(4, 6))
     with pytest.raises(ConversionError, match=r'^t .*\(1, 1, 4\)'):
         find_grid('t', table[:, :1], 1)
 
@@ -165,7 +165,7 @@ def test_renaming_is_one_to_one():
         translated = translate(state, detect_format(state))
         assert not translated.dropped and not translated.problems
         items = translated.items
-        assert {n for i in items.values() for n, _ in i.sources} == set(state)
+        assert {n for i in items.values() for n, _ in i.src} == set(state)
         assert sum(i.tensor.numel() for i in items.values()) == sum(
             t.numel() for t in state.values()
         )
@@ -186,7 +186,7 @@ def test_positions_are_resized_once(mid, target):
     got = detect(model, x)
     torch.testing.assert_close(got[0], scores[..., COCO_ROWS], atol=1e-4, rtol=0)
     torch.testing.assert_close(got[1], boxes, atol=1e-5, rtol=0)
-    said = [e.source for e in report.resized if 'resized to' in e.why]
+    said = [e.src_name for e in report.resized if 'resized to' in e.why]
     assert said == ['backbone.pos_embed'] + ['backbone.mid_pos_embed'] * mid
 
 
@@ -196,10 +196,10 @@ def test_mid_positions_of_another_grid():
     other = Yolos(mid=True, grid=(2, 3)).state_dict()
     state['backbone.mid_pos_embed'] = other['backbone.mid_pos_embed']
     model = peyolos(mid_positions=True)
-    info = SourceInfo(image_size=(64, 96), mid_image_size=(32, 48))
+    info = CheckpointInfo(image_size=(64, 96), mid_image_size=(32, 48))
     _, report = fit(translate(state, info=info), model.state_dict())
     assert ['2x3 resized to 4x6' in e.why for e in report.resized].count(True) == 1
-    assert info == SourceInfo(image_size=(64, 96), mid_image_size=(32, 48))
+    assert info == CheckpointInfo(image_size=(64, 96), mid_image_size=(32, 48))
 
 
 @pytest.mark.parametrize('fmt', ['yolos', 'hf-yolos', 'wrapped'])

@@ -299,6 +299,8 @@ def encrypt_arrays():
 
     key, out = Key(SECRET), Path('out', 'arrays')
     out.mkdir(parents=True)
+    # What it was called in 0.1.
+    image_rng = key.image_rng if hasattr(key, 'image_rng') else key.source
     for cipher in CIPHERS:
         for channels, dtype in ((1, 'uint8'), (3, 'uint8'), (3, 'uint16'), (4, 'float32')):
             if cipher == 'permute_channels' and channels == 1:
@@ -307,7 +309,7 @@ def encrypt_arrays():
             img = img.astype(dtype)
             name = f'{cipher}_{channels}_{dtype}'.replace(':', '-')
             encrypted, layout, drawn = Cipher(cipher).encrypt(
-                img, key.source(DATASET_ID, 'a picture')
+                img, image_rng(DATASET_ID, 'a picture')
             )
             np.save(out / f'{name}.npy', encrypted)
             record(

@@ -3,7 +3,7 @@
 
 from .cipher import Cipher
 from .grid import grid_shape, join_patches, split_patches
-from .keys import KEY_ENV, ImageSource, InvalidKey, Key
+from .keys import KEY_ENV, ImageRNG, InvalidKey, Key
 from .layout import PatchLayout
 from .permutation import invert_permutation
 from .randomness import draw_permutation
@@ -36,7 +36,7 @@ __all__ = [
     'Cipher',
     'Drop',
     'Erode',
-    'ImageSource',
+    'ImageRNG',
     'InvalidKey',
     'Key',
     'Mix',

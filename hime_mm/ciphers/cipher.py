@@ -12,7 +12,7 @@ import numpy as np
 from hime_mm.errors import CipherError, PictureError
 
 from .grid import check_image, grid_shape, spatial_shape
-from .keys import ImageSource
+from .keys import ImageRNG
 from .layout import PatchLayout
 from .randomness import RNG
 from .rules import check_steps
@@ -20,7 +20,7 @@ from .steps import ClipStats, Step
 from .written import CIPHER_VERSION, build_steps, read_written
 
 CipherLike = Union['Cipher', str, dict, Sequence]
-AnyRNG = RNG | ImageSource
+AnyRNG = RNG | ImageRNG
 
 
 @lru_cache(maxsize=64)
@@ -225,8 +225,8 @@ class Cipher:
 
         Args:
             shape (tuple[int]): Shape of the plain image, (H, W) or (H, W, C).
-            rng (ImageSource | RNG): ``key.source(...)`` derives it
-                from a key; for the others see
+            rng (ImageRNG | RNG): ``key.image_rng(...)`` derives it from a
+                key; for the others see
                 :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to
                 None, the operating system.
 
@@ -238,7 +238,7 @@ class Cipher:
         layouts, drawn = self.layouts((height, width)), []
         for i, (step, layout) in enumerate(zip(self.steps, layouts, strict=False)):
             step_rng: Any = rng
-            if isinstance(rng, ImageSource):
+            if isinstance(rng, ImageRNG):
                 step_rng = rng.stream(self.canonical, i, step.scope)
             drawn.append(step.draw(layout, tuple(channels), step_rng))
         return drawn

@@ -78,7 +78,7 @@ class KeyStream:
         raise TypeError('a key stream is secret and is not pickled')
 
 
-class ImageSource:
+class ImageRNG:
     """All randomness of one image under a key.
 
     Each step of a cipher reads a stream of its own, which also depends on the
@@ -296,7 +296,7 @@ class Key:
         sub_key = self.derive(label, dataset_id)
         return hmac.new(sub_key, data, hashlib.sha256).hexdigest()
 
-    def source(self, dataset_id: str, image_id: str) -> ImageSource:
+    def image_rng(self, dataset_id: str, image_id: str) -> ImageRNG:
         """The randomness of one image.
 
         Args:
@@ -304,9 +304,9 @@ class Key:
             image_id (str): Identifies the image in it.
 
         Returns:
-            ImageSource: For :meth:`hime_mm.ciphers.Cipher.draw`.
+            ImageRNG: For :meth:`hime_mm.ciphers.Cipher.draw`.
         """
-        return ImageSource(self, dataset_id, image_id)
+        return ImageRNG(self, dataset_id, image_id)
 
     def __repr__(self) -> str:
         return f'Key(id={self.id!r})'

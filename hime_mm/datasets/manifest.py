@@ -160,7 +160,7 @@ class Manifest:
         shape: tuple[int, ...] = self._plain_shape(entry)
         if entry.channels != 1:
             shape = (*shape, entry.channels)
-        return self.cipher.draw(shape, key.source(self.dataset_id, entry.path))
+        return self.cipher.draw(shape, key.image_rng(self.dataset_id, entry.path))
 
     def _plain_shape(self, entry: FileEntry) -> tuple[int, int]:
         side = self.cipher.encrypted_patch_size

@@ -56,14 +56,16 @@ class CocoSource:
             path = os.path.join(src, ann_file)
             coco = coco_format.load_coco(path, segmentation)
             groups = coco_format.group_annotations(coco)
-            places = [self._place(path, folder, image, groups, names) for image in coco['images']]
+            places = [
+                self._add_image(path, folder, image, groups, names) for image in coco['images']
+            ]
             self.files.append(_File(ann_file, folder, coco, groups, places))
             self._dropped.update(coco_format.dropped_fields(coco, segmentation))
             self._digests.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
         if not self.items:
             raise EncryptionError(f'the annotation files of {src} list no image')
 
-    def _place(
+    def _add_image(
         self, path: str, folder: str, image: dict, groups: dict[int, list[dict]], names: str
     ) -> tuple[int, int]:
         """Number of an image's item, and where its boxes start there."""

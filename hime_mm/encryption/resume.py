@@ -82,7 +82,7 @@ def _changed_settings(old: dict, new: dict) -> list[str]:
     return sorted(k for k, v in new.items() if old.get(k) != v and k != 'tool_version')
 
 
-def check_same(job: Job, old: dict, header: dict) -> None:
+def check_resumable(job: Job, old: dict, header: dict) -> None:
     """Refuse to go on with an unfinished run that had other settings.
 
     Raises:

@@ -28,7 +28,7 @@ from .engines import run_tasks
 from .folder import FolderSource
 from .job import Item, Job, Summary, add_counts
 from .journal import WORK_NAME, Journal, locked
-from .resume import check_same, finished_summary
+from .resume import check_resumable, finished_summary
 from .source import Source, check_targets
 from .worker import encrypt_item
 
@@ -202,7 +202,7 @@ def _run(source: Source, job: Job, key: Key | None, workers: int, progress: bool
             try:
                 summary = finished_summary(job, head, source, journal.path)
                 if summary is None:
-                    summary = _go_on(source, job, key, journal, head, workers, progress)
+                    summary = _resume(source, job, key, journal, head, workers, progress)
                     # What is missing can be repaired, and then it goes on.
                     if summary.complete:
                         os.unlink(journal.path)
@@ -215,7 +215,7 @@ def _run(source: Source, job: Job, key: Key | None, workers: int, progress: bool
     return summary
 
 
-def _go_on(
+def _resume(
     source: Source,
     job: Job,
     key: Key | None,
@@ -233,7 +233,7 @@ def _go_on(
     header = dict(head, sources=digest.hexdigest())
     old = journal.open(
         dict(header, dataset_id=job.dataset_id or secrets.token_hex(8)),
-        lambda old: check_same(job, old, header),
+        lambda old: check_resumable(job, old, header),
     )
     job = replace(job, dataset_id=old['dataset_id'])
     summary = Summary(job.out, job.dataset_id, len(source.items))

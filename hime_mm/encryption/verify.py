@@ -150,7 +150,7 @@ def verify_dataset(
         problem = _verify_annotations(manifest, row)
         if problem is not None:
             report.problems.append((row['path'], problem))
-    _find_strangers(manifest, report)
+    _find_unlisted(manifest, report)
     report.problems.sort()
     return report
 
@@ -176,7 +176,7 @@ def _verify_annotations(manifest: Manifest, row: dict) -> str | None:
     return None
 
 
-def _find_strangers(manifest: Manifest, report: Report) -> None:
+def _find_unlisted(manifest: Manifest, report: Report) -> None:
     """Pictures that the manifest does not list may be plain ones."""
     known = set(manifest.files) | {MANIFEST_NAME}
     known |= {row['path'] for row in manifest.annotations}

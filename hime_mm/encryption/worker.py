@@ -40,7 +40,7 @@ def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> d
         done is not None
         and 'rows' in done
         and stamp in (None, done['source'])
-        and all(_is_whole(job.out, row) for row in done['rows'])
+        and all(_is_complete(job.out, row) for row in done['rows'])
     ):
         return dict(done, reused=True)
     try:
@@ -80,7 +80,7 @@ def _encrypt_view(
         raise PictureError(
             "its name is not UTF-8: rename it, or replace the names by ids (names='ids')"
         ) from None
-    rng = None if key is None else key.source(job.dataset_id, path)
+    rng = None if key is None else key.image_rng(job.dataset_id, path)
     sealed = seal(img, job.recipe, rng, item.boxes)
     data = encode_image(sealed.img, job.recipe.fmt, job.recipe.compression)
     row = FileEntry(
@@ -106,7 +106,7 @@ def _stamp(job: Job, item: Item) -> list[int] | None:
     return [info.st_size, info.st_mtime_ns]
 
 
-def _is_whole(out: str, row: dict) -> bool:
+def _is_complete(out: str, row: dict) -> bool:
     """Whether a file is there as it was written."""
     path = os.path.join(out, row['path'])
     try:

@@ -144,6 +144,6 @@ def round_trip() -> None:
 
     img = np.arange(32 * 48 * 3, dtype=np.uint32).astype(np.uint8).reshape(32, 48, 3)
     cipher = Cipher('shuffle')
-    encrypted, _, drawn = cipher.encrypt(img, Key.generate().source('doctor', 'picture.png'))
+    encrypted, _, drawn = cipher.encrypt(img, Key.generate().image_rng('doctor', 'picture.png'))
     if not np.array_equal(cipher.decrypt(decode_image(encode_image(encrypted)), drawn), img):
         raise RuntimeError('a picture was not the same after encryption, PNG and decryption')

@@ -83,7 +83,7 @@ class Augment:
             boxes = boxes[:, [2, 1, 0, 3]]
             boxes[:, [0, 2]] = img.shape[1] - boxes[:, [0, 2]]
         if self.jitter:
-            img = self._jittered(img, rng)
+            img = self._jitter(img, rng)
         return np.ascontiguousarray(img), boxes, kept
 
     def _window(self, shape: tuple[int, int], aspect: float, rng: RNG) -> tuple[int, int, int, int]:
@@ -105,7 +105,7 @@ class Augment:
         y = int(draws[21] * (height - h + 1))
         return x, y, w, h
 
-    def _jittered(self, img: np.ndarray, rng: RNG) -> np.ndarray:
+    def _jitter(self, img: np.ndarray, rng: RNG) -> np.ndarray:
         brightness, contrast, saturation = 1 + self.jitter * (2 * draw_uniform(3, rng) - 1)
         out = img.astype(np.float32) * brightness
         out = out.mean() + (out - out.mean()) * contrast

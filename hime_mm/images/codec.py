@@ -58,7 +58,7 @@ def decode_image(data: bytes, color_type: str = 'color') -> np.ndarray:
     if not data:
         raise UnreadableImage('the file is empty')
     # Not every version of OpenCV notices; what is missing is grey then.
-    if data[:2] == b'\xff\xd8' and not _is_whole_jpeg(data):
+    if data[:2] == b'\xff\xd8' and not _is_complete_jpeg(data):
         raise UnreadableImage('the JPEG file is truncated')
     if data[:4] == b'\x89PNG' and b'IEND' not in data[-1024:]:
         raise UnreadableImage('the PNG file is truncated')
@@ -74,7 +74,7 @@ def decode_image(data: bytes, color_type: str = 'color') -> np.ndarray:
     return img
 
 
-def _is_whole_jpeg(data: bytes) -> bool:
+def _is_complete_jpeg(data: bytes) -> bool:
     """Whether the end of the picture is there, whatever may follow."""
     at = 2
     while True:

@@ -148,8 +148,8 @@ class Preprocess:
         """
         augment = state.get('augment')
         if isinstance(augment, Mapping):
-            state = {**state, 'augment': _built(Augment, augment)}
-        return _built(cls, state)
+            state = {**state, 'augment': _build(Augment, augment)}
+        return _build(cls, state)
 
     @property
     def random(self) -> bool:
@@ -196,10 +196,10 @@ class Preprocess:
         if num:
             draw = draw_uniform(1, rng)[0] if num > 1 else 0.0
             side = self._sides[int(draw * num)]
-        img, ori_shape, scale = self._sized(img, side, patch_size)
+        img, ori_shape, scale = self._resize(img, side, patch_size)
         return Prepared(img, ori_shape, scale, boxes, kept)
 
-    def _sized(
+    def _resize(
         self, img: np.ndarray, side: int | None, patch_size: int
     ) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
         """Resized, cropped and fitted; its original size, and its scale."""
@@ -209,7 +209,7 @@ class Preprocess:
             img = resize_image(img, target, self.interpolation)
         scale = (target[1] / w, target[0] / h)
         if self.center_crop is not None:
-            img = _cropped(img, *self.center_crop)
+            img = _center_crop(img, *self.center_crop)
             ori_shape = (round(img.shape[0] / scale[1]), round(img.shape[1] / scale[0]))
         before = img.shape[:2]
         img, resized = fit_image(img, patch_size, self.fit, self.interpolation, self.pad_val)
@@ -237,7 +237,7 @@ class Preprocess:
         return (max(int(h * factor + 0.5), 1), max(int(w * factor + 0.5), 1))
 
 
-def _built(kind: Any, state: Mapping) -> Any:
+def _build(kind: Any, state: Mapping) -> Any:
     unknown = set(state) - {item.name for item in fields(kind)}
     if unknown:
         raise HimeError(
@@ -246,7 +246,7 @@ def _built(kind: Any, state: Mapping) -> Any:
     return kind(**state)
 
 
-def _cropped(img: np.ndarray, w: int, h: int) -> np.ndarray:
+def _center_crop(img: np.ndarray, w: int, h: int) -> np.ndarray:
     if img.shape[0] < h or img.shape[1] < w:
         raise PictureError(
             f'the picture is {img.shape[0]}x{img.shape[1]} (height x width), '

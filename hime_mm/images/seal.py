@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hime_mm.ciphers import ImageSource, PatchLayout
+from hime_mm.ciphers import ImageRNG, PatchLayout
 from hime_mm.ciphers.grid import check_image
 from hime_mm.ciphers.randomness import RNG
 
@@ -43,7 +43,7 @@ class Sealed:
 def seal(
     img: np.ndarray,
     recipe: Recipe,
-    rng: RNG | ImageSource = None,
+    rng: RNG | ImageRNG = None,
     boxes: Any = None,
 ) -> Sealed:
     """Augment, size and encrypt one picture, and its boxes with it.
@@ -52,8 +52,8 @@ def seal(
         img (np.ndarray): Shape (H, W) or (H, W, C), uint8, uint16, float32
             or float64.
         recipe (Recipe): The settings.
-        rng (ImageSource | RNG): ``key.source(...)`` derives
-            it from a key; for the others see
+        rng (ImageRNG | RNG): ``key.image_rng(...)`` derives it from a key;
+            for the others see
             :func:`~hime_mm.ciphers.randomness.draw_bytes`. Defaults to None,
             the operating system.
         boxes (array-like, optional): Shape (n, 4), (x1, y1, x2, y2) in pixels
@@ -68,7 +68,7 @@ def seal(
     """
     cipher, preprocess = recipe.cipher, recipe.preprocess
     augment_rng: Any = rng
-    if isinstance(rng, ImageSource):
+    if isinstance(rng, ImageRNG):
         # Drawn from only where there is something to draw.
         augment_rng = rng.augmentation(cipher.canonical) if preprocess.random else None
     prepared = preprocess.prepare(check_image(img), cipher.patch_size, boxes, augment_rng)

@@ -199,7 +199,7 @@ class Client:
         rng = (
             None
             if self._key is None
-            else self._key.source(self._dataset_id, f'client/{secrets.token_hex(16)}')
+            else self._key.image_rng(self._dataset_id, f'client/{secrets.token_hex(16)}')
         )
         sealed = seal(self._read(picture), self.recipe, rng)
         return EncryptedPicture(sealed.img, sealed.layout, in_place=not self.cipher.moves_pixels)

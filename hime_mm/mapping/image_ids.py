@@ -26,7 +26,7 @@ def image_entries(
     """
     rows = [row for row in manifest.annotations if row.get('kind', 'coco') == 'coco']
     if annotations is not None:
-        rows = [_named_row(manifest, rows, annotations)]
+        rows = [_find_row(manifest, rows, annotations)]
     elif not rows:
         raise BoxError(
             f'{manifest.root} has no annotation files that say '
@@ -55,7 +55,7 @@ def image_entries(
     return found
 
 
-def _named_row(manifest: Manifest, rows: Sequence[dict], path: str) -> dict:
+def _find_row(manifest: Manifest, rows: Sequence[dict], path: str) -> dict:
     """What the manifest says of an annotation file, or just its path."""
     inside = manifest.root / path
     file = os.path.realpath(path if os.path.exists(path) else inside)

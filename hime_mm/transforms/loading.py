@@ -113,11 +113,11 @@ class LoadEncryptedMeta(NamedTransform):
         """
         img = self._image(results, 'right behind `LoadImageFromFile`')
         with self._naming_errors():
-            facts = self._facts(results, img)
-        results.update(img_shape=img.shape[:2], **facts)
+            metainfo = self._metainfo(results, img)
+        results.update(img_shape=img.shape[:2], **metainfo)
         return results
 
-    def _facts(self, results: dict, img: np.ndarray) -> dict:
+    def _metainfo(self, results: dict, img: np.ndarray) -> dict:
         if results.get('patch_layout') is not None:
             raise HimeError(
                 'this pipeline has encrypted the image already: leave '

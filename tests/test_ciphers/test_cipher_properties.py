@@ -94,8 +94,8 @@ def test_encrypt_is_the_loops(case, dataset, image):
     """From the 32 bytes to the pixels, beside an independent way there."""
     cipher, img, secret = case
     before = img.copy()
-    source = Key(secret).source(dataset, image)
-    encrypted, layout, drawn = cipher.encrypt(img, source)
+    rng = Key(secret).image_rng(dataset, image)
+    encrypted, layout, drawn = cipher.encrypt(img, rng)
     p, text = cipher.patch_size, str(cipher)
     expected_draw = loops.draw(text, p, img.shape, secret, dataset, image)
     for value, expected in zip(drawn, expected_draw, strict=True):
@@ -137,10 +137,10 @@ def test_encrypt_is_the_loops(case, dataset, image):
 def test_decrypt_is_the_inverse(case):
     cipher, img, secret = case
     assert cipher.invertible
-    source = Key(secret).source('data', 'image')
-    encrypted, _, drawn = cipher.encrypt(img, source)
+    rng = Key(secret).image_rng('data', 'image')
+    encrypted, _, drawn = cipher.encrypt(img, rng)
     # The draw again, from the key alone.
-    again = cipher.draw(img.shape, source)
+    again = cipher.draw(img.shape, rng)
     for draw in (drawn, again):
         for partial in (False, True):
             decrypted = cipher.decrypt(encrypted, draw, partial)
@@ -154,7 +154,7 @@ def test_decrypt_is_the_inverse(case):
 def test_partial_decrypt(case):
     """Undone is what comes after the last step that deletes data."""
     cipher, img, secret = case
-    encrypted, _, drawn = cipher.encrypt(img, Key(secret).source('a', 'b'))
+    encrypted, _, drawn = cipher.encrypt(img, Key(secret).image_rng('a', 'b'))
     lost = [i for i, step in enumerate(cipher.steps) if not step.invertible]
     assert cipher.invertible == (not lost)
     decrypted = cipher.decrypt(encrypted, drawn, partial=True)
@@ -189,7 +189,7 @@ VIEWS = {
 @given(case=cases())
 def test_nothing_outside_the_image_is_read(case):
     cipher, img, secret = case
-    drawn = cipher.draw(img.shape, Key(secret).source('data', 'image'))
+    drawn = cipher.draw(img.shape, Key(secret).image_rng('data', 'image'))
     encrypted = cipher.apply(img, drawn)
     assert np.isfinite(encrypted).all()
     fills = (np.nan, np.inf) if img.dtype.kind == 'f' else (0, np.iinfo(img.dtype).max)
@@ -225,7 +225,7 @@ def test_batches(case, num):
     rng = np.random.default_rng(0)
     batch = np.stack([rng.permuted(img) for _ in range(num)])
     key = Key(secret)
-    draws = [cipher.draw(img.shape, key.source('data', f'{i}')) for i in range(num)]
+    draws = [cipher.draw(img.shape, key.image_rng('data', f'{i}')) for i in range(num)]
     # Each with its own draw, or all of them with the first.
     for each, drawn in ((draws, stack(draws)), ([draws[0]] * num, draws[0])):
         stats, expected_stats = {}, {}
@@ -257,7 +257,7 @@ def test_batches(case, num):
 def test_boxes_return(case, seed):
     """Under every cipher, and each point keeps its place in its patch."""
     cipher, img, secret = case
-    _, layout, _ = cipher.encrypt(img, Key(secret).source('data', 'image'))
+    _, layout, _ = cipher.encrypt(img, Key(secret).image_rng('data', 'image'))
     h, w = img.shape[:2]
     p, side, (_, cols) = cipher.patch_size, layout.patch_size, layout.grid
     rng = np.random.default_rng(seed)

@@ -190,11 +190,11 @@ def test_stream_vectors(case):
     assert chacha20(derived, case['number'], len(expected)) == expected
 
     assert KEY.derive(case['scope'], *names) == derived
-    source = KEY.source(*NAMES)
-    stream = source.stream(case['cipher'], case['number'], case['scope'])
+    rng = KEY.image_rng(*NAMES)
+    stream = rng.stream(case['cipher'], case['number'], case['scope'])
     assert stream.read(len(expected)) == expected
     if case['number'] == 255:
-        stream = source.augmentation(case['cipher'])
+        stream = rng.augmentation(case['cipher'])
         assert stream.read(len(expected)) == expected
 
 
@@ -209,7 +209,7 @@ def test_permutation_vectors(case):
     num, expected = case['num'], case['permutation']
     derived = sub_key(SECRET, 'image', NAMES[0], case['cipher'], NAMES[1])
     assert permutation(chacha20(derived, 0, 8 * num), num) == expected
-    stream = KEY.source(*NAMES).stream(case['cipher'], 0, 'image')
+    stream = KEY.image_rng(*NAMES).stream(case['cipher'], 0, 'image')
     assert draw_permutation(num, stream).tolist() == expected
     assert {6, 12} <= {one['num'] for one in VECTORS['permutations']}
 
@@ -237,7 +237,7 @@ def test_cipher_vectors(case):
     text, patch_size = case['cipher'].split('/')
     cipher = Cipher(text, int(patch_size))
     assert cipher.canonical == case['cipher']
-    encrypted, _, drawn = cipher.encrypt(img, KEY.source(*NAMES))
+    encrypted, _, drawn = cipher.encrypt(img, KEY.image_rng(*NAMES))
     stats = {}
     cipher.apply(img, drawn, stats)
     names = [step.name for step in cipher.steps]
@@ -278,7 +278,7 @@ def test_decoder_undoes_the_vectors():
             found += 1
             data = bytes.fromhex(case['encrypted'])
         else:
-            data = raw(Cipher(text, patch_size).encrypt(image(case), KEY.source(*NAMES))[0])
+            data = raw(Cipher(text, patch_size).encrypt(image(case), KEY.image_rng(*NAMES))[0])
         assert sha256(data) == case['encrypted_sha256']
         height, width = case['shape'][:2]
         plain = decrypt(
@@ -317,7 +317,7 @@ def test_decoder_undoes_hime_mm(secret, dataset, name, patch_size, grid, channel
         .astype(dtype)
     )
     cipher = Cipher('shuffle', patch_size)
-    encrypted, _, drawn = cipher.encrypt(img, Key(secret).source(dataset, name))
+    encrypted, _, drawn = cipher.encrypt(img, Key(secret).image_rng(dataset, name))
     derived = sub_key(secret, 'image', dataset, cipher.canonical, name)
     num = grid[0] * grid[1]
     assert permutation(chacha20(derived, 0, 8 * num), num) == drawn[0].tolist()
@@ -336,8 +336,8 @@ def test_example_of_sub_keys():
     info = bytes.fromhex(block.replace(' ', ''))
     key = Key(SECRET)
     assert hkdf(SECRET, info) == key.derive('image', 'ab', 'shuffle/16', 'c')
-    source = key.source('ab', 'c')
-    assert chacha20(hkdf(SECRET, info), 3, 50) == source.stream('shuffle/16', 3, 'image').read(50)
+    rng = key.image_rng('ab', 'c')
+    assert chacha20(hkdf(SECRET, info), 3, 50) == rng.stream('shuffle/16', 3, 'image').read(50)
 
 
 def test_written_forms_of_the_steps():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from independent_decoder import chacha20, sub_key
 from key_parts import SECRET, SECRETS
 
-from hime_mm.ciphers import Cipher, ImageSource, Key
+from hime_mm.ciphers import Cipher, ImageRNG, Key
 from hime_mm.ciphers.keys import KeyStream
 
 # Derivation.
@@ -44,17 +44,17 @@ def test_stream_is_chacha20(secret, number, sizes):
 
 @given(secret=SECRETS, dataset=NAMES, image=NAMES, cipher=NAMES, number=st.integers(0, 255))
 def test_streams(secret, dataset, image, cipher, number):
-    source = Key(secret).source(dataset, image)
-    assert isinstance(source, ImageSource)
-    assert (source.dataset_id, source.image_id) == (dataset, image)
+    rng = Key(secret).image_rng(dataset, image)
+    assert isinstance(rng, ImageRNG)
+    assert (rng.dataset_id, rng.image_id) == (dataset, image)
     own = sub_key(secret, 'image', dataset, cipher, image)
     shared = sub_key(secret, 'dataset', dataset, cipher)
     assert own != shared
     # Every call starts the stream anew.
     for _ in range(2):
-        assert source.stream(cipher, number, 'image').read(40) == chacha20(own, number, 40)
-        assert source.stream(cipher, number, 'dataset').read(40) == chacha20(shared, number, 40)
-        assert source.augmentation(cipher).read(40) == chacha20(own, 255, 40)
+        assert rng.stream(cipher, number, 'image').read(40) == chacha20(own, number, 40)
+        assert rng.stream(cipher, number, 'dataset').read(40) == chacha20(shared, number, 40)
+        assert rng.augmentation(cipher).read(40) == chacha20(own, 255, 40)
 
 
 def test_every_part_counts():
@@ -68,8 +68,8 @@ def test_every_part_counts():
         range(4),
         ('image', 'dataset'),
     ):
-        source = Key(secret).source(dataset, image)
-        data = source.stream(cipher, number, scope).read(16)
+        rng = Key(secret).image_rng(dataset, image)
+        data = rng.stream(cipher, number, scope).read(16)
         names = [secret, dataset, cipher, number, scope]
         if scope == 'image':
             names.append(image)
@@ -104,7 +104,7 @@ def test_names_are_kept_apart(first, second):
     assert key.derive(first[0]) != key.derive('x', *first)
     if len(first) == len(second) == 2:
         draws = [
-            key.source(*names).stream('shuffle/16', 0, 'image').read(16)
+            key.image_rng(*names).stream('shuffle/16', 0, 'image').read(16)
             for names in (first, second)
         ]
         assert draws[0] != draws[1]
@@ -138,7 +138,7 @@ def test_draws_from_a_key():
     shape = (64, 64, 3)
 
     def draw(text='shuffle', patch_size=16, dataset='data', image='1', secret=key):
-        return Cipher(text, patch_size).draw(shape, secret.source(dataset, image))
+        return Cipher(text, patch_size).draw(shape, secret.image_rng(dataset, image))
 
     perm = draw()[0].tolist()
     assert draw()[0].tolist() == perm
@@ -167,30 +167,30 @@ def test_scope_of_the_data_set():
     cipher = Cipher('permute_pixels+shuffle', 8)
     pixels, patches = zip(
         *(
-            cipher.draw(shape, key.source('data', image))
+            cipher.draw(shape, key.image_rng('data', image))
             for image, shape in (('1', (64, 64, 3)), ('2', (64, 64, 3)), ('3', (64, 32)))
         ),
         strict=True,
     )
     assert (pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all()
     assert (patches[0] != patches[1]).any()
-    for other in (key.source('data2', '1'), Key(bytes(32)).source('data', '1')):
+    for other in (key.image_rng('data2', '1'), Key(bytes(32)).image_rng('data', '1')):
         assert (cipher.draw((64, 64, 3), other)[0] != pixels[0]).any()
-    other = Cipher('permute_pixels', 8).draw((64, 64, 3), key.source('data', '1'))
+    other = Cipher('permute_pixels', 8).draw((64, 64, 3), key.image_rng('data', '1'))
     assert (other[0] != pixels[0]).any()
 
 
 def test_encrypted_with_a_key(make_image):
     img = make_image((64, 80, 3))
     cipher = Cipher('orient+negate+permute_channels+permute_pixels+shuffle')
-    source = Key(SECRET).source('data', 'a/b.png')
-    encrypted, layout, _ = cipher.encrypt(img, source)
+    rng = Key(SECRET).image_rng('data', 'a/b.png')
+    encrypted, layout, _ = cipher.encrypt(img, rng)
     assert (encrypted != img).mean() > 0.9
     # Later, from the key file alone.
-    drawn = cipher.draw(img.shape, Key(SECRET).source('data', 'a/b.png'))
+    drawn = cipher.draw(img.shape, Key(SECRET).image_rng('data', 'a/b.png'))
     np.testing.assert_array_equal(cipher.decrypt(encrypted, drawn), img)
     np.testing.assert_array_equal(
         cipher.secret_layout((64, 80), drawn).permutation, layout.permutation
     )
-    wrong = cipher.draw(img.shape, Key(bytes(32)).source('data', 'a/b.png'))
+    wrong = cipher.draw(img.shape, Key(bytes(32)).image_rng('data', 'a/b.png'))
     assert (cipher.decrypt(encrypted, wrong) != img).mean() > 0.9

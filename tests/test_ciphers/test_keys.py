@@ -52,11 +52,11 @@ def test_key_is_hidden(show):
     assert_hidden(show(Key(SECRET)))
 
 
-def test_sources_are_hidden():
-    source = Key(SECRET).source('data', 'image')
-    stream = source.stream('shuffle/16', 0, 'image')
+def test_rngs_are_hidden():
+    rng = Key(SECRET).image_rng('data', 'image')
+    stream = rng.stream('shuffle/16', 0, 'image')
     derived = Key(SECRET).derive('image', 'data', 'shuffle/16', 'image')
-    for thing in (source, stream, vars(source), vars(stream)):
+    for thing in (rng, stream, vars(rng), vars(stream)):
         assert_hidden(repr(thing))
         assert_hidden(repr(thing), derived)
     assert repr(Key(SECRET)) == f'Key(id={Key(SECRET).id!r})'
@@ -65,8 +65,8 @@ def test_sources_are_hidden():
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_no_pickle(protocol):
-    source = Key(SECRET).source('a', 'b')
-    for thing in (Key(SECRET), source, [Key(SECRET)], source.stream('shuffle/16', 0, 'image')):
+    rng = Key(SECRET).image_rng('a', 'b')
+    for thing in (Key(SECRET), rng, [Key(SECRET)], rng.stream('shuffle/16', 0, 'image')):
         with pytest.raises(TypeError, match='key') as error:
             pickle.dumps(thing, protocol)
         assert_hidden_in_error(error.value)
@@ -77,8 +77,8 @@ def test_copies():
     assert copy.copy(key) is key and copy.deepcopy(key) is key
     config = dict(key=key, steps=[key])
     assert copy.deepcopy(config) == config
-    source = copy.deepcopy(key.source('a', 'b'))
-    assert source.stream('c', 0, 'image').read(9) == key.source('a', 'b').stream(
+    rng = copy.deepcopy(key.image_rng('a', 'b'))
+    assert rng.stream('c', 0, 'image').read(9) == key.image_rng('a', 'b').stream(
         'c', 0, 'image'
     ).read(9)
 
@@ -125,17 +125,17 @@ def test_errors_of_use():
         lambda: key.derive('image', 7),
         lambda: key.derive('image', '\ud800'),
         lambda: key.derive('image', length=255 * 32 + 1),
-        lambda: key.source(None, 'b').stream('c', 0, 'image'),
-        lambda: key.source('a', 'b').stream('c', -1, 'image'),
-        lambda: key.source('a', 'b').stream('c', 1 << 96, 'image'),
-        lambda: key.source('a', 'b').stream('c', 0, 'image').read(-1),
+        lambda: key.image_rng(None, 'b').stream('c', 0, 'image'),
+        lambda: key.image_rng('a', 'b').stream('c', -1, 'image'),
+        lambda: key.image_rng('a', 'b').stream('c', 1 << 96, 'image'),
+        lambda: key.image_rng('a', 'b').stream('c', 0, 'image').read(-1),
         lambda: key < key,
         lambda: key + 1,
         lambda: key['secret'],
         lambda: key.secret,
         lambda: bytes(key),
         lambda: len(key),
-        lambda: Cipher('mix2').draw((32, 30), key.source('a', 'b')),
+        lambda: Cipher('mix2').draw((32, 30), key.image_rng('a', 'b')),
         lambda: Cipher('shuffle').draw((32, 32), key),
     ):
         with pytest.raises(Exception) as error:

@@ -18,12 +18,12 @@ from hime_mm.ciphers.randomness import (
     draw_permutations,
 )
 
-SOURCES = {
+RNGS = {
     'os': lambda: None,
     'generator': lambda: np.random.default_rng(0),
     'legacy': lambda: np.random.RandomState(0),
     'global': lambda: np.random,
-    'key': lambda: Key(bytes(32)).source('a', 'b').stream('c', 0, 'image'),
+    'key': lambda: Key(bytes(32)).image_rng('a', 'b').stream('c', 0, 'image'),
 }
 # Those that give the same in every run, so that no run is unlucky.
 FIXED = ('generator', 'legacy', 'key')
@@ -37,10 +37,10 @@ def chi_square(counts, expected: float) -> float:
     return sum((count - expected) ** 2 / expected for count in counts)
 
 
-@pytest.mark.parametrize('source', SOURCES)
+@pytest.mark.parametrize('rng', RNGS)
 @pytest.mark.parametrize('num', [1, 2, 3, 17, 4150])
-def test_is_a_permutation(source, num):
-    perm = draw_permutation(num, SOURCES[source]())
+def test_is_a_permutation(rng, num):
+    perm = draw_permutation(num, RNGS[rng]())
     assert perm.dtype == np.int64
     assert sorted(perm.tolist()) == list(range(num))
 
@@ -67,10 +67,10 @@ def test_seeded_draws_repeat():
         assert (draw_permutation(50, make(4)) != first).any()
 
 
-@pytest.mark.parametrize('source', SOURCES)
+@pytest.mark.parametrize('rng', RNGS)
 @pytest.mark.parametrize('num', [0, 1, 7, 1000])
-def test_bytes(source, num):
-    data = draw_bytes(num, SOURCES[source]())
+def test_bytes(rng, num):
+    data = draw_bytes(num, RNGS[rng]())
     assert isinstance(data, bytes)
     assert len(data) == num
 
@@ -81,26 +81,26 @@ def test_bytes_of_the_operating_system(monkeypatch):
     assert draw_codes(2, 8).tolist() == [7, 7]
 
 
-@pytest.mark.parametrize('source', FIXED)
-def test_bytes_are_uniform(source):
-    data = draw_bytes(1 << 18, SOURCES[source]())
+@pytest.mark.parametrize('rng', FIXED)
+def test_bytes_are_uniform(rng):
+    data = draw_bytes(1 << 18, RNGS[rng]())
     # 255 degrees of freedom: one uniform sample in 10^6 exceeds 373.
     counts = np.bincount(np.frombuffer(data, np.uint8), minlength=256)
     assert chi_square(counts, 1 << 10) < 373
 
 
-@pytest.mark.parametrize('source', FIXED)
-def test_permutations_are_uniform(source):
-    source = SOURCES[source]()
-    counts = Counter(map(tuple, draw_permutations(7200, 4, source).tolist()))
+@pytest.mark.parametrize('rng', FIXED)
+def test_permutations_are_uniform(rng):
+    rng = RNGS[rng]()
+    counts = Counter(map(tuple, draw_permutations(7200, 4, rng).tolist()))
     # 23 degrees of freedom: one uniform sample in 10^8 exceeds 83.
     assert chi_square([counts[perm] for perm in permutations(range(4))], 300) < 83
 
 
-@pytest.mark.parametrize('source', FIXED)
-def test_long_permutations_are_uniform(source):
+@pytest.mark.parametrize('rng', FIXED)
+def test_long_permutations_are_uniform(rng):
     """Where each of many items goes, coarsely."""
-    perms = draw_permutations(2000, 64, SOURCES[source]())
+    perms = draw_permutations(2000, 64, RNGS[rng]())
     # 64 · 64 cells, with as many degrees of freedom less the margins.
     counts = np.stack([np.bincount(perms[:, slot], minlength=64) for slot in range(64)])
     assert counts.sum() == 2000 * 64
@@ -111,9 +111,9 @@ def test_long_permutations_are_uniform(source):
 
 def test_permutation_is_the_order_of_words():
     # The first entry is the index of the smallest word.
-    source = io.BytesIO(words(30, 10, 40, 20) + b'rest')
-    assert draw_permutation(4, source).tolist() == [1, 3, 0, 2]
-    assert source.read() == b'rest'
+    rng = io.BytesIO(words(30, 10, 40, 20) + b'rest')
+    assert draw_permutation(4, rng).tolist() == [1, 3, 0, 2]
+    assert rng.read() == b'rest'
     # Little-endian: the last byte counts most.
     low, high = bytes([9] + [0] * 7), bytes([0] * 7 + [1])
     assert draw_permutation(2, io.BytesIO(low + high)).tolist() == [0, 1]
@@ -122,16 +122,16 @@ def test_permutation_is_the_order_of_words():
 
 def test_all_bits_count():
     # Words above 2^63 are larger, not negative, and none is rounded.
-    source = io.BytesIO(words(2**64 - 1, 5, 2**63, 2**63 - 1, 2**64 - 2, 2**63 + 1))
-    assert draw_permutation(6, source).tolist() == [1, 3, 2, 5, 4, 0]
+    rng = io.BytesIO(words(2**64 - 1, 5, 2**63, 2**63 - 1, 2**64 - 2, 2**63 + 1))
+    assert draw_permutation(6, rng).tolist() == [1, 3, 2, 5, 4, 0]
 
 
 def test_equal_words_keep_their_order():
     num = 200
-    source = io.BytesIO(words(*[5] * num))
-    assert draw_permutation(num, source).tolist() == list(range(num))
-    source = io.BytesIO(words(9, 2, 9, 2, 9))
-    assert draw_permutation(5, source).tolist() == [1, 3, 0, 2, 4]
+    rng = io.BytesIO(words(*[5] * num))
+    assert draw_permutation(num, rng).tolist() == list(range(num))
+    rng = io.BytesIO(words(9, 2, 9, 2, 9))
+    assert draw_permutation(5, rng).tolist() == [1, 3, 0, 2, 4]
     # Long enough for sorts that keep the order of a few.
     values = np.random.default_rng(0).integers(0, 3, 5000).tolist()
     assert draw_permutation(5000, io.BytesIO(words(*values))).tolist() == sorted(
@@ -150,16 +150,16 @@ def test_permutations_follow_each_other():
 
 @pytest.mark.parametrize('bits', [1, 2, 3, 8])
 def test_codes(bits):
-    source = io.BytesIO(bytes(range(256)) + b'rest')
-    codes = draw_codes(256, bits, source)
+    rng = io.BytesIO(bytes(range(256)) + b'rest')
+    codes = draw_codes(256, bits, rng)
     assert codes.dtype == np.uint8
     assert codes.tolist() == [byte % 2**bits for byte in range(256)]
-    assert source.read() == b'rest'
+    assert rng.read() == b'rest'
 
 
-@pytest.mark.parametrize('source', FIXED)
-def test_codes_are_uniform(source):
-    counts = np.bincount(draw_codes(8000, 3, SOURCES[source]()), minlength=8)
+@pytest.mark.parametrize('rng', FIXED)
+def test_codes_are_uniform(rng):
+    counts = np.bincount(draw_codes(8000, 3, RNGS[rng]()), minlength=8)
     # 7 degrees of freedom: one uniform sample in 10^6 exceeds 40.
     assert chi_square(counts, 1000) < 40
 
@@ -211,21 +211,21 @@ def test_table_statistics(std):
 
 
 def test_noise():
-    source = io.BytesIO(words(0, 65535, 32768, 32767, 1, 256, dtype='<u2') + b'rest')
-    noise = draw_noise((2, 3), 255, source)
+    rng = io.BytesIO(words(0, 65535, 32768, 32767, 1, 256, dtype='<u2') + b'rest')
+    noise = draw_noise((2, 3), 255, rng)
     assert noise.dtype == np.int16
     table = _normal_table(255)
     assert noise.tolist() == [[table[0], table[65535], 0], [0, table[1], table[256]]]
     assert table[0] < table[1] < table[256] < 0
-    assert source.read() == b'rest'
+    assert rng.read() == b'rest'
     # The caller's own, not the table.
     noise[...] = 0
     assert (_normal_table(255) == table).all() and table[0] == -1103
 
 
-@pytest.mark.parametrize('source', FIXED)
-def test_noise_is_normal(source):
-    noise = draw_noise((200, 100, 3), 25, SOURCES[source]()) / 25
+@pytest.mark.parametrize('rng', FIXED)
+def test_noise_is_normal(rng):
+    noise = draw_noise((200, 100, 3), 25, RNGS[rng]()) / 25
     num = noise.size
     assert abs(noise.mean()) < 5 / math.sqrt(num)
     assert abs(noise.std() - 1) < 5 / math.sqrt(2 * num) + 1e-3

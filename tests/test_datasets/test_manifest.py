@@ -297,9 +297,9 @@ class TestEntry:
         assert public.permutation is None
         assert public.shuffled == ('shuffle' in cipher)
 
-        source = KEY.source('d', 'train/a.png')
+        rng = KEY.image_rng('d', 'train/a.png')
         plain = (48, 64) if channels == 1 else (48, 64, 3)
-        drawn = Cipher(cipher).draw(plain, source)
+        drawn = Cipher(cipher).draw(plain, rng)
         for one, other in zip(manifest.draw(entry, KEY), drawn, strict=True):
             np.testing.assert_array_equal(one, other)
         secret = manifest.secret_layout(entry, KEY)

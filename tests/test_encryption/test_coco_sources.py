@@ -32,7 +32,7 @@ class TestCoco:
             name = f'val2017/{image["file_name"]}'
             cols = image['width'] // 16
             perm = Cipher('shuffle').draw(
-                (image['height'], image['width'], 3), KEY.source('d', name)
+                (image['height'], image['width'], 3), KEY.image_rng('d', name)
             )[0]
             # The patch that holds the centre, and the slot it went to.
             row = min(int((y + h / 2) // 16), image['height'] // 16 - 1)
@@ -269,7 +269,7 @@ class TestCoco:
         for api in (one, two):
             for ann in api.anns.values():
                 name = api.imgs[ann['image_id']]['file_name']
-                source = KEY.source('d', f'val2017/{name}')
+                rng = KEY.image_rng('d', f'val2017/{name}')
                 plain = 'bbox'
                 old = json.loads(
                     (own_src / 'annotations' / (path if api is one else other).name).read_text()
@@ -277,7 +277,7 @@ class TestCoco:
                 x, y, w, h = next(a[plain] for a in old['annotations'] if a['id'] == ann['id'])
                 img = mmcv.imread(own_src / 'val2017' / name.replace('png', 'jpg'))
                 ready = Preprocess(augment=manifest_augment(manifest)).prepare(
-                    img, 16, [[x, y, x + w, y + h]], source.augmentation('shuffle/16')
+                    img, 16, [[x, y, x + w, y + h]], rng.augmentation('shuffle/16')
                 )
                 # To what the augmentation left of the picture.
                 layout = replace(

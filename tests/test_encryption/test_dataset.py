@@ -316,7 +316,7 @@ class TestDecrypt:
             for view in range(3):
                 name = f'val2017/{source.stem}_v{view}.png'
                 # Before it was fitted: with patches of one pixel.
-                stream = KEY.source('d', name).augmentation('shuffle/16')
+                stream = KEY.image_rng('d', name).augmentation('shuffle/16')
                 ready = bare.prepare(mmcv.imread(source), 1, None, stream)
                 expected = ready.img
                 if fit == 'resize':
@@ -345,7 +345,7 @@ class TestDecrypt:
         for source in (coco_src / 'val2017').iterdir():
             name = f'val2017/{source.stem}.png'
             img, _ = fit_image(mmcv.imread(source), 16, fit)
-            drawn = cipher.draw(img.shape, KEY.source('d', name))
+            drawn = cipher.draw(img.shape, KEY.image_rng('d', name))
             kept = next(
                 i for i in range(len(cipher.steps), 0, -1) if not cipher.steps[i - 1].invertible
             )

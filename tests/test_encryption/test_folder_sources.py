@@ -55,7 +55,7 @@ class TestFolder:
         np.testing.assert_array_equal(
             Cipher('shuffle').decrypt(
                 read(out / 'n01/00000002.png'),
-                Cipher('shuffle').draw((32, 48, 3), KEY.source('d', 'n01/00000002.png')),
+                Cipher('shuffle').draw((32, 48, 3), KEY.image_rng('d', 'n01/00000002.png')),
             ),
             mmcv.imread(src / 'n01/Bob.jpg'),
         )

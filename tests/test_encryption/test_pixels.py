@@ -40,7 +40,7 @@ class TestPixels:
         for plain in sorted((coco_src / 'val2017').iterdir()):
             name = f'val2017/{plain.stem}.png'
             img, _ = fit_image(mmcv.imread(plain), 16)
-            drawn = cipher.draw(img.shape, KEY.source('d', name))
+            drawn = cipher.draw(img.shape, KEY.image_rng('d', name))
             np.testing.assert_array_equal(read(tmp_path / 'out' / name), cipher.apply(img, drawn))
 
     def test_of_real_pictures(self, coco_tiny, tmp_path):
@@ -61,7 +61,7 @@ class TestPixels:
         for name in names:
             img, _ = fit_image(mmcv.imread(coco_tiny / 'val2017' / name), 16)
             name = f'val2017/{Path(name).stem}.png'
-            drawn = Cipher('shuffle').draw(img.shape, KEY.source('d', name))
+            drawn = Cipher('shuffle').draw(img.shape, KEY.image_rng('d', name))
             np.testing.assert_array_equal(read(out / name), Cipher('shuffle').apply(img, drawn))
         check_coco(out / path, out / 'val2017')
 
@@ -84,7 +84,7 @@ class TestPixels:
             np.testing.assert_array_equal(expected, img)
         expected, _ = fit_image(expected, 16, fit)
         path = f'{name}.png'
-        drawn = Cipher('shuffle').draw(expected.shape, KEY.source('d', path))
+        drawn = Cipher('shuffle').draw(expected.shape, KEY.image_rng('d', path))
         out = read(tmp_path / 'out' / path)
         assert out.dtype == expected.dtype
         np.testing.assert_array_equal(out, Cipher('shuffle').apply(expected, drawn))
@@ -136,7 +136,7 @@ class TestPixels:
             name = f'val2017/{plain.stem}.webp'
             assert (tmp_path / 'webp' / name).read_bytes()[12:16] == b'VP8L'
             img, _ = fit_image(mmcv.imread(plain), 16)
-            drawn = cipher.draw(img.shape, KEY.source('d', name))
+            drawn = cipher.draw(img.shape, KEY.image_rng('d', name))
             np.testing.assert_array_equal(read(tmp_path / 'webp' / name), cipher.apply(img, drawn))
         check_coco(
             tmp_path / 'webp/annotations/instances_val2017.json', tmp_path / 'webp' / 'val2017'
@@ -167,8 +167,8 @@ class TestPixels:
         for plain in (coco_src / 'val2017').iterdir():
             img, _ = fit_image(mmcv.imread(plain), 16)
             for view in range(2):
-                source = KEY.source('d', f'val2017/{plain.stem}_v{view}.png')
-                cipher.apply(img, cipher.draw(img.shape, source), stats)
+                rng = KEY.image_rng('d', f'val2017/{plain.stem}_v{view}.png')
+                cipher.apply(img, cipher.draw(img.shape, rng), stats)
         assert summary.clipped == stats and stats['noise60'][0] > 0
         assert Manifest.load(out).state['clipped'] == {'noise60': list(stats['noise60'])}
 

@@ -130,10 +130,10 @@ class TestViews:
         cipher = Cipher('center+shuffle')
         preprocess = Preprocess.from_dict(copy.deepcopy(self.PREPROCESS))
         for name in ('0_v0', '0_v1', '3_v1'):
-            source = KEY.source('d', f'val2017/{name}.png')
+            rng = KEY.image_rng('d', f'val2017/{name}.png')
             img = mmcv.imread(painted / 'val2017' / f'{name[0]}.png')
-            ready = preprocess.prepare(img, 16, None, source.augmentation(cipher.canonical))
-            drawn = cipher.draw(ready.img.shape, source)
+            ready = preprocess.prepare(img, 16, None, rng.augmentation(cipher.canonical))
+            drawn = cipher.draw(ready.img.shape, rng)
             np.testing.assert_array_equal(
                 read(out / 'val2017' / f'{name}.png'), cipher.apply(ready.img, drawn)
             )

@@ -19,7 +19,7 @@ from hime_mm.images.sizing import FITS, INTERPOLATIONS
 
 def stream(number=0):
     key = Key(bytes(range(32)))
-    return key.source('d', str(number)).augmentation('c')
+    return key.image_rng('d', str(number)).augmentation('c')
 
 
 def uniform(count, number=0):

@@ -20,19 +20,19 @@ CIPHERS = (
 BOXES = np.array([[3.0, 5, 40, 60], [70, 20, 90, 21.5], [0, 0, 120, 90]])
 
 
-def steps(img, recipe, source):
+def steps(img, recipe, rng):
     """The same, one step of a cipher after the other."""
     cipher = recipe.cipher
     ready = recipe.preprocess.prepare(
         img,
         cipher.patch_size,
         BOXES,
-        source.augmentation(cipher.canonical) if recipe.preprocess.random else None,
+        rng.augmentation(cipher.canonical) if recipe.preprocess.random else None,
     )
     out, layouts = ready.img, cipher.layouts(ready.img.shape[:2])
     perm = None
     for i, (step, layout) in enumerate(zip(cipher.steps, layouts, strict=False)):
-        stream = source.stream(cipher.canonical, i, step.scope)
+        stream = rng.stream(cipher.canonical, i, step.scope)
         drawn = step.draw(layout, out.shape[2:], stream)
         out = step.apply(out, layout, drawn)
         perm = drawn if step.name == 'shuffle' else perm
@@ -51,9 +51,9 @@ def steps(img, recipe, source):
 )
 def test_as_step_by_step(cipher, preprocess):
     img, recipe = photo(90, 120), Recipe.build(cipher, preprocess=preprocess)
-    source = KEY.source('data', 'a.png')
-    sealed = seal(img, recipe, source, BOXES)
-    ready, out, perm = steps(img, recipe, source)
+    rng = KEY.image_rng('data', 'a.png')
+    sealed = seal(img, recipe, rng, BOXES)
+    ready, out, perm = steps(img, recipe, rng)
     np.testing.assert_array_equal(sealed.img, out)
     assert sealed.layout.ori_shape == ready.ori_shape
     assert sealed.layout.shape == out.shape[:2]
@@ -85,7 +85,7 @@ def test_same_key_and_name_same_picture():
     img = photo(64, 96)
     recipe = Recipe.build('noise25+shuffle', preprocess=dict(augment=dict(flip=0.5, jitter=0.3)))
     first, again, other = [
-        seal(img, recipe, KEY.source('data', name)).img for name in ('a.png', 'a.png', 'b.png')
+        seal(img, recipe, KEY.image_rng('data', name)).img for name in ('a.png', 'a.png', 'b.png')
     ]
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

@@ -108,8 +108,8 @@ def throughput(args: argparse.Namespace) -> None:
                 written[cipher] = size
                 if cipher is not None:
                     start = time.process_time()
-                    source = key.source('benchmark', name)
-                    seal(img, jobs[cipher].recipe, source)
+                    rng = key.image_rng('benchmark', name)
+                    seal(img, jobs[cipher].recipe, rng)
                     spent = time.process_time() - start
                     cheapest[cipher] = min(cheapest.get(cipher, spent), spent)
             for cipher in order:

@@ -46,10 +46,10 @@ def main():
     image = cv2.resize(
         np.ascontiguousarray(image), (cols * 16, rows * 16), interpolation=cv2.INTER_AREA
     )
-    source = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     parts = {'original': image}
     for text in args.ciphers:
-        parts[f'"{text}"'] = Cipher(text).encrypt(image, source)[0]
+        parts[f'"{text}"'] = Cipher(text).encrypt(image, rng)[0]
     if not args.no_means:
         means = split_patches(image, 16).mean((1, 2)).reshape(rows, cols, 3)
         parts['the patch means that mix leaves'] = means

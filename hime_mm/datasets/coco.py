@@ -10,7 +10,7 @@ import numpy as np
 from hime_mm.errors import CocoError
 from hime_mm.images.files import read_json
 
-from .segmentation import uncompressed
+from .segmentation import decompress_rle
 
 #: What is handed over of an annotation; anything else may show the original.
 ANNOTATION_FIELDS = (
@@ -162,7 +162,7 @@ def _is_segmentation(value: Any, image: dict) -> bool:
     ):
         return False
     if isinstance(counts, str):
-        counts = uncompressed(counts) if counts.isascii() else None
+        counts = decompress_rle(counts) if counts.isascii() else None
     return (
         isinstance(counts, list)
         and all(is_id(run) and run >= 0 for run in counts)

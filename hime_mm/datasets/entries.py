@@ -82,15 +82,15 @@ class CompactFiles:
         rows = np.fromiter(
             (
                 (
-                    self._hashed(one.path),
-                    bytes.fromhex(one.sha256),
-                    one.size,
-                    one.shape,
-                    one.channels,
-                    one.ori_shape,
-                    one.scale,
+                    self._hash(entry.path),
+                    bytes.fromhex(entry.sha256),
+                    entry.size,
+                    entry.shape,
+                    entry.channels,
+                    entry.ori_shape,
+                    entry.scale,
                 )
-                for one in entries
+                for entry in entries
             ),
             self._ROW,
         )
@@ -98,7 +98,7 @@ class CompactFiles:
         self._names = self._rows['name'].copy()
 
     @staticmethod
-    def _hashed(path: str) -> bytes:
+    def _hash(path: str) -> bytes:
         data = path.encode('utf-8', 'surrogatepass')
         return hashlib.blake2b(data, digest_size=16).digest()
 
@@ -107,10 +107,10 @@ class CompactFiles:
 
     def get(self, path: str) -> FileEntry | None:
         """The entry of a path relative to the manifest, None if there is none."""
-        name = np.array(self._hashed(path), 'S16')
-        at = int(np.searchsorted(self._names, name))
-        if at == len(self) or self._names[at] != name:
+        name = np.array(self._hash(path), 'S16')
+        index = int(np.searchsorted(self._names, name))
+        if index == len(self) or self._names[index] != name:
             return None
-        row = self._rows[at]
-        facts = {name: row[name].tolist() for name in row.dtype.names[2:]}
-        return FileEntry.from_dict(dict(facts, path=path, sha256=row['sha256'].tobytes().hex()))
+        row = self._rows[index]
+        values = {name: row[name].tolist() for name in row.dtype.names[2:]}
+        return FileEntry.from_dict(dict(values, path=path, sha256=row['sha256'].tobytes().hex()))

@@ -33,20 +33,20 @@ def read_list(src: str, path: str, numbers: dict[str, int]) -> tuple[str, list[t
         raise ListError(f'the list {path} is no UTF-8 text') from None
     lines = [line for line in lines if line]
     folders = (PurePosixPath(path).stem, '', str(PurePosixPath(path).parent))
-    best: tuple[int, str] = (-1, '')
+    furthest: tuple[int, str] = (-1, '')
     for folder in folders:
         rows: list[tuple[int, str]] = []
         for line in lines:
             found = _find(line, folder, numbers)
             if found is None:
-                if len(rows) > best[0]:
-                    best = (len(rows), line)
+                if len(rows) > furthest[0]:
+                    furthest = (len(rows), line)
                 break
             rows.append(found)
         else:
             return folder, rows
     raise ListError(
-        f'the list {path} names {best[1]!r} in line {best[0] + 1}, but there '
+        f'the list {path} names {furthest[1]!r} in line {furthest[0] + 1}, but there '
         'is no such picture in any of the folders '
         + ', '.join(repr(folder or '.') for folder in folders)
     )

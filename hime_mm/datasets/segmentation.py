@@ -21,7 +21,7 @@ def decode_rle(counts: Any, shape: tuple[int, int]) -> np.ndarray:
     Returns:
         np.ndarray: uint8 of this shape, 0 or 1.
     """
-    runs = uncompressed(counts) if isinstance(counts, str) else counts
+    runs = decompress_rle(counts) if isinstance(counts, str) else counts
     values = np.arange(len(runs)) % 2
     flat = np.repeat(values.astype(np.uint8), runs)
     if flat.size != shape[0] * shape[1]:
@@ -32,7 +32,7 @@ def decode_rle(counts: Any, shape: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(flat.reshape(shape[1], shape[0]).T)
 
 
-def uncompressed(text: str) -> list[int]:
+def decompress_rle(text: str) -> list[int]:
     """Run lengths of COCO's compressed string.
 
     Numbers in groups of five bits, the lowest first; a sixth bit says that
@@ -56,7 +56,7 @@ def uncompressed(text: str) -> list[int]:
 
 
 def compress_rle(runs: Sequence[int]) -> str:
-    """Run lengths as COCO's compressed string, the inverse of :func:`uncompressed`."""
+    """Run lengths as COCO's compressed string, the inverse of :func:`decompress_rle`."""
     text = []
     for i, value in enumerate(runs):
         if i > 2:

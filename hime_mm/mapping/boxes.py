@@ -54,9 +54,9 @@ def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, iou: float)
             kept.append(best)
             low = np.maximum(boxes[best, :2], boxes[rest, :2])
             high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
-            both = (high - low).clip(0).prod(axis=1)
+            intersection = (high - low).clip(0).prod(axis=1)
             # Without a division, as both areas may be zero.
-            rest = rest[both <= iou * (area[best] + area[rest] - both)]
+            rest = rest[intersection <= iou * (area[best] + area[rest] - intersection)]
     return np.sort(np.array(kept, np.int64))
 
 

@@ -25,14 +25,14 @@ MOVED = (
 UNSUPPORTED = ('gt_keypoints', 'gt_instances_ids', 'mix_results')
 
 
-def find_unmovable(results: dict, also: Sequence[str] = ()) -> str | None:
+def find_unmovable(results: dict, extra_keys: Sequence[str] = ()) -> str | None:
     """The first entry of a sample that cannot follow its image.
 
     It is one of those in image coordinates, or an unknown one that looks like the image.
     """
     shape = results['img'].shape[:2]
     for key, value in results.items():
-        if key in UNSUPPORTED or key in also:
+        if key in UNSUPPORTED or key in extra_keys:
             if value is not None:
                 return key
         elif key not in MOVED and isinstance(value, np.ndarray) and value.shape[:2] == shape:

@@ -178,7 +178,7 @@ def test_leaves_no_hook_behind(monkeypatch):
     runner = Runner(DetDataPreprocessor())
     run(hook, runner, detections(), 'val')
     assert not runner.model.data_preprocessor._forward_hooks
-    assert hook._seen is None
+    assert hook._inputs is None
 
 
 def test_bad_interval(monkeypatch):

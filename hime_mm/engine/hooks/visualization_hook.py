@@ -94,7 +94,7 @@ class EncryptedVisualizationHook(Hook):
         self.wait_time = wait_time
         self.test_out_dir = test_out_dir or out_dir
         self._visualizer: Visualizer = Visualizer.get_current_instance()
-        self._seen: Sequence[Tensor] | None = None
+        self._inputs: Sequence[Tensor] | None = None
         self._preprocessor: nn.Module | None = None
         self._handle = None
         self._test_index = 0
@@ -117,14 +117,14 @@ class EncryptedVisualizationHook(Hook):
 
     def _keep(self, module: nn.Module, args: tuple, output: dict) -> None:
         # With test-time augmentation the first view stands for all.
-        if self._seen is None:
-            self._seen = output['inputs']
+        if self._inputs is None:
+            self._inputs = output['inputs']
 
     def after_val_epoch(self, runner: Runner, metrics=None) -> None:
         """Stop watching."""
         if self._handle is not None:
             self._handle.remove()
-        self._handle = self._seen = None
+        self._handle = self._inputs = None
 
     after_test_epoch = after_val_epoch
 
@@ -133,8 +133,8 @@ class EncryptedVisualizationHook(Hook):
     ) -> None:
         """Draw the first image of every ``interval``-th batch."""
         if self.draw and batch_idx % self.interval == 0:
-            self._add('val_img', 0, outputs, runner.iter + batch_idx, None)
-        self._seen = None
+            self._draw('val_img', 0, outputs, runner.iter + batch_idx, None)
+        self._inputs = None
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[BaseDataElement]
@@ -153,10 +153,10 @@ class EncryptedVisualizationHook(Hook):
                 out_file = osp.join(
                     runner.work_dir, runner.timestamp, self.test_out_dir, f'{stem}.png'
                 )
-            self._add('test_img', i, outputs, self._test_index, out_file)
-        self._seen = None
+            self._draw('test_img', i, outputs, self._test_index, out_file)
+        self._inputs = None
 
-    def _add(
+    def _draw(
         self,
         name: str,
         index: int,
@@ -165,14 +165,14 @@ class EncryptedVisualizationHook(Hook):
         out_file: str | None,
     ) -> None:
         sample = outputs[index]
-        picture = undo_normalization(self._seen[index], self._preprocessor)
+        picture = undo_normalization(self._inputs[index], self._preprocessor)
         shape = sample.get('img_shape')
         if shape is not None:
             picture = picture[: shape[0], : shape[1]]
         picture = np.ascontiguousarray(picture)
-        common = dict(show=self.show, wait_time=self.wait_time, out_file=out_file, step=step)
+        options = dict(show=self.show, wait_time=self.wait_time, out_file=out_file, step=step)
         if hasattr(self._visualizer, 'visualize_cls'):
-            self._visualizer.visualize_cls(picture, sample, name=name, **common)
+            self._visualizer.visualize_cls(picture, sample, name=name, **options)
             return
         self._visualizer.add_datasample(
             name,
@@ -180,7 +180,7 @@ class EncryptedVisualizationHook(Hook):
             data_sample=self._in_input_scale(sample),
             draw_gt=False,
             pred_score_thr=self.score_thr,
-            **common,
+            **options,
         )
 
     @staticmethod

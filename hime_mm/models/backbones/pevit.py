@@ -117,11 +117,11 @@ class PEViT(VisionTransformer):
                 '`patch_size` must be a whole number, got '
                 f'{patch_size!r}'
             )
-        least = int(out_type == 'det_tokens')
-        if num_det_tokens < least:
+        min_det_tokens = int(out_type == 'det_tokens')
+        if num_det_tokens < min_det_tokens:
             raise ConfigError(
                 f'`out_type={out_type!r}` needs `num_det_tokens`'
-                f' of at least {least}, got {num_det_tokens}'
+                f' of at least {min_det_tokens}, got {num_det_tokens}'
             )
         if mid_positions and pos_encoding != 'learned':
             raise ConfigError(
@@ -179,13 +179,13 @@ class PEViT(VisionTransformer):
         )
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)
-        self.det_token = self._new_tokens(num_det_tokens)
-        self.det_pos_embed = self._new_tokens(num_det_tokens if learned else 0)
+        self.det_token = self._init_tokens(num_det_tokens)
+        self.det_pos_embed = self._init_tokens(num_det_tokens if learned else 0)
         self.mid_pos_embed = self.mid_det_pos_embed = None
         if mid_positions:
-            between = self.num_layers - 1
-            self.mid_pos_embed = self._new_tokens(self.pos_embed.shape[1], between)
-            self.mid_det_pos_embed = self._new_tokens(num_det_tokens, between)
+            num_tables = self.num_layers - 1
+            self.mid_pos_embed = self._init_tokens(self.pos_embed.shape[1], num_tables)
+            self.mid_det_pos_embed = self._init_tokens(num_det_tokens, num_tables)
 
         if frozen_stages > self.num_layers:
             raise ConfigError(
@@ -195,7 +195,7 @@ class PEViT(VisionTransformer):
         if frozen_stages > 0:
             self._freeze_stages()
 
-    def _new_tokens(self, num: int, tables: int = 1) -> nn.Parameter | None:
+    def _init_tokens(self, num: int, tables: int = 1) -> nn.Parameter | None:
         if not num:
             return None
         tokens = nn.Parameter(torch.empty(tables, num, self.embed_dims))

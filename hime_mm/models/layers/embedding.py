@@ -64,15 +64,15 @@ class MixedPatchEmbed(BaseModule):
         self.patch_size = patch_size
         self.num_splits = num_splits
         self.input_form = input_form
-        self._side(input_form)
-        sub = patch_size // num_splits
-        self.projection = nn.Conv2d(in_channels, embed_dims, sub, stride=sub)
+        self._stride(input_form)
+        sub_patch_size = patch_size // num_splits
+        self.projection = nn.Conv2d(in_channels, embed_dims, sub_patch_size, stride=sub_patch_size)
         self.act = nn.GELU()
         self.mapping = nn.Conv2d(embed_dims, embed_dims, 1)
         h, w = to_2tuple(input_size)
         self.init_out_size = (-(-h // patch_size), -(-w // patch_size))
 
-    def _side(self, form: str) -> int:
+    def _stride(self, form: str) -> int:
         if form not in INPUT_FORMS:
             raise ConfigError(f'unknown `input_form` {form!r}: choose from {INPUT_FORMS}')
         return self.patch_size // (self.num_splits if form == 'compact' else 1)
@@ -80,7 +80,7 @@ class MixedPatchEmbed(BaseModule):
     @property
     def stride(self) -> int:
         """int: Side of a patch in pixels of the images :meth:`forward` gets by default."""
-        return self._side(self.input_form)
+        return self._stride(self.input_form)
 
     def forward(self, x: Tensor, input_form: str | None = None) -> tuple[Tensor, tuple[int, int]]:
         """Embed a batch of images.
@@ -96,7 +96,7 @@ class MixedPatchEmbed(BaseModule):
             cols).
         """
         form = input_form or self.input_form
-        stride = self._side(form)
+        stride = self._stride(form)
         pad_h, pad_w = -x.shape[-2] % stride, -x.shape[-1] % stride
         if pad_h or pad_w:
             x = F.pad(x, (0, pad_w, 0, pad_h))

@@ -67,7 +67,7 @@ def masked_attention(attn: MultiheadAttention, x: Tensor, key_mask: Tensor) -> T
 
 def positions_on_grids(
     learned: Tensor,
-    own: Grid,
+    table_grid: Grid,
     grid: Grid,
     token_grids: Sequence[Grid] | None,
     mode: str,
@@ -76,19 +76,21 @@ def positions_on_grids(
     """Learned positions, interpolated to each image's own grid.
 
     An image in a padded batch thus has the positions it has alone. The table
-    (1, num_extra_tokens + N, D) is of the grid `own`; `grid` is the batch's,
+    (1, num_extra_tokens + N, D) is of the grid `table_grid`; `grid` is the batch's,
     all of it image without `token_grids`. The result, of shape (B or 1,
     num_extra_tokens + rows * cols, D), is zero where there is padding.
     """
 
-    def resized(size: Grid) -> Tensor:
-        return resize_pos_embed(learned, own, size, mode=mode, num_extra_tokens=num_extra_tokens)
+    def on_grid(size: Grid) -> Tensor:
+        return resize_pos_embed(
+            learned, table_grid, size, mode=mode, num_extra_tokens=num_extra_tokens
+        )
 
     if token_grids is None:
-        return resized(grid)
+        return on_grid(grid)
     tables = {}
     for size in set(token_grids):
-        table = resized(size)
+        table = on_grid(size)
         # Padding gets zeros: it is masked anyway.
         patches = F.pad(
             table[:, num_extra_tokens:].reshape(1, *size, -1),

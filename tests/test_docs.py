@@ -152,9 +152,14 @@ def check_script(path, words, monkeypatch, capsys):
                 node = node[int(key) if key.isdigit() else key]
 
 
+def click_context(command):
+    """Return a context of a command; with the settings of `hime`, as click keeps its options."""
+    return click.Context(command, **main.context_settings)
+
+
 def check_hime(words):
     """Find a subcommand of `hime` and all options of it that are given."""
-    command, context = main, click.Context(main)
+    command, context = main, click_context(main)
     while words and isinstance(command, click.Group) and not words[0].startswith('-'):
         found = command.get_command(context, words[0])
         if found is None:
@@ -162,7 +167,7 @@ def check_hime(words):
         command, words = found, words[1:]
     known = {
         option
-        for param in command.get_params(click.Context(command))
+        for param in command.get_params(click_context(command))
         for option in (*param.opts, *param.secondary_opts)
     }
     for word in words:
@@ -237,11 +242,11 @@ def known_options():
     """Return all long options of `hime` and of the scripts."""
     found, groups = set(), [main]
     for group in groups:
-        context = click.Context(group)
+        context = click_context(group)
         children = [group.get_command(context, name) for name in group.list_commands(context)]
         groups += [child for child in children if isinstance(child, click.Group)]
         for child in children:
-            for param in child.get_params(click.Context(child)):
+            for param in child.get_params(click_context(child)):
                 found.update(param.opts + param.secondary_opts)
     for path in [*ROOT.glob('tools/**/*.py'), *ROOT.glob('.dev_scripts/*.py')]:
         found.update(re.findall(r"'(--[\w-]+)'", path.read_text()))

@@ -61,10 +61,14 @@ class TestRunLengths:
         rle = mask_utils.encode(np.asfortranarray(mask))
         np.testing.assert_array_equal(decode_rle(rle['counts'].decode(), mask.shape), mask)
 
-    @pytest.mark.parametrize('counts', [[3, 4], [3, 6], [], [10, -1]])
-    def test_runs_that_do_not_fill_the_mask(self, counts):
-        with pytest.raises(ValueError):
+    @pytest.mark.parametrize('counts, total', [([3, 4], 7), ([3, 6], 9), ([], 0)])
+    def test_runs_that_do_not_fill_the_mask(self, counts, total):
+        with pytest.raises(CocoError, match=named(f' {total},', '2 x 4')):
             decode_rle(counts, (2, 4))
+
+    def test_runs_below_zero(self):
+        with pytest.raises(ValueError):
+            decode_rle([10, -1], (2, 4))
 
 
 class TestScaledSegmentation:

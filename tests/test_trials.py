@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The trials, each with a small number of cases, and what runs them."""
 
+import json
 import os
 import random
 import re
@@ -11,7 +12,7 @@ import time
 
 import pytest
 import trials.run
-from trials import TRIALS, ciphers, demo, million, mutation, pictures, record
+from trials import TRIALS, ciphers, demo, million, mutation, pictures, record, texts
 from trials.pictures import files
 from trials.state import ROOT, State
 
@@ -77,6 +78,20 @@ class TestTwins:
         assert counts['read'] > 50 and counts['refused'] > 50
         assert sum(counts.values()) + state.num_failures == 250
 
+    def test_texts(self, tmp_path):
+        results = [texts.check(case, tmp_path) for case in range(150)]
+        for kind in texts.READERS:
+            assert results.count(f'{kind} read') and results.count(f'{kind} refused'), kind
+
+    def test_texts_that_are_not_damaged(self, tmp_path, monkeypatch):
+        for name in ('mutate_json', 'mutate_bytes'):
+            monkeypatch.setattr(texts, name, lambda value, rng: value)
+        monkeypatch.setattr(texts, 'json_file', lambda value, rng: json.dumps(value).encode())
+        base = texts.make_base(tmp_path)
+        for kind, read in texts.READERS.items():
+            (tmp_path / kind).mkdir()
+            assert read(base, tmp_path / kind, random.Random(0)), kind
+
     @pytest.mark.slow
     def test_million(self, page):
         status, _, _ = run(page, 'million', '--cases', 500)
@@ -100,6 +115,15 @@ class TestChecksFindFaults:
         with pytest.raises(AssertionError):
             for case in range(30):
                 ciphers.check(case, tmp_path)
+
+    def test_texts(self, tmp_path, monkeypatch):
+        def broken(*args, **kwargs):
+            raise KeyError('x')
+
+        monkeypatch.setattr(texts, 'map_coco_results', broken)
+        with pytest.raises(KeyError):
+            for case in range(30):
+                texts.check(case, tmp_path)
 
     def test_million(self, tmp_path):
         src, out = tmp_path / 'src', tmp_path / 'out'

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from owner_data import SECRET, annotation, coco_file, key_file, photo, write
 
@@ -51,7 +52,7 @@ _RESULTS = [
         category_id=90,
         bbox=[0, 0, 16, 16],
         score=0.125,
-        segmentation=dict(counts=[4, 10, 242], size=[16, 16]),
+        segmentation=dict(counts=[4, 10, 370], size=[16, 24]),
     ),
 ]
 
@@ -73,8 +74,6 @@ def make_base(folder: Path) -> Base:
         new = Path(tempfile.mkdtemp(dir=folder))
         _make(new)
         new.rename(base)
-    # Waiting for the disk is not what is tried.
-    os.sync = os.fsync = lambda *args: None
     manifests = {
         cipher: json.loads((base / cipher / 'hime.json').read_text())
         for cipher in ('shuffle', 'mix2')
@@ -221,7 +220,10 @@ def check(case: int, folder: Path) -> str:
     shutil.rmtree(mine, ignore_errors=True)
     mine.mkdir()
     kind = rng.choice(sorted(READERS))
-    return f'{kind} read' if READERS[kind](base, mine, rng) else f'{kind} refused'
+    # Waiting for the disk is not what is tried.
+    with mock.patch.multiple(os, sync=lambda: None, fsync=lambda file: None):
+        read = READERS[kind](base, mine, rng)
+    return f'{kind} read' if read else f'{kind} refused'
 
 
 def steps(state: State, folder: Path) -> Iterator[None]:

@@ -19,6 +19,7 @@ help:
 	@echo 'make clean  delete build and test leftovers; .venv stays'
 	@echo
 	@echo 'WORKERS=4 sets the number of processes that run tests; else one a core, at most 8.'
+	@echo "TRIALS='texts demo' names some of the trials; else all are run."
 	@echo 'PYTHON=/path/to/python3.11 chooses the Python that .venv is made from.'
 
 env:

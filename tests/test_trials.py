@@ -240,6 +240,20 @@ class TestRun:
             state.done = 3
             state.save(path)
 
+    def test_more_cases(self, tmp_path):
+        path = tmp_path / 'trial' / 'state.json'
+        for cases, any_number, done, total in (
+            (20, False, 0, 20),
+            (20, False, 3, 20),
+            (50, True, 3, 50),
+            (2, True, 3, 3),
+            (50, False, 0, 50),
+        ):
+            state = trials.run.begin(path, cases, any_number=any_number)
+            assert (state.done, state.cases) == (done, total)
+            state.done = 3
+            state.save(path)
+
     def test_a_failure(self, page):
         """Is told with how to repeat it, and the others are still run."""
         path = page.parent / 'ciphers' / 'state.json'

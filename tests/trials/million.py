@@ -4,7 +4,6 @@
 By the independent decoder. The pictures are links to a few hundred files.
 """
 
-import ctypes
 import os
 import random
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 import cv2
 from owner_data import SECRET, hime_command, hime_env, key_file, photo, write
 
+from .fuzzing import die_with_parent
 from .state import ROOT, State
 
 sys.path.append(str(ROOT / 'tests' / 'test_ciphers'))
@@ -178,12 +178,6 @@ class Process:
     def output(self) -> str:
         self.file.seek(0)
         return self.file.read()[-2000:]
-
-
-def die_with_parent() -> None:
-    """On Linux: a run that nobody waits for would keep its lock."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def report(state: State) -> str:

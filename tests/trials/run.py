@@ -52,7 +52,7 @@ def load() -> dict[str, ModuleType]:
 def run(name: str, trial: ModuleType, folder: Path, cases: int, any_code: bool = False) -> State:
     """Run a trial to its end, or on from where it was."""
     path = folder / 'state.json'
-    state = begin(path, cases, any_code)
+    state = begin(path, cases, any_code, any_number=hasattr(trial, 'check'))
     if state.is_complete:
         print(f'{name}: was complete')
         return state
@@ -69,14 +69,19 @@ def run(name: str, trial: ModuleType, folder: Path, cases: int, any_code: bool =
     return state
 
 
-def begin(path: Path, cases: int, any_code: bool = False) -> State:
-    """What was reached with this code, or nothing."""
+def begin(path: Path, cases: int, any_code: bool = False, any_number: bool = False) -> State:
+    """What was reached with this code, or nothing.
+
+    Cases that are nothing to each other may become more or fewer.
+    """
     name, code = commit()
     old = State.load(path)
-    if old is not None and old.cases == cases and (any_code or old.code == code):
+    if old is not None and (old.cases == cases or any_number) and (old.code == code or any_code):
         if old.code != code:
             old.commit, old.code = f'{old.commit}, then {name}', code
-            old.save(path)
+        old.cases = max(cases, old.done)
+        old.ended = old.ended or datetime.date.today().isoformat()
+        old.save(path)
         return old
     shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir(parents=True)
@@ -117,6 +122,8 @@ def main() -> int:
     for name in args.names or TRIALS:
         trial, folder = trials[name], args.work_dir / name
         if args.repeat is not None:
+            if not hasattr(trial, 'check'):
+                sys.exit(f'{name} has no single cases')
             repeat(trial, folder.with_name(f'{name}_repeated'), args.repeat)
             continue
         state = run(name, trial, folder, args.cases or trial.CASES, args.any_code)

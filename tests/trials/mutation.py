@@ -6,6 +6,7 @@ import json
 import random
 import struct
 import zlib
+from contextlib import suppress
 from typing import Any
 
 #: Values that a file may hold in place of what it should.
@@ -133,7 +134,8 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
             other, there = rng.choice(places)
             container[key] = copy.deepcopy(other[there])
         elif how == 3 and isinstance(container[key], (int, float)):
-            container[key] += rng.choice((-1, 1, 0.5, 1000))
+            with suppress(OverflowError):  # 10**400 + 0.5
+                container[key] += rng.choice((-1, 1, 0.5, 1000))
         else:
             container[key] = copy.deepcopy(rng.choice(ODD))
     return root[0]

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help env demo test test-slow lint docs clean
+.PHONY: help env demo test test-slow trials lint docs clean
 
 # One thread a worker: torch's own threads would only wait for each other.
 WORKERS ?= logical
@@ -13,11 +13,13 @@ help:
 	@echo 'make demo   run tools/demo.py'
 	@echo 'make test   run the tests that every change has to pass: minutes'
 	@echo 'make test-slow   run the others: packaging, short trainings, runs that are killed'
+	@echo 'make trials   run what takes hours, or go on with it, and write docs/trials.md'
 	@echo 'make lint   run ruff, and mypy on the rooms of the owner'
 	@echo 'make docs   make the site, docs/_build/html/index.html'
 	@echo 'make clean  delete build and test leftovers; .venv stays'
 	@echo
 	@echo 'WORKERS=4 sets the number of processes that run tests; else one a core, at most 8.'
+	@echo "TRIALS='texts demo' names some of the trials; else all are run."
 	@echo 'PYTHON=/path/to/python3.11 chooses the Python that .venv is made from.'
 
 env:
@@ -31,6 +33,9 @@ test: env
 
 test-slow: env
 	$(PYTEST) -m slow
+
+trials: env
+	$(VENV_PYTHON) tests/trials/run.py $(TRIALS)
 
 lint: env
 	$(VENV_PYTHON) -m ruff check .

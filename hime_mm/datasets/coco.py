@@ -80,6 +80,7 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
         )
         images[image['id']] = image
     for name in _LISTS:
+        _require(isinstance(coco.get(name) or [], list), path, f'its `{name}` are no list')
         for i, entry in enumerate(coco.get(name) or ()):
             _require(
                 isinstance(entry, dict)

@@ -2,10 +2,14 @@
 """What a manifest says of each encrypted file."""
 
 import hashlib
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+_SHA256 = re.compile('[0-9a-f]{64}')
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,13 @@ class FileEntry:
 
     @classmethod
     def from_dict(cls, state: dict) -> 'FileEntry':
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            LookupError, TypeError, ValueError, OverflowError: If it is none.
+        """
         (h, w), (ori_h, ori_w), (x, y) = (state[name] for name in ('shape', 'ori_shape', 'scale'))
-        return cls(
+        entry = cls(
             str(state['path']),
             str(state['sha256']),
             int(state['size']),
@@ -53,6 +61,16 @@ class FileEntry:
             (int(ori_h), int(ori_w)),
             (float(x), float(y)),
         )
+        sides = (*entry.shape, entry.channels, *entry.ori_shape)
+        if not (
+            isinstance(state['path'], str)
+            and _SHA256.fullmatch(entry.sha256)
+            and 0 <= entry.size < 2**63
+            and all(0 < side < 2**31 for side in sides)
+            and all(0 < factor < math.inf for factor in entry.scale)
+        ):
+            raise ValueError('a path, digest, size, side or scale is none')
+        return entry
 
 
 class CompactFiles:

@@ -6,7 +6,7 @@
 
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -60,7 +60,8 @@ class Manifest:
             self.dataset_id: str = state['dataset_id']
             self.key_id: str | None = state['key_id']
             self.preprocess: dict = state['preprocess']
-        except (LookupError, TypeError, ValueError) as error:
+            _check_head(state)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise ManifestError(f'{place} is damaged: {type(error).__name__}: {error}') from None
         self.state = {k: v for k, v in state.items() if k != 'files'}
 
@@ -195,6 +196,53 @@ class Manifest:
                 f'{self.root / MANIFEST_NAME} was changed by someone without '
                 'the key: its authentication code does not fit'
             )
+
+
+#: Types in the head, and in the rows of its lists; what is missing may be.
+_HEAD_TYPES = dict(
+    tool_version=str,
+    kind=str,
+    mode=str,
+    dataset_id=str,
+    key_id=(str, type(None)),
+    preprocess=dict,
+    image_format=dict,
+    views=int,
+    counts=dict,
+    clipped=dict,
+    skipped=list,
+    annotations=list,
+)
+_ROW_TYPES = dict(
+    kind=str, path=str, reason=str, sha256=str, images_folder=str, images=int, annotations=int
+)
+
+
+def _check_head(state: dict) -> None:
+    """Refuse a head that its readers would stumble over.
+
+    Raises:
+        TypeError, ValueError: If something in it is not what it has to be.
+    """
+    _check_types(state, _HEAD_TYPES)
+    for name in ('skipped', 'annotations'):
+        for row in state.get(name, ()):
+            if not isinstance(row, dict):
+                raise TypeError(f'`{name}` holds {row!r:.99}')
+            _check_types(row, _ROW_TYPES)
+            if '\0' in row['path']:
+                raise ValueError(f'`{name}` has an impossible path')
+    numbers = list(state.get('counts', {}).values())
+    for clipped, total in state.get('clipped', {}).values():
+        numbers += [clipped, total]
+    if not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):
+        raise TypeError('`counts` and `clipped` are no counts')
+
+
+def _check_types(values: dict, types: Mapping[str, Any]) -> None:
+    for name, kind in types.items():
+        if name in values and not isinstance(values[name], kind):
+            raise TypeError(f'`{name}` is {values[name]!r:.99}')
 
 
 def find_manifest(path: Any) -> Path:

@@ -2,6 +2,8 @@
 """An encrypted data set in words."""
 
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.writing import MANIFEST_NAME
+from hime_mm.errors import ManifestError
 
 
 def describe_dataset(manifest: Manifest) -> str:
@@ -12,7 +14,17 @@ def describe_dataset(manifest: Manifest) -> str:
 
     Returns:
         str: For people to read; no part of it is an interface.
+
+    Raises:
+        ManifestError: If the manifest lacks something.
     """
+    try:
+        return _described(manifest)
+    except KeyError as error:
+        raise ManifestError(f'{manifest.root / MANIFEST_NAME} lacks {error}') from None
+
+
+def _described(manifest: Manifest) -> str:
     state, cipher = manifest.state, manifest.cipher
     counts = state['counts']
     sizes = {entry.shape for entry in manifest.files.values()}

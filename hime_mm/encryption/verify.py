@@ -161,17 +161,17 @@ def _verify_annotations(manifest: Manifest, row: dict) -> str | None:
         digest = file_sha256(str(path))
     except OSError as error:
         return error.strerror
-    if digest != row['sha256']:
+    if digest != row.get('sha256'):
         return _CHANGED
-    if row['kind'] != 'coco':
+    if row.get('kind', 'coco') != 'coco':
         return None
     coco = coco_format.load_coco(str(path))
     for image in coco['images']:
-        name = str(PurePosixPath(row['images_folder'], image['file_name']))
+        name = str(PurePosixPath(row.get('images_folder', ''), image['file_name']))
         entry = manifest.files.get(name)
         if entry is None:
             return f'{image["file_name"]} is not in the manifest'
-        if (image['height'], image['width']) != entry.shape:
+        if (image.get('height'), image.get('width')) != entry.shape:
             return f"the size of {image['file_name']} is not the manifest's"
     return None
 

@@ -145,6 +145,7 @@ class TestLoad:
         [
             (lambda c: c.pop('images'), ['`images`']),
             (lambda c: c.update(annotations={}), ['`annotations`']),
+            (lambda c: c.update(licenses=5), ['`licenses`']),
             (lambda c: c.pop('categories'), ['`categories`']),
             (lambda c: c['images'].append(5), ['`images[2]`', '`file_name`']),
             (lambda c: c['images'][1].pop('file_name'), ['`images[1]`', '`file_name`']),

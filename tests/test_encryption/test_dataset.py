@@ -155,6 +155,7 @@ class TestVerify:
         [
             (lambda c: c['images'][1].update(file_name='x.png'), ['x.png']),
             (lambda c: c['images'][1].update(height=5), ['size', '000002.png']),
+            (lambda c: c['images'][1].pop('height'), ['size', '000002.png']),
         ],
     )
     def test_annotations_and_pictures_disagree(self, out, change, things):
@@ -168,6 +169,15 @@ class TestVerify:
         )
         ((path, said),) = verify(out).problems
         assert path == ANN and all(thing in said for thing in things)
+
+    @pytest.mark.parametrize('name', ['kind', 'sha256', 'images_folder'])
+    def test_a_row_of_annotations_lacks_something(self, out, name):
+        edit_json(
+            out / 'hime.json',
+            lambda s: (s['annotations'][0].pop(name), s.update(checksum=checksum(s))),
+        )
+        problems = verify(out).problems
+        assert [path for path, _ in problems] == ([] if name == 'kind' else [ANN])
 
     @pytest.mark.parametrize(
         'change',
@@ -446,6 +456,23 @@ class TestDescribe:
         assert 'hime_mm.LoadEncryptedMeta' in text
         assert 'patch_size=12 and no learned positions' in text
         assert 'clipped' in text and '% of the values, by center' in text
+
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda s: s.pop('views'),
+            lambda s: s['counts'].pop('bytes'),
+            lambda s: s['annotations'][0].pop('images'),
+        ],
+    )
+    def test_something_is_missing(self, coco_src, tmp_path, change):
+        self.describe(coco_src, tmp_path)
+        edit_json(
+            tmp_path / 'out' / 'hime.json',
+            lambda s: (change(s), s.update(checksum=checksum(s))),
+        )
+        with pytest.raises(ManifestError, match='lacks'):
+            describe_dataset(Manifest.load(tmp_path / 'out'))
 
     def test_words(self, coco_src, tmp_path):
         text = self.describe(

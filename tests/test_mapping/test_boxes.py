@@ -457,6 +457,8 @@ def test_changed_annotations(plain, tmp_path):
         (dict(segmentation='abc'), 'segmentation'),
         (dict(segmentation=dict(size=[48, 48])), 'segmentation'),
         (dict(segmentation=dict(size=[48], counts='0')), 'segmentation'),
+        (dict(segmentation=dict(size=[48, 48], counts=[10**30])), 'segmentation'),
+        (dict(segmentation=[[10**400, 1, 2, 3, 4, 5]]), 'segmentation'),
     ],
 )
 def test_malformed_results(plain, tmp_path, change, match):

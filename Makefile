@@ -31,8 +31,9 @@ demo: env
 test: env
 	$(PYTEST) -m 'not slow'
 
+# A file stays with one worker, which then trains once for all its tests.
 test-slow: env
-	$(PYTEST) -m slow
+	$(PYTEST) --dist loadfile -m slow
 
 trials: env
 	$(VENV_PYTHON) tests/trials/run.py $(TRIALS)

@@ -134,7 +134,8 @@ class TestInterrupted:
     def test_kill_9_at_random_moments(self, src, keys, reference, tmp_path, most, least):
         expected, seconds = reference
         out, rng, kills, kept = tmp_path / 'out', random.Random(3), 0, 0
-        while kills < most:
+        # On a busy machine more of them come before anything is done.
+        while kills < most or (kept <= least and kills < 5 * most):
             before = finished_files(out)
             process = self.start(*self.args(src, out, keys))
             if kills % 2:

@@ -312,6 +312,34 @@ def test_words(page):
     )
 
 
+#: Where measurements are written down, with what they were made of.
+MEASURED = ('docs/protection.md', 'docs/results.md', 'docs/benchmarks.md')
+
+
+def figures(text):
+    """Return the percentages, decibels and average precisions in a text, as numbers."""
+    text = re.sub(r'^```.*?^```', '', text, flags=re.M | re.S).replace('\n# ', ' ')
+    found = re.findall(r'([\d.]*\d)\s(?:%|dB)|AP(?:50)?\s(0\.\d+)', text)
+    for row in re.findall(r'((?:[\d.]+ / )+[\d.]+) %', text):
+        found += [(number, '') for number in row.split(' / ')]
+    return {first or second for first, second in found}
+
+
+def test_figures_are_those_that_were_measured():
+    """A figure of a page, a step or a config stands where measurements are written down."""
+    from hime_mm.ciphers import STEPS
+
+    texts = {name: (ROOT / name).read_text() for name in ['README.md', 'docs/datasets.md']}
+    texts |= {str(path): path.read_text() for path in (ROOT / 'configs').rglob('*.py')}
+    texts |= {name: step.leaves for name, step in STEPS.items()}
+    measured = ' '.join((ROOT / page).read_text() for page in MEASURED)
+    known = figures(measured) | set(re.findall(r'\| ([\d.]+) ±', measured))
+    known |= set(re.findall(r'\d+\.\d+', (ROOT / 'docs/results.md').read_text()))
+    assert sum(len(figures(text)) for text in texts.values()) >= 15
+    for name, text in texts.items():
+        assert figures(text) <= known, (name, figures(text) - known)
+
+
 def test_moves():
     """What the changelog says to have moved is where it says."""
     rows = re.findall(

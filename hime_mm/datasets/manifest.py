@@ -230,7 +230,7 @@ def _check_head(state: dict) -> None:
             if not isinstance(row, dict):
                 raise TypeError(f'`{name}` holds {row!r:.99}')
             _check_types(row, _ROW_TYPES)
-            if '\0' in row['path']:
+            if b'\0' in os.fsencode(row['path']):  # a ValueError for half a character
                 raise ValueError(f'`{name}` has an impossible path')
     numbers = list(state.get('counts', {}).values())
     for clipped, total in state.get('clipped', {}).values():

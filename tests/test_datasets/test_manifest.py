@@ -242,6 +242,7 @@ class TestReading:
             lambda s: s.update(annotations=[5]),
             lambda s: s.update(annotations=[dict(path=5)]),
             lambda s: s.update(annotations=[dict(path='a\0b')]),
+            lambda s: s.update(annotations=[dict(path='a\ud800b')]),
             lambda s: s.update(annotations=[dict(path='a', sha256=5)]),
             lambda s: s['files'][0].update(path=5),
             lambda s: s['files'][0].update(sha256='xy' * 32),

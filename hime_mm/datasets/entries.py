@@ -49,7 +49,8 @@ class FileEntry:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            LookupError, TypeError, ValueError, OverflowError: If it is none.
+            LookupError, TypeError, ValueError, OverflowError: If something in
+                it is not what it has to be.
         """
         (h, w), (ori_h, ori_w), (x, y) = (state[name] for name in ('shape', 'ori_shape', 'scale'))
         entry = cls(
@@ -61,15 +62,16 @@ class FileEntry:
             (int(ori_h), int(ori_w)),
             (float(x), float(y)),
         )
-        sides = (*entry.shape, entry.channels, *entry.ori_shape)
+        sides = (*entry.shape, entry.channels)
         if not (
             isinstance(state['path'], str)
             and _SHA256.fullmatch(entry.sha256)
             and 0 <= entry.size < 2**63
             and all(0 < side < 2**31 for side in sides)
+            and all(0 <= side < 2**31 for side in entry.ori_shape)
             and all(0 < factor < math.inf for factor in entry.scale)
         ):
-            raise ValueError('a path, digest, size, side or scale is none')
+            raise TypeError('a path, digest, size, side or scale is none')
         return entry
 
 

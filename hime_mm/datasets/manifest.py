@@ -210,9 +210,11 @@ _HEAD_TYPES = dict(
     views=int,
     counts=dict,
     clipped=dict,
-    skipped=list,
-    annotations=list,
+    skipped=(list, type(None)),
+    annotations=(list, type(None)),
 )
+#: Counts that are read. There may be others, of whatever type.
+_COUNTS = ('images', 'files', 'bytes', 'skipped')
 _ROW_TYPES = dict(
     kind=str, path=str, reason=str, sha256=str, images_folder=str, images=int, annotations=int
 )
@@ -226,13 +228,14 @@ def _check_head(state: dict) -> None:
     """
     _check_types(state, _HEAD_TYPES)
     for name in ('skipped', 'annotations'):
-        for row in state.get(name, ()):
+        for row in state.get(name) or ():
             if not isinstance(row, dict):
                 raise TypeError(f'`{name}` holds {row!r:.99}')
             _check_types(row, _ROW_TYPES)
             if b'\0' in os.fsencode(row['path']):  # a ValueError for half a character
-                raise ValueError(f'`{name}` has an impossible path')
-    numbers = list(state.get('counts', {}).values())
+                raise TypeError(f'`{name}` has an impossible path')
+    counts = state.get('counts', {})
+    numbers = [counts[name] for name in _COUNTS if name in counts]
     for clipped, total in state.get('clipped', {}).values():
         numbers += [clipped, total]
     if not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):

@@ -210,7 +210,11 @@ class Preprocess:
         scale = (target[1] / w, target[0] / h)
         if self.center_crop is not None:
             img = _center_crop(img, *self.center_crop)
-            ori_shape = (round(img.shape[0] / scale[1]), round(img.shape[1] / scale[0]))
+            # Less than half a pixel is left of a tiny picture that was enlarged.
+            ori_shape = (
+                max(round(img.shape[0] / scale[1]), 1),
+                max(round(img.shape[1] / scale[0]), 1),
+            )
         before = img.shape[:2]
         img, resized = fit_image(img, patch_size, self.fit, self.interpolation, self.pad_val)
         if resized:

@@ -249,7 +249,7 @@ class TestReading:
             lambda s: s['files'][0].update(size=2**63),
             lambda s: s['files'][0].update(size=-1),
             lambda s: s['files'][0].update(shape=[float('inf'), 1]),
-            lambda s: s['files'][0].update(ori_shape=[0, 1]),
+            lambda s: s['files'][0].update(ori_shape=[-1, 1]),
             lambda s: s['files'][0].update(ori_shape=[2**31, 1]),
             lambda s: s['files'][0].update(scale=[0, 1]),
             lambda s: s['files'][0].update(scale=[float('nan'), 1]),
@@ -264,6 +264,25 @@ class TestReading:
         path.write_text(json.dumps(state))
         with pytest.raises(ManifestError, match=named(path, 'damaged')):
             Manifest.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        'change',
+        [
+            # What later releases may add, and what earlier ones wrote.
+            lambda s: s['counts'].update(classes={'cat': 1}),
+            lambda s: s['counts'].update(mean=3.5),
+            lambda s: s.update(skipped=None, annotations=None),
+            lambda s: s['files'][0].update(ori_shape=[0, 1]),
+        ],
+    )
+    def test_what_readers_may_ignore(self, tmp_path, change):
+        path = write(tmp_path)
+        rewrite(path, change)
+        state = json.loads(path.read_text())
+        state['checksum'] = plain_checksum(state)
+        path.write_text(json.dumps(state))
+        manifest = Manifest.load(tmp_path)
+        assert not manifest.skipped and not manifest.annotations
 
     @pytest.mark.parametrize('content', [b'', b'{', b'\xff', b'[]', b'7'])
     def test_no_manifest(self, tmp_path, content):

@@ -151,3 +151,13 @@ class TestFolder:
         np.testing.assert_array_equal(
             read(tmp_path / 'out' / 'a.png'), Cipher('mix2').apply(expected, [None])
         )
+
+    def test_center_crop_of_less_than_a_pixel(self, tmp_path):
+        write(tmp_path / 'src' / 'a.png', photo(2, 2))
+        folder(
+            tmp_path / 'src',
+            tmp_path / 'out',
+            'mix2',
+            preprocess=dict(short_side=224, center_crop=(16, 16)),
+        )
+        assert Manifest.load(tmp_path / 'out').files['a.png'].ori_shape == (1, 1)

@@ -312,6 +312,32 @@ def test_words(page):
     )
 
 
+@pytest.mark.parametrize(
+    'place, shared',
+    [
+        ('docs/datasets.md', True),
+        ('docs/training.md', True),
+        ('docs/format.md', True),
+        ('hime_mm/transforms/encrypt.py', False),
+    ],
+)
+def test_every_step_is_named(place, shared):
+    """Where a page, or the docstring of the transform, lists the steps."""
+    from hime_mm.ciphers import STEPS
+
+    text = (ROOT / place).read_text()
+    if place == 'docs/format.md':
+        # What is drawn, the written forms, and what is computed.
+        parts = [text.split(title)[1].split('\n## ')[0] for title in ('| draws', '### Canonical')]
+        parts.append(text.split('\n### Steps\n')[1].split('\n### ')[0])
+    else:
+        parts = [text]
+    for part in parts:
+        named = set(re.findall(r'`(\w+?)\d*`', part))
+        missing = {name for name, step in STEPS.items() if shared or step.scope == 'image'} - named
+        assert not missing, missing
+
+
 #: Where measurements are written down, with what they were made of.
 MEASURED = ('docs/protection.md', 'docs/results.md', 'docs/benchmarks.md')
 
@@ -326,7 +352,7 @@ def figures(text):
 
 
 def test_figures_are_those_that_were_measured():
-    """A figure of a page, a step or a config stands where measurements are written down."""
+    """A figure of a page, a step or a config stands on some page of measurements."""
     from hime_mm.ciphers import STEPS
 
     texts = {name: (ROOT / name).read_text() for name in ['README.md', 'docs/datasets.md']}

@@ -4,6 +4,7 @@
 import copy
 import json
 import pickle
+from dataclasses import fields
 
 import loops
 import numpy as np
@@ -24,6 +25,10 @@ PARAMETERS = {
 CHANNELS = st.sampled_from([(), (1,), (3,), (4,), (5,)])
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.float32])
 NAMES = st.text(max_size=5)
+
+
+def test_every_step_with_parameters_is_tried():
+    assert {name for name, step in STEPS.items() if fields(step)} == set(PARAMETERS)
 
 
 def parts(name: str):

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from independent_decoder import chacha20, decrypt, hkdf, permutation, sub_key
+from scripts import load_script
 
 from hime_mm.ciphers import PRESETS, STEPS, Cipher, Key
 from hime_mm.ciphers.randomness import draw_noise, draw_permutation
@@ -264,6 +265,14 @@ def test_cipher_vectors_by_the_loops(case):
     assert {step: clipped for step, (clipped, _) in stats.items()} == case.get('clipped', {})
     assert list(encrypted.shape) == case['encrypted_shape']
     assert sha256(raw(encrypted)) == case['encrypted_sha256']
+
+
+@CASES
+def test_script_of_the_vectors(case):
+    made = load_script('.dev_scripts/make_vector.py').make_vector(
+        case['cipher'], case['shape'], case['dtype']
+    )
+    assert made.items() <= case.items()
 
 
 def test_decoder_undoes_the_vectors():

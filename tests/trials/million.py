@@ -82,7 +82,7 @@ def encrypt(state: State, src: Path, out: Path, key: Path) -> Iterator[None]:
     args = ['encrypt', 'folder', src, out, '-c', 'shuffle', '--key', key]
     args += ['--dataset-id', _DATASET, '-j', '1', '-q']
     rng = random.Random(state.cases)
-    moments = sorted(rng.uniform(0.02, 0.98) for _ in range(KILLS))
+    moments = sorted(rng.uniform(0.02, 0.8) for _ in range(KILLS))
     journal = out / '.hime-work' / 'journal'
     while True:
         left = moments[state.facts['kills'] :]

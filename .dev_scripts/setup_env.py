@@ -135,10 +135,15 @@ def find_compiler(python):
 # mmcv's ops.
 
 
+def pinned(name, requirements):
+    """Return the version of a distribution that a file in ``requirements/`` pins."""
+    with open(os.path.join(ROOT, 'requirements', requirements)) as file:
+        return re.search(rf'^{name}==([^\s;#]+)', file.read(), re.MULTILINE).group(1)
+
+
 def wheels(python, torch, flavour):
     """Return the cached wheels that fit, and their folder; ``*`` stands for anything."""
-    with open(os.path.join(ROOT, 'requirements', 'mmcv.txt')) as file:
-        mmcv = re.search(r'^onedl-mmcv==([^\s;#]+)', file.read(), re.MULTILINE).group(1)
+    mmcv = pinned('onedl-mmcv', 'mmcv.txt')
     base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     cache = os.environ.get('HIME_MM_CACHE') or os.path.join(base, 'hime_mm')
     platform = sysconfig.get_platform().replace('-', '_')
@@ -214,10 +219,9 @@ def make_environment():
     # The script itself is the lock: it is there before .venv and outlives it.
     with locked(SCRIPT, 'another run makes .venv') as lock:
         version = venv_version()
-        # Now, not in ten minutes.
-        if not (
-            version and is_done('mmcv') or wheels(version or sys.version_info[:2], '*', '*')[0]
-        ):
+        # Now, not in ten minutes. The torch to come may be one for a platform, such as 2.11.0+cpu.
+        key = version or sys.version_info[:2], pinned('torch', 'build.txt') + '*', '*'
+        if not (version and is_done('mmcv') or wheels(*key)[0]):
             find_compiler(VENV_PYTHON if version else sys.executable)
         if not version:
             subprocess.check_call(['rm', '-rf', VENV])

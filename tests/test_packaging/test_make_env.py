@@ -9,7 +9,7 @@ import sys
 import pytest
 from stand_in import ALL, ROOT, Project
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ class TestSteps:
         assert project.make_env() == (0, '[env] .venv is ready\n')
         assert project.calls() == []
 
+    @slow
     def test_headless_opencv_comes_after_all_other_packages(self, project):
         project.make_env()
         calls = (project.home / 'calls').read_text().splitlines()
@@ -33,6 +34,7 @@ class TestSteps:
         assert '-c requirements/constraints.txt' in installs[-2]
         assert ' -e ' in installs[-1] and '--no-deps' in installs[-1]
 
+    @slow
     @pytest.mark.parametrize(
         'changed, calls',
         [
@@ -54,6 +56,7 @@ class TestSteps:
         assert project.make_env()[0] == 0
         assert project.calls() == []
 
+    @slow
     def test_links_of_the_package_that_are_gone(self, project):
         project.make_env()
         project.calls()
@@ -61,6 +64,7 @@ class TestSteps:
         assert project.make_env()[0] == 0
         assert project.calls() == ALL[6:]
 
+    @slow
     @pytest.mark.parametrize('step, number', [('pinned.txt', 4), ('check', 7), ('smoke', 8)])
     def test_failed_step_is_named_and_resumed(self, project, step, number):
         project.set('fail', step)
@@ -73,8 +77,9 @@ class TestSteps:
         assert project.make_env()[0] == 0
         assert project.calls() == ALL[min(number, 7) :]
 
+    @slow
     def test_two_at_once(self, project):
-        project.set('compile-seconds', 2)
+        project.set('compile-seconds', 10)
         processes = [project.start(), project.start()]
         outputs = [process.communicate()[0] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], outputs
@@ -82,6 +87,7 @@ class TestSteps:
         assert sum('another run makes .venv' in output for output in outputs) == 1
 
 
+@slow
 class TestVenv:
     @pytest.fixture
     def made(self, project):
@@ -133,7 +139,10 @@ class TestUnsuitableMachine:
         assert project.calls() == []
         return told[0]
 
-    @pytest.mark.parametrize('version', ['3, 6, 15', '3, 9, 18', '3, 13, 0'])
+    @pytest.mark.parametrize(
+        'version',
+        [pytest.param('3, 6, 15', marks=slow), pytest.param('3, 9, 18', marks=slow), '3, 13, 0'],
+    )
     def test_python(self, project, version):
         for name in ('python3.12', 'python3.11', 'python3.10'):
             # As a version manager leaves them: on PATH, but they start nothing.
@@ -146,6 +155,7 @@ class TestUnsuitableMachine:
     def test_an_old_python_can_read_the_sentence(self):
         ast.parse((ROOT / '.dev_scripts' / 'setup_env.py').read_text(), feature_version=(3, 6))
 
+    @slow
     def test_another_python_on_path_is_taken(self, project):
         name = 'python{}.{}'.format(*sys.version_info[:2])
         shutil.copy(project.python, project.bin / name)
@@ -155,28 +165,44 @@ class TestUnsuitableMachine:
         assert f'venv by {project.bin / name}\n' in (project.home / 'calls').read_text()
         assert project.calls() == ALL
 
-    @pytest.mark.parametrize('compiler', [None, '#!/bin/sh\nexit 1\n'])
+    @pytest.mark.parametrize('compiler', [None, pytest.param('#!/bin/sh\nexit 1\n', marks=slow)])
     def test_compiler(self, project, compiler):
         project.compiler.unlink()
         if compiler:
             project.executable(project.compiler, compiler)
         assert 'apt install g++' in self.refused(project)
 
+    @slow
     def test_compiler_that_was_named(self, project):
         project.env['CXX'] = 'no-such-compiler'
         assert 'no-such-compiler' in self.refused(project)
 
+    @slow
     def test_headers(self, project):
         project.set('headers', '/nowhere/include/python3.11')
         output = self.refused(project)
         assert '/nowhere/include/python3.11/Python.h' in output and 'python3.11-dev' in output
 
+    @slow
     def test_no_compiler_is_needed_for_a_cached_wheel(self, project):
         project.make_env()
         shutil.rmtree(project.folder / '.venv')
         project.compiler.unlink()
         assert project.make_env()[0] == 0
 
+    @slow
+    def test_a_compiler_is_needed_for_another_torch(self, project):
+        """Which is said before it is downloaded."""
+        project.make_env()
+        project.calls()
+        project.compiler.unlink()
+        path = project.folder / 'requirements' / 'build.txt'
+        path.write_text(re.sub('^torch==.*', 'torch==9.9.9', path.read_text(), flags=re.M))
+        status, output = project.make_env()
+        assert status != 0 and 'apt install g++' in output
+        assert project.calls() == []
+
+    @slow
     def test_no_compiler_is_needed_for_mmcv_that_is_installed(self, project):
         project.make_env()
         shutil.rmtree(project.cache)
@@ -185,6 +211,7 @@ class TestUnsuitableMachine:
             file.write('# changed\n')
         assert project.make_env()[0] == 0
 
+    @slow
     def test_cache_that_cannot_be_written(self, project):
         project.set('file')
         project.env['HIME_MM_CACHE'] = str(project.home / 'file')

@@ -100,7 +100,7 @@ def encrypted(dataset, index):
         results = transform(results)
         if isinstance(transform, Encrypt):
             return results['img'][..., ::-1]
-    raise ConfigError('the pipeline of this config does not encrypt')
+    raise ConfigError('`test_dataloader.dataset.pipeline` does not encrypt')
 
 
 def paint(runner, results, number, folder):

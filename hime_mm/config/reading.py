@@ -159,8 +159,9 @@ def _device(node: Node, outer: Node, findings: list[Finding]) -> Use | None:
     """The data preprocessor of a model, if it encrypts."""
     # Told to have no cipher, it leaves images as they are.
     encrypts, outer_does = (
-        one.is_a(EncryptClsDataPreprocessor) and one.value.get('cipher', '') is not None
-        for one in (node, outer)
+        preprocessor.is_a(EncryptClsDataPreprocessor)
+        and preprocessor.value.get('cipher', '') is not None
+        for preprocessor in (node, outer)
     )
     if not encrypts:
         if outer_does:

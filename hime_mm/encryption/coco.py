@@ -125,7 +125,7 @@ class CocoSource:
                     row = outcome['rows'][view]
                     images.append(_encrypted_image(image, file.folder, row, view, job.recipe.views))
                     # Boxes of other annotation files are there, too.
-                    ours = [
+                    kept = [
                         (group[k - first], box)
                         for k, box in zip(
                             *(outcome['boxes'][view][n] for n in ('kept', 'boxes')), strict=True
@@ -134,10 +134,10 @@ class CocoSource:
                     ]
                     annotations += [
                         self._annotation(job, ann, box, row, images[-1]['id'], view)
-                        for ann, box in ours
+                        for ann, box in kept
                     ]
                     summary.tiny += sum(
-                        min(box[2:]) < 1 <= min(ann['bbox'][2:]) for ann, box in ours
+                        min(box[2:]) < 1 <= min(ann['bbox'][2:]) for ann, box in kept
                     )
             text = json.dumps(
                 coco_format.encrypted_coco(

@@ -47,16 +47,17 @@ def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Summ
     digests = {row['path']: row['sha256'] for row in manifest.annotations}
     for path in (*sizes, *digests):
         file = os.path.join(out, path)
-        if not os.path.isfile(file) or (
+        if not os.path.isfile(file):
+            state = 'is missing'
+        elif (
             os.path.getsize(file) != sizes[path]
             if path in sizes
             else file_sha256(file) != digests[path]
         ):
-            raise EncryptionError(
-                f'{out} was finished, but {path} is missing '
-                'or was changed since: encrypt into a new '
-                'folder'
-            )
+            state = 'was changed since'
+        else:
+            continue
+        raise EncryptionError(f'{out} was finished, but {path} {state}: encrypt into a new folder')
     num = len(source.items)
     return Summary(out, manifest.dataset_id, num, len(sizes), num, finished_before=True)
 

@@ -65,15 +65,15 @@ def relative_files(src: str, inside: str = '', above: tuple[str, ...] = ()) -> I
     ``inside`` is where in it to begin, ``above`` the real paths of the
     folders above, so that links which lead back are left out.
     """
-    here = os.path.join(src, inside)
-    real = os.path.realpath(here)
+    folder = os.path.join(src, inside)
+    real = os.path.realpath(folder)
     if real in above:  # a link that leads back
         return
     try:
-        with os.scandir(here) as scan:
+        with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        raise EncryptionError(f'cannot list the folder {here}: {error.strerror}') from None
+        raise EncryptionError(f'cannot list the folder {folder}: {error.strerror}') from None
     folders = []
     for entry in entries:
         path = f'{inside}/{entry.name}' if inside else entry.name

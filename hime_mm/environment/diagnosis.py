@@ -103,17 +103,17 @@ def _has_engineer(facts: dict) -> bool:
 def _failures(packages: dict[str, dict]) -> Iterator[tuple[str, str, str, str]]:
     """Packages that are missing or fail; not those that fail because of another."""
     broken = {name: package for name, package in packages.items() if not package['ok']}
-    told = set()
+    reported: set[str] = set()
     for name, package in broken.items():
         error, missing = package['error'], package['ok'] is None
         module = re.search(r"No module named '([\w.]+)'", error)
         cause = module[1] if module else name
-        if cause != name and cause in broken or error in told:
+        if cause != name and cause in broken or error in reported:
             continue
         without = _WITHOUT.get(name)
         if missing and without == '':
             continue
-        told |= set() if missing else {error}
+        reported |= set() if missing else {error}
         level = 'note' if without == '' or missing and without else 'warning'
         what = f'{error}; without it works: {without}' if without else error
         install = '' if missing or module else '--force-reinstall '
@@ -147,8 +147,8 @@ def _conflicts(packages: dict[str, dict], bounds: list) -> Iterator[tuple[str, s
             yield 'warning' if compare == '==' else 'note', name, what, remedy
     for conditions, matter, remedy in _CONFLICTS:
         if all(c[0] in installed and holds(*c) for c in conditions):
-            both = ' with '.join(f'{c[0]} {installed[c[0]][1]}' for c in conditions)
-            yield 'warning', installed[conditions[0][0]][0], f'{both} {matter}', remedy
+            versions = ' with '.join(f'{c[0]} {installed[c[0]][1]}' for c in conditions)
+            yield 'warning', installed[conditions[0][0]][0], f'{versions} {matter}', remedy
 
 
 def _release(version: str) -> list[int]:
@@ -168,5 +168,7 @@ def format_report(report: dict) -> str:
             state = {None: 'missing', True: 'ok', False: 'FAILS'}[package['ok']]
             found = ', '.join(distribution for distribution, _ in package['distributions'])
             lines.append(f'  {name:16}  {package["version"] or "-":13}  {state:7}  {found}')
-    told = ['{level}: {name}: {what}. Remedy: {remedy}.'.format(**p) for p in report['problems']]
-    return '\n'.join(lines + [''] * bool(told) + told)
+    problems = [
+        '{level}: {name}: {what}. Remedy: {remedy}.'.format(**p) for p in report['problems']
+    ]
+    return '\n'.join(lines + [''] * bool(problems) + problems)

@@ -127,8 +127,8 @@ def probe(names: Sequence[str]) -> None:
         except BaseException as error:  # also SystemExit and Rust's panics
             lines = str(error).strip().splitlines() or ['']
             # Compiled modules built for another NumPy say so further below.
-            told = next((line for line in lines if 'NumPy 1' in line), lines[0])
-            state = dict(ok=False, error=f'{type(error).__name__}: {told}'[:300].rstrip(': '))
+            reason = next((line for line in lines if 'NumPy 1' in line), lines[0])
+            state = dict(ok=False, error=f'{type(error).__name__}: {reason}'[:300].rstrip(': '))
             if isinstance(error, ModuleNotFoundError) and error.name == name and '.' not in name:
                 state = dict(ok=None, error='it is not installed')
         print(json.dumps(state), file=out, flush=True)

@@ -18,6 +18,7 @@ from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest, find_manifest, load_manifest
 from hime_mm.datasets.writing import checksum, write_manifest
 from hime_mm.errors import ManifestError
+from hime_mm.images import Recipe
 
 KEY = Key(bytes(range(32)))
 
@@ -283,6 +284,18 @@ class TestReading:
         path.write_text(json.dumps(state))
         manifest = Manifest.load(tmp_path)
         assert not manifest.skipped and not manifest.annotations
+
+    @pytest.mark.parametrize(
+        'settings, thing',
+        [(dict(preprocess=dict(mirror=1)), 'mirror'), (dict(names='titles'), 'titles')],
+    )
+    def test_settings_of_a_later_release(self, tmp_path, settings, thing):
+        """It is read; only how its pictures were made is not known."""
+        path = write(tmp_path, **{**Recipe.build('mix2').to_dict(), **settings})
+        manifest = Manifest.load(tmp_path)
+        assert list(manifest.files) == ['train/a.png']
+        with pytest.raises(ManifestError, match=named(path, thing)):
+            _ = manifest.recipe
 
     @pytest.mark.parametrize('content', [b'', b'{', b'\xff', b'[]', b'7'])
     def test_no_manifest(self, tmp_path, content):

@@ -130,10 +130,10 @@ class TestOutput:
         out = tmp_path / 'out'
         coco(own_src, out)
         (out / 'val2017/000001.png').write_bytes(b'')
-        with pytest.raises(EncryptionError, match='val2017/000001.png'):
+        with pytest.raises(EncryptionError, match=named('val2017/000001.png', 'changed')):
             coco(own_src, out)
         (out / 'val2017/000001.png').unlink()
-        with pytest.raises(EncryptionError, match='val2017/000001.png'):
+        with pytest.raises(EncryptionError, match=named('val2017/000001.png', 'missing')):
             coco(own_src, out)
 
     def test_damaged_journal(self, own_src, tmp_path):

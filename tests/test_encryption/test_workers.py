@@ -75,7 +75,10 @@ class TestAtTheSameMoment:
         monkeypatch.setattr(fcntl, 'flock', late)
         with locked(str(work)):
             assert len(times) == 2 and os.listdir(work) == ['lock']
-            with pytest.raises(EncryptionError, match=named(tmp_path)), locked(str(work)):
+            with (
+                pytest.raises(EncryptionError, match=named('process', tmp_path)),
+                locked(str(work)),
+            ):
                 pass
 
 

@@ -259,7 +259,7 @@ def test_demo_shows_only_what_was_encrypted():
     demo = load_script('tools/demo.py')
     encrypted = demo.encrypted(OneImage(Encrypt('mix2')), 0)
     assert encrypted.shape == (32, 48, 3)
-    with pytest.raises(ConfigError, match='pipeline'):
+    with pytest.raises(ConfigError, match='test_dataloader.dataset.pipeline'):
         demo.encrypted(OneImage(lambda results: results), 0)
 
 

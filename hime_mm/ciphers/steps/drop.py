@@ -25,8 +25,8 @@ def drop_patches(
     """
     out = check_image(img).copy(order='C')
     patches = patch_view(out, patch_size).swapaxes(2, 3)
-    here = per_patch(dropped, patches, 'whether it is dropped').astype(bool)
-    patches[here] = mid_grey(img.dtype) if value is None else value
+    mask = per_patch(dropped, patches, 'whether it is dropped').astype(bool)
+    patches[mask] = mid_grey(img.dtype) if value is None else value
     return out
 
 

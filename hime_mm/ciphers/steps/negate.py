@@ -21,8 +21,8 @@ def negate_patches(
     """
     out = check_image(img).copy(order='C')
     patches = patch_view(out, patch_size).swapaxes(2, 3)
-    here = per_patch(flags, patches, 'whether it is negated').astype(bool)
-    patches[here] = peak_value(img.dtype) - patches[here]
+    mask = per_patch(flags, patches, 'whether it is negated').astype(bool)
+    patches[mask] = peak_value(img.dtype) - patches[mask]
     return out
 
 

@@ -26,15 +26,15 @@ def orient_patches(
     if not np.isin(codes, range(8)).all():
         raise CipherError('an orientation must be a whole number from 0 to 7')
     for code in range(8):
-        here = codes == code
-        selected, turns = patches[here], code & 3
+        mask = codes == code
+        selected, turns = patches[mask], code & 3
         if inverse:
             selected = np.rot90(selected, -turns, axes=(1, 2))
         if code & 4:
             selected = selected[:, :, ::-1]
         if not inverse:
             selected = np.rot90(selected, turns, axes=(1, 2))
-        turned[here] = selected
+        turned[mask] = selected
     return out
 
 

@@ -93,7 +93,7 @@ def unshuffle_patches(img: np.ndarray, perm: np.ndarray, patch_size: int) -> np.
     """
     rows, cols = grid_shape(spatial_shape(img), patch_size)
     inverse = np.stack(
-        [invert_permutation(check_permutation(one, rows * cols)) for one in np.atleast_2d(perm)]
+        [invert_permutation(check_permutation(row, rows * cols)) for row in np.atleast_2d(perm)]
     )
     return shuffle_patches(img, inverse[0] if len(inverse) == 1 else inverse, patch_size)
 

@@ -14,10 +14,10 @@ def phases(plan: Plan) -> Iterator[Finding]:
     """Training and evaluation have the same cipher."""
     uses = [use for use in plan.uses if use.cipher is not None]
     trained = [use for use in uses if use.is_for('train')]
+    ciphers = {use.cipher for use in trained}
+    all_online = all(use.online for use in trained)
     for use in uses if trained else ():
-        if use.cipher in {one.cipher for one in trained} or all(
-            one.online for one in (use, *trained)
-        ):
+        if use.cipher in ciphers or (use.online and all_online):
             continue
         text = (
             f': {use.description} is another cipher than that of training, {trained[0].description}'

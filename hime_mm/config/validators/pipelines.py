@@ -167,7 +167,7 @@ def sizes(plan: Plan) -> Iterator[Finding]:
             elif key is not None or step.short.startswith(RESIZERS):
                 size = Node('', None)
         sides = size.value if isinstance(size.value, (list, tuple)) else (size.value,)
-        if any(isinstance(one, int) and one % side for one in sides):
+        if any(isinstance(length, int) and length % side for length in sides):
             yield error(
                 size.place,
                 f'is {size.value}, which holds no whole number of patches of '

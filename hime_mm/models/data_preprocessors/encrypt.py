@@ -105,27 +105,27 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
     def _check_inputs(self, inputs: Tensor | Sequence[Tensor]) -> bool:
         """Refuse what is on another scale; whether all is 8-bit."""
         inputs = [inputs] if isinstance(inputs, Tensor) else inputs
-        if len({one.shape for one in inputs}) > 1:
+        if len({img.shape for img in inputs}) > 1:
             # They will be padded to the largest.
             self.cipher.check_fit('pad')
-        others = [one for one in inputs if one.dtype != torch.uint8]
+        others = [img for img in inputs if img.dtype != torch.uint8]
         if not others:
             return True
-        for one in others:
-            if not one.is_floating_point():
+        for img in others:
+            if not img.is_floating_point():
                 raise TypeError(
                     f'{self._name} takes 8-bit images, or floating-point ones '
-                    f'on the 0–255 scale, got {one.dtype}: load them with 8 '
+                    f'on the 0–255 scale, got {img.dtype}: load them with 8 '
                     'bits, or encrypt in the pipeline, with `hime_mm.Encrypt`'
                 )
-        low = min(one.min().item() for one in others)
-        high = max(one.max().item() for one in others)
+        low = min(img.min().item() for img in others)
+        high = max(img.max().item() for img in others)
         # Interpolation overshoots a little; black may be all there is.
         if (
             low < -32
             or high > 287
             or (low < 0 and high < 32)
-            or (high <= 1 and any((one != one.round()).any() for one in others))
+            or (high <= 1 and any((img != img.round()).any() for img in others))
         ):
             raise PictureError(
                 f'{self._name} takes images on the 0–255 scale, got values '

@@ -61,4 +61,6 @@ def find_grid(
 
 def interpolate(table: Tensor, grid: Grid, target: Grid, extra: int, mode: str) -> Tensor:
     """Resize as MMPretrain's ViT does it, each table by itself."""
-    return torch.cat([resize_pos_embed(one, grid, target, mode, extra) for one in table.split(1)])
+    return torch.cat(
+        [resize_pos_embed(layer, grid, target, mode, extra) for layer in table.split(1)]
+    )

@@ -62,7 +62,7 @@ def _described(manifest: Manifest) -> str:
         lines.append(
             f'clipped      {100 * num_clipped / max(total, 1):.3f} % of the values, by {step}'
         )
-    for row in state['annotations']:
+    for row in manifest.annotations:
         objects = '' if row['kind'] != 'coco' else f', {row["annotations"]} objects'
         lines.append(f'annotations  {row["path"]}: {row["images"]} images{objects}')
     if state['image_format']['format'] == 'webp' and state['kind'] == 'folder':

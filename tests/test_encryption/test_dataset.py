@@ -474,6 +474,17 @@ class TestDescribe:
         with pytest.raises(ManifestError, match='lacks'):
             describe_dataset(Manifest.load(tmp_path / 'out'))
 
+    def test_no_annotations(self, coco_src, tmp_path):
+        self.describe(coco_src, tmp_path)
+        for value in ([], None):
+            edit_json(
+                tmp_path / 'out' / 'hime.json',
+                lambda s, value=value: s.update(annotations=value),
+            )
+            edit_json(tmp_path / 'out' / 'hime.json', lambda s: s.update(checksum=checksum(s)))
+            text = describe_dataset(Manifest.load(tmp_path / 'out'))
+            assert not re.search('^annotations', text, re.M)
+
     def test_words(self, coco_src, tmp_path):
         for name, step in STEPS.items():
             text = self.describe(coco_src, tmp_path / name, name).lower()

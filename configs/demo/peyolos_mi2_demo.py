@@ -102,7 +102,7 @@ model = dict(
 )
 
 # An epoch is ten rounds through the 400 images, 250 iterations.
-max_epochs = 10
+max_epochs = 12
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),

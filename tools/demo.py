@@ -26,7 +26,7 @@ from hime_mm.transforms import Encrypt
 from hime_mm.visualization import draw_boxes, side_by_side, stack_rows
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-GOAL = 0.5
+GOAL = 0.7
 
 
 def parse_args():

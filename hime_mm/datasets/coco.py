@@ -10,7 +10,7 @@ import numpy as np
 from hime_mm.errors import CocoError
 from hime_mm.images.files import read_json
 
-from .segmentation import decompress_rle
+from .segmentation import run_lengths
 
 #: What is handed over of an annotation; anything else may show the original.
 ANNOTATION_FIELDS = (
@@ -162,13 +162,10 @@ def _is_segmentation(value: Any, image: dict) -> bool:
         )
     ):
         return False
-    if isinstance(counts, str):
-        counts = decompress_rle(counts) if counts.isascii() else None
-    return (
-        isinstance(counts, list)
-        and all(is_id(run) and run >= 0 for run in counts)
-        and sum(counts) == size[0] * size[1] > 0
-    )
+    try:
+        return sum(run_lengths(counts)) == size[0] * size[1] > 0
+    except CocoError:
+        return False
 
 
 def to_corners(boxes: Sequence[Sequence[float]]) -> list[list[float]]:

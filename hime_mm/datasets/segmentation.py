@@ -9,6 +9,9 @@ import numpy as np
 
 from hime_mm.errors import CocoError
 
+#: No mask has more pixels than this.
+_LONGEST = 2**40
+
 
 def decode_rle(counts: Any, shape: tuple[int, int]) -> np.ndarray:
     """Decode COCO's run-length encoding of a mask.
@@ -16,20 +19,37 @@ def decode_rle(counts: Any, shape: tuple[int, int]) -> np.ndarray:
     Args:
         counts (list[int] | str): Run lengths down the columns, zeros first,
             as numbers or as COCO's compressed string.
-        shape (tuple[int, int]): Height and width.
+        shape (tuple[int, int]): Height and width, which the caller vouches
+            for: so much memory is asked for.
 
     Returns:
         np.ndarray: uint8 of this shape, 0 or 1.
+
+    Raises:
+        CocoError: If they are no run lengths of a mask of this shape.
     """
-    runs = decompress_rle(counts) if isinstance(counts, str) else counts
-    values = np.arange(len(runs)) % 2
-    flat = np.repeat(values.astype(np.uint8), runs)
-    if flat.size != shape[0] * shape[1]:
+    runs = run_lengths(counts)
+    if sum(runs) != shape[0] * shape[1]:
         raise CocoError(
-            f'the run lengths of a mask sum up to {flat.size}, '
+            f'the run lengths of a mask sum up to {sum(runs)}, '
             f'not to {shape[0]} x {shape[1]} pixels'
         )
+    flat = np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs)
     return np.ascontiguousarray(flat.reshape(shape[1], shape[0]).T)
+
+
+def run_lengths(counts: Any) -> list[int]:
+    """Run lengths as numbers, from numbers or from COCO's compressed string.
+
+    Raises:
+        CocoError: If they are neither, negative, or longer than any mask.
+    """
+    runs = decompress_rle(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(
+        isinstance(run, int) and not isinstance(run, bool) and 0 <= run <= _LONGEST for run in runs
+    ):
+        raise CocoError('the run lengths of a mask are no whole numbers of pixels')
+    return runs
 
 
 def decompress_rle(text: str) -> list[int]:
@@ -37,11 +57,17 @@ def decompress_rle(text: str) -> list[int]:
 
     Numbers in groups of five bits, the lowest first; a sixth bit says that
     more follow; from the third run on, differences to the run before the last.
+
+    Raises:
+        CocoError: If it holds other characters, a number of more than 65
+            bits, or ends within one.
     """
     runs: list[int] = []
     value = shift = 0
-    for char in text.encode('ascii'):
-        code = char - 48
+    for char in text:
+        code = ord(char) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise CocoError('the compressed run lengths of a mask are damaged')
         value |= (code & 31) << shift
         shift += 5
         if code & 32:
@@ -52,6 +78,8 @@ def decompress_rle(text: str) -> list[int]:
             value += runs[-2]
         runs.append(value)
         value = shift = 0
+    if shift:
+        raise CocoError('the compressed run lengths of a mask are cut off')
     return runs
 
 

@@ -50,7 +50,10 @@ def unmap_rle(layout: PatchLayout, rle: dict) -> dict:
     counts, size = rle['counts'], tuple(rle['size'])
     if isinstance(counts, bytes):
         counts = counts.decode('ascii')
-    mask = unmap_masks(layout, decode_rle(counts, size)[None])[0]
+    # Before memory is asked for on somebody's word.
+    if size != layout.shape:
+        raise BoxError(f'its size is {size}, not {layout.shape} (height, width)')
+    mask = unmap_masks(layout, decode_rle(counts, layout.shape)[None])[0]
     new = encode_rle(mask.astype(np.uint8))
     return dict(size=new['size'], counts=compress_rle(new['counts']))
 

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from owner_data import annotation, coco_file, named
 from pycocotools import mask as mask_utils
@@ -20,7 +20,7 @@ from hime_mm.datasets.coco import (
     load_coco,
     to_corners,
 )
-from hime_mm.datasets.segmentation import decode_rle, encode_rle, scale_segmentation
+from hime_mm.datasets.segmentation import compress_rle, decode_rle, encode_rle, scale_segmentation
 from hime_mm.errors import CocoError
 
 masks = st.tuples(
@@ -66,9 +66,54 @@ class TestRunLengths:
         with pytest.raises(CocoError, match=named(f' {total},', '2 x 4')):
             decode_rle(counts, (2, 4))
 
-    def test_runs_below_zero(self):
-        with pytest.raises(ValueError):
-            decode_rle([10, -1], (2, 4))
+    @pytest.mark.parametrize(
+        'counts',
+        [
+            [10, -2],
+            [7.5, 0.5],
+            [8.0],
+            [True] * 8,
+            [2**63],
+            [-(2**70), 2**70 + 8],
+            ['8'],
+            [[8]],
+            [None],
+            None,
+            8,
+            dict(a=8),
+            b'8',
+        ],
+    )
+    def test_no_run_lengths(self, counts):
+        """Also where their sum fits."""
+        with pytest.raises(CocoError, match='whole numbers'):
+            decode_rle(counts, (2, 4))
+
+    @pytest.mark.parametrize(
+        'text, reason',
+        [
+            ('o' * 1_000_000 + '0', 'damaged'),
+            ('o' * 14 + '0', 'damaged'),
+            ('8\n', 'damaged'),
+            ('/', 'damaged'),
+            ('p', 'damaged'),
+            ('ü8', 'damaged'),
+            ('8\ud800', 'damaged'),
+            ('8o', 'cut off'),
+            ('P', 'cut off'),
+        ],
+    )
+    def test_no_compressed_run_lengths(self, text, reason):
+        with pytest.raises(CocoError, match=reason):
+            decode_rle(text, (2, 4))
+
+    @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=9))
+    def test_memory_is_asked_for_after_the_sum_is_checked(self, runs):
+        assume(sum(runs) != 12)
+        with pytest.raises(CocoError):
+            decode_rle(runs, (3, 4))
+        with pytest.raises(CocoError):
+            decode_rle(compress_rle(runs), (3, 4))
 
 
 class TestScaledSegmentation:

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import shutil
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -296,8 +297,25 @@ def test_segmentations_of_results(plain, tmp_path):
         assert abs(x1 - 8 / sx) <= 1 and abs(y1 - 4 / sy) <= 1
     np.testing.assert_allclose(new[2]['segmentation'][0][:4], [8 / sx, 4 / sy, 40 / sx, 4 / sy])
     results[0]['segmentation']['size'] = [50, 130]
-    with pytest.raises(BoxError, match=r'results\[0\].*50 x 130'):
+    with pytest.raises(BoxError, match=r'results\[0\].*50, 130'):
         run(results, data, tmp_path, force=True)
+
+
+@pytest.mark.parametrize('size', [None, [2**20, 2**20], [10**9, 1], [2**70, 2**70], [1.5, 2], 7])
+@pytest.mark.parametrize(
+    'counts', [[2**40], [2**39, 2**39], '`' * 9, 'o' * 300_000 + '0', [0.5] * 8, None, dict(a=1)]
+)
+def test_memory_for_a_mask_is_not_asked_for_on_somebodys_word(plain, tmp_path, size, counts):
+    data = encrypted(plain, tmp_path, 'mix2', key=None)
+    size = list(Manifest.load(data).entry('val/9.png').shape) if size is None else size
+    row = dict(image_id=9, category_id=1, bbox=[8, 4, 32, 12], score=1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BoxError, match=r'`segmentation` of `results\[0\]`'):
+            run([dict(row, segmentation=dict(size=size, counts=counts))], data, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_segmentations_cannot_follow_moved_pixels(plain, tmp_path):

@@ -43,6 +43,19 @@ ODD = (
     {'x': 1},
     [0, 0, 0, 0],
     [1e9, 1e9, -1e9, 1e9],
+    # Run lengths and sizes of a mask for which no machine has the memory.
+    [10**13],
+    [2**70],
+    [2**62, 2**62],
+    [1.5, 2.5],
+    [10**7, 10**7],
+    [2**31, 2**31],
+    {'size': [10**7, 10**7], 'counts': [10**14]},
+    {'size': [2**20, 2**20], 'counts': [2**40]},
+    {'size': [1, 1], 'counts': None},
+    'o' * 100_000 + '0',
+    'oooooooooooooo0',
+    '\x1b[2J\u202e',
 )
 
 

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from .state import State
 
 CASES = 100_000
 UNIT = 'cases'
+#: What a case may take of a processor.
+SECONDS = 5
 _KEY = Key(SECRET)
 _ANNOTATIONS = 'annotations/instances_val.json'
 _LIST = 'meta/val.txt'
@@ -220,9 +223,11 @@ def check(case: int, folder: Path) -> str:
     shutil.rmtree(mine, ignore_errors=True)
     mine.mkdir()
     kind = rng.choice(sorted(READERS))
+    start = time.process_time()
     # Waiting for the disk is not what is tried.
     with mock.patch.multiple(os, sync=lambda: None, fsync=lambda file: None):
         read = READERS[kind](base, mine, rng)
+    assert time.process_time() - start < SECONDS, kind
     return f'{kind} read' if read else f'{kind} refused'
 
 

@@ -1,14 +1,18 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """``hime encrypt``, a command for each kind of data set."""
 
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.encryption.job import Summary
+from hime_mm.encryption.journal import WORK_NAME
 from hime_mm.encryption.run import encrypt_coco, encrypt_folder
-from hime_mm.images.codec import EXTENSIONS
 
 from .group import FAILED, LazyGroup
 from .options import recipe_options, show_problems
@@ -20,6 +24,21 @@ def encrypt() -> None:
 
     Killed and started again, it goes on where it was.
     """
+
+
+def _source_options(command: Callable) -> Callable:
+    """Options of what a source holds beside its pictures."""
+    for option in (
+        click.option(
+            '--report',
+            metavar='FILE',
+            help='Write what became of every file of SRC as CSV: path, file, status, reason. It '
+            'holds the names of the originals; with --names ids it is the way back to them.',
+        ),
+        click.option('--strict', is_flag=True, help='Refuse SRC if files would be left out.'),
+    ):
+        command = option(command)
+    return command
 
 
 @encrypt.command()
@@ -48,21 +67,22 @@ def encrypt() -> None:
     show_default=True,
     help='Outlines of the objects, where the cipher leaves pixels in place.',
 )
+@_source_options
 @recipe_options('center_crop')
 def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **arguments: Any) -> None:
     """Encrypt a COCO data set: SRC has annotations/ and image folders.
 
     OUT gets the same tree, with annotations in encrypted coordinates.
     """
-    _show_summary(
-        encrypt_coco(
+    with _stopping(arguments['out']):
+        summary = encrypt_coco(
             annotations=annotations or None,
             images=images or None,
             licenses=licenses == 'keep',
             segmentation=segmentation == 'keep',
             **arguments,
         )
-    )
+    _show_summary(summary, arguments['report'])
 
 
 @encrypt.command()
@@ -77,16 +97,47 @@ def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **argu
     'meta/val.txt, to hand over with the new names; may be '
     'repeated.',
 )
+@_source_options
 @recipe_options()
 def folder(**arguments: Any) -> None:
     """Encrypt a tree of pictures, such as ImageNet's, or a flat folder.
 
     OUT gets the same folders; their names are the classes' names and stay.
     """
-    _show_summary(encrypt_folder(**arguments))
+    with _stopping(arguments['out']):
+        summary = encrypt_folder(**arguments)
+    _show_summary(summary, arguments['report'])
 
 
-def _show_summary(summary: Summary) -> None:
+@contextmanager
+def _stopping(out: str) -> Iterator[None]:
+    """Have the last words of a run that is stopped tell of an output that is unfinished."""
+    try:
+        yield
+    except (OSError, KeyboardInterrupt):
+        # After the message of the error, which the group prints.
+        click.get_current_context().find_root().call_on_close(lambda: _tell_unfinished(out))
+        raise
+
+
+def _tell_unfinished(out: str) -> None:
+    work = os.path.join(out, WORK_NAME)
+    if not os.path.isdir(work):
+        return
+    remedy = 'start again'
+    if os.path.isfile(os.path.join(out, MANIFEST_NAME)):
+        remedy = (
+            'repair the missing pictures and start again, the others stay; or delete '
+            f'{work} to go without them'
+        )
+    click.echo(
+        f'{out} is unfinished and must not be handed over: {work} holds sizes and times of '
+        f'the plain files. To finish it, {remedy}',
+        err=True,
+    )
+
+
+def _show_summary(summary: Summary, report: str | None) -> None:
     done = summary.images - len(summary.skipped)
     reused = f', {summary.reused} of them before' if summary.reused else ''
     click.echo(
@@ -110,10 +161,10 @@ def _show_summary(summary: Summary) -> None:
         )
     if summary.dropped:
         click.echo(f'not handed over: {", ".join(summary.dropped)}')
-    if summary.ignored:
-        click.echo(f'{summary.ignored} files were left out: they are not ' + ', '.join(EXTENSIONS))
+    more = '--report FILE names them all' if report is None else f'{report} names them all'
+    show_problems(summary.left_out, 'left out', more)
     show_problems(summary.skipped, 'missing')
     if not summary.complete:
-        click.echo('Repair the missing pictures and start again: the others stay.', err=True)
+        _tell_unfinished(summary.out)
         sys.exit(FAILED)
     click.echo(f'`hime info {summary.out}` says what the cipher leaves readable')

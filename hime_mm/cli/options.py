@@ -178,9 +178,10 @@ def _arguments(options: dict) -> dict:
     return dict(options, **recipe, key=key, preprocess=dict(preprocess, augment=given[Augment]))
 
 
-def show_problems(problems: Any, what: str, max_lines: int = 20) -> None:
-    """Print what is wrong with which file, of the first of them."""
+def show_problems(problems: Any, what: str, remedy: str = '', max_lines: int = 20) -> None:
+    """Print what is wrong with which file, of the first of them, and what to do for the others."""
     for path, reason in problems[:max_lines]:
         click.echo(f'{what}: {path}: {reason}', err=True)
     if len(problems) > max_lines:
-        click.echo(f'{what}: and {len(problems) - max_lines} more', err=True)
+        more = f': {remedy}' if remedy else ''
+        click.echo(f'{what}: and {len(problems) - max_lines} more{more}', err=True)

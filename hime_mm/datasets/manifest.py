@@ -75,6 +75,14 @@ class Manifest:
         """list[dict]: What is said of each annotation file and list."""
         return self.state.get('annotations') or []
 
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """dict[str, list[str]]: Names of the folders of each folder, as MMPretrain numbers them.
+
+        The data set itself is ``'.'``. Empty where the manifest does not say.
+        """
+        return self.state.get('classes', {})
+
     @classmethod
     def load(cls, path: Any) -> 'Manifest':
         """Read and check a manifest.
@@ -212,6 +220,7 @@ _HEAD_TYPES = dict(
     clipped=dict,
     skipped=(list, type(None)),
     annotations=(list, type(None)),
+    classes=dict,
 )
 #: Counts that are read. There may be others, of whatever type.
 _COUNTS = ('images', 'files', 'bytes', 'skipped')
@@ -234,6 +243,9 @@ def _check_head(state: dict) -> None:
             _check_types(row, _ROW_TYPES)
             if b'\0' in os.fsencode(row['path']):  # a ValueError for half a character
                 raise TypeError(f'`{name}` has an impossible path')
+    for folder, names in state.get('classes', {}).items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f'`classes` holds {folder!r:.99}: {names!r:.99}')
     counts = state.get('counts', {})
     numbers = [counts[name] for name in _COUNTS if name in counts]
     for clipped, total in state.get('clipped', {}).values():

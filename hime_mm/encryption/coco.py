@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from hime_mm.images.files import write_atomic
 
 from .job import Item, Job, Summary
 from .source import path_inside
+from .walk import NO_PICTURE, Tree, is_picture
 
 
 class _File(NamedTuple):
@@ -36,6 +38,9 @@ class CocoSource:
     """
 
     kind = 'coco'
+    renames = False  # ids are in the annotation files
+    classes: dict[str, list[str]] | None = None
+    folders: Sequence[str] = ()
 
     def __init__(
         self,
@@ -64,6 +69,28 @@ class CocoSource:
             self._digests.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
         if not self.items:
             raise EncryptionError(f'the annotation files of {src} list no image')
+        self._look_around(src)
+
+    def _look_around(self, src: str) -> None:
+        """Find what lies in the image folders and is not listed, and where they really lie."""
+        self.real = {os.path.realpath(src)}
+        self.linked: set[str] = set()
+        listed = {item.path for item in self.items} | {file.path for file in self.files}
+        left_out: dict[str, str] = {}
+        for folder in {file.folder for file in self.files}:
+            tree = Tree(src, folder)
+            self.real |= tree.real
+            self.linked |= tree.linked
+            left_out.update((path, reason) for path, reason in tree.left_out)
+            for path in tree.files:
+                left_out[path] = 'no annotation file lists it' if is_picture(path) else NO_PICTURE
+        for path in listed.difference(left_out):  # in hidden folders, or missing
+            listed.update(map(str, PurePosixPath(path).parents))
+            with suppress(ValueError):  # such as a NUL in the name
+                self.linked.add(os.path.dirname(os.path.realpath(os.path.join(src, path))))
+        self.left_out: Sequence[tuple[str, str]] = sorted(
+            (p, why) for p, why in left_out.items() if p not in listed
+        )
 
     def _add_image(
         self, path: str, folder: str, image: dict, groups: dict[int, list[dict]], names: str

@@ -62,6 +62,8 @@ def _described(manifest: Manifest) -> str:
         lines.append(
             f'clipped      {100 * num_clipped / max(total, 1):.3f} % of the values, by {step}'
         )
+    if manifest.classes:
+        lines.append(f'folders      {_numbers(manifest.classes)}')
     for row in manifest.annotations:
         objects = '' if row['kind'] != 'coco' else f', {row["annotations"]} objects'
         lines.append(f'annotations  {row["path"]}: {row["images"]} images{objects}')
@@ -79,3 +81,13 @@ def _described(manifest: Manifest) -> str:
         + (' and no learned positions' if cipher.shuffles else '')
     )
     return '\n'.join(lines)
+
+
+def _numbers(classes: dict[str, list[str]], most: int = 5) -> str:
+    """How many folders, which are classes to MMPretrain, lie in each folder that has any."""
+    texts = [
+        f'{len(names)} in {"it" if folder == "." else folder}' for folder, names in classes.items()
+    ]
+    if len(texts) > most:
+        texts[most:] = [f'{len(texts) - most} more have some']
+    return ', '.join(texts) + "; to MMPretrain's data sets, the folders of one are its classes"

@@ -14,7 +14,8 @@ from hime_mm.images.codec import EXTENSIONS
 from hime_mm.images.files import write_atomic
 
 from .job import Item, Job, Summary
-from .source import path_inside, relative_files
+from .source import path_inside
+from .walk import NO_PICTURE, Tree, is_picture
 
 
 class FolderSource:
@@ -28,26 +29,41 @@ class FolderSource:
     options: dict[str, Any] = {}
 
     def __init__(self, src: str, names: str, lists: Sequence[str]) -> None:
-        self.items: list[Item] = []
-        self.ignored = 0
-        numbers: dict[str, int] = {}
+        #: Each picture gets a name that is made when the run has an id.
+        self.renames = names == 'ids'
+        tree = Tree(src)
         lists = [path_inside(src, path) for path in lists]
-        for path in relative_files(src):
-            stem, extension = os.path.splitext(path)
-            if extension.lower() not in EXTENSIONS:
-                self.ignored += path not in lists
-                continue
-            if names == 'ids':
-                folder = os.path.dirname(path)
-                numbers[folder] = number = numbers.get(folder, 0) + 1
-                stem = str(PurePosixPath(folder, f'{number:08d}'))
-            self.items.append(Item(path, stem))
+        self.items = [
+            Item(path, os.path.splitext(path)[0]) for path in tree.files if is_picture(path)
+        ]
         if not self.items:
             raise EncryptionError(
                 f'no pictures in {src}: looked for {", ".join(EXTENSIONS)} in it and its folders'
             )
+        others = [path for path in tree.files if not is_picture(path) and path not in lists]
+        self.left_out: Sequence[tuple[str, str]] = sorted(
+            tree.left_out + [(path, NO_PICTURE) for path in others]
+        )
+        self.real, self.linked = tree.real, tree.linked
+        self.classes: dict[str, list[str]] | None = tree.folders
+        for folder in self.folders:
+            try:
+                folder.encode()
+            except UnicodeEncodeError:
+                raise EncryptionError(
+                    f'the name of the folder {folder!r} is not UTF-8: rename it'
+                ) from None
         index = {item.path: i for i, item in enumerate(self.items)}
         self.lists = [(path, *read_list(src, path, index)) for path in lists]
+
+    @property
+    def folders(self) -> list[str]:
+        """list[str]: All folders but the source itself, which the result has, too."""
+        return [
+            str(PurePosixPath(parent, name))
+            for parent, names in (self.classes or {}).items()
+            for name in names
+        ]
 
     @property
     def texts(self) -> list[tuple[str, str]]:
@@ -58,14 +74,17 @@ class FolderSource:
         yield from (item.path for item in self.items)
         for path, folder, rows in self.lists:
             yield json.dumps([path, folder, rows])
+        yield json.dumps(self.classes)
 
     def report(self, summary: Summary) -> None:
-        summary.ignored = self.ignored
+        pass
 
     def write(
         self, job: Job, outcomes: Callable[[int], dict | None], summary: Summary
     ) -> list[dict]:
-        """Write the lists, of the encrypted files."""
+        """Make all folders, and write the lists, of the encrypted files."""
+        for folder in self.folders:
+            os.makedirs(os.path.join(job.out, folder), exist_ok=True)
         written = []
         for path, folder, rows in self.lists:
 

@@ -68,7 +68,8 @@ class Summary:
         dropped (list[str]): Fields of annotations that were not handed over.
         tiny (int): Objects whose boxes shrank below 1x1 pixel, which
             MMDetection's ``CocoDataset`` leaves out.
-        ignored (int): Files of the source that are no pictures.
+        left_out (list[tuple[str, str]]): Files and folders of the source that
+            are no part of the result, and why.
         seconds (float): Time that it took.
         finished_before (bool): Whether there was nothing to do, since an
             earlier run had finished. What has changed in the source since
@@ -84,7 +85,7 @@ class Summary:
     clipped: dict[str, tuple[int, int]] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     tiny: int = 0
-    ignored: int = 0
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     finished_before: bool = False
 

@@ -3,24 +3,48 @@
 
 import json
 import os
+from collections.abc import Sequence
 
+from hime_mm.ciphers import Key
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import EncryptionError, InvalidKey
 from hime_mm.images.files import file_sha256
+from hime_mm.version import __version__
 
-from .job import Job, Summary
+from .job import Item, Job, Summary
 from .journal import WORK_NAME
+from .names import folder_counts, name_secret, renamed
+from .report import check_report, write_report
 from .source import Source
 
 
-def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Summary | None:
+def manifest_head(source: Source, job: Job, key: Key | None) -> dict:
+    """What the manifest says of the settings of a run, and an unfinished run's have to be."""
+    mode = 'keyed'
+    if key is None:
+        mode = 'one-way' if job.recipe.one_way else 'keyless'
+    return dict(
+        tool_version=__version__,
+        kind=source.kind,
+        mode=mode,
+        key_id=None if key is None else key.id,
+        **job.recipe.to_dict(),
+        options=source.options,
+    )
+
+
+def finished_summary(
+    job: Job, head: dict, source: Source, journal: str, key: Key | None, report: str | None
+) -> Summary | None:
     """What is there where an earlier run finished it; None where there is something to do.
 
-    There is with the journal of an unfinished run.
+    There is with the journal of an unfinished run. A report is written again,
+    except of random names, which nothing can be told of any more.
 
     Raises:
-        EncryptionError: If the folder holds something else.
+        EncryptionError: If the folder holds something else, or the report
+            cannot be.
     """
     out = job.out
     if os.path.exists(journal) or not os.path.exists(out):
@@ -35,7 +59,11 @@ def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Summ
             f'{out} is not empty and holds no data set that hime_mm began: choose a new folder'
         )
     manifest = Manifest.load(out)
-    if not _is_same(manifest, job, head, source):
+    items: Sequence[Item] | None = source.items
+    if source.renames:
+        secret = name_secret(key, manifest.dataset_id)
+        items = None if secret is None else renamed(source.items, secret)
+    if not _is_same(manifest, job, head, source, items):
         raise EncryptionError(f'{out} holds another encrypted data set: choose a new folder')
     if manifest.skipped:
         raise EncryptionError(
@@ -58,22 +86,50 @@ def finished_summary(job: Job, head: dict, source: Source, journal: str) -> Summ
         else:
             continue
         raise EncryptionError(f'{out} was finished, but {path} {state}: encrypt into a new folder')
+    for path in source.folders:
+        # Without it, classes have other numbers.
+        if not os.path.isdir(os.path.join(out, path)):
+            raise EncryptionError(
+                f'{out} was finished, but the folder {path} is missing: make it again'
+            )
     num = len(source.items)
-    return Summary(out, manifest.dataset_id, num, len(sizes), num, finished_before=True)
+    summary = Summary(out, manifest.dataset_id, num, len(sizes), num, finished_before=True)
+    if report is not None:
+        _report_again(report, job, source, items, summary)
+    return summary
 
 
-def _is_same(manifest: Manifest, job: Job, head: dict, source: Source) -> bool:
-    """Whether a manifest is what this run would write."""
-    paths = {path for item in source.items for path in job.targets(item)}
+def _report_again(
+    report: str, job: Job, source: Source, items: Sequence[Item] | None, summary: Summary
+) -> None:
+    check_report(report, job.out, True)
+    if items is not None:
+        write_report(report, source, items, map(job.targets, items), summary)
+    elif not os.path.exists(report):
+        raise EncryptionError(
+            f'{job.out} was finished with random names, and which they are of was not kept: '
+            'there can be no report any more'
+        )
+
+
+def _is_same(
+    manifest: Manifest, job: Job, head: dict, source: Source, items: Sequence[Item] | None
+) -> bool:
+    """Whether a manifest is what this run would write, of pictures whose names may be random."""
     texts = [(row['path'], row['images_folder']) for row in manifest.annotations]
-    left_out = len(manifest.skipped) * job.recipe.views
-    return (
-        not _changed_settings(manifest.state, head)
-        and texts == list(source.texts)
-        and job.dataset_id in ('', manifest.dataset_id)
-        and paths.issuperset(manifest.files)
-        and len(paths) == len(manifest.files) + left_out
-    )
+    if (
+        _changed_settings(manifest.state, head)
+        or texts != list(source.texts)
+        or job.dataset_id not in ('', manifest.dataset_id)
+        or manifest.state.get('classes', source.classes) != source.classes
+    ):
+        return False
+    paths = {path for item in items or source.items for path in job.targets(item)}
+    if items is None:
+        missing = [row['path'] for row in manifest.skipped] * job.recipe.views
+        return folder_counts(paths) == folder_counts([*manifest.files, *missing])
+    num_missing = len(manifest.skipped) * job.recipe.views
+    return paths.issuperset(manifest.files) and len(paths) == len(manifest.files) + num_missing
 
 
 def _changed_settings(old: dict, new: dict) -> list[str]:

@@ -16,20 +16,21 @@ from tqdm import tqdm
 
 from hime_mm.ciphers import Key
 from hime_mm.ciphers.cipher import CipherLike
-from hime_mm.ciphers.keys import looks_like_key
 from hime_mm.datasets.writing import write_manifest
-from hime_mm.errors import EncryptionError, InvalidKey, WorkerDied
+from hime_mm.errors import EncryptionError, WorkerDied
 from hime_mm.images import Recipe
 from hime_mm.images.files import remove_leftovers
-from hime_mm.version import __version__
 
 from .coco import CocoSource
+from .door import check_source, make_job
 from .engines import run_tasks
 from .folder import FolderSource
 from .job import Item, Job, Summary, add_counts
 from .journal import WORK_NAME, Journal, locked
-from .resume import check_resumable, finished_summary
-from .source import Source, check_targets
+from .names import draw_secret, name_secret, renamed
+from .report import check_report, write_report
+from .resume import check_resumable, finished_summary, manifest_head
+from .source import Source
 from .worker import encrypt_item
 
 
@@ -46,6 +47,8 @@ def encrypt_coco(
     dataset_id: str | None = None,
     workers: int = 1,
     progress: bool = True,
+    strict: bool = False,
+    report: str | None = None,
     **settings: Any,
 ) -> Summary:
     """Encrypt a COCO data set into a folder that can be handed over.
@@ -81,6 +84,13 @@ def encrypt_coco(
         workers (int): Number of processes. More than one need the caller's
             ``if __name__ == '__main__':``. Defaults to 1.
         progress (bool): Show a progress bar. Defaults to True.
+        strict (bool): Refuse a source of which files would be left out, which
+            the summary names. Defaults to False.
+        report (str, optional): File outside of ``out`` that gets a row for
+            each file of the source, as CSV: ``path``, the encrypted ``file``,
+            ``status`` and ``reason``. It holds names of originals, and with
+            ``names='ids'`` it is the way from new names back to old ones.
+            Defaults to None.
         **settings: ``patch_size``, ``preprocess`` and all others of
             :class:`~hime_mm.apis.Recipe`: ``one_way``, ``views``,
             ``names``, ``fmt`` and ``compression``.
@@ -95,7 +105,7 @@ def encrypt_coco(
         InvalidKey: If an unfinished run was started with another key.
         OSError: If the output cannot be written, such as on a full disk.
     """
-    job = _job(src, out, Recipe.build(cipher, **settings), key, dataset_id)
+    job = make_job(src, out, Recipe.build(cipher, **settings), key, dataset_id)
     recipe = job.recipe
     if recipe.preprocess.center_crop is not None:
         raise EncryptionError('`center_crop` is for classification: boxes would be cut off')
@@ -105,7 +115,7 @@ def encrypt_coco(
             'or augmentation: leave them out'
         )
     source = CocoSource(src, recipe.names, annotations, images, licenses, segmentation)
-    return _run(source, job, key, workers, progress)
+    return _run(source, job, key, workers, progress, strict, report)
 
 
 def encrypt_folder(
@@ -118,11 +128,15 @@ def encrypt_folder(
     dataset_id: str | None = None,
     workers: int = 1,
     progress: bool = True,
+    strict: bool = False,
+    report: str | None = None,
     **settings: Any,
 ) -> Summary:
     """Encrypt a folder of pictures, such as ImageNet's tree or a flat one.
 
-    Folders keep their names, since they are the classes' names.
+    Folders keep their names, since they are the classes' names. All of them
+    are in the result, whatever is in them, so that the numbers of the classes
+    stay.
 
     Args:
         src (str): Folder that holds the pictures, at any depth.
@@ -136,6 +150,8 @@ def encrypt_folder(
             None.
         workers (int): As of :func:`encrypt_coco`. Defaults to 1.
         progress (bool): Show a progress bar. Defaults to True.
+        strict (bool): As of :func:`encrypt_coco`. Defaults to False.
+        report (str, optional): As of :func:`encrypt_coco`. Defaults to None.
         **settings: As of :func:`encrypt_coco`.
 
     Returns:
@@ -147,62 +163,38 @@ def encrypt_folder(
         InvalidKey: If an unfinished run was started with another key.
         OSError: If the output cannot be written, such as on a full disk.
     """
-    job = _job(src, out, Recipe.build(cipher, **settings), key, dataset_id)
+    job = make_job(src, out, Recipe.build(cipher, **settings), key, dataset_id)
     source = FolderSource(src, job.recipe.names, lists)
-    return _run(source, job, key, workers, progress)
+    return _run(source, job, key, workers, progress, strict, report)
 
 
-def _job(src: str, out: str, recipe: Recipe, key: Key | None, dataset_id: str | None) -> Job:
-    """What is asked for, where nothing speaks against it."""
-    recipe.check(key)
-    if dataset_id is not None and looks_like_key(dataset_id):
-        raise InvalidKey(
-            'a key was given as the id of the data set, which '
-            'is handed over: make a new key if others may have '
-            'seen this one'
-        )
-    try:
-        (dataset_id or '').encode()
-    except UnicodeEncodeError:
-        raise EncryptionError('the id of the data set is not UTF-8: choose another one') from None
-    if not os.path.isdir(src):
-        raise EncryptionError(f'there is no folder {src}')
-    src_path, out_path = (os.path.join(os.path.realpath(p), '') for p in (src, out))
-    if src_path.startswith(out_path) or out_path.startswith(src_path):
-        raise EncryptionError(
-            f'{out} and {src} lie in each other: the plain pictures must not '
-            'be handed over with the encrypted ones'
-        )
-    return Job(src, out, recipe, dataset_id or '')
-
-
-def _run(source: Source, job: Job, key: Key | None, workers: int, progress: bool) -> Summary:
+def _run(
+    source: Source,
+    job: Job,
+    key: Key | None,
+    workers: int,
+    progress: bool,
+    strict: bool,
+    report: str | None,
+) -> Summary:
     start = time.monotonic()
     if not isinstance(workers, int) or workers < 1:
         raise EncryptionError(f'`workers` must be a positive whole number, got {workers!r}')
-    mode = 'keyed'
-    if key is None:
-        mode = 'one-way' if job.recipe.one_way else 'keyless'
-    head = dict(
-        tool_version=__version__,
-        kind=source.kind,
-        mode=mode,
-        key_id=None if key is None else key.id,
-        **job.recipe.to_dict(),
-        options=source.options,
-    )
-    check_targets(job, source)
+    check_source(source, job, strict)
+    head = manifest_head(source, job, key)
     work = os.path.join(job.out, WORK_NAME)
     journal = Journal(os.path.join(work, 'journal'), len(source.items))
     # Asked before anything is written, so that a folder of others stays as it
     # is, and again with the lock, since another run may just have ended.
-    summary = finished_summary(job, head, source, journal.path)
+    summary = finished_summary(job, head, source, journal.path, key, report)
     if summary is None:
+        if report is not None:
+            check_report(report, job.out, os.path.exists(journal.path))
         with locked(work):
             try:
-                summary = finished_summary(job, head, source, journal.path)
+                summary = finished_summary(job, head, source, journal.path, key, report)
                 if summary is None:
-                    summary = _resume(source, job, key, journal, head, workers, progress)
+                    summary = _resume(source, job, key, journal, head, workers, progress, report)
                     # What is missing can be repaired, and then it goes on.
                     if summary.complete:
                         os.unlink(journal.path)
@@ -211,6 +203,7 @@ def _run(source: Source, job: Job, key: Key | None, workers: int, progress: bool
                     shutil.rmtree(work, ignore_errors=True)
     else:  # killed while it deleted this
         shutil.rmtree(work, ignore_errors=True)
+    summary.left_out = list(source.left_out)
     summary.seconds = time.monotonic() - start
     return summary
 
@@ -223,6 +216,7 @@ def _resume(
     head: dict,
     workers: int,
     progress: bool,
+    report: str | None,
 ) -> Summary:
     """Begin a data set, or go on where the last run was."""
     digest = hashlib.sha256()
@@ -231,19 +225,24 @@ def _resume(
         digest.update(text.encode(errors='surrogateescape') + b'\0')
     # Which pictures these are is not said in what is handed over.
     header = dict(head, sources=digest.hexdigest())
-    old = journal.open(
-        dict(header, dataset_id=job.dataset_id or secrets.token_hex(8)),
-        lambda old: check_resumable(job, old, header),
-    )
+    drawn = dict(dataset_id=job.dataset_id or secrets.token_hex(8))
+    if source.renames and key is None:
+        drawn['name_secret'] = draw_secret()
+    old = journal.open(dict(header, **drawn), lambda old: check_resumable(job, old, header))
     job = replace(job, dataset_id=old['dataset_id'])
-    summary = Summary(job.out, job.dataset_id, len(source.items))
+    items = source.items
+    if source.renames:
+        secret = name_secret(key, job.dataset_id, old.get('name_secret'))
+        assert secret is not None  # a key's, or drawn when the journal was begun
+        items = renamed(items, secret)
+    summary = Summary(job.out, job.dataset_id, len(items))
     source.report(summary)
     try:
         remove_leftovers(job.out)
-        tasks = ((item, journal[i]) for i, item in enumerate(source.items))
+        tasks = ((item, journal[i]) for i, item in enumerate(items))
         outcomes = run_tasks(encrypt_item, job, key, tasks, workers)
-        _encrypt(source.items, outcomes, journal, summary, progress)
-        _finish(source, job, key, journal, head, summary)
+        _encrypt(items, outcomes, journal, summary, progress)
+        _finish(source, items, job, key, journal, head, summary, report)
     except WorkerDied:
         raise
     except OSError as error:
@@ -282,11 +281,18 @@ def _encrypt(
 
 
 def _finish(
-    source: Source, job: Job, key: Key | None, journal: Journal, head: dict, summary: Summary
+    source: Source,
+    items: Sequence[Item],
+    job: Job,
+    key: Key | None,
+    journal: Journal,
+    head: dict,
+    summary: Summary,
+    report: str | None,
 ) -> None:
     """Write the texts, then the manifest: it is there when all else is."""
     size, missing = 0, []
-    for i, item in enumerate(source.items):
+    for i, item in enumerate(items):
         outcome = journal[i]
         assert outcome is not None  # all are done
         if 'error' in outcome:
@@ -298,12 +304,25 @@ def _finish(
     head = dict(
         head,
         dataset_id=job.dataset_id,
-        counts=dict(images=summary.images, files=summary.files, bytes=size, skipped=len(missing)),
+        counts=dict(
+            images=summary.images,
+            files=summary.files,
+            bytes=size,
+            skipped=len(missing),
+            left_out=len(source.left_out),
+        ),
         clipped={k: list(v) for k, v in summary.clipped.items()},
         skipped=missing,
         annotations=source.write(job, journal.__getitem__, summary),
+        **({} if source.classes is None else dict(classes=source.classes)),
     )
+
+    def rows(i: int) -> list[dict]:
+        return (journal[i] or {}).get('rows', [])
+
+    if report is not None:  # before the manifest: what random names were of is known here only
+        files = ([row['path'] for row in rows(i)] for i in range(len(items)))
+        write_report(report, source, items, files, summary)
     if hasattr(os, 'sync'):
         os.sync()  # images were not waited for one by one
-    rows = (row for i in range(summary.images) for row in (journal[i] or {}).get('rows', ()))
-    write_manifest(job.out, head, rows, key)
+    write_manifest(job.out, head, (row for i in range(len(items)) for row in rows(i)), key)

@@ -2,7 +2,7 @@
 """What a data set to encrypt is made of, whatever its kind."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import (
     Any,
@@ -25,10 +25,30 @@ class Source(Protocol):
         items (Sequence[Item]): Its pictures.
         texts (Sequence[tuple[str, str]]): Annotation files or lists, and the
             folder that the names in each are relative to.
+        renames (bool): Whether names are made for the run, in place of the
+            targets of ``items``.
+        left_out (Sequence[tuple[str, str]]): Files and folders that are no
+            part of it, and why.
+        classes (dict[str, list[str]] | None): Of each folder that has any,
+            its folders in the order of their names; None for COCO.
+        folders (Sequence[str]): Folders that the result has, whatever is in
+            them.
+        real (set[str]): Where the folders of its pictures really lie.
+        linked (set[str]): Folders that pictures really lie in which are
+            links.
     """
 
     kind: str
     options: dict[str, Any]
+    renames: bool
+    left_out: Sequence[tuple[str, str]]
+    classes: dict[str, list[str]] | None
+    real: set[str]
+    linked: set[str]
+
+    @property
+    def folders(self) -> Sequence[str]:
+        """Sequence[str]: See above."""
 
     @property
     def items(self) -> Sequence[Item]:
@@ -57,35 +77,6 @@ class Source(Protocol):
         Returns:
             list[dict]: What the manifest is to say of each.
         """
-
-
-def relative_files(src: str, inside: str = '', above: tuple[str, ...] = ()) -> Iterator[str]:
-    """All files below a folder, relative to it, sorted, without hidden ones.
-
-    ``inside`` is where in it to begin, ``above`` the real paths of the
-    folders above, so that links which lead back are left out.
-    """
-    folder = os.path.join(src, inside)
-    real = os.path.realpath(folder)
-    if real in above:  # a link that leads back
-        return
-    try:
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:
-        raise EncryptionError(f'cannot list the folder {folder}: {error.strerror}') from None
-    folders = []
-    for entry in entries:
-        path = f'{inside}/{entry.name}' if inside else entry.name
-        if entry.name.startswith('.'):
-            continue
-        # `DirEntry.is_dir` raises for a link to itself.
-        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-            folders.append(path)
-        else:
-            yield path
-    for path in folders:
-        yield from relative_files(src, path, (*above, real))
 
 
 def path_inside(src: str, path: str) -> str:
@@ -129,6 +120,13 @@ def check_targets(job: Job, source: Source) -> None:
     folders.add(WORK_NAME)
     for path, _ in source.texts:
         add(path, path)
-    for item in source.items:
+    # Names that are made for the run come later, and fall together with nothing.
+    for item in () if source.renames else source.items:
         for path in job.targets(item):
             add(path, item.path)
+    for folder in source.folders:
+        if folder.lower() in seen:
+            raise EncryptionError(
+                f'{seen[folder.lower()]} would become the file {folder}, but there is a folder '
+                'of that name: rename one of them'
+            )

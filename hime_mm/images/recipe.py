@@ -25,8 +25,9 @@ class Recipe:
         views (int): Encrypted files per picture, each with its own
             augmentation and randomness. Defaults to 1.
         names (str): ``'keep'`` keeps file names, ``'ids'`` replaces them by
-            image ids, or numbers the pictures of a folder in the order of
-            their names. Defaults to 'keep'.
+            image ids, or in a folder by 16 hexadecimal digits that a key
+            gives, and without a key are random. Folders keep their names.
+            Defaults to 'keep'.
         fmt (str): ``'png'`` or ``'webp'`` (lossless). Defaults to 'png'.
         compression (int, optional): For PNG, 0 (large) to 9 (small). None is
             OpenCV's fast setting. Defaults to None.

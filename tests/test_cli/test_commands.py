@@ -17,6 +17,7 @@ from owner_data import ROOT, forms_of_key, found, hime, hime_env, photo, read, t
 
 from hime_mm.ciphers import Key
 from hime_mm.ciphers.steps import STEPS
+from hime_mm.datasets.manifest import Manifest
 from hime_mm.images.sizing import fit_image
 
 
@@ -176,7 +177,9 @@ class TestJourney:
             1,
         )
         assert 'left out' not in output
-        assert (tmp_path / 'out/val.txt').read_text() == '00000001.png 3\n'
+        (entry,) = Manifest.load(tmp_path / 'out').files
+        assert re.fullmatch('val/[0-9a-f]{16}.png', entry)
+        assert (tmp_path / 'out/val.txt').read_text() == f'{entry[4:]} 3\n'
         assert 'val.txt: 1 images\n' in invoke('info', tmp_path / 'out')
 
     def test_clipped_values_and_other_files(self, keys, tmp_path):
@@ -195,7 +198,7 @@ class TestJourney:
             1,
         )
         assert re.search(r'noise90: [1-9][\d.]* %', output)
-        assert re.search(r'^1 files .*\.jpg', output, re.M)
+        assert re.search(r'^left out: labels\.txt: .*\.jpg', output, re.M)
 
     def test_checkout_that_is_not_installed(self, coco_src, tmp_path):
         done = subprocess.run(

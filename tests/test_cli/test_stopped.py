@@ -194,7 +194,9 @@ class TestInterrupted:
 
         out, status, errors = self.stopped(interrupt, tmp_path, src, keys, pattern)
         assert status == 130
-        assert errors.splitlines()[-1].startswith('hime: ')
+        *_, said, last = errors.splitlines()
+        assert said.startswith('hime: ')
+        assert f'{out} is unfinished' in last and 'handed over' in last
         assert 'Traceback' not in errors
         assert hime(*self.args(src, out, keys))[0] == 0
         assert tree(out) == reference[0]
@@ -208,7 +210,9 @@ class TestInterrupted:
 
         out, status, errors = self.stopped(kill_worker, tmp_path, src, keys)
         assert status == 1
-        assert re.match('hime: .*worker', errors.splitlines()[-1])
+        *_, said, last = errors.splitlines()
+        assert re.match('hime: .*worker', said)
+        assert f'{out} is unfinished' in last and 'handed over' in last
         assert 'Traceback' not in errors
         assert hime(*self.args(src, out, keys))[0] == 0
         assert tree(out) == reference[0]

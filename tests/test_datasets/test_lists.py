@@ -88,7 +88,7 @@ def test_imagenet_trains_on_the_flat_tree(tmp_path):
         lists=['meta/val.txt', 'meta/train.txt'],
         progress=False,
     )
-    assert summary.ignored == 0
+    assert summary.left_out == []
     assert [path for path, _ in summary.skipped] == ['val/broken.JPEG']
     assert (out / 'meta/val.txt').read_text() == (
         'v2_v0.png 1\nv2_v1.png 1\nv1_v0.png 0\nv1_v1.png 0\n'

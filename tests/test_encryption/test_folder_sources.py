@@ -34,7 +34,13 @@ class TestFolder:
             (src / name).write_bytes(b'text')
         summary = folder(src, out)
         assert summary.complete and summary.images == 7
-        assert summary.ignored == 2
+        assert [path for path, _ in summary.left_out] == [
+            '.cache',
+            '.hidden.jpg',
+            'n01/labels.csv',
+            'readme.txt',
+        ]
+        assert (out / '.cache').is_dir()  # MMPretrain counts it
         expected = {os.path.splitext(name)[0] + '.png' for name in names}
         assert set(tree(out)) == expected | {'hime.json'}
         assert set(Manifest.load(out).files) == expected
@@ -44,18 +50,18 @@ class TestFolder:
         for i, name in enumerate(('n01/Alice.jpg', 'n01/Bob.jpg', 'Eve.jpg', 'n02/Alice.jpg')):
             write(src / name, photo(32, 48, i))
         folder(src, out, names='ids')
-        assert set(tree(out)) == {
-            'hime.json',
-            '00000001.png',
-            'n01/00000001.png',
-            'n01/00000002.png',
-            'n02/00000001.png',
+        new = {
+            path: f'{os.path.join(os.path.dirname(path), KEY.mac("name", "d", path.encode())[:16])}'
+            for path in ('n01/Alice.jpg', 'n01/Bob.jpg', 'Eve.jpg', 'n02/Alice.jpg')
         }
+        assert set(tree(out)) == {'hime.json', *(f'{stem}.png' for stem in new.values())}
         assert not found([b'Alice', b'Bob', b'Eve'], tree(out).values())
         np.testing.assert_array_equal(
             Cipher('shuffle').decrypt(
-                read(out / 'n01/00000002.png'),
-                Cipher('shuffle').draw((32, 48, 3), KEY.image_rng('d', 'n01/00000002.png')),
+                read(out / f'{new["n01/Bob.jpg"]}.png'),
+                Cipher('shuffle').draw(
+                    (32, 48, 3), KEY.image_rng('d', f'{new["n01/Bob.jpg"]}.png')
+                ),
             ),
             mmcv.imread(src / 'n01/Bob.jpg'),
         )
@@ -92,6 +98,7 @@ class TestFolder:
             'd.png',
         }
         assert [name for name, _ in summary.skipped] == ['gone.png']
+        assert [name for name, _ in summary.left_out] == ['a/loop', 'a/self', 'b/loop', 'b/self']
 
     def test_two_links_that_lead_in_circles(self, tmp_path):
         src = tmp_path / 'src'

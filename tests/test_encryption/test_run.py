@@ -62,7 +62,11 @@ class TestManifest:
             options=dict(licenses=False, segmentation=False),
             dataset_id='d',
             counts=dict(
-                images=4, files=4, skipped=0, bytes=sum(row['size'] for row in files.values())
+                images=4,
+                files=4,
+                skipped=0,
+                left_out=0,
+                bytes=sum(row['size'] for row in files.values()),
             ),
             clipped={},
             skipped=[],

@@ -1,0 +1,89 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What became of every file of a source, as a table for its owner."""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from io import TextIOWrapper
+
+from hime_mm.errors import EncryptionError
+from hime_mm.images.files import atomic_file
+
+from .job import Item, Summary
+from .source import Source
+from .walk import lies_in
+
+_COLUMNS = ('path', 'file', 'status', 'reason')
+
+
+def check_report(path: str, out: str, begun: bool) -> None:
+    """Refuse a place for a report that it must not have.
+
+    Args:
+        path (str): Where it is to be written.
+        out (str): Folder of the output.
+        begun (bool): Whether the run goes on or has finished before, so that its own report may
+            be there.
+
+    Raises:
+        EncryptionError: If it lies in the output, or something else is there.
+    """
+    if lies_in(os.path.realpath(path), os.path.realpath(out)):
+        raise EncryptionError(
+            f'the report {path} would lie in {out}: it holds the names of the originals, so write '
+            'it to another place'
+        )
+    if not os.path.isdir(os.path.dirname(path) or '.'):
+        raise EncryptionError(f'there is no folder for the report {path}')
+    if os.path.lexists(path) and not (begun and _is_report(path)):
+        raise EncryptionError(f'{path} is there already: choose a new file for the report')
+
+
+def _is_report(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    with open(path, 'rb') as file:
+        return file.readline() == ','.join(_COLUMNS).encode() + b'\n'
+
+
+def write_report(
+    path: str,
+    source: Source,
+    items: Sequence[Item],
+    files: Iterable[Sequence[str]],
+    summary: Summary,
+) -> None:
+    """Write a report, as a whole or not at all.
+
+    Args:
+        path (str): Where to.
+        source (Source): The source.
+        items (Sequence[Item]): Its pictures.
+        files (Iterable[Sequence[str]]): The encrypted files of each of them.
+        summary (Summary): Of the run.
+    """
+    with atomic_file(path) as file:
+        # Half a character in a name is written as an escape.
+        text = TextIOWrapper(file, 'utf-8', errors='backslashreplace', newline='')
+        writer = csv.writer(text, lineterminator='\n')
+        writer.writerow(_COLUMNS)
+        writer.writerows(_rows(source, items, files, summary))
+        text.detach()  # flushes, and leaves the file open
+
+
+def _rows(
+    source: Source,
+    items: Sequence[Item],
+    files: Iterable[Sequence[str]],
+    summary: Summary,
+) -> Iterator[tuple[str, str, str, str]]:
+    missing = dict(summary.skipped)
+    for item, paths in zip(items, files, strict=True):
+        if not paths:
+            yield item.path, '', 'missing', missing[item.path]
+        for path in paths:
+            yield item.path, path, 'encrypted', ''
+    for text, _ in source.texts:
+        yield text, text, 'rewritten', ''
+    for path, reason in source.left_out:
+        yield path, '', 'left out', reason

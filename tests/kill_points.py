@@ -1,7 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Encrypt a data set, killed before calls that change the disk.
 
-Before every one of them, or every n-th: ``kill_points.py SRC OUT [N]``.
+Before every one of them, or every n-th: ``kill_points.py SRC OUT [N [KIND]]``. Of the kind
+``folder`` the files get new names, and a report is written beside OUT.
 
 A process of its own, which never uses OpenCV itself, so that it can be forked.
 Prints a JSON list: for each such call its name and what was wrong.
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from owner_data import tree
 
-from hime_mm.apis import encrypt_coco
+from hime_mm.apis import encrypt_coco, encrypt_folder
 from hime_mm.ciphers import Key
 from hime_mm.encryption.journal import Journal
 
@@ -69,7 +70,16 @@ def kill_before(number, told):
     Journal.append = half_append
 
 
-def run(src, out, number=0):
+def folders(out):
+    """``{path: None}`` of all folders but that of the work."""
+    return {
+        f'{path.relative_to(out)}/': None
+        for path in out.rglob('*')
+        if path.is_dir() and path.name != '.hime-work'
+    }
+
+
+def run(src, out, kind, number=0):
     """Encrypt in a process of its own; where it was killed, if it was."""
     read, write = os.pipe()
     pid = os.fork()
@@ -77,9 +87,12 @@ def run(src, out, number=0):
         status = 1
         try:
             kill_before(number, write)
-            summary = encrypt_coco(
-                src, out, 'shuffle', key=Key(bytes(32)), dataset_id='d', views=2, progress=False
-            )
+            options = dict(key=Key(bytes(32)), dataset_id='d', views=2, progress=False)
+            if kind == 'coco':
+                summary = encrypt_coco(src, out, 'shuffle', **options)
+            else:
+                options.update(names='ids', report=f'{out}.csv')
+                summary = encrypt_folder(src, out, 'shuffle', **options)
             status = not summary.complete
         finally:
             os._exit(status)
@@ -92,13 +105,15 @@ def run(src, out, number=0):
     return call
 
 
-def main(src, out, every=1):
-    out = Path(out)
-    run(src, out)
-    reference, number, points = tree(out), 1, []
+def main(src, out, every=1, kind='coco'):
+    out, report = Path(out), Path(f'{out}.csv')
+    run(src, out, kind)
+    reference, number, points = {**tree(out), **folders(out)}, 1, []
+    reported = report.read_bytes() if kind == 'folder' else None
     while True:
         shutil.rmtree(out)
-        call = run(src, out, number)
+        report.unlink(missing_ok=True)
+        call = run(src, out, kind, number)
         if not call:
             break
         there = tree(out)
@@ -117,16 +132,20 @@ def main(src, out, every=1):
             for row in json.loads(line)['rows']
         ]
         if 'hime.json' in there:
+            if kind == 'folder' and not report.exists():
+                wrong.append('no report')
             done = [n for n in there if n.endswith('.png')]
         before = {name: os.stat(out / name) for name in done}
-        if run(src, out):
+        if run(src, out, kind):
             wrong.append('killed again')
         for name, old in before.items():
             new = os.stat(out / name)
             if (old.st_ino, old.st_mtime_ns) != (new.st_ino, new.st_mtime_ns):
                 wrong.append(f'{name} was done again')
-        if tree(out) != reference or (out / '.hime-work').exists():
+        if {**tree(out), **folders(out)} != reference or (out / '.hime-work').exists():
             wrong.append('resumed: other bytes')
+        if kind == 'folder' and report.read_bytes() != reported:
+            wrong.append('resumed: another report')
         points.append(dict(call=call, done=len(done), wrong=wrong))
         number += int(every)
     print(json.dumps(points))

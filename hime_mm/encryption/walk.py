@@ -56,7 +56,7 @@ class Tree:
                 names.append(entry.name)
                 if hidden:
                     self.left_out.append((path, 'it is a hidden folder'))
-                elif link and os.path.realpath(entry.path) in above:
+                elif link and _leads_back(entry.path, above):
                     self.left_out.append((path, 'it is a link that leads back'))
                 else:
                     entered.append(path)
@@ -78,6 +78,12 @@ def _entries(folder: str) -> list[os.DirEntry]:
             return sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
         raise EncryptionError(f'cannot list the folder {folder}: {error.strerror}') from None
+
+
+def _leads_back(link: str, above: tuple[str, ...]) -> bool:
+    """Whether a link is to a folder around one of those above it, perhaps around the source."""
+    real = os.path.realpath(link)
+    return any(lies_in(folder, real) for folder in above)
 
 
 def lies_in(path: str, folder: str) -> bool:

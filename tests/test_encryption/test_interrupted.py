@@ -25,10 +25,11 @@ def no_check(header):
 
 class TestInterrupted:
     @pytest.mark.parametrize('every, least', [(6, 6), pytest.param(1, 40, marks=pytest.mark.slow)])
-    def test_killed_before_every_call(self, coco_src, tmp_path, every, least):
+    @pytest.mark.parametrize('kind', ['coco', 'folder'])
+    def test_killed_before_every_call(self, coco_src, tmp_path, every, least, kind):
         script = Path(__file__).parents[1] / 'kill_points.py'
         done = subprocess.run(
-            [sys.executable, script, coco_src, tmp_path / 'out', str(every)],
+            [sys.executable, script, coco_src, tmp_path / 'out', str(every), kind],
             capture_output=True,
             text=True,
             env=hime_env(),

@@ -63,6 +63,8 @@ class Summary:
         reused (int): Pictures that an earlier run had finished.
         skipped (list[tuple[str, str]]): Pictures that are missing in the
             result, by their source path, and why.
+        warnings (list[tuple[str, str]]): What a decoder said of which picture,
+            by its source path; only where processes of their own decode.
         clipped (dict[str, tuple[int, int]]): Values that each step clipped,
             and of how many.
         dropped (list[str]): Fields of annotations that were not handed over.
@@ -82,6 +84,7 @@ class Summary:
     files: int = 0
     reused: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
     clipped: dict[str, tuple[int, int]] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     tiny: int = 0

@@ -1,13 +1,11 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Names of encrypted files that tell nothing of those of their originals."""
 
-import hashlib
 import hmac
-import os
+import posixpath
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
 
 from hime_mm.ciphers import Key
 from hime_mm.errors import EncryptionError
@@ -52,8 +50,8 @@ def renamed(items: Sequence[Item], secret: bytes) -> list[Item]:
     for item in items:
         # Names of files need not be UTF-8.
         path = item.path.encode(errors='surrogateescape')
-        name = hmac.new(secret, path, hashlib.sha256).hexdigest()[:_DIGITS]
-        named.append(item._replace(target=str(PurePosixPath(item.path).parent / name)))
+        name = hmac.digest(secret, path, 'sha256').hex()[:_DIGITS]
+        named.append(item._replace(target=posixpath.join(posixpath.dirname(item.path), name)))
     if len({item.target for item in named}) != len(named):
         raise EncryptionError('two pictures would get one name: choose another id of the data set')
     return named
@@ -61,4 +59,4 @@ def renamed(items: Sequence[Item], secret: bytes) -> list[Item]:
 
 def folder_counts(paths: Iterable[str]) -> Counter:
     """How many of some files lie in each folder."""
-    return Counter(os.path.dirname(path) for path in paths)
+    return Counter(posixpath.dirname(path) for path in paths)

@@ -83,6 +83,8 @@ def _rows(
             yield item.path, '', 'missing', missing[item.path]
         for path in paths:
             yield item.path, path, 'encrypted', ''
+    for path, said in summary.warnings:
+        yield path, '', 'warning', said
     for text, _ in source.texts:
         yield text, text, 'rewritten', ''
     for path, reason in source.left_out:

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,15 @@ class TestRuns:
         (src / 'n1.txt').unlink()
         with pytest.raises(EncryptionError, match=named(out, 'another')):
             folder(src, out, names='ids', **how)
+
+    @pytest.mark.parametrize('how', [{}, ONE_WAY])
+    @pytest.mark.parametrize('views', [1, 2])
+    def test_work_folder_was_deleted(self, src, tmp_path, how, views):
+        break_one(src)
+        folder(src, tmp_path / 'out', names='ids', views=views, **how)
+        shutil.rmtree(tmp_path / 'out' / '.hime-work')
+        with pytest.raises(EncryptionError, match=named('without 1 pictures', '.hime-work')):
+            folder(src, tmp_path / 'out', names='ids', views=views, **how)
 
     def test_report_leads_back(self, src, tmp_path):
         out, report = tmp_path / 'out', tmp_path / 'report.csv'

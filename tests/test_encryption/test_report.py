@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from owner_data import edit_json, found, named, photo, tree, write
 
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.encryption import run
+from hime_mm.encryption.job import Summary
 from hime_mm.encryption.walk import Tree
 from hime_mm.errors import EncryptionError
 
@@ -183,6 +185,21 @@ class TestReport:
         assert folder(src, tmp_path / 'out', **options).complete
         assert 'missing' not in {status for *_, status, _ in rows(report)}
         assert len(rows(report)) == len(done) // 3 * 4 + 3
+
+    def test_has_what_a_decoder_said(self, own_src, tmp_path, monkeypatch):
+        report = tmp_path / 'report.csv'
+        encrypt = run._encrypt
+
+        def saying(*args):
+            encrypt(*args)
+            (summary,) = (arg for arg in args if isinstance(arg, Summary))
+            summary.warnings.append(('000003.jpg', 'Corrupt data:\n3 extraneous bytes'))
+
+        monkeypatch.setattr(run, '_encrypt', saying)
+        folder(own_src / 'val2017', tmp_path / 'out', report=str(report))
+        assert [row for row in rows(report) if row[2] != 'encrypted'] == [
+            ('000003.jpg', '', 'warning', 'Corrupt data:\n3 extraneous bytes')
+        ]
 
     def test_of_coco(self, own_src, tmp_path):
         report = tmp_path / 'report.csv'

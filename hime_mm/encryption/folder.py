@@ -40,9 +40,11 @@ class FolderSource:
             raise EncryptionError(
                 f'no pictures in {src}: looked for {", ".join(EXTENSIONS)} in it and its folders'
             )
-        others = [path for path in tree.files if not is_picture(path) and path not in lists]
+        others = [(path, NO_PICTURE) for path in tree.files if not is_picture(path)]
+        # Lists may lie in a hidden folder.
+        used = {str(part) for path in lists for part in (path, *PurePosixPath(path).parents)}
         self.left_out: Sequence[tuple[str, str]] = sorted(
-            tree.left_out + [(path, NO_PICTURE) for path in others]
+            (path, reason) for path, reason in tree.left_out + others if path not in used
         )
         self.real, self.linked = tree.real, tree.linked
         self.classes: dict[str, list[str]] | None = tree.folders

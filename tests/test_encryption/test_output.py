@@ -124,7 +124,7 @@ class TestOutput:
         for name in ('y.txt', 'z.txt'):
             (hidden.parent / name).write_text('000003.jpg 5\n')
         summary = folder(own_src / 'val2017', tmp_path / 'out', lists=['.meta/x.txt', './z.txt'])
-        assert [path for path, _ in summary.left_out] == ['.meta', 'y.txt']
+        assert [path for path, _ in summary.left_out] == ['y.txt']
 
     def test_finished_and_then_damaged(self, own_src, tmp_path):
         out = tmp_path / 'out'

@@ -81,11 +81,11 @@ class TestLeftOut:
         src = own_src / 'val2017' if function is folder else own_src
         assert function(src, tmp_path / 'out', strict=True).left_out == []
 
-    def test_of_a_list_and_its_folder(self, own_src, tmp_path):
-        (own_src / 'val2017' / 'val.txt').write_text('000001.jpg 1\n')
-        assert folder(
-            own_src / 'val2017', tmp_path / 'out', lists=['val.txt'], strict=True
-        ).complete
+    @pytest.mark.parametrize('path', ['val.txt', '.val.txt', 'meta/val.txt', '.a/.b/val.txt'])
+    def test_of_a_list_and_its_folder(self, own_src, tmp_path, path):
+        (own_src / 'val2017' / path).parent.mkdir(parents=True, exist_ok=True)
+        (own_src / 'val2017' / path).write_text('000001.jpg 1\n')
+        assert folder(own_src / 'val2017', tmp_path / 'out', lists=[path], strict=True).complete
 
     @pytest.mark.parametrize(
         'path, left',

@@ -2,6 +2,8 @@
 """A small picture file of each kind that is read."""
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -15,13 +17,13 @@ def encoded(suffix, img, *params):
     return data.tobytes()
 
 
-def rotated_jpeg(orientation, **kwargs):
+def rotated_jpeg(orientation, size=(40, 70), **kwargs):
     """A JPEG file that is to be turned when it is shown."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010E] = 'a secret place'
     out = io.BytesIO()
-    Image.fromarray(photo(40, 70)).save(out, 'JPEG', exif=exif, **kwargs)
+    Image.fromarray(photo(*size)).save(out, 'JPEG', exif=exif, **kwargs)
     return out.getvalue()
 
 
@@ -56,3 +58,76 @@ FILES = {
     'tiff': encoded('.tiff', photo(37, 50)),
     'pgm': encoded('.pgm', photo(37, 50, channels=1)),
 }
+
+
+def exif_block(orientation, order='<'):
+    """A block of EXIF that tells an orientation and no more."""
+    name = b'II' if order == '<' else b'MM'
+    entry = struct.pack(order + 'HHIHH', 0x0112, 3, 1, orientation, 0)
+    return name + struct.pack(order + 'HIH', 42, 8, 1) + entry + bytes(4)
+
+
+def with_segments(jpeg, *contents):
+    """A JPEG file with EXIF segments of these contents in front."""
+    segments = (b'\xff\xe1' + struct.pack('>H', len(c) + 2) + c for c in contents)
+    return jpeg[:2] + b''.join(segments) + jpeg[2:]
+
+
+def chunk(name, content):
+    """A chunk of a PNG file."""
+    body = name + content
+    return struct.pack('>I', len(content)) + body + struct.pack('>I', zlib.crc32(body))
+
+
+def with_chunks(png, *chunks, last=False):
+    """A PNG file with further chunks, behind its first or before its last one."""
+    at = len(png) - 12 if last else 33
+    return png[:at] + b''.join(chunks) + png[at:]
+
+
+def turned_file(kind, orientation, order='<', size=(24, 40)):
+    """A picture of each kind of file that can tell an orientation."""
+    img = photo(*size)
+    block = exif_block(orientation, order)
+    if kind == 'jpeg':
+        return with_segments(encoded('.jpg', img), b'Exif\0\0' + block)
+    if kind == 'png':
+        return with_chunks(encoded('.png', img), chunk(b'eXIf', block))
+    if kind == 'png, at its end':
+        return with_chunks(encoded('.png', img), chunk(b'eXIf', block), last=True)
+    if kind == 'webp':
+        return saved(Image.fromarray(img), 'WEBP', lossless=True, exif=block)
+    import tifffile  # comes with scikit-image
+
+    deep = 257 if '16' in kind else 1
+    img = img.astype(np.uint16) * deep if deep > 1 else img
+    img = img[..., 0] if 'gray' in kind else img
+    out = io.BytesIO()
+    tifffile.imwrite(
+        out,
+        img,
+        byteorder=order,
+        bigtiff='big' in kind,
+        photometric='minisblack' if 'gray' in kind else 'rgb',
+        compression='zlib' if 'zlib' in kind else None,
+        extratags=[(0x0112, 'H', 1, orientation, True)],
+        metadata=None,
+    )
+    return out.getvalue()
+
+
+def saved(picture, kind, **kwargs):
+    """The file that PIL makes."""
+    out = io.BytesIO()
+    picture.save(out, kind, **kwargs)
+    return out.getvalue()
+
+
+def bmp_with_alpha(img):
+    """A BMP file with the header that tells where alpha is."""
+    pixels, masks = img[::-1].tobytes(), (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    size = 108
+    header = struct.pack('<IiiHHIIiiII', size, *img.shape[1::-1], 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    header += struct.pack('<IIII', *masks) + b'BGRs' + bytes(48)
+    at = 14 + size
+    return b'BM' + struct.pack('<IHHI', at + len(pixels), 0, 0, at) + header + pixels

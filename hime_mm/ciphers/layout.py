@@ -10,6 +10,9 @@ from hime_mm.errors import BoxError
 
 from .permutation import check_permutation, invert_permutation
 
+# Pixels by which a box may stick out after it was scaled, by rounding alone.
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class PatchLayout:
@@ -250,6 +253,43 @@ class PatchLayout:
         row = np.clip(np.floor(row), 0, self.grid[0] - 1).astype(np.int64)
         col = np.clip(np.floor(col), 0, self.grid[1] - 1).astype(np.int64)
         return row * self.grid[1] + col
+
+    def count_places(self, boxes: ArrayLike) -> np.ndarray:
+        """From how many places the patches of boxes may come, for whoever has no key.
+
+        Where a box lies in its patch does not change when the patch moves,
+        and the box lay within the original: of a large one, only few patches
+        can hold the centre. Crowds are boxes as any. A box that stuck out of
+        the original leaves too few places, or wrong ones.
+
+        Args:
+            boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+                the encrypted image.
+
+        Returns:
+            np.ndarray: int64, shape (n, ), from 0 to the number of patches.
+
+        Raises:
+            BoxError: If ``boxes`` has another shape.
+        """
+        boxes = self._check_boxes(boxes)
+        cells, size = self.cells(boxes), self.patch_size
+        places = np.ones(len(boxes), np.int64)
+        for axis, cell in enumerate((cells % self.grid[1], cells // self.grid[1])):
+            num = self.grid[1 - axis]
+            extent = min(self.ori_shape[1 - axis] * self.scale[axis], num * size)
+            low, high = (boxes[:, [axis, axis + 2]] - cell[:, None] * size).T
+            first = np.ceil((-low - _ROUNDING) / size).clip(0, num)
+            last = np.floor((extent - high + _ROUNDING) / size).clip(-1, num - 1)
+            places *= np.maximum(last - first + 1, 0).astype(np.int64)
+        return places
+
+    def count_telling(self, boxes: ArrayLike) -> int:
+        """How many boxes leave their patches at most two places to come from.
+
+        See :meth:`count_places`. None does where no patch was moved.
+        """
+        return int((self.count_places(boxes) <= 2).sum()) if self.shuffled else 0
 
     @staticmethod
     def _check_boxes(boxes: ArrayLike) -> np.ndarray:

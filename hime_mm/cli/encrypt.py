@@ -17,6 +17,17 @@ from hime_mm.encryption.run import encrypt_coco, encrypt_folder
 from .group import FAILED, LazyGroup
 from .options import recipe_options, show_problems
 
+# What is noticed of pictures, and the option that changes it.
+_NOTICES = dict(
+    turned='were turned or mirrored, as their EXIF orientation says: --color-type '
+    'color_ignore_orientation reads all but TIFF files as they are stored',
+    dark='are nearly black, since they use at most 14 of their 16 bits: --color-type unchanged '
+    'keeps 16 bits',
+    hidden='have colours under alpha 0, which no viewer shows and which were handed over: '
+    '--transparent black paints them over',
+    frames='are the first of several in their file: --frames refuse leaves such files out',
+)
+
 
 @click.group(cls=LazyGroup)
 def encrypt() -> None:
@@ -82,7 +93,7 @@ def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **argu
             segmentation=segmentation == 'keep',
             **arguments,
         )
-    _show_summary(summary, arguments['report'])
+    _show_summary(summary, arguments['report'], 'coco')
 
 
 @encrypt.command()
@@ -106,7 +117,7 @@ def folder(**arguments: Any) -> None:
     """
     with _stopping(arguments['out']):
         summary = encrypt_folder(**arguments)
-    _show_summary(summary, arguments['report'])
+    _show_summary(summary, arguments['report'], 'folder')
 
 
 @contextmanager
@@ -137,7 +148,7 @@ def _tell_unfinished(out: str) -> None:
     )
 
 
-def _show_summary(summary: Summary, report: str | None) -> None:
+def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
     done = summary.images - len(summary.skipped)
     reused = f', {summary.reused} of them before' if summary.reused else ''
     click.echo(
@@ -158,6 +169,19 @@ def _show_summary(summary: Summary, report: str | None) -> None:
         click.echo(
             f'{summary.tiny} objects are below 1x1 pixel now, which '
             'MMDetection leaves out: a larger --resize keeps them'
+        )
+    for name, num in summary.noticed.items():
+        click.echo(f'{num} pictures {_NOTICES[name]}')
+    if summary.noticed.get('turned') and kind == 'coco':
+        click.echo(
+            'Boxes were not turned with their pictures: if they follow the pixels as '
+            'stored, use --color-type color_ignore_orientation'
+        )
+    if summary.telling:
+        click.echo(
+            f'{summary.telling} boxes are so large that they leave at most two places from '
+            'which the patch of their centre can have come: leave such objects out where '
+            'that matters'
         )
     if summary.dropped:
         click.echo(f'not handed over: {", ".join(summary.dropped)}')

@@ -218,6 +218,7 @@ _HEAD_TYPES = dict(
     views=int,
     counts=dict,
     clipped=dict,
+    noticed=dict,
     skipped=(list, type(None)),
     annotations=(list, type(None)),
     classes=dict,
@@ -250,8 +251,9 @@ def _check_head(state: dict) -> None:
     numbers = [counts[name] for name in _COUNTS if name in counts]
     for clipped, total in state.get('clipped', {}).values():
         numbers += [clipped, total]
+    numbers += state.get('noticed', {}).values()
     if not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):
-        raise TypeError('`counts` and `clipped` are no counts')
+        raise TypeError('`counts`, `clipped` and `noticed` are no counts')
 
 
 def _check_types(values: dict, types: Mapping[str, Any]) -> None:

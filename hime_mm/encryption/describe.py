@@ -4,6 +4,7 @@
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import ManifestError
+from hime_mm.images.reading import NOTICES
 
 
 def describe_dataset(manifest: Manifest) -> str:
@@ -64,6 +65,10 @@ def _described(manifest: Manifest) -> str:
         )
     if manifest.classes:
         lines.append(f'folders      {_numbers(manifest.classes)}')
+    noticed = state.get('noticed', {})
+    if noticed:
+        found = ', '.join(f'{noticed[name]} {name}' for name in NOTICES if name in noticed)
+        lines.append(f'noticed      pictures: {found}')
     for row in manifest.annotations:
         objects = '' if row['kind'] != 'coco' else f', {row["annotations"]} objects'
         lines.append(f'annotations  {row["path"]}: {row["images"]} images{objects}')

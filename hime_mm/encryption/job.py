@@ -67,6 +67,12 @@ class Summary:
             by its source path; only where processes of their own decode.
         clipped (dict[str, tuple[int, int]]): Values that each step clipped,
             and of how many.
+        noticed (dict[str, int]): Pictures of which something was noticed:
+            ``turned`` by their EXIF orientation, ``dark`` since 16 bits are
+            hardly used and were read into 8, with colours ``hidden`` under
+            alpha 0, the first of several ``frames``.
+        telling (int): Boxes so large that at most two places are left from
+            which the patch of their centre can have come.
         dropped (list[str]): Fields of annotations that were not handed over.
         tiny (int): Objects whose boxes shrank below 1x1 pixel, which
             MMDetection's ``CocoDataset`` leaves out.
@@ -86,6 +92,8 @@ class Summary:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
     clipped: dict[str, tuple[int, int]] = field(default_factory=dict)
+    noticed: dict[str, int] = field(default_factory=dict)
+    telling: int = 0
     dropped: list[str] = field(default_factory=list)
     tiny: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +21,7 @@ from hime_mm.datasets.writing import write_manifest
 from hime_mm.errors import EncryptionError, WorkerDied
 from hime_mm.images import Recipe
 from hime_mm.images.files import remove_leftovers
+from hime_mm.images.reading import NOTICES
 
 from .coco import CocoSource
 from .door import check_source, make_job
@@ -291,7 +293,7 @@ def _finish(
     report: str | None,
 ) -> None:
     """Write the texts, then the manifest: it is there when all else is."""
-    size, missing = 0, []
+    size, missing, noticed = 0, [], Counter[str]()
     for i, item in enumerate(items):
         outcome = journal[i]
         assert outcome is not None  # all are done
@@ -301,6 +303,9 @@ def _finish(
         summary.files += len(outcome['rows'])
         size += sum(row['size'] for row in outcome['rows'])
         add_counts(summary.clipped, outcome.get('clipped', {}))
+        noticed.update(outcome.get('noticed', ()))
+        summary.telling += outcome.get('telling', 0)
+    summary.noticed = {name: noticed[name] for name in NOTICES if noticed[name]}
     head = dict(
         head,
         dataset_id=job.dataset_id,
@@ -315,6 +320,7 @@ def _finish(
         skipped=missing,
         annotations=source.write(job, journal.__getitem__, summary),
         **({} if source.classes is None else dict(classes=source.classes)),
+        **(dict(noticed=summary.noticed) if summary.noticed else {}),
     )
 
     def rows(i: int) -> list[dict]:

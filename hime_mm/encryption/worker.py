@@ -13,8 +13,9 @@ from hime_mm.datasets.coco import from_corners
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.errors import HimeError, PictureError
 from hime_mm.images import seal
-from hime_mm.images.codec import encode_image, read_image
+from hime_mm.images.codec import encode_image, read_bytes
 from hime_mm.images.files import file_sha256, write_atomic
+from hime_mm.images.reading import Picture, follows_orientation, read_picture
 
 from .job import Item, Job, add_counts
 
@@ -30,8 +31,9 @@ def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> d
 
     Returns:
         dict: What the journal is to hold: ``rows`` of the manifest,
-        ``boxes``, ``clipped`` and the ``source``'s stamp; or why it is left
-        out, as ``error``.
+        ``boxes``, ``clipped`` and the ``source``'s stamp, what was
+        ``noticed`` and the number of ``telling`` boxes if there is any; or
+        why it is left out, as ``error``.
     """
     item, done = task
     stamp = _stamp(job, item)
@@ -44,15 +46,11 @@ def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> d
     ):
         return dict(done, reused=True)
     try:
-        img = read_image(os.path.join(job.src, item.path), job.recipe.preprocess.color_type)
-        if item.shape not in (None, img.shape[:2]):
-            raise PictureError(
-                f'it is {img.shape[0]}x{img.shape[1]} (height x width), but '
-                'the annotations say {}x{}; if the sides are swapped, an EXIF '
-                'orientation may be the reason: try the color type '
-                "'color_ignore_orientation'".format(*item.shape)
-            )
-        views = [_encrypt_view(job, key, item, img, path) for path in job.targets(item)]
+        data = read_bytes(os.path.join(job.src, item.path))
+        picture = read_picture(data, job.recipe.preprocess)
+        if item.shape is not None:
+            _check_shape(picture, item.shape, job.recipe.preprocess.color_type)
+        views = [_encrypt_view(job, key, item, picture.img, path) for path in job.targets(item)]
     except HimeError as error:
         # With what was made of it before.
         for path in job.targets(item):
@@ -60,20 +58,44 @@ def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> d
                 os.unlink(os.path.join(job.out, path))
         return dict(error=str(error))
     clipped: dict[str, tuple[int, int]] = {}
-    for _, _, counts in views:
+    for _, _, counts, _ in views:
         add_counts(clipped, counts)
-    outcome: dict[str, Any] = dict(rows=[row for row, _, _ in views], source=stamp)
+    outcome: dict[str, Any] = dict(rows=[row for row, *_ in views], source=stamp)
     if item.boxes is not None:
-        outcome['boxes'] = [boxes for _, boxes, _ in views]
-    if clipped:
-        outcome['clipped'] = clipped
-    return outcome
+        outcome['boxes'] = [boxes for _, boxes, *_ in views]
+    found = dict(
+        clipped=clipped, noticed=picture.noticed, telling=sum(telling for *_, telling in views)
+    )
+    return outcome | {name: value for name, value in found.items() if value}
+
+
+def _check_shape(picture: Picture, shape: tuple[int, int], color_type: str) -> None:
+    """Refuse a picture whose size is not what the annotations say."""
+    found = picture.img.shape[:2]
+    if shape == found:
+        return
+    advice = ''
+    if shape == found[::-1] and picture.header.orientation >= 5:
+        if 'turned' not in picture.noticed:
+            if not follows_orientation(color_type):
+                advice = "; its EXIF orientation would turn it: `color_type='color'` follows it"
+        elif picture.header.kind == 'tiff':
+            advice = '; its orientation tag turned it: store it turned, without the tag'
+        else:
+            advice = (
+                '; its EXIF orientation turned it: '
+                "`color_type='color_ignore_orientation'` reads it as it is stored"
+            )
+    raise PictureError(
+        f'it is {found[0]}x{found[1]} (height x width), but the annotations say '
+        f'{shape[0]}x{shape[1]}{advice}'
+    )
 
 
 def _encrypt_view(
     job: Job, key: Key | None, item: Item, img: np.ndarray, path: str
-) -> tuple[dict, dict, dict]:
-    """Encrypt and write one view: its row, its boxes and what was clipped."""
+) -> tuple[dict, dict, dict, int]:
+    """Encrypt and write one view: its row, its boxes, what was clipped, how many boxes tell."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -94,7 +116,7 @@ def _encrypt_view(
     ).to_dict()
     write_atomic(os.path.join(job.out, path), data, sync=False)
     boxes = dict(kept=sealed.kept.tolist(), boxes=from_corners(sealed.boxes))
-    return row, boxes, sealed.clipped
+    return row, boxes, sealed.clipped, sealed.layout.count_telling(sealed.boxes)
 
 
 def _stamp(job: Job, item: Item) -> list[int] | None:

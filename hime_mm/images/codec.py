@@ -69,7 +69,7 @@ def decode_image(data: bytes, color_type: str = 'color') -> np.ndarray:
     if img.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(
             f'its pixels are {img.dtype}, only 8 and 16 bits can be stored '
-            "without loss: read it with the color type 'color'"
+            'without loss: convert it to one of these'
         )
     return img
 

@@ -21,6 +21,8 @@ from .sizing import FITS, INTERPOLATIONS, fit_image, resize_image
 
 # What JPEG can hold; a mistyped size would only fill the memory.
 _LARGEST_SIDE = 65535
+TRANSPARENT = ('keep', 'black')
+FRAMES = ('first', 'refuse')
 
 
 class Prepared(NamedTuple):
@@ -52,6 +54,13 @@ class Preprocess:
     Args:
         color_type (str): As ``mmcv.imread``: 'color', 'grayscale',
             'unchanged' or 'color_ignore_orientation'. Defaults to 'color'.
+        transparent (str): Pixels with alpha 0 hold colours that a viewer does
+            not show. ``'keep'`` leaves them as ``mmcv.imread`` does,
+            ``'black'`` paints these pixels black before all else. Defaults to
+            'keep'.
+        frames (str): Of a file that holds several pictures, an animation or
+            pages, ``'first'`` takes the first one, ``'refuse'`` none.
+            Defaults to 'first'.
         resize (tuple[int, int], optional): Width and height in pixels.
             Defaults to None.
         keep_ratio (bool): Scale with the aspect ratio kept, such that the
@@ -80,6 +89,16 @@ class Preprocess:
     """
 
     color_type: str = setting('color', 'How files are read, as by mmcv.', choices=COLOR_TYPES)
+    transparent: str = setting(
+        'keep',
+        'Colours of pixels with alpha 0, which no viewer shows: paint them black?',
+        choices=TRANSPARENT,
+    )
+    frames: str = setting(
+        'first',
+        'Of a file with several pictures (animations, pages) take the first, or leave it out.',
+        choices=FRAMES,
+    )
     resize: tuple[int, int] | None = setting(
         None, 'Resize pictures before encryption.', 'size', metavar='WxH'
     )

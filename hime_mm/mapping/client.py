@@ -8,23 +8,27 @@ found.
 import os
 import secrets
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
 from hime_mm.ciphers import Cipher, Key, PatchLayout
 from hime_mm.ciphers.cipher import CipherLike
 from hime_mm.datasets.manifest import Manifest, find_manifest
-from hime_mm.errors import ClientError, ManifestError, UnreadableImage
+from hime_mm.errors import ClientError, ManifestError
 from hime_mm.images import Recipe, seal
-from hime_mm.images.codec import as_loaded, encode_image, read_image
+from hime_mm.images.codec import encode_image
 from hime_mm.images.files import write_atomic
 from hime_mm.images.preprocess import Preprocess
 
 from .models import run_model, unwrapped
+from .pictures import describe_picture, load_picture
 from .restore import Mapper
 
-Picture = str | os.PathLike | np.ndarray
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Picture: TypeAlias = 'str | os.PathLike | bytes | BinaryIO | Image | np.ndarray'
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,15 +80,9 @@ class EncryptedPicture:
 
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(img={_describe_image(self.img)}, '
+            f'{type(self).__name__}(img={describe_picture(self.img)}, '
             f'ori_shape={tuple(self.layout.ori_shape)})'
         )
-
-
-def _describe_image(img: Any) -> str:
-    if not isinstance(img, np.ndarray):
-        return type(img).__name__
-    return f'{"x".join(map(str, img.shape))} {img.dtype}'
 
 
 class Client:
@@ -182,17 +180,25 @@ class Client:
         """Encrypt one picture.
 
         Args:
-            picture (str | PathLike | np.ndarray): A file, or an array of
-                shape (H, W, C) in BGR or (H, W), uint8 or uint16.
+            picture (str | PathLike | bytes | BinaryIO | PIL.Image | np.ndarray):
+                A file name, the content of a file, a file that is open in
+                binary mode and is read to its end, a picture of PIL, or an
+                array of shape (H, W, C) in BGR or (H, W), uint8 or uint16.
+                A PIL picture is taken as if it were read from a file without
+                loss: by the color type, which may turn it as its EXIF
+                orientation says. Of an animation it is the frame that it
+                shows.
 
         Returns:
             EncryptedPicture: Its pixels, and what maps results back.
 
         Raises:
-            ClientError: If it is encrypted already.
-            TypeError: If it is neither a file nor such an array.
-            PictureError: If it cannot be read, or its size does not fit the
-                cipher.
+            ClientError: If it is encrypted already, as far as can be told:
+                of files that are named, whether they lie in an encrypted
+                data set. Or if its pixels need more than 16 bits.
+            TypeError: If it is none of these.
+            PictureError: If it is empty or cannot be read, or its size does
+                not fit the cipher.
         """
         # A new name for each picture: what is drawn for it alone is new, what
         # is drawn for the data set is the data set's.
@@ -209,28 +215,13 @@ class Client:
             raise ClientError(
                 'this picture is encrypted already: give it to `predict`, or encrypt the original'
             )
-        color_type = self.recipe.preprocess.color_type
         if isinstance(picture, (str, os.PathLike)):
-            path = os.fspath(picture)
-            _check_plain(path)
-            try:
-                return read_image(path, color_type)
-            except UnreadableImage as error:
-                raise UnreadableImage(f'cannot read the picture {path}: {error}') from None
-        if (
-            not isinstance(picture, np.ndarray)
-            or picture.dtype not in (np.uint8, np.uint16)
-            or picture.ndim not in (2, 3)
-        ):
-            raise TypeError(
-                'a picture is a file name or an array of shape (H, W) or '
-                f'(H, W, C), uint8 or uint16, got {_describe_image(picture)}'
-            )
-        return as_loaded(picture, color_type) if self._convert else picture
+            _check_plain(os.fspath(picture))
+        return load_picture(picture, self.recipe.preprocess, self._convert)
 
     def predict(
         self,
-        picture: Picture | EncryptedPicture,
+        picture: 'Picture | EncryptedPicture',
         model: Any,
         nms: float | None = None,
         clip: bool = True,
@@ -251,8 +242,8 @@ class Client:
         inside of the original.
 
         Args:
-            picture (str | PathLike | np.ndarray | EncryptedPicture): A
-                picture to encrypt, or one that :meth:`encrypt` gave.
+            picture (Picture | EncryptedPicture): A picture to encrypt, in
+                any form that :meth:`encrypt` takes, or one that it gave.
             model: MMDetection's ``DetInferencer``, MMPretrain's
                 ``ImageClassificationInferencer``, or a model as
                 ``init_detector``, ``get_model`` or ``MODELS.build`` make it.

@@ -27,6 +27,9 @@ class Encrypt(NamedTransform):
     ``LoadAnnotations``, whose boxes are in the original scale there.
 
     An input that cannot be encrypted raises; nothing passes through in plain.
+    It gets the pixels that ``LoadImageFromFile`` gave: what
+    :class:`~hime_mm.images.preprocess.Preprocess` says of reading
+    (``color_type``, ``transparent``, ``frames``) is that transform's matter.
 
     Required Keys:
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from encryption_parts import KEY, annotations, check_coco, coco, folder
 from owner_data import edit_json, found, named, photo, tree, write
+from picture_files import encoded, rotated_jpeg
 
 from hime_mm.apis import verify_dataset
 from hime_mm.datasets.manifest import Manifest
@@ -111,9 +112,33 @@ class TestUnreadable:
             coco(own_src, out)
 
     def test_swapped_sides_hint_at_the_orientation(self, own_src, tmp_path):
-        write(own_src / 'val2017' / '000002.jpg', photo(112, 80))
+        # Its sides in the annotations are 80x112.
+        (own_src / 'val2017' / '000002.jpg').write_bytes(rotated_jpeg(6, size=(80, 112)))
         summary = coco(own_src, tmp_path / 'out')
         assert 'color_ignore_orientation' in summary.skipped[0][1]
+        as_stored = dict(color_type='color_ignore_orientation')
+        assert coco(own_src, tmp_path / 'stored', preprocess=as_stored).complete
+
+    def test_orientation_that_the_color_type_does_not_follow(self, own_src, tmp_path):
+        (own_src / 'val2017' / '000002.jpg').write_bytes(rotated_jpeg(8, size=(112, 80)))
+        summary = coco(own_src, tmp_path / 'out', preprocess=dict(color_type='unchanged'))
+        assert "`color_type='color'`" in summary.skipped[0][1]
+        assert coco(own_src, tmp_path / 'turned').complete
+
+    @pytest.mark.parametrize(
+        'data',
+        [
+            encoded('.jpg', photo(40, 56)),
+            encoded('.jpg', photo(112, 80)),
+            rotated_jpeg(6, size=(40, 56)),
+            rotated_jpeg(3, size=(112, 80)),
+        ],
+        ids=['resized', 'swapped', 'resized and turned', 'swapped and mirrored'],
+    )
+    def test_no_advice_where_the_orientation_is_not_the_reason(self, own_src, tmp_path, data):
+        (own_src / 'val2017' / '000002.jpg').write_bytes(data)
+        ((_, reason),) = coco(own_src, tmp_path / 'out').skipped
+        assert '80x112' in reason and 'color_type' not in reason
 
     def test_size_need_not_be_written(self, own_src, tmp_path):
         edit_json(

@@ -116,6 +116,18 @@ def make_coco(folder, sizes=((96, 128), (80, 112), (64, 64), (70, 101)), split='
     return Path(folder)
 
 
+def make_large_boxes(path):
+    """A picture with boxes that fill it, nearly fill it, stick out of it, and a small one."""
+    write(path / 'val2017' / 'a.png', photo(64, 96))
+    boxes = [[0, 0, 96, 64], [2, 3, 90, 58], [10, -20, 30, 130], [5, 5, 10, 10]]
+    anns = [annotation(i, 7, box) for i, box in enumerate(boxes, 1)]
+    anns[1]['iscrowd'] = 1
+    (path / 'annotations').mkdir()
+    state = coco_file({'a.png': (64, 96)}, anns)
+    (path / 'annotations/instances_val2017.json').write_text(json.dumps(state))
+    return path
+
+
 def edit_json(path, change):
     state = json.loads(Path(path).read_text())
     change(state)

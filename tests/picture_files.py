@@ -131,3 +131,20 @@ def bmp_with_alpha(img):
     header += struct.pack('<IIII', *masks) + b'BGRs' + bytes(48)
     at = 14 + size
     return b'BM' + struct.pack('<IHHI', at + len(pixels), 0, 0, at) + header + pixels
+
+
+HIDDEN = np.dstack([photo(32, 48), np.zeros((32, 48), np.uint8)])
+PAGES = [Image.fromarray(photo(32, 48, seed)) for seed in range(3)]
+#: A folder of files that surprise, a plain one and a broken one; what is noticed of them.
+SURPRISING = {
+    'n1/mirrored.jpg': rotated_jpeg(2),
+    'n1/turned.png': turned_file('png', 7, '>'),
+    'n1/tagged.tif': turned_file('tiff', 3),
+    'n1/twelve.png': encoded('.png', photo(32, 48, channels=1, dtype=np.uint16) >> 4),
+    'n2/hidden.png': encoded('.png', HIDDEN),
+    'n2/concealed.webp': saved(Image.fromarray(HIDDEN), 'WEBP', lossless=True, exact=True),
+    'n2/pages.tiff': saved(PAGES[0], 'TIFF', save_all=True, append_images=PAGES[1:]),
+    'n2/plain.jpg': encoded('.jpg', photo(32, 48)),
+    'n2/broken.png': encoded('.png', HIDDEN)[:-40],
+}
+NOTICED = dict(turned=3, dark=1, hidden=2, frames=1)

@@ -282,6 +282,100 @@ def test_permutation_of_another_grid():
             PatchLayout((32, 32), 16, (2, 2), permutation=perm)
 
 
+def loop_places(box, layout) -> int:
+    """Slots that a box can have come from: it is put into each with its patch."""
+    p = layout.patch_size
+    x1, y1, x2, y2 = box
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    col = next((c for c in range(layout.grid[1]) if x < (c + 1) * p), layout.grid[1] - 1)
+    row = next((r for r in range(layout.grid[0]) if y < (r + 1) * p), layout.grid[0] - 1)
+    height = layout.ori_shape[0] * layout.scale[1]
+    width = layout.ori_shape[1] * layout.scale[0]
+    found = 0
+    for r in range(layout.grid[0]):
+        for c in range(layout.grid[1]):
+            dx, dy = (c - col) * p, (r - row) * p
+            found += (
+                min(x1 + dx, y1 + dy) >= -1e-6
+                and x2 + dx <= min(width, layout.shape[1]) + 1e-6
+                and y2 + dy <= min(height, layout.shape[0]) + 1e-6
+            )
+    return found
+
+
+@given(**LAYOUTS)
+def test_places_are_those_of_the_loop(rows, cols, patch_size, scale, seed):
+    rng = np.random.default_rng(seed)
+    layout = random_layout(rng, rows, cols, patch_size, scale)
+    boxes = random_boxes(rng, layout)
+    # Whole numbers lie on the edges, and some boxes are the picture.
+    boxes[:5] = np.round(boxes[:5])
+    boxes[5] = [0, 0, layout.ori_shape[1], layout.ori_shape[0]]
+    encrypted = layout.map_boxes(boxes)
+    places = layout.count_places(encrypted)
+    assert places.tolist() == [loop_places(box, layout) for box in encrypted]
+    # A key holder knows no more places than anybody else.
+    np.testing.assert_array_equal(layout.public().count_places(encrypted), places)
+    assert layout.count_telling(encrypted) == (places <= 2).sum()
+
+
+@given(**LAYOUTS)
+def test_a_box_inside_has_the_place_it_came_from(rows, cols, patch_size, scale, seed):
+    rng = np.random.default_rng(seed)
+    layout = random_layout(rng, rows, cols, patch_size, scale)
+    h, w = np.array(layout.shape) / layout.scale[::-1]
+    corners = np.sort(rng.uniform(0, np.minimum((w, h), layout.ori_shape[::-1]), (20, 2, 2)), 1)
+    boxes = corners.reshape(-1, 4)
+    assert (layout.count_places(layout.map_boxes(boxes)) >= 1).all()
+
+
+@pytest.mark.parametrize(
+    'box, places',
+    [
+        ([0, 0, 64, 48], 1),
+        ([0, 0, 64, 16], 3),
+        ([8, 4, 56, 44], 1),
+        ([8, 0, 40, 48], 2),
+        ([8, 4, 72, 44], 0),
+        ([-20, 0, 60, 48], 0),
+        ([3, 3, 5, 5], 12),
+    ],
+)
+def test_places_of_boxes(box, places):
+    layout = PatchLayout((48, 64), 16, (3, 4), shuffled=True)
+    assert layout.count_places([box]).tolist() == [places]
+    assert layout.count_telling([box]) == (places <= 2)
+    still = PatchLayout((48, 64), 16, (3, 4))
+    assert still.count_telling([box]) == 0
+
+
+def test_places_of_no_boxes():
+    layout = PatchLayout((48, 64), 16, (3, 4), shuffled=True)
+    assert layout.count_places(np.zeros((0, 4))).shape == (0,)
+    with pytest.raises(BoxError, match='shape'):
+        layout.count_places([[1, 2, 3]])
+
+
+def test_boxes_of_photos_that_leave_few_places(coco_tiny):
+    """The figure of docs/protection.md, at the photos' own size."""
+    telling = total = 0
+    for split in ('train2017', 'val2017'):
+        coco = json.loads((coco_tiny / f'annotations/instances_{split}.json').read_text())
+        boxes = {image['id']: [] for image in coco['images']}
+        for ann in coco['annotations']:
+            x, y, w, h = ann['bbox']
+            boxes[ann['image_id']].append([x, y, x + w, y + h])
+        for image in coco['images']:
+            h, w = image['height'], image['width']
+            grid, found = (h // 16, w // 16), boxes[image['id']]
+            scale = (grid[1] * 16 / w, grid[0] * 16 / h)
+            perm = np.random.default_rng(image['id']).permutation(grid[0] * grid[1])
+            layout = PatchLayout((h, w), 16, grid, scale, perm)
+            telling += layout.count_telling(layout.map_boxes(np.reshape(found, (-1, 4))))
+            total += len(found)
+    assert (telling, total) == (11, 1520)
+
+
 def test_frozen():
     layout = PatchLayout((32, 32), 16, (2, 2))
     with pytest.raises(AttributeError):

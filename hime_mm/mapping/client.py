@@ -184,10 +184,9 @@ class Client:
                 A file name, the content of a file, a file that is open in
                 binary mode and is read to its end, a picture of PIL, or an
                 array of shape (H, W, C) in BGR or (H, W), uint8 or uint16.
-                A PIL picture is taken as if it were read from a file without
-                loss: by the color type, which may turn it as its EXIF
-                orientation says. Of an animation it is the frame that it
-                shows.
+                A PIL picture is taken as if it were read from a PNG file:
+                by the color type, which may turn it as its EXIF orientation
+                says. Of an animation it is the frame that it shows.
 
         Returns:
             EncryptedPicture: Its pixels, and what maps results back.

@@ -12,8 +12,8 @@ from hime_mm.images.codec import read_bytes
 from hime_mm.images.preprocess import Preprocess
 from hime_mm.images.reading import follows_orientation, read_array, read_picture, turn
 
-# Modes of PIL that a PNG file holds as they are; of 32 bits it would hold 16.
-_PNG_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16')
+# Modes of PIL that a PNG file holds as they are.
+_PNG_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
 _ORIENTATION = 0x0112
 
 
@@ -88,27 +88,35 @@ def _from_pil(picture: Any, preprocess: Preprocess) -> np.ndarray:
     """What reading it from a file without loss would give."""
     if not all(picture.size):
         raise PictureError(f'the picture is empty: {picture.size[0]}x{picture.size[1]} pixels')
-    # The frame it shows is meant, with the orientation that it has in memory.
+    # A TIFF file is turned when PIL loads it. The frame that it shows is meant.
+    picture.load()
     orientation = picture.getexif().get(_ORIENTATION, 1)
-    data = io.BytesIO()
-    _storable(picture).save(data, 'PNG', compress_level=1, exif=b'')
-    img = read_picture(data.getvalue(), preprocess).img
+    if picture.mode == 'F' or picture.mode.startswith('I'):
+        img = read_array(_with_16_bits(picture), preprocess)
+    else:
+        data = io.BytesIO()
+        _storable(picture).save(data, 'PNG', compress_level=1, exif=b'')
+        img = read_picture(data.getvalue(), preprocess).img
     if orientation in range(2, 9) and follows_orientation(preprocess.color_type):
         img = turn(img, orientation)
     return img
 
 
-def _storable(picture: Any) -> Any:
-    mode = picture.mode
-    if mode in _PNG_MODES:
-        return picture
-    if mode == 'F' or (
-        mode.startswith('I') and not 0 <= picture.getextrema()[0] <= picture.getextrema()[1] < 65536
-    ):
+def _with_16_bits(picture: Any) -> np.ndarray:
+    """Pixels of a mode that may hold larger numbers, uint16 of shape (H, W)."""
+    img = np.asarray(picture)
+    if not np.issubdtype(img.dtype, np.integer) or img.min() < 0 or img.max() > 65535:
         raise ClientError(
-            f'pixels of mode {mode!r} need not fit into 16 bits: convert the picture to '
-            "'RGB', 'L' or 'I;16'"
+            f'pixels of mode {picture.mode!r} need not fit into 16 bits: convert the picture '
+            "to 'RGB', 'L' or 'I;16'"
         )
-    if mode.startswith('I'):
-        return picture if mode == 'I' else picture.convert('I')
-    return picture.convert('RGBA' if mode in ('PA', 'La', 'RGBa') else 'RGB')
+    return img.astype(np.uint16)
+
+
+def _storable(picture: Any) -> Any:
+    """The same picture in a mode that PNG has."""
+    if picture.mode in _PNG_MODES:
+        return picture
+    if picture.mode == 'La':
+        return picture.convert('LA')
+    return picture.convert('RGBA' if picture.mode in ('PA', 'RGBa') else 'RGB')

@@ -27,7 +27,8 @@ class Header(NamedTuple):
 
     Attributes:
         kind (str): ``'jpeg'``, ``'png'``, ``'webp'``, ``'tiff'``, ``'bmp'``,
-            or empty for all others.
+            ``'gif'``, ``'pnm'``, or empty for all others, of which too little
+            is read here.
         orientation (int): That of EXIF, from 1, nothing to turn, to 8.
         sure (bool): Whether every version of OpenCV goes by it.
         alpha (bool): Whether pixels may be transparent.
@@ -57,7 +58,12 @@ def read_header(data: bytes) -> Header:
         # Only the longer headers have a mask of the alpha channel.
         alpha = _uint(data, 14, 4, 'little') >= 56 and _uint(data, 66, 4, 'little') != 0
         return Header('bmp', alpha=alpha and _uint(data, 28, 2, 'little') == 32)
-    return Header(deep=True)
+    if data[:3] == b'GIF':
+        # One colour of each frame is transparent, so nothing is hidden.
+        return Header('gif', several=_has_gif_frames(data))
+    if data[:1] == b'P' and data[1:2] in b'123456':
+        return Header('pnm', deep=True)
+    return Header(alpha=True, deep=True, several=data[4:12] == b'ftypavis')
 
 
 def _uint(data: bytes, at: int, size: int, order: str = 'big') -> int:
@@ -172,6 +178,29 @@ def _read_tiff(data: bytes) -> Header:
         deep=True,
         several=0 < second < len(data),
     )
+
+
+def _has_gif_frames(data: bytes) -> bool:
+    frames, inside, at = 0, False, 13 + _gif_palette(data, 10)
+    for _ in range(_MOST_CHUNKS):
+        block = data[at : at + 1]
+        if inside:  # the content comes in pieces, of which the last is empty
+            size = _uint(block, 0, 1)
+            at, inside = at + size + 1, size > 0
+        elif block == b'!':
+            at, inside = at + 2, True
+        elif block == b',':
+            frames += 1
+            at, inside = at + 11 + _gif_palette(data, at + 9), True
+        else:
+            break
+    return frames > 1
+
+
+def _gif_palette(data: bytes, at: int) -> int:
+    """Bytes of the palette that flags tell of."""
+    flags = _uint(data, at, 1)
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def exif_orientation(block: bytes) -> int | None:

@@ -135,7 +135,8 @@ def _transparent(
     """Which pixels have alpha 0, bool of shape (H, W); None if that cannot be told."""
     stored = _stored(data)
     if stored is None or stored.ndim != 3 or stored.shape[2] != 4:
-        return None
+        # Where the header tells nothing, there is no alpha.
+        return None if header.kind else np.zeros(shape, bool)
     transparent = stored[..., 3] == 0
     # TIFF is turned with every color type, so both are.
     if follows_orientation(color_type) and header.orientation > 1 and header.kind != 'tiff':

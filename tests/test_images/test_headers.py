@@ -21,7 +21,7 @@ from picture_files import (
     with_chunks,
     with_segments,
 )
-from PIL import Image
+from PIL import Image, features
 
 from hime_mm.errors import UnreadableImage
 from hime_mm.images.codec import COLOR_TYPES, decode_image
@@ -145,12 +145,19 @@ SEVERAL = {
     'webp': animation('WEBP', 2, lossless=True),
     'lossy webp': animation('WEBP', 3, quality=80),
     'tiff': animation('TIFF', 2),
+    'gif': animation('GIF', 2),
+    'gif of few colours': saved(
+        Image.new('1', (9, 9)), 'GIF', save_all=True, append_images=[Image.new('1', (9, 9), 1)] * 2
+    ),
     'compressed tiff': animation('TIFF', 3, compression='tiff_lzw'),
 }
+if features.check('avif'):
+    SEVERAL['avif'] = animation('AVIF', 2)
 ONE = {
     **FILES,
     'apng of one': with_chunks(FILES['png'], chunk(b'acTL', struct.pack('>II', 1, 0))),
     'webp of one': animation('WEBP', 1, lossless=True),
+    'gif of one': animation('GIF', 1, comment=b'a comment of some length' * 20),
     'tiff of one': animation('TIFF', 1),
 }
 
@@ -176,6 +183,8 @@ class TestHostileBytes:
         b'II+\0\x08\0\0\0',
         b'MM\0+\0\x08\0\0',
         b'BM',
+        b'GIF89a\1\0\1\0\0\0\0',
+        b'P5',
         b'',
     ]
 
@@ -208,10 +217,12 @@ class TestHostileBytes:
             b'\xff\xd8' + b'\xff\xe0\0\2' * 200_000,
             FILES['png'][:33] + (bytes(4) + b'aaAa' + bytes(4)) * 200_000,
             b'RIFF\0\0\0\0WEBP' + (b'XXXX' + bytes(4)) * 200_000,
+            b'GIF89a' + bytes(7) + (b'!\xfe' + b'\1 ' * 9 + b'\0') * 100_000,
+            b'GIF89a' + bytes(7) + b'!\xfe' + b'\1 ' * 1_000_000,
             b'II*\0\x08\0\0\0\xff\xff' + bytes(12) * 65535,
             b'II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0' + b'\xff' * 2_000_000,
         ],
-        ids=['jpeg', 'png', 'webp', 'tiff', 'big tiff'],
+        ids=['jpeg', 'png', 'webp', 'gif', 'gif of one block', 'tiff', 'big tiff'],
     )
     def test_take_no_time(self, data):
         start = time.monotonic()

@@ -50,6 +50,7 @@ HIDDEN = {
     'webp': (saved(PIL_ALPHA, 'WEBP', lossless=True, exact=True), COLOR_TYPES),
     'lossy webp': (saved(PIL_ALPHA, 'WEBP', quality=90, exact=True), COLOR_TYPES),
     'bmp': (bmp_with_alpha(ALPHA), COLOR_TYPES),
+    'jpeg 2000': (saved(PIL_ALPHA, 'JPEG2000'), COLOR_TYPES),
     # Of TIFF's unassociated alpha, libtiff makes black where it reads 8 bits.
     'tiff': (encoded('.tiff', ALPHA), COLOR_TYPES),
     'tiff of PIL': (saved(PIL_ALPHA, 'TIFF'), ()),
@@ -192,6 +193,14 @@ class TestHidden:
         assert 'hidden' in noticed(data, color_type=color_type)
         with pytest.raises(PictureError, match="`transparent='black'`"):
             noticed(data, color_type=color_type, transparent='black')
+
+    @pytest.mark.parametrize('kind', ['JPEG2000', 'GIF', 'PPM'])
+    @pytest.mark.parametrize('color_type', COLOR_TYPES)
+    def test_no_alpha_in_other_files(self, kind, color_type):
+        data = saved(Image.fromarray(photo(24, 40)), kind)
+        black = read_picture(data, Preprocess(color_type=color_type, transparent='black')).img
+        np.testing.assert_array_equal(black, decode_image(data, color_type))
+        assert noticed(data, color_type=color_type) == []
 
     @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
     @pytest.mark.parametrize('color_type', COLOR_TYPES)

@@ -172,6 +172,8 @@ def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
         )
     for name, num in summary.noticed.items():
         click.echo(f'{num} pictures {_NOTICES[name]}')
+    if summary.noticed and report is None:
+        click.echo('--report FILE says which pictures these are')
     if summary.noticed.get('turned') and kind == 'coco':
         click.echo(
             'Boxes were not turned with their pictures: if they follow the pixels as '

@@ -50,7 +50,7 @@ def write_report(
     path: str,
     source: Source,
     items: Sequence[Item],
-    files: Iterable[Sequence[str]],
+    outcomes: Iterable[dict],
     summary: Summary,
 ) -> None:
     """Write a report, as a whole or not at all.
@@ -59,7 +59,7 @@ def write_report(
         path (str): Where to.
         source (Source): The source.
         items (Sequence[Item]): Its pictures.
-        files (Iterable[Sequence[str]]): The encrypted files of each of them.
+        outcomes (Iterable[dict]): What the journal holds of each of them.
         summary (Summary): Of the run.
     """
     with atomic_file(path) as file:
@@ -67,22 +67,23 @@ def write_report(
         text = TextIOWrapper(file, 'utf-8', errors='backslashreplace', newline='')
         writer = csv.writer(text, lineterminator='\n')
         writer.writerow(_COLUMNS)
-        writer.writerows(_rows(source, items, files, summary))
+        writer.writerows(_rows(source, items, outcomes, summary))
         text.detach()  # flushes, and leaves the file open
 
 
 def _rows(
     source: Source,
     items: Sequence[Item],
-    files: Iterable[Sequence[str]],
+    outcomes: Iterable[dict],
     summary: Summary,
 ) -> Iterator[tuple[str, str, str, str]]:
     missing = dict(summary.skipped)
-    for item, paths in zip(items, files, strict=True):
-        if not paths:
+    for item, outcome in zip(items, outcomes, strict=True):
+        rows = outcome.get('rows')
+        if not rows:
             yield item.path, '', 'missing', missing[item.path]
-        for path in paths:
-            yield item.path, path, 'encrypted', ''
+        for row in rows or ():
+            yield item.path, row['path'], 'encrypted', ', '.join(outcome.get('noticed', ()))
     for path, said in summary.warnings:
         yield path, '', 'warning', said
     for text, _ in source.texts:

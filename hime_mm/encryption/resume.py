@@ -104,7 +104,9 @@ def _report_again(
 ) -> None:
     check_report(report, job.out, True)
     if items is not None:
-        write_report(report, source, items, map(job.targets, items), summary)
+        # What was noticed of each picture went with the journal.
+        outcomes = (dict(rows=[dict(path=path) for path in job.targets(item)]) for item in items)
+        write_report(report, source, items, outcomes, summary)
     elif not os.path.exists(report):
         raise EncryptionError(
             f'{job.out} was finished with random names, and which they are of was not kept: '

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -323,12 +323,12 @@ def _finish(
         **(dict(noticed=summary.noticed) if summary.noticed else {}),
     )
 
-    def rows(i: int) -> list[dict]:
-        return (journal[i] or {}).get('rows', [])
+    def outcomes() -> Iterator[dict]:
+        return (journal[i] or {} for i in range(len(items)))
 
     if report is not None:  # before the manifest: what random names were of is known here only
-        files = ([row['path'] for row in rows(i)] for i in range(len(items)))
-        write_report(report, source, items, files, summary)
+        write_report(report, source, items, outcomes(), summary)
     if hasattr(os, 'sync'):
         os.sync()  # images were not waited for one by one
-    write_manifest(job.out, head, (row for i in range(len(items)) for row in rows(i)), key)
+    rows = (row for outcome in outcomes() for row in outcome.get('rows', ()))
+    write_manifest(job.out, head, rows, key)

@@ -1,7 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What is noticed of pictures on the way, counted, kept and said."""
 
+import csv
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -35,6 +37,14 @@ class TestCounts:
         assert 'noticed      pictures: 3 turned, 1 dark, 2 hidden, 1 frames' in describe_dataset(
             manifest
         )
+
+    def test_in_the_report(self, src, tmp_path):
+        folder(src, tmp_path / 'out', report=str(tmp_path / 'report.csv'))
+        with open(tmp_path / 'report.csv', newline='') as file:
+            rows = {row['path']: row for row in csv.DictReader(file)}
+        told = Counter(row['reason'] for row in rows.values() if row['status'] == 'encrypted')
+        assert told == Counter({'': 1, **NOTICED})
+        assert rows['n1/mirrored.jpg']['reason'] == 'turned'
 
     def test_nothing(self, coco_src, tmp_path):
         summary = coco(coco_src, tmp_path / 'out', 'mix2')

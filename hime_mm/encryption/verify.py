@@ -1,44 +1,69 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Compare an encrypted data set with its manifest."""
+"""Compare an encrypted folder with its manifest."""
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key
-from hime_mm.datasets import coco as coco_format
+from hime_mm.datasets.checks import (
+    coco_problem,
+    is_classes,
+    list_problem,
+    manifest_problems,
+    unknown_keys,
+)
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
-from hime_mm.errors import UnreadableImage
-from hime_mm.images.codec import EXTENSIONS, decode_image, read_bytes
-from hime_mm.images.files import file_sha256
+from hime_mm.errors import ManifestError, UnreadableImage
+from hime_mm.images.codec import decode_image, read_bytes
+from hime_mm.images.containers import check_container
+from hime_mm.images.files import file_sha256, read_json
 
 from .engines import run_tasks
-from .journal import WORK_NAME
+from .inventory import Inventory
 
+#: Equal pictures that a note names.
+_MOST_TWINS = 5
 _CHANGED = 'it was changed: its SHA-256 is not the one in the manifest'
 
 
-def read_entry(root: str, entry: FileEntry) -> np.ndarray:
-    """Pixels of an encrypted file, shape (H, W) or (H, W, C).
+class _Files(NamedTuple):
+    """What is the same for all files of a data set."""
 
-    Raises:
-        UnreadableImage: If the file is missing or not what the manifest says.
-    """
-    data = read_bytes(os.path.join(root, entry.path))
-    if len(data) != entry.size:
+    root: str
+    fmt: str
+    deep: bool
+
+
+def _read(root: str, entry: FileEntry) -> bytes:
+    """The bytes of an encrypted file, if they are those of the manifest."""
+    path = os.path.join(root, entry.path)
+    size = entry.size
+    with suppress(OSError, ValueError):
+        info = os.stat(path)
+        size = info.st_size if stat.S_ISREG(info.st_mode) else size
+    # Asked first: nothing longer is read into the memory.
+    if size != entry.size:
         raise UnreadableImage(
-            f'it has {len(data)} bytes, {entry.size} were written: it is truncated or was changed'
+            f'it has {size} bytes, {entry.size} were written: it is truncated or was changed'
         )
+    data = read_bytes(path)
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise UnreadableImage(_CHANGED)
+    return data
+
+
+def _decode(data: bytes, entry: FileEntry) -> np.ndarray:
     img = decode_image(data, 'unchanged')
     channels = 1 if img.ndim == 2 else img.shape[2]
     if img.shape[:2] != entry.shape or channels != entry.channels:
@@ -48,6 +73,15 @@ def read_entry(root: str, entry: FileEntry) -> np.ndarray:
             )
         )
     return img
+
+
+def read_entry(root: str, entry: FileEntry) -> np.ndarray:
+    """Pixels of an encrypted file, shape (H, W) or (H, W, C).
+
+    Raises:
+        UnreadableImage: If the file is missing or not what the manifest says.
+    """
+    return _decode(_read(root, entry), entry)
 
 
 @dataclass
@@ -73,9 +107,12 @@ class Report:
         return not self.problems
 
 
-def _verify_entry(root: str, key: Key | None, entry: FileEntry) -> str | None:
+def _verify_entry(files: _Files, key: Key | None, entry: FileEntry) -> str | None:
     try:
-        read_entry(root, entry)
+        data = _read(files.root, entry)
+        # Before it is decoded: pixels that are not there take no memory.
+        check_container(data, files.fmt, entry.shape, entry.channels, files.deep)
+        _decode(data, entry)
     except UnreadableImage as error:
         return str(error)
     return None
@@ -107,10 +144,11 @@ def find_problems(
 def verify_dataset(
     path: str, key: Key | None = None, workers: int = 1, progress: bool = True
 ) -> Report:
-    """Compare an encrypted data set with its manifest.
+    """Compare an encrypted folder with its manifest.
 
-    Every file is read and decoded. With the key, the manifest itself is
-    authenticated; without it, only changes by accident are found there.
+    Every file is read and decoded, and nothing else may be there. With the
+    key, the manifest itself is authenticated; without it, only changes by
+    accident are found there. ``docs/format.md`` lists what is checked.
 
     Args:
         path (str): The folder.
@@ -125,13 +163,16 @@ def verify_dataset(
         ManifestError: If there is no manifest, or it was changed.
         InvalidKey: If the key is another one.
     """
-    manifest = Manifest.load(path)
-    root = str(manifest.root)
-    report = Report(files=len(manifest.files))
-    if key is not None and manifest.key_id is not None:
-        manifest.check_key(key)
-        report.authenticated = True
-    elif key is not None:
+    root = path if os.path.isdir(path) else os.path.dirname(path)
+    stock = Inventory.take(root or '.')
+    if MANIFEST_NAME in stock.others:
+        # It is not opened: a pipe would never end.
+        raise ManifestError(f'{os.path.join(root, MANIFEST_NAME)}: {stock.others[MANIFEST_NAME]}')
+    place = Path(root, MANIFEST_NAME)
+    state = read_json(place, 'manifest', ManifestError, unique=True)
+    manifest = Manifest(state, root)
+    report = Report(files=len(manifest.files), authenticated=_authenticate(manifest, key))
+    if key is not None and not report.authenticated:
         # Else whoever takes the key's id out would pass for the owner.
         report.problems.append(
             (
@@ -140,64 +181,79 @@ def verify_dataset(
                 'cannot authenticate it: encrypted without a key, or changed',
             )
         )
-    entries = list(manifest.files.values())
-    report.problems += find_problems(
-        _verify_entry, root, None, entries, workers, 'verify' if progress else None
+    report.problems += manifest_problems(state, manifest)
+    del state  # it is as large as all that is read of it
+    report.notes += _notes(manifest)
+    listed = set(manifest.files) | {row['path'] for row in manifest.annotations} | {MANIFEST_NAME}
+    report.problems += _folder_problems(manifest, stock, listed)
+    there = [entry for path, entry in manifest.files.items() if path in stock.files]
+    preprocess, image_format = (manifest.state.get(k, {}) for k in ('preprocess', 'image_format'))
+    files = _Files(
+        str(manifest.root),
+        image_format.get('format', 'png'),
+        preprocess.get('color_type') == 'unchanged',
     )
-    for row in manifest.skipped:
-        report.problems.append((row['path'], f'left out when encrypting: {row["reason"]}'))
+    report.problems += find_problems(
+        _verify_entry, files, None, there, workers, 'verify' if progress else None
+    )
     for row in manifest.annotations:
-        problem = _verify_annotations(manifest, row)
-        if problem is not None:
+        if row['path'] in stock.files and (problem := _verify_text(manifest, row)):
             report.problems.append((row['path'], problem))
-    _find_unlisted(manifest, report)
     report.problems.sort()
     return report
 
 
-def _verify_annotations(manifest: Manifest, row: dict) -> str | None:
-    path = manifest.root / row['path']
+def _authenticate(manifest: Manifest, key: Key | None) -> bool:
+    if key is None or manifest.key_id is None:
+        return False
+    manifest.check_key(key)
+    return True
+
+
+def _notes(manifest: Manifest) -> Iterator[str]:
+    """What is worth knowing, but no problem."""
+    unknown = unknown_keys(manifest.state)
+    if unknown:
+        yield f'the manifest says what this release does not read: {", ".join(unknown)}'
+    first: dict[str, str] = {}
+    twins = []
+    for entry in manifest.files.values():
+        other = first.setdefault(entry.sha256, entry.path)
+        if other != entry.path:
+            twins.append(f'{entry.path} is {other}')
+    if twins:
+        more = ', …' if len(twins) > _MOST_TWINS else ''
+        yield (
+            f'{len(twins)} pictures are the same as another one: '
+            f'{", ".join(twins[:_MOST_TWINS])}{more}'
+        )
+
+
+def _folder_problems(
+    manifest: Manifest, stock: Inventory, listed: set[str]
+) -> Iterator[tuple[str, str]]:
+    """What is in the folder and should not be, or the other way round."""
+    yield from stock.others.items()
+    yield from stock.strangers(listed)
+    for path in listed - stock.others.keys():
+        problem = stock.lacks(path)
+        if problem is not None:
+            yield path, problem
+    for row in manifest.skipped:
+        yield row['path'], f'left out when encrypting: {row.get("reason")}'
+    classes = manifest.state.get('classes')
+    if manifest.state.get('kind') == 'folder' and is_classes(classes):
+        yield from stock.class_problems(classes, listed)
+
+
+def _verify_text(manifest: Manifest, row: dict) -> str | None:
+    """What is wrong with an annotation file or list."""
+    path = str(manifest.root / row['path'])
     try:
-        digest = file_sha256(str(path))
+        digest = file_sha256(path)
     except OSError as error:
         return error.strerror
     if digest != row.get('sha256'):
         return _CHANGED
-    if row.get('kind', 'coco') != 'coco':
-        return None
-    coco = coco_format.load_coco(str(path))
-    for image in coco['images']:
-        name = str(PurePosixPath(row.get('images_folder', ''), image['file_name']))
-        entry = manifest.files.get(name)
-        if entry is None:
-            return f'{image["file_name"]} is not in the manifest'
-        if (image.get('height'), image.get('width')) != entry.shape:
-            return f"the size of {image['file_name']} is not the manifest's"
-    return None
-
-
-def _find_unlisted(manifest: Manifest, report: Report) -> None:
-    """Pictures that the manifest does not list may be plain ones."""
-    known = set(manifest.files) | {MANIFEST_NAME}
-    known |= {row['path'] for row in manifest.annotations}
-    num_others = 0
-    for folder, folders, names in os.walk(manifest.root):
-        if WORK_NAME in folders:
-            folders.remove(WORK_NAME)
-            report.notes.append(
-                f'{WORK_NAME} is there: pictures are missing. Encrypt again '
-                'once they are repaired, or delete it before handing over'
-            )
-        for name in names:
-            file = os.path.join(folder, name)
-            path = os.path.relpath(file, manifest.root).replace(os.sep, '/')
-            if path in known:
-                continue
-            if os.path.splitext(name)[1].lower() in EXTENSIONS:
-                report.problems.append(
-                    (path, 'a picture that the manifest does not list: it may not be encrypted')
-                )
-            else:
-                num_others += 1
-    if num_others:
-        report.notes.append(f'{num_others} further files are not part of it')
+    check = coco_problem if row.get('kind', 'coco') == 'coco' else list_problem
+    return check(path, row, manifest)

@@ -55,13 +55,25 @@ def write_atomic(path: str, data: bytes | str, sync: bool = True) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def read_json(path: Any, what: str, kind: type[HimeError]) -> Any:
-    """The content of a JSON file; what is wrong with it as an error."""
+def _unique(pairs: list[tuple[str, Any]]) -> dict:
+    state = dict(pairs)
+    if len(state) != len(pairs):
+        raise json.JSONDecodeError('a key occurs twice in an object', '', 0)
+    return state
+
+
+def read_json(path: Any, what: str, kind: type[HimeError], unique: bool = False) -> Any:
+    """The content of a JSON file; what is wrong with it as an error.
+
+    ``unique`` refuses keys that occur twice: of them, one reader may see what another does not.
+    """
     try:
         with open(path, 'rb') as file:
-            return json.load(file)
+            return json.load(file, object_pairs_hook=_unique if unique else None)
     except OSError as error:
         raise kind(f'cannot read the {what} {path}: {error.strerror}') from None
+    except MemoryError:
+        raise kind(f'the {what} {path} does not fit into the memory') from None
     except (ValueError, RecursionError) as error:
         raise kind(f'the {what} {path} is no JSON file, or damaged: {error}') from None
 

@@ -99,7 +99,7 @@ def test_imagenet_trains_on_the_flat_tree(tmp_path):
     assert len(datasets.ImageNet(data_root=str(out), split='train')) == 4
     # The lists are part of the data set.
     report = verify_dataset(str(out), progress=False)
-    assert [path for path, _ in report.problems] == ['val/broken_v0.png']
+    assert [path for path, _ in report.problems] == ['.hime-work', 'val/broken_v0.png']
     write(out / 'meta/val.txt', 'v2_v0.png 0\n')
     report = verify_dataset(str(out), progress=False)
     assert 'meta/val.txt' in [path for path, _ in report.problems]

@@ -1,0 +1,262 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What the texts of an encrypted data set may say: the manifest, annotations and lists.
+
+``docs/format.md`` has the rules, under "What a verifier checks".
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, TypeGuard
+
+from hime_mm.errors import CocoError, HimeError, ListError
+from hime_mm.images.files import read_json
+
+from .coco import is_id
+from .entries import FileEntry
+from .manifest import Manifest
+from .writing import MANIFEST_NAME
+
+#: Keys of a manifest, those that a reader may ignore last.
+# fmt: off
+_HEAD = {
+    'format', 'format_version', 'tool_version', 'kind', 'mode', 'key_id', 'dataset_id', 'cipher',
+    'cipher_text', 'preprocess', 'image_format', 'views', 'names', 'options', 'counts', 'clipped',
+    'skipped', 'annotations', 'files', 'checksum', 'mac',
+    'classes', 'noticed',
+}
+_ROWS = dict(
+    files={'path', 'sha256', 'size', 'shape', 'channels', 'ori_shape', 'scale'},
+    skipped={'path', 'reason'},
+    annotations={'kind', 'path', 'sha256', 'images_folder', 'images', 'annotations'},
+)
+# fmt: on
+_IDS = dict(coco=re.compile(r'-?\d{11}\d*'), folder=re.compile(r'\d{8,}|[0-9a-f]{16}'))
+
+
+def unknown_keys(state: Mapping) -> list[str]:
+    """Keys of a manifest's head that this release does not know."""
+    return sorted(set(state) - _HEAD)
+
+
+def manifest_problems(state: dict, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """What a manifest says that does not go together.
+
+    Args:
+        state (dict): The content of ``hime.json``.
+        manifest (Manifest): The same, as it was read.
+
+    Yields:
+        tuple[str, str]: A path in the data set, and what is wrong with it.
+    """
+    for what in _head_problems(state, manifest):
+        yield MANIFEST_NAME, what
+    seen = {MANIFEST_NAME}
+    for row in (*state['files'], *manifest.annotations):
+        low = row['path'].lower()
+        if low in seen:
+            yield row['path'], 'the manifest lists it twice, or with another case'
+        seen.add(low)
+    fmt = state.get('image_format', {}).get('format')
+    side, name = manifest.cipher.encrypted_patch_size, _name_pattern(state)
+    for entry in manifest.files.values():
+        stem, _, extension = entry.path.rpartition('/')[2].rpartition('.')
+        if extension != fmt:
+            yield entry.path, f'it is listed as a picture, and is no {fmt} file'
+        elif not name.fullmatch(stem):
+            yield entry.path, 'its name is not one that the settings of the manifest give'
+        elif entry.shape[0] % side or entry.shape[1] % side:
+            yield entry.path, f'its sides are no multiples of the {side} pixels of a patch'
+
+
+def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
+    for name, known in _ROWS.items():
+        for row in state.get(name) or ():
+            if not set(row) <= known:
+                yield f'a row of `{name}` says more than the format has'
+                break
+    fmt = state.get('image_format', {}).get('format')
+    if (
+        fmt not in ('png', 'webp')
+        or state.get('kind') not in _IDS
+        or state.get('names') not in ('keep', 'ids')
+        or not is_id(state.get('views'))
+        or not isinstance(state.get('options', {}), dict)
+    ):
+        yield '`image_format`, `kind`, `names`, `views` or `options` is none'
+    if {state.get('mode') == 'keyed', state['key_id'] is not None, 'mac' in state} not in (
+        {True},
+        {False},
+    ):
+        yield '`mode`, `key_id` and `mac` do not agree on whether there is a key'
+    size = sum(entry.size for entry in manifest.files.values())
+    found = dict(files=len(state['files']), bytes=size, skipped=len(manifest.skipped))
+    counts = state.get('counts', {})
+    if any(counts.get(name) != number for name, number in found.items()):
+        yield f'its counts are not those of its lists: {found}'
+    if state.get('classes') is not None and not is_classes(state['classes']):
+        yield '`classes` is no object of lists of names'
+
+
+def is_classes(value: Any) -> TypeGuard[dict[str, list[str]]]:
+    """Whether it says of folders which subfolders they have."""
+    return isinstance(value, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in value.values()
+    )
+
+
+def _name_pattern(state: dict) -> re.Pattern:
+    """Of the file names of pictures, without their extension."""
+    name = '.*'
+    if state.get('names') == 'ids':
+        name = _IDS.get(state.get('kind', ''), _IDS['coco']).pattern
+    views = state.get('views', 1)
+    return re.compile(f'(?s:{name})' + (r'_v\d+' if views > 1 else ''))
+
+
+def _listed(manifest: Manifest, row: dict, name: str) -> FileEntry | None:
+    """The entry of a name in an annotation file or list."""
+    path = PurePosixPath(row.get('images_folder', ''), name)
+    return manifest.files.get(str(path))
+
+
+def list_problem(path: str, row: dict, manifest: Manifest) -> str | None:
+    """What is wrong with a list of pictures, None if nothing is.
+
+    Args:
+        path (str): The file.
+        row (dict): What the manifest says of it.
+        manifest (Manifest): The manifest.
+    """
+    try:
+        with open(path, encoding='utf-8', newline='\n') as file:
+            lines = file.read().split('\n')
+    except (OSError, UnicodeDecodeError, MemoryError):
+        return str(ListError('it cannot be read as UTF-8 text'))
+    if lines.pop() or len(lines) != row.get('images', len(lines)):
+        return f'it has not the {row.get("images")} lines that the manifest says'
+    for line in lines:
+        if not any(
+            name and _listed(manifest, row, name) for name in (line, line.rpartition(' ')[0])
+        ):
+            return f'{line!r:.99} is not in the manifest'
+    return None
+
+
+def _text(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_number, value))
+
+
+def _flag(value: Any) -> bool:
+    return value in (0, 1)
+
+
+def _segmentation(value: Any) -> bool:
+    if isinstance(value, dict):
+        return (
+            set(value) == {'counts', 'size'}
+            and _numbers(value['counts'])
+            and _box(value['size'], 2)
+        )
+    return isinstance(value, list) and all(map(_numbers, value))
+
+
+def _box(value: Any, length: int = 4) -> bool:
+    return _numbers(value) and len(value) == length
+
+
+#: What each field has to be. Those in the second table need not be there.
+_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = dict(
+    images=dict(id=is_id, file_name=lambda v: isinstance(v, str)),
+    annotations=dict(
+        id=is_id, image_id=is_id, category_id=is_id, bbox=_box, area=_number, iscrowd=_flag
+    ),
+    categories={},
+    licenses={},
+)
+_OPTIONAL: dict[str, dict[str, Callable[[Any], bool]]] = dict(
+    images=dict(height=is_id, width=is_id, license=is_id),
+    annotations=dict(ignore=_flag, segmentation=_segmentation),
+    categories=dict(id=_text, name=_text, supercategory=_text),
+    licenses=dict(id=_text, name=_text, url=_text),
+)
+
+
+def _check_fields(coco: dict, options: Mapping) -> None:
+    """Refuse fields that are not handed over, whatever they hold."""
+    lists = {'images', 'annotations', 'categories'} | (
+        {'licenses'} if options.get('licenses') else set()
+    )
+    _require(set(coco) == lists | {'info'}, f'its keys are {sorted(coco)}')
+    info = coco['info']
+    _require(
+        isinstance(info, dict) and set(info) == {'description'} and _text(info['description']),
+        'its `info` is not a description only',
+    )
+    for name in lists:
+        _require(isinstance(coco[name], list), f'its `{name}` are no list')
+        needed, allowed = _FIELDS[name], {**_FIELDS[name], **_OPTIONAL[name]}
+        if not options.get('licenses'):
+            allowed.pop('license', None)
+        if not options.get('segmentation'):
+            allowed.pop('segmentation', None)
+        for i, entry in enumerate(coco[name]):
+            _require(isinstance(entry, dict), f'`{name}[{i}]` is no object')
+            for field in needed.keys() - entry.keys():
+                _require(False, f'`{name}[{i}]` has no `{field}`')
+            for field, value in entry.items():
+                _require(
+                    field in allowed, f'`{name}[{i}]` says more than the format has: {field!r:.99}'
+                )
+                _require(allowed[field](value), f'the `{field}` of `{name}[{i}]` is none')
+
+
+def _require(ok: bool, what: str) -> None:
+    if not ok:
+        raise CocoError(what)
+
+
+def coco_problem(path: str, row: dict, manifest: Manifest) -> str | None:
+    """What is wrong with an annotation file, None if nothing is; see :func:`list_problem`."""
+    try:
+        coco = read_json(path, 'annotation file', CocoError, unique=True)
+        _require(isinstance(coco, dict), 'it holds no object')
+        options = manifest.state.get('options')
+        _check_fields(coco, options if isinstance(options, dict) else {})
+        _check_places(coco, row, manifest)
+    except HimeError as error:
+        return str(error)
+    return None
+
+
+def _check_places(coco: dict, row: dict, manifest: Manifest) -> None:
+    """Refuse images that the manifest does not list so, and ids that lead nowhere."""
+    for image in coco['images']:
+        name = image['file_name']
+        entry = _listed(manifest, row, name)
+        _require(entry is not None, f'{name!r:.999} is not in the manifest')
+        assert entry is not None
+        _require(
+            (image.get('height'), image.get('width')) == entry.shape,
+            f"the size of {name!r:.999} is not the manifest's",
+        )
+    ids = {name: {entry.get('id') for entry in coco[name]} for name in ('images', 'annotations')}
+    for name, found in ids.items():
+        _require(len(found) == len(coco[name]), f'an id of its `{name}` occurs twice')
+        number = row.get(name)
+        _require(number in (None, len(found)), f'it has {len(found)} {name}, not {number}')
+    categories = {entry.get('id') for entry in coco['categories']}
+    for i, ann in enumerate(coco['annotations']):
+        _require(
+            ann['image_id'] in ids['images'] and ann['category_id'] in categories,
+            f'`annotations[{i}]` is of an image or category that is not listed',
+        )

@@ -6,6 +6,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from operator import ne
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
@@ -26,7 +27,6 @@ _HEAD = {
     'classes', 'noticed',
 }
 _ROWS = dict(
-    files={'path', 'sha256', 'size', 'shape', 'channels', 'ori_shape', 'scale'},
     skipped={'path', 'reason'},
     annotations={'kind', 'path', 'sha256', 'images_folder', 'images', 'annotations'},
 )
@@ -61,7 +61,9 @@ def manifest_problems(state: dict, manifest: Manifest) -> Iterator[tuple[str, st
     side, name = manifest.cipher.encrypted_patch_size, _name_pattern(state)
     for entry in manifest.files.values():
         stem, _, extension = entry.path.rpartition('/')[2].rpartition('.')
-        if extension != fmt:
+        if not _is_utf8(entry.path):
+            yield entry.path, 'its name is no UTF-8'
+        elif extension != fmt:
             yield entry.path, f'it is listed as a picture, and is no {fmt} file'
         elif not name.fullmatch(stem):
             yield entry.path, 'its name is not one that the settings of the manifest give'
@@ -71,10 +73,11 @@ def manifest_problems(state: dict, manifest: Manifest) -> Iterator[tuple[str, st
 
 def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
     for name, known in _ROWS.items():
-        for row in state.get(name) or ():
-            if not set(row) <= known:
-                yield f'a row of `{name}` says more than the format has'
-                break
+        if not all(set(row) <= known for row in state.get(name) or ()):
+            yield f'a row of `{name}` says more than the format has'
+    entries = [FileEntry.from_dict(row) for row in state['files']]
+    if any(map(ne, (entry.to_dict() for entry in entries), state['files'])):
+        yield 'a row of `files` is not as the format has it'
     fmt = state.get('image_format', {}).get('format')
     if (
         fmt not in ('png', 'webp')
@@ -89,8 +92,8 @@ def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
         {False},
     ):
         yield '`mode`, `key_id` and `mac` do not agree on whether there is a key'
-    size = sum(entry.size for entry in manifest.files.values())
-    found = dict(files=len(state['files']), bytes=size, skipped=len(manifest.skipped))
+    size = sum(entry.size for entry in entries)
+    found = dict(files=len(entries), bytes=size, skipped=len(manifest.skipped))
     counts = state.get('counts', {})
     if any(counts.get(name) != number for name, number in found.items()):
         yield f'its counts are not those of its lists: {found}'
@@ -104,6 +107,10 @@ def is_classes(value: Any) -> TypeGuard[dict[str, list[str]]]:
         isinstance(names, list) and all(isinstance(name, str) for name in names)
         for names in value.values()
     )
+
+
+def _is_utf8(text: str) -> bool:
+    return not any('\ud800' <= char <= '\udfff' for char in text)
 
 
 def _name_pattern(state: dict) -> re.Pattern:

@@ -237,6 +237,7 @@ def _check_head(state: dict) -> None:
         TypeError, ValueError: If something in it is not what it has to be.
     """
     _check_types(state, _HEAD_TYPES)
+    state['dataset_id'].encode()  # a ValueError for half a character
     for name in ('skipped', 'annotations'):
         for row in state.get(name) or ():
             if not isinstance(row, dict):

@@ -48,6 +48,9 @@ class _Files(NamedTuple):
 def _read(root: str, entry: FileEntry) -> bytes:
     """The bytes of an encrypted file, if they are those of the manifest."""
     path = os.path.join(root, entry.path)
+    pixels = entry.shape[0] * entry.shape[1] * entry.channels
+    if entry.size > 3 * pixels + entry.shape[0] + 65536:
+        raise UnreadableImage('so few pixels do not need so many bytes')
     size = entry.size
     with suppress(OSError, ValueError):
         info = os.stat(path)

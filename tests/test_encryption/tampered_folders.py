@@ -1,0 +1,670 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Encrypted folders, and what somebody may do to them."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import struct
+import zlib
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from owner_data import SECRET, edit_json, key_file, make_coco, photo, write
+
+from hime_mm.apis import encrypt_coco, encrypt_folder
+from hime_mm.ciphers import Key
+
+KEY = Key(SECRET)
+ANN = 'annotations/instances_val2017.json'
+ONE, TWO = 'val2017/000001.png', 'val2017/000002.png'
+SIGNATURE = b'\x89PNG\r\n\x1a\n'
+
+
+def make_bases(folder):
+    """Encrypted data sets of several kinds, by name."""
+    coco, pictures = make_coco(folder / 'src' / 'coco'), folder / 'src' / 'pictures'
+    for i, name in enumerate(['a/x.png', 'a/y.png', 'b/deep/z.png', 'b/deep/w.png']):
+        write(pictures / name, photo(33, 48, i))
+    (pictures / 'meta').mkdir()
+    (pictures / 'meta' / 'all.txt').write_text('a/x.png 0\nb/deep/z.png 1\n')
+    recipes = dict(
+        coco=(encrypt_coco, coco, 'shuffle', dict(key=KEY)),
+        keyless=(encrypt_coco, coco, 'mix2', dict(licenses=False)),
+        outlines=(encrypt_coco, coco, 'mix2', dict(segmentation=True)),
+        one_way=(encrypt_coco, coco, 'center+erode2+shuffle', dict(one_way=True, fmt='webp')),
+        ids=(encrypt_coco, coco, 'mix2', dict(names='ids')),
+        views=(encrypt_folder, pictures, 'shuffle', dict(key=KEY, views=2, names='ids')),
+        folder=(encrypt_folder, pictures, 'mix2', dict(lists=['meta/all.txt'])),
+    )
+    for name, (encrypt, src, cipher, settings) in recipes.items():
+        encrypt(str(src), str(folder / name), cipher, progress=False, **settings)
+    return {name: folder / name for name in recipes}
+
+
+class Tampering(NamedTuple):
+    """What was done to a folder, and the paths that a verifier has to name."""
+
+    base: str
+    change: object
+    paths: tuple
+    key: bool = False
+
+    def apply(self, base, folder):
+        """The folder, and the paths that a verifier has to name."""
+        root = shutil.copytree(base, folder / 'data')
+        found = self.change(root)
+        return root, found if isinstance(found, set) else set(self.paths)
+
+
+TAMPERED = {}
+
+
+def tampered(base, *paths, key=False):
+    """Register a function that changes a folder."""
+
+    def decorate(function):
+        TAMPERED[function.__name__] = Tampering(base, function, paths, key)
+        return function
+
+    return decorate
+
+
+def sealed(state):
+    """What anybody can compute anew."""
+    body = {k: v for k, v in state.items() if k not in ('checksum', 'mac')}
+    text = json.dumps(body, sort_keys=True, separators=(',', ':'))
+    state['checksum'] = hashlib.sha256(text.encode()).hexdigest()
+
+
+def reseal(root, change=lambda state: None):
+    """Change the manifest, with hashes and counts of what is there now."""
+
+    def everything(state):
+        for row in state['files'] + state['annotations']:
+            data = (root / row['path']).read_bytes()
+            row['sha256'] = hashlib.sha256(data).hexdigest()
+            if 'size' in row:
+                row['size'] = len(data)
+        change(state)
+        state['counts']['files'] = len(state['files'])
+        state['counts']['bytes'] = sum(row['size'] for row in state['files'])
+        sealed(state)
+
+    edit_json(root / 'hime.json', everything)
+
+
+def put(name, data=b'x'):
+    def change(root):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+
+    return change
+
+
+# Strangers
+for _number, (_name, _data) in enumerate(
+    {
+        'plain.gif': b'GIF89a',
+        'val2017/Thumbs.db': b'x',
+        'README.md': b'# hello',
+        '.DS_Store': b'',
+        'val2017/.hime-abc.part': SIGNATURE,
+        'val2017/plain.jpg': b'\xff\xd8\xff\xd9',
+        'new/deep/photo.tiff': b'II*\0',
+        'HIME.JSON': b'{}',
+        'hime.json.bak': b'{}',
+    }.items()
+):
+    TAMPERED[f'stranger_{_number}'] = Tampering('coco', put(_name, _data), (_name,))
+
+
+@tampered('coco', 'owner.key')
+def key_is_handed_over(root):
+    key_file(root / 'owner.key')
+
+
+@tampered('keyless', 'val2017/.env')
+def key_in_settings(root):
+    (root / 'val2017' / '.env').write_text(f'A=1\nHIME_KEY=hime-key-v1:{SECRET.hex()}\n')
+
+
+@tampered('coco', 'work')
+def bare_key(root):
+    (root / 'work').write_text(f' {SECRET.hex().upper()}\n')
+
+
+@tampered('coco', '.hime-work')
+def unfinished(root):
+    put('.hime-work/journal')(root)
+
+
+# Links and special files
+@tampered('coco', 'link.png')
+def link_to_a_file(root):
+    (root / 'link.png').symlink_to(root / ONE)
+
+
+@tampered('coco', 'val2017/gone')
+def dangling_link(root):
+    (root / 'val2017' / 'gone').symlink_to('nowhere')
+
+
+@tampered('coco', 'outside')
+def link_to_a_folder(root):
+    (root / 'outside').symlink_to('/')
+
+
+@tampered('coco', 'val2017/loop')
+def link_that_leads_back(root):
+    (root / 'val2017' / 'loop').symlink_to('..')
+
+
+@tampered('coco', ONE)
+def link_in_place_of_a_picture(root):
+    (root / ONE).rename(root.parent / 'elsewhere')
+    (root / ONE).symlink_to(root.parent / 'elsewhere')
+
+
+@tampered('coco', 'val2017', ONE, TWO, 'val2017/000003.png', 'val2017/000004.png')
+def link_in_place_of_the_folder(root):
+    (root / 'val2017').rename(root.parent / 'elsewhere')
+    (root / 'val2017').symlink_to(root.parent / 'elsewhere')
+
+
+@tampered('coco', 'hime.json')
+def link_in_place_of_the_manifest(root):
+    (root / 'hime.json').rename(root.parent / 'elsewhere')
+    (root / 'hime.json').symlink_to(root.parent / 'elsewhere')
+
+
+@tampered('coco', 'val2017/pipe')
+def pipe(root):
+    os.mkfifo(root / 'val2017' / 'pipe')
+
+
+@tampered('coco', ONE)
+def pipe_in_place_of_a_picture(root):
+    (root / ONE).unlink()
+    os.mkfifo(root / ONE)
+
+
+@tampered('coco', ANN)
+def pipe_in_place_of_annotations(root):
+    (root / ANN).unlink()
+    os.mkfifo(root / ANN)
+
+
+@tampered('coco', 'hime.json')
+def pipe_in_place_of_the_manifest(root):
+    (root / 'hime.json').unlink()
+    os.mkfifo(root / 'hime.json')
+
+
+@tampered('coco', 's')
+def unix_socket(root):
+    here = os.getcwd()
+    os.chdir(root)  # its name may have 108 bytes only
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind('s')
+    finally:
+        os.chdir(here)
+
+
+# Files that are listed
+@tampered('coco', ONE, ANN)
+def missing(root):
+    (root / ONE).unlink()
+    (root / ANN).unlink()
+
+
+@tampered('coco', 'hime.json')
+def missing_manifest(root):
+    (root / 'hime.json').unlink()
+
+
+@tampered('coco', TWO)
+def truncated(root):
+    os.truncate(root / TWO, 1000)
+
+
+@tampered('coco', ONE, TWO)
+def sparse_and_empty(root):
+    os.truncate(root / ONE, 1 << 40)
+    os.truncate(root / TWO, 0)
+
+
+@tampered('coco', TWO)
+def one_bit(root):
+    data = bytearray((root / TWO).read_bytes())
+    data[len(data) // 2] ^= 4
+    (root / TWO).write_bytes(data)
+
+
+@tampered('coco', ONE)
+def folder_in_place_of_a_picture(root):
+    (root / ONE).unlink()
+    (root / ONE).mkdir()
+
+
+@tampered('coco', ONE, TWO)
+def swapped(root):
+    (root / ONE).rename(root / 'x')
+    (root / TWO).rename(root / ONE)
+    (root / 'x').rename(root / TWO)
+
+
+@tampered('coco', ONE, 'val2017/000001.PNG')
+def upper_case(root):
+    (root / ONE).rename(root / 'val2017' / '000001.PNG')
+
+
+@tampered('coco', ANN, 'Annotations/instances_val2017.json')
+def upper_case_folder(root):
+    (root / 'annotations').rename(root / 'Annotations')
+
+
+@tampered('folder', 'a/x.png', 'a/y.png', 'c/x.png', 'c/y.png')
+def moved_folder(root):
+    (root / 'a').rename(root / 'c')
+
+
+@tampered('coco', ANN)
+def annotations_changed(root):
+    edit_json(root / ANN, lambda coco: coco['annotations'].pop())
+
+
+@tampered('folder', 'meta/all.txt')
+def list_changed(root):
+    put('meta/all.txt', b'a/x.png 1\n')(root)
+
+
+# The manifest
+def manifest(name, base, change, *paths, key=False, seal=True):
+    def edit(root):
+        edit_json(root / 'hime.json', lambda state: (change(state), seal and sealed(state)))
+
+    TAMPERED[name] = Tampering(base, edit, paths or ('hime.json',), key)
+
+
+def double_row(state, **fields):
+    row = dict(state['files'][0], **fields)
+    state['files'].append(row)
+    state['counts']['files'] += 1
+    state['counts']['bytes'] += row['size']
+
+
+def swap_rows(state):
+    one, two = state['files'][:2]
+    for name in ('sha256', 'size', 'ori_shape', 'scale'):
+        one[name], two[name] = two[name], one[name]
+
+
+def hide_key(state):
+    state.update(key_id=None, mode='one-way')
+    state.pop('mac')
+
+
+manifest('checksum', 'keyless', lambda s: s.update(dataset_id='e'), seal=False)
+manifest('swapped_rows', 'keyless', swap_rows, ONE, TWO)
+manifest('sizes_with_the_key', 'coco', lambda s: s['files'][0].update(ori_shape=[1, 1]), key=True)
+manifest('cipher_with_the_key', 'coco', lambda s: s['cipher'].update(patch_size=8), key=True)
+manifest('key_taken_out', 'coco', hide_key, key=True)
+manifest('other_key', 'coco', lambda s: s.update(key_id='0' * 16), key=True)
+manifest('mac_taken_out', 'coco', lambda s: s.pop('mac'))
+manifest('mode', 'coco', lambda s: s.update(mode='keyless'))
+manifest('row_twice', 'keyless', double_row, ONE)
+for _number, _path in enumerate(['../x.png', '/x.png', 'val2017/../x.png', 'a\0.png', 'gone.png']):
+    manifest(
+        f'row_of_path_{_number}', 'keyless', lambda s, path=_path: double_row(s, path=path), _path
+    )
+manifest('row_without_utf8', 'keyless', lambda s: double_row(s, path='\udcff.png'), '\udcff.png')
+manifest('counts', 'keyless', lambda s: s['counts'].update(bytes=1))
+manifest('row_says_more', 'keyless', lambda s: s['files'][0].update(name='Anna.jpg'))
+manifest('row_says_it_in_words', 'keyless', lambda s: s['files'][0].update(channels='3'))
+manifest('annotations_say_more', 'keyless', lambda s: s['annotations'][0].update(source='/home'))
+manifest('huge_number', 'keyless', lambda s: s['files'][0].update(size=10**30))
+manifest('no_number', 'keyless', lambda s: s['files'][0].update(scale=[1, float('inf')]))
+manifest('version', 'keyless', lambda s: s.update(format_version=2))
+manifest('no_rows', 'keyless', lambda s: s.update(files=None))
+manifest('half_a_character', 'coco', lambda s: s.update(dataset_id='\ud800'), key=True)
+manifest('classes_are_none', 'folder', lambda s: s.update(classes={'.': 'ab'}))
+manifest('cipher_is_none', 'keyless', lambda s: s['cipher'].update(steps=[]))
+manifest('sides_of_no_patch', 'keyless', lambda s: s['files'][0].update(shape=[49, 64]), ONE, ANN)
+manifest(
+    'left_out',
+    'keyless',
+    lambda s: (s['skipped'].append(dict(path='x', reason='r')), s['counts'].update(skipped=1)),
+    'x',
+)
+
+
+@tampered('keyless', 'val2017/a.png')
+def rows_that_differ_in_case(root):
+    for name in ('val2017/A.png', 'val2017/a.png'):
+        shutil.copy(root / ONE, root / name)
+        edit_json(root / 'hime.json', lambda s, path=name: (double_row(s, path=path), sealed(s)))
+
+
+@tampered('keyless', 'hime.json')
+def manifest_nested_deeply(root):
+    put('hime.json', b'[' * 100_000)(root)
+
+
+@tampered('keyless', 'hime.json')
+def manifest_cut_off(root):
+    os.truncate(root / 'hime.json', 700)
+
+
+@tampered('keyless', 'hime.json')
+def manifest_with_a_key_twice(root):
+    text = (root / 'hime.json').read_text()
+    put('hime.json', text.replace('{', '{"files": [], ', 1).encode())(root)
+
+
+@tampered('keyless', *(f'{i}.png' for i in range(5000)))
+def many_rows(root):
+    def fill(state):
+        for i in range(5000):
+            double_row(state, path=f'{i}.png', size=2**40, shape=[2**30, 2**30])
+        sealed(state)
+
+    edit_json(root / 'hime.json', fill)
+
+
+# What a picture holds, with fresh hashes
+def chunk(name, data, crc=0):
+    return (
+        struct.pack('>I', len(data))
+        + name
+        + data
+        + struct.pack('>I', zlib.crc32(name + data) ^ crc)
+    )
+
+
+def chunks(data):
+    at, found = 8, []
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], 'big')
+        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return found
+
+
+def png(header, rows, *before, level=1):
+    middle = b''.join(chunk(*part) for part in before)
+    packed = rows if isinstance(rows, bytes) else zlib.compress(bytes(rows), level)
+    return (
+        SIGNATURE + chunk(b'IHDR', header) + middle + chunk(b'IDAT', packed) + chunk(b'IEND', b'')
+    )
+
+
+def parts(data):
+    """Header and inflated rows of a PNG."""
+    found = chunks(data)
+    rows = zlib.decompress(b''.join(content for name, content in found if name == b'IDAT'))
+    return found[0][1], bytearray(rows)
+
+
+def picture(name, change, base='keyless', path=ONE, also=()):
+    """Replace a picture, of which the manifest has the new hash then."""
+
+    def edit(root):
+        (root / path).write_bytes(change((root / path).read_bytes()))
+        reseal(root)
+
+    TAMPERED[name] = Tampering(base, edit, (path, *also))
+
+
+def with_byte(data, at, value):
+    return data[:at] + bytes([value]) + data[at + 1 :]
+
+
+def encoded(data, extension, change=lambda img: img, *params):
+    img = cv2.imdecode(np.frombuffer(data, np.uint8), -1)
+    return cv2.imencode(extension, change(img), params)[1].tobytes()
+
+
+for _chunk in (b'tEXt', b'eXIf', b'iCCP', b'acTL', b'tIME', b'tRNS', b'xxXx'):
+    picture(
+        f'png_{_chunk.decode()}',
+        lambda data, name=_chunk: data[:33] + chunk(name, b'Comment\0Anna') + data[33:],
+    )
+picture('png_palette', lambda d: png(with_byte(parts(d)[0], 9, 3), parts(d)[1], (b'PLTE', b'abc')))
+picture('png_end', lambda data: data + b'\0')
+picture('png_twice', lambda data: data + data)
+picture('png_without_end', lambda data: data[:-12])
+picture('png_end_that_is_not_empty', lambda data: data[:-12] + chunk(b'IEND', b'Anna'))
+picture('png_crc', lambda data: data[:-1] + b'x')
+picture('png_two_headers', lambda data: data[:33] + data[8:])
+picture('png_no_header', lambda data: data[:8] + data[33:])
+picture('png_behind_the_rows', lambda d: png(parts(d)[0], zlib.compress(parts(d)[1]) + b'Anna'))
+picture('png_another_idat', lambda d: d[:-12] + chunk(b'IDAT', b'Anna') + d[-12:])
+picture('png_row_more', lambda d: png(parts(d)[0], parts(d)[1] + bytes(64 * 3 + 1)))
+picture('png_row_less', lambda d: png(parts(d)[0], parts(d)[1][: -64 * 3 - 1]))
+picture('png_bomb', lambda d: png(parts(d)[0], bytearray(1 << 25), level=9))
+picture('png_stream_without_end', lambda d: png(parts(d)[0], zlib.compress(parts(d)[1])[:-4]))
+picture('png_stream_of_nothing', lambda d: png(parts(d)[0], b'Anna'))
+picture('png_filter', lambda d: png(parts(d)[0], bytearray([9]) + parts(d)[1][1:]))
+picture('png_interlaced', lambda d: png(with_byte(parts(d)[0], 12, 1), parts(d)[1]))
+picture('png_16_bits', lambda data: encoded(data, '.png', lambda img: img.astype(np.uint16) * 257))
+picture('png_grey', lambda data: encoded(data, '.png', lambda img: img[..., 0]))
+picture('png_alpha', lambda data: encoded(data, '.png', lambda i: np.dstack([i, i[..., 0]])))
+picture('png_of_another_size', lambda data: encoded(data, '.png', lambda img: img[:32]))
+picture('png_is_a_jpeg', lambda data: encoded(data, '.jpg'))
+picture('png_is_a_webp', lambda data: encoded(data, '.webp'))
+picture('png_is_empty', lambda data: b'')
+_WEBP = dict(base='one_way', path='val2017/000001.webp')
+
+
+def riff(*parts):
+    body = b'WEBP' + b''.join(
+        name + struct.pack('<I', len(data)) + data + bytes(len(data) % 2) for name, data in parts
+    )
+    return b'RIFF' + struct.pack('<I', len(body)) + body
+
+
+def pixels(data):
+    return data[20 : 20 + int.from_bytes(data[16:20], 'little')]
+
+
+picture('webp_end', lambda data: data + b'xx', **_WEBP)
+picture('webp_truncated', lambda data: data[:-20], **_WEBP)
+picture('webp_xmp', lambda d: riff((b'VP8L', pixels(d)), (b'XMP ', b'Anna')), **_WEBP)
+picture('webp_extended', lambda d: riff((b'VP8X', bytes(10)), (b'VP8L', pixels(d))), **_WEBP)
+picture(
+    'webp_lossy', lambda d: encoded(d, '.webp', lambda i: i, cv2.IMWRITE_WEBP_QUALITY, 80), **_WEBP
+)
+picture(
+    'webp_padding',
+    lambda d: riff((b'VP8L', pixels(d)[: len(pixels(d)) // 2 * 2 - 1]))[:-1] + b'A',
+    **_WEBP,
+)
+picture(
+    'webp_of_another_size',
+    lambda d: encoded(d, '.webp', lambda i: i[:36], cv2.IMWRITE_WEBP_QUALITY, 101),
+    **_WEBP,
+)
+picture('webp_is_a_png', lambda data: encoded(data, '.png'), **_WEBP)
+
+
+@tampered('keyless', ONE, ANN)
+def more_pixels_than_there_are(root):
+    header = struct.pack('>IIBBBBB', 32768, 32768, 8, 2, 0, 0, 0)
+    (root / ONE).write_bytes(png(header, bytearray(1000)))
+    reseal(root, lambda s: s['files'][0].update(shape=[32768, 32768]))
+
+
+@tampered('keyless', ONE)
+def sparse_file_that_is_listed(root):
+    os.truncate(root / ONE, 1 << 40)
+    edit_json(
+        root / 'hime.json',
+        lambda s: (
+            s['counts'].update(bytes=s['counts']['bytes'] - s['files'][0]['size'] + (1 << 40)),
+            s['files'][0].update(size=1 << 40),
+            sealed(s),
+        ),
+    )
+
+
+# What annotations and lists hold, with fresh hashes
+def text(name, change, base='keyless', path=ANN, raw=False):
+    def edit(root):
+        if raw:
+            (root / path).write_bytes(change((root / path).read_bytes()))
+        else:
+            edit_json(root / path, change)
+        reseal(root)
+
+    TAMPERED[name] = Tampering(base, edit, (path,))
+
+
+text('caption', lambda c: c['annotations'][0].update(caption='Anna and a cat'))
+text('keypoints', lambda c: c['annotations'][1].update(keypoints=[1, 2, 2]))
+text('captions', lambda c: c.update(captions=['Anna']))
+text('url', lambda c: c['images'][0].update(coco_url='http://plain/1.jpg'))
+text('date', lambda c: c['images'][0].update(date_captured='today'))
+text('year', lambda c: c['info'].update(year=1999))
+text('info', lambda c: c.update(info='Anna'))
+text('category', lambda c: c['categories'][0].update(keypoints=['nose']))
+text('category_of_lists', lambda c: c['categories'][0].update(name=['cat']))
+text('licences', lambda c: c.update(licenses=[]))
+text('licence_of_an_image', lambda c: c['images'][0].update(license=2))
+text('licence', lambda c: c['licenses'][0].update(owner='Anna'), base='outlines')
+text('outline', lambda c: c['annotations'][0].update(segmentation=[[1, 1, 2, 2, 3, 1]]))
+text('outline_of_words', lambda c: c['annotations'][0].update(segmentation=['a']), base='outlines')
+text(
+    'run_lengths_that_say_more',
+    lambda c: c['annotations'][0].update(segmentation=dict(counts=[1], size=[1, 1], name='Anna')),
+    base='outlines',
+)
+text('unknown_picture', lambda c: c['images'][0].update(file_name='x.png'))
+text('picture_outside', lambda c: c['images'][0].update(file_name='../val2017/000001.png'))
+text('no_name', lambda c: c['images'][0].update(file_name=5))
+text('size', lambda c: c['images'][0].update(height=5))
+text('no_size', lambda c: c['images'][0].pop('width'))
+text('no_box', lambda c: c['annotations'][0].pop('bbox'))
+text('box_of_text', lambda c: c['annotations'][0].update(bbox=['1', 2, 3, 4]))
+text('box_that_is_not_finite', lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('nan')]))
+text('box_of_a_huge_number', lambda c: c['annotations'][0].update(bbox=[1, 2, 3, 10**400]))
+text('area_of_text', lambda c: c['annotations'][0].update(area='Anna'))
+text('flag', lambda c: c['annotations'][0].update(ignore='Anna'))
+text('unknown_image_id', lambda c: c['annotations'][0].update(image_id=99))
+text('unknown_category', lambda c: c['annotations'][0].update(category_id=99))
+text('image_twice', lambda c: c['images'].append(c['images'][0]))
+text('annotation_twice', lambda c: c['annotations'].append(c['annotations'][0]))
+text('annotation_left_out', lambda c: c['annotations'].pop())
+text('no_images', lambda c: c.pop('images'))
+text('json_key_twice', lambda d: d.replace(b'{"id"', b'{"id": "Anna", "id"', 1), raw=True)
+text('json_list', lambda d: b'[]', raw=True)
+text('json_nested', lambda d: b'[' * 100_000, raw=True)
+text('json_cut_off', lambda d: d[:-9], raw=True)
+_LIST = dict(base='folder', path='meta/all.txt', raw=True)
+text('list_of_strangers', lambda d: d.replace(b'a/x.png', b'a/q.png'), **_LIST)
+text('list_of_captions', lambda d: d.replace(b' 1', b' Anna in Rome'), **_LIST)
+text('list_with_a_line_more', lambda d: d + b'a/y.png 0\n', **_LIST)
+text('list_with_an_empty_line', lambda d: d.replace(b'\n', b'\n\n', 1)[:-10], **_LIST)
+text('list_without_an_end', lambda d: d[:-1], **_LIST)
+text('list_of_bytes', lambda d: d.replace(b'a/x', b'\xff/x'), **_LIST)
+text('list_that_leads_out', lambda d: d.replace(b'a/x.png', b'../data/a/x.png'), **_LIST)
+
+
+# Names and folders
+def renamed(name, base, old, new, *also):
+    def edit(root):
+        path = sorted(root.glob(old))[0]
+        name = new.format(path.stem[:-3])
+        path.rename(root / name)
+        edit_json(root / 'hime.json', lambda s: (rename_row(s, root, name), sealed(s)))
+        return {name, *also}
+
+    TAMPERED[name] = Tampering(base, edit, ())
+
+
+def rename_row(state, root, new):
+    (row,) = [row for row in state['files'] if not (root / row['path']).exists()]
+    row['path'] = new
+
+
+renamed('name_that_is_no_id', 'views', 'a/*_v0.png', 'a/Anna_v0.png')
+renamed('name_without_its_view', 'views', 'b/deep/*_v1.png', 'b/deep/{0}.png')
+renamed('other_extension', 'folder', 'a/x.png', 'a/x.jpg', 'meta/all.txt')
+renamed('no_extension', 'folder', 'a/y.png', 'a/y')
+
+
+@tampered('ids', 'val2017/Anna.png', ANN)
+def name_that_is_no_image_id(root):
+    (root / 'val2017/000000000007.png').rename(root / 'val2017/Anna.png')
+    edit_json(root / 'hime.json', lambda s: s['files'][0].update(path='val2017/Anna.png'))
+    reseal(root)
+
+
+def classes(name, change, *paths, **subfolders):
+    """Change a folder of pictures whose manifest has the key ``classes``."""
+
+    def edit(root):
+        named = {'.': ['a', 'b', 'empty'], 'b': ['deep'], **subfolders}
+        (root / 'empty').mkdir(exist_ok=True)
+        edit_json(root / 'hime.json', lambda s: (s.update(classes=named), sealed(s)))
+        change(root)
+
+    TAMPERED[name] = Tampering('folder', edit, paths)
+
+
+classes('class_more', lambda root: (root / 'aa').mkdir(), 'aa')
+classes('class_more_deep_inside', lambda root: (root / 'b' / 'new').mkdir(), 'b/new')
+classes('class_missing', lambda root: (root / 'empty').rmdir(), 'empty')
+classes('class_moved', lambda root: (root / 'empty').rename(root / 'full'), 'empty', 'full')
+classes(
+    'class_is_a_file',
+    lambda root: ((root / 'empty').rmdir(), (root / 'empty').write_bytes(b'')),
+    'empty',
+)
+classes(
+    'class_is_a_link',
+    lambda root: ((root / 'empty').rmdir(), (root / 'empty').symlink_to('a')),
+    'empty',
+)
+classes('class_outside', lambda root: None, 'b/../../x', b=['deep', '../../x'])
+
+#: What only a warning tells, or nothing.
+FINE = {}
+
+
+def fine(base, warned=True):
+    def decorate(function):
+        FINE[function.__name__] = (base, function, warned)
+        return function
+
+    return decorate
+
+
+@fine('keyless')
+def same_picture_twice(root):
+    shutil.copy(root / ONE, root / 'val2017' / 'copy.png')
+    edit_json(root / 'hime.json', lambda s: (double_row(s, path='val2017/copy.png'), sealed(s)))
+
+
+@fine('one_way')
+def key_that_is_not_known(root):
+    edit_json(root / 'hime.json', lambda s: (s.update(weather='fine'), sealed(s)))
+
+
+@fine('folder', warned=False)
+def empty_folder_without_classes(root):
+    (root / 'aa').mkdir()
+
+
+@fine('folder', warned=False)
+def all_classes(root):
+    classes('_', lambda root: None)
+    TAMPERED.pop('_').change(root)
+
+
+@fine('coco', warned=False)
+def without_a_key_nobody_knows(root):
+    edit_json(root / 'hime.json', lambda s: (hide_key(s), sealed(s)))

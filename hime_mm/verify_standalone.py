@@ -33,15 +33,29 @@ BLOCK = 1 << 20
 KEY_TEXT = re.compile(r'(?:hime-key-v1:)?([0-9a-fA-F]{64})')
 KEY_IN_A_FILE = re.compile(rb'hime-key-v1:[0-9a-fA-F]{64}|\A\s*[0-9a-fA-F]{64}\s*\Z')
 # fmt: off
+#: Keys of every manifest, and those of some.
 HEAD_KEYS = {
     'format', 'format_version', 'tool_version', 'kind', 'mode', 'key_id', 'dataset_id', 'cipher',
     'cipher_text', 'preprocess', 'image_format', 'views', 'names', 'options', 'counts', 'clipped',
-    'skipped', 'annotations', 'files', 'checksum', 'mac',
-    'classes', 'noticed',
+    'skipped', 'annotations', 'files', 'checksum',
 }
+MORE_KEYS = {'mac', 'classes', 'noticed'}
 FILE_KEYS = {'path', 'sha256', 'size', 'shape', 'channels', 'ori_shape', 'scale'}
 TEXT_KEYS = {'kind', 'path', 'sha256', 'images_folder', 'images', 'annotations'}
 # fmt: on
+#: Parameters of each step, and the values that they may have.
+STEPS = dict(
+    shuffle={},
+    mix=dict(num_splits=range(2, 4097), form=('compact', 'tiled')),
+    erode=dict(border=range(1, 4097), form=('compact', 'filled')),
+    drop=dict(percent=range(1, 100)),
+    center={},
+    noise=dict(std=range(1, 256)),
+    orient={},
+    negate={},
+    permute_channels={},
+    permute_pixels={},
+)
 CHANGED = 'it was changed: its SHA-256 is not the one in the manifest'
 
 
@@ -62,9 +76,10 @@ def require(ok, what):
 # --- Values ---------------------------------------------------------------------------------------
 
 
-def is_whole(value, low=-(2**63), high=2**63):
-    """Whether a JSON value is a whole number in [low, high)."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value < high
+def is_whole(value, low=None, high=2**63):
+    """Whether a JSON value is a whole number; with ``low`` one in [low, high)."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and (low is None or low <= value < high)
 
 
 def is_number(value):
@@ -198,6 +213,8 @@ def read_manifest(path):
     state = read_json(path)
     require(state.get('format') == 'hime_mm encrypted data set', 'it is no manifest of hime_mm')
     require(state.get('format_version') == 1, 'its format version is not 1')
+    missing = sorted(HEAD_KEYS - set(state))
+    require(not missing, f'it says nothing of {", ".join(missing)}')
     body = {name: value for name, value in state.items() if name not in ('checksum', 'mac')}
     try:
         text = json.dumps(body, sort_keys=True, separators=(',', ':'))
@@ -212,7 +229,7 @@ def read_manifest(path):
             state[name] = []
         require(
             is_list(state.get(name), lambda row: isinstance(row, dict))
-            and all(isinstance(row.get('path'), str) for row in state[name]),
+            and all(is_text_row(row) for row in state[name]),
             f'`{name}` is no list of rows with a path',
         )
     for name in ('cipher', 'preprocess', 'image_format', 'options', 'counts'):
@@ -223,9 +240,22 @@ def read_manifest(path):
     return state
 
 
+def is_text_row(row):
+    """Whether a row has a path, and texts where its other texts are."""
+    return 'path' in row and all(
+        isinstance(row.get(name, ''), str) for name in ('path', 'kind', 'images_folder', 'reason')
+    )
+
+
 def is_utf8(value):
     """Whether a value is a text that UTF-8 can hold."""
     return isinstance(value, str) and not any('\ud800' <= char <= '\udfff' for char in value)
+
+
+def is_scale(value):
+    """Whether a value may be a scale."""
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return numeric and 0 < value <= sys.float_info.max and float(value) == value
 
 
 def is_file_row(row):
@@ -241,8 +271,9 @@ def is_file_row(row):
         and is_whole(row['size'], 0)
         and is_list(row['shape'], is_side, 2)
         and is_list(row['ori_shape'], lambda side: is_whole(side, 0, 2**31), 2)
-        and row['channels'] in (1, 3, 4)
-        and is_list(row['scale'], lambda factor: is_number(factor) and factor > 0, 2)
+        and is_whole(row['channels'], 1, 5)
+        and row['channels'] != 2
+        and is_list(row['scale'], is_scale, 2)
     )
 
 
@@ -250,22 +281,32 @@ def encrypted_patch_size(cipher):
     """Side in pixels of a patch after the last step."""
     side, steps = cipher.get('patch_size'), cipher.get('steps')
     require(
-        cipher.get('version') == 1
+        set(cipher) == {'version', 'patch_size', 'steps'}
         and is_whole(side, 1)
-        and is_list(steps, lambda step: isinstance(step, dict))
-        and len(steps) > 0,
+        and is_list(steps, is_step)
+        and cipher['version'] == 1
+        and len({step['type'] for step in steps}) == len(steps) > 0,
         '`cipher` is none of version 1',
     )
     for step in steps:
-        if step.get('type') == 'mix' and step.get('form') == 'compact':
-            parts = step.get('num_splits')
-            require(is_whole(parts, 2) and side % parts == 0, '`mix` does not divide a patch')
-            side //= parts
-        elif step.get('type') == 'erode' and step.get('form') == 'compact':
-            require(is_whole(step.get('border'), 1), '`erode` has no border')
-            side -= 2 * step['border']
-            require(side > 0, '`erode` leaves nothing')
+        parts, border = step.get('num_splits', 1), step.get('border', 0)
+        require(side % parts == 0 and side > 2 * border, f'{step["type"]!r} leaves no patch')
+        if step.get('form') == 'compact':
+            side = side // parts - 2 * border
     return side
+
+
+def is_step(step):
+    """Whether a value is a step of a cipher in its JSON form."""
+    known = isinstance(step, dict) and isinstance(step.get('type'), str) and step['type'] in STEPS
+    return (
+        known
+        and set(step) == {'type', *STEPS[step['type']]}
+        and all(
+            step[name] in values and not isinstance(step[name], (bool, float))
+            for name, values in STEPS[step['type']].items()
+        )
+    )
 
 
 def head_problems(state):
@@ -277,19 +318,26 @@ def head_problems(state):
         state['image_format'].get('format') not in ('png', 'webp')
         or state.get('kind') not in ('coco', 'folder')
         or state.get('names') not in ('keep', 'ids')
+        or state.get('mode') not in ('keyed', 'keyless', 'one-way')
         or not is_whole(state.get('views'), 1)
+        or not isinstance(state.get('tool_version'), str)
     ):
-        yield '`image_format`, `kind`, `names` or `views` is none'
+        yield '`image_format`, `kind`, `mode`, `names`, `views` or `tool_version` is none'
+    counted = [state['counts'].get(name) for name in ('images', 'files', 'bytes', 'skipped')]
+    clipped = state.get('clipped')
+    if not isinstance(clipped, dict) or not all(
+        is_list(pair, lambda count: is_whole(count, 0), 2) for pair in clipped.values()
+    ):
+        yield '`clipped` is no object of pairs of counts'
     found = dict(
         files=len(state['files']),
         bytes=sum(row['size'] for row in state['files']),
         skipped=len(state['skipped']),
     )
-    if any(state['counts'].get(name) != number for name, number in found.items()):
+    if not all(is_whole(count, 0) for count in counted) or counted[1:] != list(found.values()):
         yield f'its counts are not those of its lists: {found}'
     if not all(set(row) <= {'path', 'reason'} for row in state['skipped']) or not all(
-        set(row) <= TEXT_KEYS and isinstance(row.get('images_folder', ''), str)
-        for row in state['annotations']
+        set(row) <= TEXT_KEYS for row in state['annotations']
     ):
         yield 'a row of `skipped` or `annotations` is not as the format has it'
     if not is_classes(state.get('classes')):
@@ -537,7 +585,7 @@ def check_list(path, row, shapes):
         except UnicodeDecodeError:
             raise Fault('it is no UTF-8 text') from None
     require(lines.pop() == '', 'its last line has no end')
-    require(row.get('images') in (None, len(lines)), f'it has {len(lines)} lines')
+    require(row.get('images', len(lines)) == len(lines), f'it has {len(lines)} lines')
     for line in lines:
         names = [name for name in (line, line.rpartition(' ')[0]) if name]
         require(any(in_folder(row, name) in shapes for name in names), f'{line[:99]!r} is unknown')
@@ -590,7 +638,7 @@ def check_references(coco, row, shapes):
     for name in ('images', 'annotations'):
         number = len({item['id'] for item in coco[name]})
         require(number == len(coco[name]), f'an id of its `{name}` occurs twice')
-        require(row.get(name) in (None, number), f'it has {number} {name}, not {row.get(name)}')
+        require(row.get(name, number) == number, f'it has {number} {name}, not {row.get(name)}')
     for i, item in enumerate(coco['annotations']):
         require(
             item['image_id'] in images and item['category_id'] in categories,
@@ -631,7 +679,7 @@ def verify(root, key=None):
         report.attempt(MANIFEST, authenticate, state, key)
         report.authenticated = not report.problems
     report.problems += row_problems(state)
-    unknown = sorted(set(state) - HEAD_KEYS)
+    unknown = sorted(set(state) - HEAD_KEYS - MORE_KEYS)
     if unknown:
         report.warnings.append((MANIFEST, f'keys that are not known here: {", ".join(unknown)}'))
     rows = {row['path']: row for row in state['files']}

@@ -6,7 +6,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from operator import ne
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
@@ -18,14 +17,15 @@ from .entries import FileEntry
 from .manifest import Manifest
 from .writing import MANIFEST_NAME
 
-#: Keys of a manifest, those that a reader may ignore last.
+#: Keys of every manifest.
 # fmt: off
 _HEAD = {
     'format', 'format_version', 'tool_version', 'kind', 'mode', 'key_id', 'dataset_id', 'cipher',
     'cipher_text', 'preprocess', 'image_format', 'views', 'names', 'options', 'counts', 'clipped',
-    'skipped', 'annotations', 'files', 'checksum', 'mac',
-    'classes', 'noticed',
+    'skipped', 'annotations', 'files', 'checksum',
 }
+#: Those of some, of which a reader may ignore all but the first.
+_MORE = {'mac', 'classes', 'noticed'}
 _ROWS = dict(
     skipped={'path', 'reason'},
     annotations={'kind', 'path', 'sha256', 'images_folder', 'images', 'annotations'},
@@ -36,7 +36,7 @@ _IDS = dict(coco=re.compile(r'-?\d{11}\d*'), folder=re.compile(r'\d{8,}|[0-9a-f]
 
 def unknown_keys(state: Mapping) -> list[str]:
     """Keys of a manifest's head that this release does not know."""
-    return sorted(set(state) - _HEAD)
+    return sorted(set(state) - _HEAD - _MORE)
 
 
 def manifest_problems(state: dict, manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -72,21 +72,27 @@ def manifest_problems(state: dict, manifest: Manifest) -> Iterator[tuple[str, st
 
 
 def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
+    missing = sorted(_HEAD - set(state))
+    if missing:
+        yield f'it says nothing of {", ".join(missing)}'
     for name, known in _ROWS.items():
         if not all(set(row) <= known for row in state.get(name) or ()):
             yield f'a row of `{name}` says more than the format has'
     entries = [FileEntry.from_dict(row) for row in state['files']]
-    if any(map(ne, (entry.to_dict() for entry in entries), state['files'])):
+    if not all(map(_is_as_written, state['files'], entries)):
         yield 'a row of `files` is not as the format has it'
     fmt = state.get('image_format', {}).get('format')
     if (
         fmt not in ('png', 'webp')
         or state.get('kind') not in _IDS
         or state.get('names') not in ('keep', 'ids')
-        or not is_id(state.get('views'))
-        or not isinstance(state.get('options', {}), dict)
+        or not (is_id(state.get('views')) and state['views'] > 0)
+        or state.get('mode') not in ('keyed', 'keyless', 'one-way')
+        or not isinstance(state.get('options'), dict)
     ):
-        yield '`image_format`, `kind`, `names`, `views` or `options` is none'
+        yield '`image_format`, `kind`, `mode`, `names`, `views` or `options` is none'
+    if state['cipher'] != manifest.cipher.to_dict():
+        yield '`cipher` is not in the JSON form'
     if {state.get('mode') == 'keyed', state['key_id'] is not None, 'mac' in state} not in (
         {True},
         {False},
@@ -95,7 +101,9 @@ def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
     size = sum(entry.size for entry in entries)
     found = dict(files=len(entries), bytes=size, skipped=len(manifest.skipped))
     counts = state.get('counts', {})
-    if any(counts.get(name) != number for name, number in found.items()):
+    if not is_id(counts.get('images')) or any(
+        counts.get(name) != number for name, number in found.items()
+    ):
         yield f'its counts are not those of its lists: {found}'
     if state.get('classes') is not None and not is_classes(state['classes']):
         yield '`classes` is no object of lists of names'
@@ -111,6 +119,15 @@ def is_classes(value: Any) -> TypeGuard[dict[str, list[str]]]:
 
 def _is_utf8(text: str) -> bool:
     return not any('\ud800' <= char <= '\udfff' for char in text)
+
+
+def _is_as_written(row: dict, entry: FileEntry) -> bool:
+    """Whether a row has the fields of its entry, no more, and numbers where they belong."""
+    return entry.to_dict() == row and not any(
+        isinstance(number, bool) or (name != 'scale' and isinstance(number, float))
+        for name, value in row.items()
+        for number in (value if isinstance(value, list) else [value])
+    )
 
 
 def _name_pattern(state: dict) -> re.Pattern:
@@ -259,8 +276,8 @@ def _check_places(coco: dict, row: dict, manifest: Manifest) -> None:
     ids = {name: {entry.get('id') for entry in coco[name]} for name in ('images', 'annotations')}
     for name, found in ids.items():
         _require(len(found) == len(coco[name]), f'an id of its `{name}` occurs twice')
-        number = row.get(name)
-        _require(number in (None, len(found)), f'it has {len(found)} {name}, not {number}')
+        number = row.get(name, len(found))
+        _require(number == len(found), f'it has {len(found)} {name}, not {number}')
     categories = {entry.get('id') for entry in coco['categories']}
     for i, ann in enumerate(coco['annotations']):
         _require(

@@ -258,5 +258,5 @@ def _verify_text(manifest: Manifest, row: dict) -> str | None:
         return error.strerror
     if digest != row.get('sha256'):
         return _CHANGED
-    check = coco_problem if row.get('kind', 'coco') == 'coco' else list_problem
-    return check(path, row, manifest)
+    check = dict(coco=coco_problem, list=list_problem).get(row.get('kind', 'coco'))
+    return 'it is of no known kind' if check is None else check(path, row, manifest)

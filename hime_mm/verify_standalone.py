@@ -174,7 +174,10 @@ HEAD = {
     'cipher': {'version': one_of(1), 'patch_size': whole(1), 'steps': [step]},
     'cipher_text': anything,
     'preprocess': lambda value: isinstance(value, dict),
-    'image_format': {'format': one_of('png', 'webp'), 'compression': one_of(None, *range(10))},
+    'image_format': {
+        'format': one_of('png', 'webp'),
+        'compression': lambda value: value is None or whole()(value),
+    },
     'views': whole(1),
     'names': one_of('keep', 'ids'),
     'options': lambda value: isinstance(value, dict),
@@ -555,12 +558,16 @@ def check_list(path, row, shapes):
 def in_folder(row, name):
     """The path in the data set of a name in an annotation file or list."""
     path = posixpath.join(row.get('images_folder', ''), name)
-    return '/'.join(part for part in path.split('/') if part not in ('', '.'))
+    parts = [part for part in path.split('/') if part not in ('', '.')]
+    return '/' * path.startswith('/') + '/'.join(parts)
 
 
 def coco_form(options):
     """The form of an annotation file: these fields are handed over, and no others."""
-    flag = one_of(0, 1)
+
+    def flag(value):
+        return value in (0, 1)
+
     image = {'id': whole(), 'file_name': text, 'height': SIDE, 'width': SIDE}
     annotation = {
         'id': whole(),

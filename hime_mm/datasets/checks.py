@@ -4,12 +4,14 @@
 ``docs/format.md`` has the rules, under "What a verifier checks".
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
 from hime_mm.errors import CocoError, HimeError, ListError
+from hime_mm.images.codec import FORMATS
 from hime_mm.images.files import read_json
 
 from .coco import is_id
@@ -81,17 +83,24 @@ def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
     entries = [FileEntry.from_dict(row) for row in state['files']]
     if not all(map(_is_as_written, state['files'], entries)):
         yield 'a row of `files` is not as the format has it'
-    fmt = state.get('image_format', {}).get('format')
+    image_format = state.get('image_format', {})
     if (
-        fmt not in ('png', 'webp')
+        set(image_format) != {'format', 'compression'}
+        or image_format['format'] not in FORMATS
+        or not (image_format['compression'] is None or is_id(image_format['compression']))
         or state.get('kind') not in _IDS
         or state.get('names') not in ('keep', 'ids')
+        or not is_id(state['format_version'])
         or not (is_id(state.get('views')) and state['views'] > 0)
         or state.get('mode') not in ('keyed', 'keyless', 'one-way')
         or not isinstance(state.get('options'), dict)
     ):
         yield '`image_format`, `kind`, `mode`, `names`, `views` or `options` is none'
-    if state['cipher'] != manifest.cipher.to_dict():
+    written, built = (
+        json.dumps(cipher, sort_keys=True)
+        for cipher in (state['cipher'], manifest.cipher.to_dict())
+    )
+    if written != built:
         yield '`cipher` is not in the JSON form'
     if {state.get('mode') == 'keyed', state['key_id'] is not None, 'mac' in state} not in (
         {True},
@@ -101,8 +110,8 @@ def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
     size = sum(entry.size for entry in entries)
     found = dict(files=len(entries), bytes=size, skipped=len(manifest.skipped))
     counts = state.get('counts', {})
-    if not is_id(counts.get('images')) or any(
-        counts.get(name) != number for name, number in found.items()
+    if not all(is_id(counts.get(name)) for name in ('images', *found)) or any(
+        counts[name] != number for name, number in found.items()
     ):
         yield f'its counts are not those of its lists: {found}'
     if state.get('classes') is not None and not is_classes(state['classes']):
@@ -223,7 +232,9 @@ def _check_fields(coco: dict, options: Mapping) -> None:
     _require(set(coco) == lists | {'info'}, f'its keys are {sorted(coco)}')
     info = coco['info']
     _require(
-        isinstance(info, dict) and set(info) == {'description'} and _text(info['description']),
+        isinstance(info, dict)
+        and set(info) == {'description'}
+        and isinstance(info['description'], str),
         'its `info` is not a description only',
     )
     for name in lists:

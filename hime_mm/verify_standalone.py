@@ -250,7 +250,7 @@ def read_key(args):
     """The 32 bytes of the key that the arguments name, or None. No message shows any of it."""
     try:
         if args.key is not None:
-            with open_regular(args.key) as file:
+            with open_regular(os.path.realpath(args.key)) as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 if os.name == 'posix' and mode & 0o077:
                     raise UsageError(f'others may use the key file, it has the mode {mode:04o}')
@@ -703,8 +703,8 @@ def printable(text):
     )
 
 
-def main(args=None):
-    """Run the command; its exit status."""
+def parse_args(args=None):
+    """What the command is given."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('folder')
     keys = parser.add_mutually_exclusive_group()
@@ -712,7 +712,12 @@ def main(args=None):
     keys.add_argument('--key-env', metavar='NAME', help='environment variable that holds the key')
     keys.add_argument('--key-fd', metavar='N', help='open file descriptor to read the key from')
     parser.add_argument('--json', action='store_true', help='the report as one JSON object')
-    options = parser.parse_args(args)
+    return parser.parse_args(args)
+
+
+def main(args=None):
+    """Run the command; its exit status."""
+    options = parse_args(args)
     try:
         if not os.path.isdir(options.folder):
             raise UsageError('there is no such folder')

@@ -203,6 +203,7 @@ class TestStandalone:
 
     def test_usage(self, bases, tmp_path, capsys, monkeypatch):
         key = key_file(tmp_path / 'key')
+        (tmp_path / 'link').symlink_to(key)
         wrong = key_file(tmp_path / 'open')
         wrong.chmod(0o640)
         (tmp_path / 'none').write_text('hime-key-v1:12')
@@ -211,6 +212,7 @@ class TestStandalone:
         monkeypatch.setenv('NAMED', key.read_text())
         for args, status in [
             (['--key-env', 'NAMED'], 0),
+            (['--key', tmp_path / 'link'], 0),
             (['--key-env', 'GONE'], 2),
             (['--key', wrong], 2),
             (['--key', tmp_path / 'none'], 2),
@@ -226,6 +228,14 @@ class TestStandalone:
         assert verify_standalone.main([str(tmp_path / 'gone')]) == 2
         with pytest.raises(SystemExit, match='2'):
             verify_standalone.main([])
+
+    def test_only_regular_files_are_opened(self, tmp_path):
+        os.mkfifo(tmp_path / 'pipe')
+        with pytest.raises(verify_standalone.Fault):
+            verify_standalone.open_regular(tmp_path / 'pipe')
+        (tmp_path / 'link').symlink_to(SCRIPT)
+        with pytest.raises(OSError, match='link'):
+            verify_standalone.open_regular(tmp_path / 'link')
 
     def test_key_of_another_data_set(self, bases):
         report = verify_standalone.verify(str(bases['coco']), bytes(32))

@@ -358,6 +358,11 @@ def manifest_nested_deeply(root):
 
 
 @tampered('keyless', 'hime.json')
+def manifest_is_a_list(root):
+    put('hime.json', b'[]')(root)
+
+
+@tampered('keyless', 'hime.json')
 def manifest_cut_off(root):
     os.truncate(root / 'hime.json', 700)
 

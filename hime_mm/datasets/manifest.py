@@ -47,7 +47,11 @@ class Manifest:
             )
         if not isinstance(state.get('files'), list):
             raise ManifestError(f'{place} is damaged: it has no list of files')
-        if state.get('checksum') != checksum(state):
+        try:
+            found = checksum(state)
+        except RecursionError:
+            raise ManifestError(f'{place} is damaged: it is nested too deeply') from None
+        if state.get('checksum') != found:
             raise ManifestError(
                 f'{place} was changed after it was written: its checksum does '
                 'not fit. Get it from the owner again'

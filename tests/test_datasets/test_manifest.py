@@ -213,6 +213,14 @@ class TestReading:
             Manifest.load(tmp_path)
         assert str(path) in str(error.value)
 
+    def test_nested_too_deeply(self, tmp_path):
+        # Deeper than what JSON is read, but not than what it is written: made here.
+        state = json.loads(write(tmp_path).read_text())
+        for _ in range(10_000):
+            state['preprocess'] = dict(x=state['preprocess'])
+        with pytest.raises(ManifestError, match='deep'):
+            Manifest(state, tmp_path)
+
     @pytest.mark.parametrize(
         'change',
         [
@@ -227,6 +235,7 @@ class TestReading:
             lambda s: s.pop('key_id'),
             lambda s: s.pop('dataset_id'),
             lambda s: s.update(dataset_id=5),
+            lambda s: s.update(dataset_id='a\ud800b'),
             lambda s: s.update(key_id=5),
             lambda s: s.update(preprocess=5),
             lambda s: s.update(preprocess=None),

@@ -267,7 +267,7 @@ def upper_case_folder(root):
     (root / 'annotations').rename(root / 'Annotations')
 
 
-@tampered('folder', 'a/x.png', 'a/y.png', 'c/x.png', 'c/y.png')
+@tampered('folder', 'a', 'a/x.png', 'a/y.png', 'c', 'c/x.png', 'c/y.png')
 def moved_folder(root):
     (root / 'a').rename(root / 'c')
 
@@ -447,6 +447,9 @@ picture('png_twice', lambda data: data + data)
 picture('png_without_end', lambda data: data[:-12])
 picture('png_end_that_is_not_empty', lambda data: data[:-12] + chunk(b'IEND', b'Anna'))
 picture('png_crc', lambda data: data[:-1] + b'x')
+picture('png_empty_chunk', lambda data: data[:33] + chunk(b'tEXt', b'') + data[33:])
+picture('png_empty_header', lambda data: data[:8] + chunk(b'IHDR', b'') + data[33:])
+picture('png_long_header', lambda data: data[:8] + chunk(b'IHDR', data[16:29] + b'x') + data[33:])
 picture('png_two_headers', lambda data: data[:33] + data[8:])
 picture('png_no_header', lambda data: data[:8] + data[33:])
 picture('png_behind_the_rows', lambda d: png(parts(d)[0], zlib.compress(parts(d)[1]) + b'Anna'))
@@ -504,6 +507,28 @@ def more_pixels_than_there_are(root):
     header = struct.pack('>IIBBBBB', 32768, 32768, 8, 2, 0, 0, 0)
     (root / ONE).write_bytes(png(header, bytearray(1000)))
     reseal(root, lambda s: s['files'][0].update(shape=[32768, 32768]))
+
+
+@tampered('keyless', ONE)
+def picture_of_the_same_size(root):
+    header, rows = parts((root / ONE).read_bytes())
+    (root / ONE).write_bytes(png(header, rows, level=0))
+    reseal(root)
+    rows[9] ^= 1
+    (root / ONE).write_bytes(png(header, rows, level=0))
+
+
+@tampered('keyless', ONE, ANN)
+def picture_of_no_whole_patches(root):
+    data = encoded((root / ONE).read_bytes(), '.png', lambda img: img[:41])
+    (root / ONE).write_bytes(data)
+    reseal(root, lambda s: s['files'][0].update(shape=[41, 64]))
+
+
+@tampered('keyless', '\udcff.png')
+def name_that_is_no_utf8(root):
+    shutil.copy(root / ONE, root / '\udcff.png')
+    edit_json(root / 'hime.json', lambda s: (double_row(s, path='\udcff.png'), sealed(s)))
 
 
 @tampered('keyless', ONE)
@@ -666,6 +691,7 @@ def key_that_is_not_known(root):
 @fine('folder', warned=False)
 def empty_folder_without_classes(root):
     (root / 'aa').mkdir()
+    edit_json(root / 'hime.json', lambda s: (s.pop('classes'), sealed(s)))
 
 
 @fine('folder', warned=False)

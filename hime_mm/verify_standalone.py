@@ -454,6 +454,7 @@ def check_png(file, size, row, deep):
         length, name = struct.unpack('>I4s', head)
         require(name in (b'IHDR', b'IDAT', b'IEND'), f'its PNG holds a chunk {name!r}')
         require((name == b'IHDR') == first, 'its PNG does not begin with its only IHDR')
+        require(length == 13 or not first, 'its IHDR has another length')
         require(file.tell() + length + 4 <= size, 'its PNG is truncated')
         crc = zlib.crc32(name)
         while length:
@@ -461,15 +462,13 @@ def check_png(file, size, row, deep):
             require(block, 'its PNG is truncated')
             length -= len(block)
             crc = zlib.crc32(block, crc)
-            if name == b'IHDR':
-                require(length == 0, 'its IHDR is too long')
+            if first:
                 rows = Rows(block, row, deep)
             elif name == b'IDAT':
                 rows.add(block)
             else:
                 raise Fault('its IEND is not empty')
         require(file.read(4) == struct.pack('>I', crc), 'the CRC of a chunk does not fit')
-        require(rows is not None, 'its IHDR is empty')
         first = False
     require(file.tell() == size, f'{size - file.tell()} bytes follow the end of its PNG')
     require(rows.seen == rows.total and rows.inflate.eof, 'rows of its PNG are missing')
@@ -479,7 +478,6 @@ class Rows:
     """Counts the bytes of a PNG's rows, and looks at the filter that each begins with."""
 
     def __init__(self, header, row, deep):
-        require(len(header) == 13, 'its IHDR is too short')
         width, height, depth, *kind = struct.unpack('>IIBBBBB', header)
         require(
             [height, width] == row['shape'], f'it is {height}x{width}, not as the manifest says'

@@ -277,6 +277,11 @@ def annotations_changed(root):
     edit_json(root / ANN, lambda coco: coco['annotations'].pop())
 
 
+@tampered('coco', ANN)
+def one_box_changed(root):
+    edit_json(root / ANN, lambda coco: coco['annotations'][0].update(bbox=[1, 2, 3, 4]))
+
+
 @tampered('folder', 'meta/all.txt')
 def list_changed(root):
     put('meta/all.txt', b'a/x.png 1\n')(root)
@@ -499,6 +504,10 @@ picture(
     lambda d: encoded(d, '.webp', lambda i: i[:36], cv2.IMWRITE_WEBP_QUALITY, 101),
     **_WEBP,
 )
+picture('webp_of_other_letters', lambda data: with_byte(data, 3, ord('X')), **_WEBP)
+picture('webp_of_another_kind', lambda data: with_byte(data, 11, ord('X')), **_WEBP)
+picture('webp_signature', lambda data: with_byte(data, 20, 0x2E), **_WEBP)
+picture('webp_version', lambda data: with_byte(data, 24, data[24] | 0x20), **_WEBP)
 picture('webp_is_a_png', lambda data: encoded(data, '.png'), **_WEBP)
 
 

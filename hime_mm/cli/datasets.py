@@ -38,7 +38,7 @@ def decrypt(data: str, out: str, key: KeyPlace, **options: Any) -> None:
 @key_options
 @work_options
 def verify(data: str, key: KeyPlace, **options: Any) -> None:
-    """Compare all files of DATA with its manifest.
+    """Compare all files of DATA with its manifest; nothing else may be there.
 
     With the key the manifest itself is authenticated; without it, only
     changes by accident are found there.

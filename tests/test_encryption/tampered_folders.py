@@ -335,6 +335,11 @@ manifest('huge_number', 'keyless', lambda s: s['files'][0].update(size=10**30))
 manifest('no_number', 'keyless', lambda s: s['files'][0].update(scale=[1, float('inf')]))
 manifest('version', 'keyless', lambda s: s.update(format_version=2))
 manifest('no_rows', 'keyless', lambda s: s.update(files=None))
+manifest('key_missing', 'keyless', lambda s: s.pop('clipped'))
+manifest('names', 'keyless', lambda s: s.update(names='Anna'))
+manifest('options', 'keyless', lambda s: s.update(options=None))
+manifest('cipher_in_short', 'keyless', lambda s: s.update(cipher='mix2'))
+manifest('cipher_without_a_form', 'keyless', lambda s: s['cipher']['steps'][0].pop('form'))
 manifest('half_a_character', 'coco', lambda s: s.update(dataset_id='\ud800'), key=True)
 manifest('classes_are_none', 'folder', lambda s: s.update(classes={'.': 'ab'}))
 manifest('step_is_unknown', 'keyless', lambda s: s['cipher'].update(steps=[dict(type='blur')]))
@@ -500,9 +505,11 @@ picture(
 )
 picture(
     'webp_padding',
-    lambda d: riff((b'VP8L', pixels(d)[: len(pixels(d)) // 2 * 2 - 1]))[:-1] + b'A',
+    lambda d: riff((b'VP8L', pixels(d) + bytes(1 - len(pixels(d)) % 2)))[:-1] + b'A',
     **_WEBP,
 )
+picture('webp_empty_chunk', lambda d: riff((b'VP8L', pixels(d)), (b'XMP ', b'')), **_WEBP)
+picture('webp_zeros_at_the_end', lambda data: data + bytes(2), **_WEBP)
 picture(
     'webp_of_another_size',
     lambda d: encoded(d, '.webp', lambda i: i[:36], cv2.IMWRITE_WEBP_QUALITY, 101),
@@ -605,6 +612,8 @@ text('unknown_category', lambda c: c['annotations'][0].update(category_id=99))
 text('image_twice', lambda c: c['images'].append(c['images'][0]))
 text('annotation_twice', lambda c: c['annotations'].append(c['annotations'][0]))
 text('annotation_left_out', lambda c: c['annotations'].pop())
+text('images_are_no_list', lambda c: c.update(categories={}))
+text('image_is_no_object', lambda c: c['categories'].append('Anna'))
 text('no_images', lambda c: c.pop('images'))
 text('json_key_twice', lambda d: d.replace(b'{"id"', b'{"id": "Anna", "id"', 1), raw=True)
 text('json_list', lambda d: b'[]', raw=True)

@@ -4,6 +4,7 @@
 import ast
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from owner_data import ROOT, SECRET, key_file, photo, write
-from tampered_folders import FINE, KEY, TAMPERED, make_bases
+from tampered_folders import ANN, FINE, KEY, TAMPERED, make_bases, reseal, sealed
+from trials.mutation import mutate_json
 
 from hime_mm import verify_standalone
 from hime_mm.apis import encrypt_folder, verify_dataset
@@ -84,7 +86,7 @@ def test_warnings_only(bases, tmp_path, name):
     assert package(root) == standalone(root) == (set(), warned)
 
 
-def test_many_and_often():
+def test_there_are_many():
     assert len(TAMPERED) > 150
 
 
@@ -151,6 +153,29 @@ def test_whatever_is_encrypted_is_right(
         progress=False,
     )
     assert package(folder / 'out', KEY)[0] == standalone(folder / 'out', KEY)[0] == set()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    base=st.sampled_from(['coco', 'keyless', 'outlines', 'views', 'folder']),
+    text=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_mutated_texts(bases, tmp_path_factory, base, text, seed):
+    """Whatever the manifest or the annotations say, both refuse it or none."""
+    root = shutil.copytree(bases[base], tmp_path_factory.mktemp('any') / 'data')
+    rng = random.Random(seed)
+    path = root / ANN if text and (root / ANN).exists() else root / 'hime.json'
+    state = mutate_json(json.loads(path.read_text()), rng)
+    if path.name == 'hime.json' and isinstance(state, dict):
+        sealed(state)
+    path.write_text(json.dumps(state))
+    if path.name != 'hime.json':
+        reseal(root)
+    (one, _), (two, _) = package(root), standalone(root)
+    assert bool(one) == bool(two)
+    if 'hime.json' not in one | two:
+        assert one == two
 
 
 class TestStandalone:

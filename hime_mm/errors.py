@@ -50,7 +50,7 @@ class EncryptionError(HimeError):
 
 
 class WorkerDied(HimeError, ChildProcessError):
-    """A worker process was killed from outside."""
+    """A worker process ended before its work did: it crashed or was killed."""
 
 
 class BoxError(HimeError):

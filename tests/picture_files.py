@@ -40,6 +40,45 @@ def palette_png():
     return out.getvalue()
 
 
+def png_of(*chunks):
+    """A PNG file of (name, content), with checksums that fit."""
+    data = b'\x89PNG\r\n\x1a\n'
+    for name, content in chunks:
+        body = name + content
+        data += struct.pack('>I', len(content)) + body + struct.pack('>I', zlib.crc32(body))
+    return data
+
+
+def png_parts(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and contents of the chunks of a PNG file."""
+    at, chunks = 8, []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], 'big')
+        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
+        at += 12 + size
+    return chunks
+
+
+def broken_apng(height=48, width=64, filter_type=9):
+    """Two frames whose filter does not exist, which crashes OpenCV 4.11 and 4.12."""
+    rows = zlib.compress(height * (bytes([filter_type]) + 3 * bytes(width)))
+    size = struct.pack('>II', width, height)
+
+    def control(number):
+        place, delay = bytes(8), struct.pack('>HH', 1, 10)
+        return b'fcTL', struct.pack('>I', number) + size + place + delay + bytes(2)
+
+    return png_of(
+        (b'IHDR', size + bytes([8, 2, 0, 0, 0])),
+        (b'acTL', struct.pack('>II', 2, 0)),
+        control(0),
+        (b'IDAT', rows),
+        control(1),
+        (b'fdAT', struct.pack('>I', 2) + rows),
+        (b'IEND', b''),
+    )
+
+
 FILES = {
     'jpeg': encoded('.jpg', photo(37, 50)),
     'progressive': encoded('.jpg', photo(37, 50), cv2.IMWRITE_JPEG_PROGRESSIVE, 1),

@@ -12,6 +12,7 @@ import time
 
 import pytest
 import trials.run
+from picture_files import png_of, png_parts
 from trials import TRIALS, ciphers, demo, million, mutation, pictures, record, texts
 from trials.pictures import files
 from trials.state import ROOT, State
@@ -370,7 +371,7 @@ class TestMutation:
     def test_png_chunks_stay_chunks(self):
         for name in ('png', 'animated png', 'palette'):
             data = files()[name]
-            assert mutation.png_file(mutation.png_chunks(data)) == data
+            assert png_of(*png_parts(data)) == data
             for seed in range(30):
                 damaged = mutation.mutate_png(data, random.Random(seed))
-                assert mutation.png_file(mutation.png_chunks(damaged)) == damaged
+                assert png_of(*png_parts(damaged)) == damaged

@@ -189,6 +189,7 @@ def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
         click.echo(f'not handed over: {", ".join(summary.dropped)}')
     more = '--report FILE names them all' if report is None else f'{report} names them all'
     show_problems(summary.left_out, 'left out', more)
+    show_problems(summary.warnings, 'warning')
     show_problems(summary.skipped, 'missing')
     if not summary.complete:
         _tell_unfinished(summary.out)

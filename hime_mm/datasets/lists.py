@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from hime_mm.errors import ListError
+from hime_mm.images.files import check_regular
 
 
 def read_list(src: str, path: str, numbers: dict[str, int]) -> tuple[str, list[tuple[int, str]]]:
@@ -25,6 +26,7 @@ def read_list(src: str, path: str, numbers: dict[str, int]) -> tuple[str, list[t
         number of its picture and what stands behind the name.
     """
     try:
+        check_regular(os.path.join(src, path))
         with open(os.path.join(src, path), encoding='utf-8') as file:
             lines = [line.strip() for line in file]
     except OSError as error:

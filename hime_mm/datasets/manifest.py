@@ -101,9 +101,11 @@ class Manifest:
             ManifestError: If it is missing, damaged or of another version.
         """
         path = Path(path)
-        if path.is_dir():
+        found = path.is_dir()
+        if found:
             path = path / MANIFEST_NAME
-        return cls(read_json(path, 'manifest', ManifestError), path.parent)
+        # One that is named may come through a pipe.
+        return cls(read_json(path, 'manifest', ManifestError, regular=found), path.parent)
 
     @property
     def recipe(self) -> Recipe:

@@ -11,7 +11,7 @@ from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import EncryptionError, UnreadableImage
 from hime_mm.images.codec import encode_image
-from hime_mm.images.files import write_atomic
+from hime_mm.images.files import remove_leftovers, write_atomic
 
 from .verify import Report, find_problems, read_entry
 
@@ -52,7 +52,7 @@ def decrypt_dataset(
     out: str,
     key: Key | None = None,
     partial: bool = False,
-    workers: int = 1,
+    workers: int = 0,
     progress: bool = True,
 ) -> Report:
     """Undo the encryption of a data set, where its cipher allows.
@@ -66,7 +66,8 @@ def decrypt_dataset(
         key (Key, optional): The owner's key. Defaults to None.
         partial (bool): Where a step deletes data, undo those after it.
             Defaults to False.
-        workers (int): Number of processes. Defaults to 1.
+        workers (int): Number of processes, as of
+            :func:`~hime_mm.apis.encrypt_coco`. Defaults to 0.
         progress (bool): Show a progress bar. Defaults to True.
 
     Returns:
@@ -117,4 +118,6 @@ def decrypt_dataset(
         workers,
         'decrypt' if progress else None,
     )
-    return Report(files=len(entries), problems=sorted(problems))
+    report = Report(files=len(entries), problems=sorted(problems))
+    remove_leftovers(out)  # of a worker that died
+    return report

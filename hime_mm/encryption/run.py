@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -33,7 +34,7 @@ from .names import draw_secret, name_secret, renamed
 from .report import check_report, write_report
 from .resume import check_resumable, finished_summary, manifest_head
 from .source import Source
-from .worker import encrypt_item
+from .worker import encrypt_item, leave_out
 
 
 def encrypt_coco(
@@ -47,7 +48,7 @@ def encrypt_coco(
     segmentation: bool = False,
     key: Key | None = None,
     dataset_id: str | None = None,
-    workers: int = 1,
+    workers: int = 0,
     progress: bool = True,
     strict: bool = False,
     report: str | None = None,
@@ -83,8 +84,11 @@ def encrypt_coco(
         dataset_id (str, optional): Identifies the data set in the derivation
             of its randomness, and is public. None draws one. Never use one
             twice with the same key for different pictures. Defaults to None.
-        workers (int): Number of processes. More than one need the caller's
-            ``if __name__ == '__main__':``. Defaults to 1.
+        workers (int): Number of processes that read and encrypt; a picture
+            that ends one of them is left out like others that cannot be read.
+            With 0 all is done in this process, which such a picture ends.
+            More than none need the caller's ``if __name__ == '__main__':``.
+            Defaults to 0.
         progress (bool): Show a progress bar. Defaults to True.
         strict (bool): Refuse a source of which files would be left out, which
             the summary names. Defaults to False.
@@ -128,7 +132,7 @@ def encrypt_folder(
     lists: Sequence[str] = (),
     key: Key | None = None,
     dataset_id: str | None = None,
-    workers: int = 1,
+    workers: int = 0,
     progress: bool = True,
     strict: bool = False,
     report: str | None = None,
@@ -150,7 +154,7 @@ def encrypt_folder(
         key (Key, optional): As of :func:`encrypt_coco`. Defaults to None.
         dataset_id (str, optional): As of :func:`encrypt_coco`. Defaults to
             None.
-        workers (int): As of :func:`encrypt_coco`. Defaults to 1.
+        workers (int): As of :func:`encrypt_coco`. Defaults to 0.
         progress (bool): Show a progress bar. Defaults to True.
         strict (bool): As of :func:`encrypt_coco`. Defaults to False.
         report (str, optional): As of :func:`encrypt_coco`. Defaults to None.
@@ -180,8 +184,8 @@ def _run(
     report: str | None,
 ) -> Summary:
     start = time.monotonic()
-    if not isinstance(workers, int) or workers < 1:
-        raise EncryptionError(f'`workers` must be a positive whole number, got {workers!r}')
+    if not isinstance(workers, int) or workers < 0:
+        raise EncryptionError(f'`workers` must be a whole number, 0 or more, got {workers!r}')
     check_source(source, job, strict)
     head = manifest_head(source, job, key)
     work = os.path.join(job.out, WORK_NAME)
@@ -243,8 +247,9 @@ def _resume(
         remove_leftovers(job.out)
         tasks = ((item, journal[i]) for i, item in enumerate(items))
         outcomes = run_tasks(encrypt_item, job, key, tasks, workers)
-        _encrypt(items, outcomes, journal, summary, progress)
-        _finish(source, items, job, key, journal, head, summary, report)
+        _encrypt(job, items, outcomes, journal, summary, progress)
+        remove_leftovers(job.out)  # of a worker that died
+        _finish(source, items, job, key, journal, head, summary, report, progress)
     except WorkerDied:
         raise
     except OSError as error:
@@ -261,7 +266,12 @@ def _resume(
 
 
 def _encrypt(
-    items: Sequence[Item], outcomes: Generator, journal: Journal, summary: Summary, progress: bool
+    job: Job,
+    items: Sequence[Item],
+    outcomes: Generator,
+    journal: Journal,
+    summary: Summary,
+    progress: bool,
 ) -> None:
     """Write down what comes of each picture."""
     with (
@@ -271,6 +281,8 @@ def _encrypt(
         closing(outcomes),
     ):
         for i, outcome in outcomes:
+            if isinstance(outcome, WorkerDied):
+                outcome = leave_out(job, items[i], outcome)
             if outcome.pop('reused', False):
                 summary.reused += 1
             else:
@@ -278,8 +290,11 @@ def _encrypt(
             if 'error' in outcome:
                 summary.skipped.append((items[i].path, outcome['error']))
                 bar.set_postfix(skipped=len(summary.skipped))
+            if 'said' in outcome:
+                summary.warnings.append((items[i].path, outcome['said']))
             bar.update()
     summary.skipped.sort()
+    summary.warnings.sort()
 
 
 def _finish(
@@ -291,10 +306,12 @@ def _finish(
     head: dict,
     summary: Summary,
     report: str | None,
+    progress: bool,
 ) -> None:
     """Write the texts, then the manifest: it is there when all else is."""
+    show = partial(tqdm, unit='image', leave=False, disable=not progress)
     size, missing, noticed = 0, [], Counter[str]()
-    for i, item in enumerate(items):
+    for i, item in enumerate(show(items, 'count')):
         outcome = journal[i]
         assert outcome is not None  # all are done
         if 'error' in outcome:
@@ -306,6 +323,13 @@ def _finish(
         noticed.update(outcome.get('noticed', ()))
         summary.telling += outcome.get('telling', 0)
     summary.noticed = {name: noticed[name] for name in NOTICES if noticed[name]}
+    with show(desc='annotations', total=summary.images) as bar:
+
+        def outcome_of(i: int) -> dict | None:
+            bar.update()
+            return journal[i]
+
+        annotations = source.write(job, outcome_of, summary)
     head = dict(
         head,
         dataset_id=job.dataset_id,
@@ -318,17 +342,18 @@ def _finish(
         ),
         clipped={k: list(v) for k, v in summary.clipped.items()},
         skipped=missing,
-        annotations=source.write(job, journal.__getitem__, summary),
+        annotations=annotations,
         **({} if source.classes is None else dict(classes=source.classes)),
         **(dict(noticed=summary.noticed) if summary.noticed else {}),
     )
 
-    def outcomes() -> Iterator[dict]:
-        return (journal[i] or {} for i in range(len(items)))
+    def outcomes(title: str) -> Iterator[dict]:
+        return (journal[i] or {} for i in show(range(len(items)), title))
 
     if report is not None:  # before the manifest: what random names were of is known here only
-        write_report(report, source, items, outcomes(), summary)
+        write_report(report, source, items, outcomes('report'), summary)
     if hasattr(os, 'sync'):
-        os.sync()  # images were not waited for one by one
-    rows = (row for outcome in outcomes() for row in outcome.get('rows', ()))
+        with show(desc='sync: waiting for the disk', bar_format='{desc}'):
+            os.sync()  # images were not waited for one by one
+    rows = (row for outcome in outcomes('manifest') for row in outcome.get('rows', ()))
     write_manifest(job.out, head, rows, key)

@@ -141,11 +141,13 @@ def find_problems(
         disable=title is None,
     ):
         if problem is not None:
+            # Or the error of a file that ended its process twice.
+            problem = str(problem)
             yield entries[i].path, problem
 
 
 def verify_dataset(
-    path: str, key: Key | None = None, workers: int = 1, progress: bool = True
+    path: str, key: Key | None = None, workers: int = 0, progress: bool = True
 ) -> Report:
     """Compare an encrypted folder with its manifest.
 
@@ -156,7 +158,8 @@ def verify_dataset(
     Args:
         path (str): The folder.
         key (Key, optional): The owner's key. Defaults to None.
-        workers (int): Number of processes. Defaults to 1.
+        workers (int): Number of processes, as of
+            :func:`~hime_mm.apis.encrypt_coco`. Defaults to 0.
         progress (bool): Show a progress bar. Defaults to True.
 
     Returns:

@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What a worker does with one picture."""
 
+import errno
 import hashlib
 import os
 from contextlib import suppress
@@ -15,6 +16,7 @@ from hime_mm.errors import HimeError, PictureError
 from hime_mm.images import seal
 from hime_mm.images.codec import encode_image, read_bytes
 from hime_mm.images.files import file_sha256, write_atomic
+from hime_mm.images.guard import take_said
 from hime_mm.images.reading import Picture, follows_orientation, read_picture
 
 from .job import Item, Job, add_counts
@@ -33,9 +35,17 @@ def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> d
         dict: What the journal is to hold: ``rows`` of the manifest,
         ``boxes``, ``clipped`` and the ``source``'s stamp, what was
         ``noticed`` and the number of ``telling`` boxes if there is any; or
-        why it is left out, as ``error``.
+        why it is left out, as ``error``; and what the decoder ``said``, if
+        anything.
     """
-    item, done = task
+    outcome = _outcome(job, key, *task)
+    said = take_said()
+    if said:
+        outcome['said'] = said
+    return outcome
+
+
+def _outcome(job: Job, key: Key | None, item: Item, done: dict | None) -> dict:
     stamp = _stamp(job, item)
     # Of a source that is gone by now, what was made of it stays.
     if (
@@ -52,11 +62,7 @@ def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> d
             _check_shape(picture, item.shape, job.recipe.preprocess.color_type)
         views = [_encrypt_view(job, key, item, picture.img, path) for path in job.targets(item)]
     except HimeError as error:
-        # With what was made of it before.
-        for path in job.targets(item):
-            with suppress(OSError, ValueError):
-                os.unlink(os.path.join(job.out, path))
-        return dict(error=str(error))
+        return leave_out(job, item, error)
     clipped: dict[str, tuple[int, int]] = {}
     for _, _, counts, _ in views:
         add_counts(clipped, counts)
@@ -67,6 +73,14 @@ def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> d
         clipped=clipped, noticed=picture.noticed, telling=sum(telling for *_, telling in views)
     )
     return outcome | {name: value for name, value in found.items() if value}
+
+
+def leave_out(job: Job, item: Item, error: HimeError) -> dict:
+    """The outcome of a picture that is left out, with what was made of it before."""
+    for path in job.targets(item):
+        with suppress(OSError, ValueError):
+            os.unlink(os.path.join(job.out, path))
+    return dict(error=str(error))
 
 
 def _check_shape(picture: Picture, shape: tuple[int, int], color_type: str) -> None:
@@ -114,9 +128,30 @@ def _encrypt_view(
         ori_shape=sealed.layout.ori_shape,
         scale=sealed.layout.scale,
     ).to_dict()
-    write_atomic(os.path.join(job.out, path), data, sync=False)
+    _write(job, path, data)
     boxes = dict(kept=sealed.kept.tolist(), boxes=from_corners(sealed.boxes))
     return row, boxes, sealed.clipped, sealed.layout.count_telling(sealed.boxes)
+
+
+def _write(job: Job, path: str, data: bytes) -> None:
+    """Write a picture's file; what lies in its name is no matter of the output."""
+    try:
+        write_atomic(os.path.join(job.out, path), data, sync=False)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            remedy = 'rename it'
+            if job.recipe.names != 'ids':
+                remedy += ", or replace the names by ids (`names='ids'`)"
+            longest = max(len(part.encode()) for part in path.split('/'))
+            raise PictureError(
+                f'its encrypted file cannot have that name, of {longest} bytes in a path of '
+                f'{len(path.encode())} ({error.strerror}): {remedy}'
+            ) from None
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
+            raise PictureError(
+                f'something else is where its encrypted file belongs ({error.strerror})'
+            ) from None
+        raise
 
 
 def _stamp(job: Job, item: Item) -> list[int] | None:

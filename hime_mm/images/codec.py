@@ -14,6 +14,9 @@ import numpy as np
 
 from hime_mm.errors import HimeError, PictureError, UnreadableImage
 
+from .files import check_regular
+from .guard import guarded
+
 #: How a file is decoded, with the names and the meaning of ``mmcv.imread``.
 COLOR_TYPES = {
     'color': cv2.IMREAD_COLOR,
@@ -24,6 +27,8 @@ COLOR_TYPES = {
 FORMATS = ('png', 'webp')
 #: File names that are taken for pictures, in lower case.
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
+# More are refused by OpenCV.
+_MOST_PIXELS = 1 << 30
 # Coded data holds 0xff followed by zero or as one of eight restart markers.
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
 
@@ -60,9 +65,13 @@ def decode_image(data: bytes, color_type: str = 'color') -> np.ndarray:
     # Not every version of OpenCV notices; what is missing is grey then.
     if data[:2] == b'\xff\xd8' and not _is_complete_jpeg(data):
         raise UnreadableImage('the JPEG file is truncated')
-    if data[:4] == b'\x89PNG' and b'IEND' not in data[-1024:]:
-        raise UnreadableImage('the PNG file is truncated')
-    with opencv_errors('decode it', UnreadableImage):
+    pixels = 0
+    if data[:4] == b'\x89PNG':
+        if not _is_complete_png(data):
+            raise UnreadableImage('the PNG file is truncated')
+        width, height = (int.from_bytes(data[at : at + 4], 'big') for at in (16, 20))
+        pixels = min(width * height, _MOST_PIXELS)
+    with opencv_errors('decode it', UnreadableImage), guarded(len(data), pixels):
         img = cv2.imdecode(np.frombuffer(data, np.uint8), COLOR_TYPES[color_type])
     if img is None:
         raise UnreadableImage('OpenCV cannot decode it')
@@ -87,13 +96,26 @@ def _is_complete_jpeg(data: bytes) -> bool:
         at = match.end() + int.from_bytes(data[match.end() : match.end() + 2], 'big')
 
 
+def _is_complete_png(data: bytes) -> bool:
+    """Whether the last chunk is there to its last byte, whatever may follow."""
+    at = 8
+    while at + 12 <= len(data):
+        name = data[at + 4 : at + 8]
+        # Length, name and checksum beside what the chunk holds.
+        at += 12 + int.from_bytes(data[at : at + 4], 'big')
+        if name == b'IEND':
+            return at <= len(data)
+    return False
+
+
 def read_bytes(path: str) -> bytes:
-    """All of a picture's file.
+    """All of a picture's file, if it is a regular one.
 
     Raises:
         UnreadableImage: If it cannot be read; the reason names no file.
     """
     try:
+        check_regular(path)
         with open(path, 'rb') as file:
             return file.read()
     except OSError as error:

@@ -1,9 +1,11 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Files: written as a whole or not at all, hashed, read as JSON."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +34,12 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
     """
     folder = os.path.dirname(path) or '.'
     os.makedirs(folder, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX, dir=folder)
+    try:
+        fd, temporary = tempfile.mkstemp(
+            prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX, dir=folder
+        )
+    except OSError as error:  # without the name of the temporary file
+        raise OSError(error.errno, error.strerror, path) from None
     try:
         with os.fdopen(fd, 'wb') as file:
             yield file
@@ -43,7 +50,10 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
         mask = os.umask(0o022)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
     except BaseException:
         os.unlink(temporary)
         raise
@@ -55,6 +65,28 @@ def write_atomic(path: str, data: bytes | str, sync: bool = True) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+_KINDS = {
+    stat.S_IFDIR: 'a folder',
+    stat.S_IFIFO: 'a named pipe',
+    stat.S_IFSOCK: 'a socket',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+}
+
+
+def check_regular(path: Any) -> None:
+    """Refuse what is no regular file: to open or read it may wait for ever.
+
+    Raises:
+        OSError: If it is none, saying what it is, or if there is nothing.
+    """
+    kind = stat.S_IFMT(os.stat(path).st_mode)
+    if kind != stat.S_IFREG:
+        what = _KINDS.get(kind, 'something else')
+        number = errno.EISDIR if kind == stat.S_IFDIR else errno.EINVAL
+        raise OSError(number, f'it is {what}, not a regular file', os.fspath(path))
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict:
     state = dict(pairs)
     if len(state) != len(pairs):
@@ -62,12 +94,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict:
     return state
 
 
-def read_json(path: Any, what: str, kind: type[HimeError], unique: bool = False) -> Any:
+def read_json(
+    path: Any, what: str, kind: type[HimeError], *, unique: bool = False, regular: bool = True
+) -> Any:
     """The content of a JSON file; what is wrong with it as an error.
 
     ``unique`` refuses keys that occur twice: of them, one reader may see what another does not.
+    With ``regular=False`` it may come through a pipe.
     """
     try:
+        if regular:
+            check_regular(path)
         with open(path, 'rb') as file:
             return json.load(file, object_pairs_hook=_unique if unique else None)
     except OSError as error:
@@ -87,8 +124,9 @@ def remove_leftovers(folder: str) -> None:
 
 
 def file_sha256(path: str) -> str:
-    """SHA-256 of a file in lower-case hexadecimal."""
+    """SHA-256 of a regular file in lower-case hexadecimal."""
     digest = hashlib.sha256()
+    check_regular(path)
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
             digest.update(block)

@@ -250,7 +250,7 @@ def map_coco_results(
     check_mappable(data, key)
     nms_threshold(nms, True)
     _check_out(results, out, data, force)
-    content = read_json(results, 'results file', BoxError)
+    content = read_json(results, 'results file', BoxError, regular=False)
     images = image_entries(data, annotations)
     try:
         mapped, summary = map_results(content, data, images, key, nms, clip, progress)

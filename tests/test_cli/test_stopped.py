@@ -201,14 +201,38 @@ class TestInterrupted:
         assert hime(*self.args(src, out, keys))[0] == 0
         assert tree(out) == reference[0]
 
-    def test_killed_worker(self, src, keys, reference, tmp_path):
-        def kill_worker(process):
-            for pid in session_members(process.pid):
-                with suppress(OSError):  # it has just ended
-                    if b'spawn_main' in Path(f'/proc/{pid}/cmdline').read_bytes():
-                        return os.kill(pid, signal.SIGKILL)
+    @staticmethod
+    def kill_worker(process):
+        """One of them, if there is any."""
+        for pid in session_members(process.pid):
+            with suppress(OSError):  # it has just ended
+                if b'spawn_main' in Path(f'/proc/{pid}/cmdline').read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    return True
+        return False
 
-        out, status, errors = self.stopped(kill_worker, tmp_path, src, keys)
+    def test_killed_worker(self, src, keys, reference, tmp_path):
+        """Its pictures are done by another."""
+        for number in range(10):
+            out = tmp_path / f'out{number}'
+            process = self.start(*self.args(src, out, keys))
+            while process.poll() is None and not list(out.glob('val2017/*.png')):
+                time.sleep(0.005)
+            was_killed = self.kill_worker(process)
+            _, errors = process.communicate(timeout=100)
+            assert process.returncode == 0 and 'Traceback' not in errors, errors
+            assert tree(out) == reference[0]
+            if was_killed:
+                return
+        pytest.fail('no worker was killed')
+
+    def test_every_worker_is_killed(self, src, keys, reference, tmp_path):
+        def kill_workers(process):
+            while process.poll() is None:
+                self.kill_worker(process)
+                time.sleep(0.002)
+
+        out, status, errors = self.stopped(kill_workers, tmp_path, src, keys)
         assert status == 1
         *_, said, last = errors.splitlines()
         assert re.match('hime: .*worker', said)

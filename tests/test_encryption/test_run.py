@@ -12,6 +12,7 @@ from owner_data import named, photo, read, tree, write
 from hime_mm.apis import verify_dataset
 from hime_mm.ciphers import Cipher
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.encryption import run
 from hime_mm.errors import CipherError, EncryptionError, HimeError
 
 
@@ -99,11 +100,11 @@ class TestManifest:
             views=3,
             preprocess=dict(short_side=(48, 64), augment=dict(flip=0.5, crop=(0.5, 1), jitter=0.2)),
         )
-        for workers in (1, 2, 3):
+        for workers in (0, 1, 3):
             coco(coco_src, tmp_path / str(workers), workers=workers, **copy.deepcopy(options))
-        one = tree(tmp_path / '1')
+        one = tree(tmp_path / '0')
         assert len(one) == 4 * 3 + 2
-        assert one == tree(tmp_path / '2') == tree(tmp_path / '3')
+        assert one == tree(tmp_path / '1') == tree(tmp_path / '3')
 
     def test_presets(self, coco_src, tmp_path):
         coco(coco_src, tmp_path / 'a', 'paper-rs')
@@ -198,7 +199,7 @@ class TestRandomness:
             (dict(cipher='mix2', views=2), EncryptionError, ['2 views', "'mix2'"]),
             (dict(views=0), HimeError, ['`views`', 0]),
             (dict(views=1.5), HimeError, ['`views`', 1.5]),
-            (dict(workers=0), EncryptionError, ['`workers`', 0]),
+            (dict(workers=-1), EncryptionError, ['`workers`', -1]),
             (dict(names='hash'), HimeError, ['names', "'hash'"]),
             (dict(fmt='jpg'), HimeError, ['format', "'jpg'"]),
             (dict(compression=11), HimeError, ['compression', 11, "'png'"]),
@@ -217,3 +218,42 @@ class TestRandomness:
             with pytest.raises(error, match=named(*things)):
                 function(src, tmp_path / 'out', **kwargs)
         assert not (tmp_path / 'out').exists()
+
+
+class TestProgress:
+    STAGES = ('encrypt:', 'count:', 'annotations:', 'sync:', 'manifest:')
+
+    @pytest.mark.parametrize('options', [{}, dict(views=3), dict(workers=1)])
+    def test_is_shown_to_the_end(self, coco_src, tmp_path, capfd, options):
+        for function, src in ((coco, coco_src), (folder, coco_src / 'val2017')):
+            out = tmp_path / function.__name__
+            function(src, out, progress=True, **options)
+            text = capfd.readouterr().err
+            places = [text.find(stage) for stage in self.STAGES]
+            assert min(places) > -1 and places == sorted(places), text
+            # Each bar but the first makes room for the next.
+            assert 'encrypt: 100%' in text.partition('\n')[0] and text.count('\n') == 1
+
+    def test_is_not_shown(self, coco_src, tmp_path, capfd):
+        coco(coco_src, tmp_path / 'out')
+        assert capfd.readouterr() == ('', '')
+
+    def test_of_the_last_stage(self, coco_src, tmp_path, capfd, monkeypatch):
+        """It moves with the pictures, and not at once to its end."""
+        for stage in ('count', 'annotations', 'manifest'):
+            shown = []
+            real = run.tqdm
+
+            def fast(*args, shown=shown, real=real, stage=stage, **kwargs):
+                bar = real(*args, mininterval=0, miniters=1, **kwargs)
+                if bar.desc.startswith(stage):
+                    shown.append(bar)
+                return bar
+
+            monkeypatch.setattr(run, 'tqdm', fast)
+            coco(coco_src, tmp_path / stage, progress=True)
+            monkeypatch.undo()
+            (bar,) = shown
+            assert bar.n == bar.total == 4
+            text = capfd.readouterr().err
+            assert all(f'{i}/4' in text.partition(f'{stage}:')[2] for i in range(1, 4))

@@ -2,18 +2,21 @@
 import errno
 import io
 import os
+import signal
+import socket
 import stat
+import threading
 
 import mmcv
 import numpy as np
 import pytest
 from owner_data import named, photo, png_chunks, tree
-from picture_files import FILES, encoded
+from picture_files import FILES, encoded, png_of, png_parts
 from PIL import Image
 
 from hime_mm.errors import HimeError, PictureError, UnreadableImage
 from hime_mm.images.codec import COLOR_TYPES, check_encoding, decode_image, encode_image, read_image
-from hime_mm.images.files import atomic_file, write_atomic
+from hime_mm.images.files import atomic_file, file_sha256, read_json, write_atomic
 from hime_mm.images.sizing import INTERPOLATIONS, fit_image, resize_image
 
 
@@ -65,6 +68,23 @@ class TestDecode:
             with pytest.raises(UnreadableImage, match='truncated' if is_jpeg else None):
                 decode_image(data[:size])
 
+    @pytest.mark.parametrize('name', ['png', 'alpha', 'gray16', 'palette'])
+    @pytest.mark.parametrize(
+        'more', [b'\0', b'IEND', FILES['jpeg'], bytes(2000), bytes(1 << 20), b'\x89PNG IEND' * 300]
+    )
+    def test_what_follows_a_png_is_no_part_of_it(self, name, more):
+        np.testing.assert_array_equal(decode_image(FILES[name] + more), decode_image(FILES[name]))
+
+    @pytest.mark.parametrize('text', [b'', b'IEND', bytes(4) + b'IEND\xaeB`\x82'])
+    def test_a_png_that_is_cut_anywhere(self, text):
+        """In its last bytes, too, and whatever a chunk of it says."""
+        chunks = png_parts(FILES['palette'])
+        data = png_of(*chunks[:-1], (b'tEXt', b'x\0' + text), chunks[-1])
+        assert decode_image(data).shape == (30, 40, 3)
+        for size in {*range(8, len(data) - 50, 7), *range(len(data) - 50, len(data))}:
+            with pytest.raises(UnreadableImage, match='PNG file is truncated'):
+                decode_image(data[:size])
+
     @pytest.mark.parametrize(
         'data, reason',
         [
@@ -83,7 +103,7 @@ class TestDecode:
     def test_missing_file(self, tmp_path):
         with pytest.raises(UnreadableImage, match=os.strerror(errno.ENOENT)):
             read_image(tmp_path / 'none.png')
-        with pytest.raises(UnreadableImage, match=os.strerror(errno.EISDIR)):
+        with pytest.raises(UnreadableImage, match='^it is a folder, not a regular file$'):
             read_image(tmp_path)
 
     def test_reason_names_no_file(self, tmp_path):
@@ -94,6 +114,59 @@ class TestDecode:
             with pytest.raises(UnreadableImage) as error:
                 read_image(str(tmp_path / name))
             assert 'Alice' not in str(error.value)
+
+
+class TestOnlyRegularFiles:
+    """Of others, opening or reading may never end."""
+
+    @pytest.fixture(autouse=True)
+    def _patience(self):
+        def too_long(*args):
+            raise TimeoutError
+
+        before = signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(10)
+        yield
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+    @staticmethod
+    def make(path, kind):
+        if kind == 'a named pipe':
+            os.mkfifo(path)
+        elif kind == 'a socket':
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path.name)  # no longer than a hundred bytes
+        elif kind == 'a folder':
+            path.mkdir()
+        else:
+            path.symlink_to('/dev/zero')
+
+    @pytest.mark.parametrize('behind', ['', 'link', 'two links'])
+    @pytest.mark.parametrize('kind', ['a named pipe', 'a socket', 'a folder', 'a device'])
+    def test_are_read(self, tmp_path, monkeypatch, kind, behind):
+        monkeypatch.chdir(tmp_path)
+        path = tmp_path / 'x.jpg'
+        self.make(path, kind)
+        for _ in behind.split():
+            link = path.with_suffix('.x.jpg')
+            link.symlink_to(path)
+            path = link
+        what = f'it is {kind}, not a regular file'
+        with pytest.raises(UnreadableImage, match=f'^{what}$'):
+            read_image(str(path))
+        with pytest.raises(OSError, match=what):
+            file_sha256(str(path))
+        with pytest.raises(HimeError, match=named('list', path, what)):
+            read_json(path, 'list', HimeError)
+
+    def test_but_for_what_may_come_through_a_pipe(self, tmp_path):
+        path = tmp_path / 'pipe'
+        os.mkfifo(path)
+        writer = threading.Thread(target=path.write_text, args=('[1, 2]',))
+        writer.start()
+        assert read_json(path, 'list', HimeError, regular=False) == [1, 2]
+        writer.join()
 
 
 class TestEncode:
@@ -191,6 +264,13 @@ class TestAtomicFile:
             os.umask(old)
         mode = stat.S_IMODE((tmp_path / 'a').stat().st_mode)
         assert mode == 0o666 & ~mask
+
+    @pytest.mark.parametrize('name', ['x' * 256, 'é' * 128, 'deep/' + 'y' * 300])
+    def test_an_error_names_the_file_and_no_other(self, tmp_path, name):
+        with pytest.raises(OSError, match=named(name)) as error:
+            write_atomic(str(tmp_path / name), b'1')
+        assert error.value.errno == errno.ENAMETOOLONG
+        assert '.part' not in str(error.value) and not tree(tmp_path)
 
     def test_relative_name(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -4,10 +4,11 @@
 import copy
 import json
 import random
-import struct
 import zlib
 from contextlib import suppress
 from typing import Any
+
+from picture_files import png_of, png_parts
 
 #: Values that a file may hold in place of what it should.
 ODD = (
@@ -83,28 +84,9 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and contents of the chunks of a PNG file."""
-    at, chunks = 8, []
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 4], 'big')
-        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
-        at += 12 + size
-    return chunks
-
-
-def png_file(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """The PNG file of some chunks, with checksums that fit."""
-    data = b'\x89PNG\r\n\x1a\n'
-    for name, content in chunks:
-        body = name + content
-        data += struct.pack('>I', len(content)) + body + struct.pack('>I', zlib.crc32(body))
-    return data
-
-
 def mutate_png(data: bytes, rng: random.Random) -> bytes:
     """Damage what is in a chunk, or within its compression; checksums fit."""
-    chunks = png_chunks(data)
+    chunks = png_parts(data)
     i = rng.randrange(len(chunks))
     name, content = chunks[i]
     if rng.randrange(16) == 0:
@@ -118,7 +100,7 @@ def mutate_png(data: bytes, rng: random.Random) -> bytes:
         chunks[i] = (name, content[:head] + zlib.compress(mutate_bytes(raw, rng)))
     else:
         chunks[i] = (name, mutate_bytes(content, rng))
-    return png_file(chunks)
+    return png_of(*chunks)
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:

@@ -15,8 +15,8 @@ from typing import BinaryIO, NamedTuple
 #: Seconds of computing that a file may take, and more for each of its bytes and pixels:
 #: several times what decoders take.
 _SECONDS, _SECONDS_PER_BYTE, _SECONDS_PER_PIXEL = 2.0, 10e-6, 40e-9
-#: So many times as long by the clock, against a decoder that waits for ever.
-_PATIENCE = 10
+#: So many times as long by the clock: a broken heap can make a decoder wait for ever.
+_PATIENCE = 2
 #: Bytes that are kept of what a decoder says.
 _MOST = 1000
 # When and in which thread OpenCV said it.

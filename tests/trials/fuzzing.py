@@ -17,7 +17,7 @@ from .state import State, kind_of
 BATCH = 1000
 #: Seconds that a case may take.
 PATIENCE = 60
-#: What a process may take: a bomb is refused, and the machine lives on.
+#: What a process may take.
 MEMORY = 4 << 30
 
 
@@ -94,7 +94,8 @@ def _in_a_process(check: Callable, folder: Path, start: int, stop: int) -> tuple
 
 def _work(check: Callable, folder: Path, start: int, stop: int, current, write) -> None:
     die_with_parent()
-    be_quiet_and_small()
+    be_quiet()
+    be_small()
     for case in range(start, stop):
         current.value = case
         try:
@@ -110,11 +111,15 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def be_quiet_and_small() -> None:
-    """What decoders print of each broken file is not shown; no core dumps."""
+def be_quiet() -> None:
+    """What decoders print of each broken file is not shown."""
     with open(os.devnull, 'w') as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
+
+
+def be_small() -> None:
+    """A bomb is refused, and the machine lives on; no core dumps."""
     with contextlib.suppress(ImportError):  # Windows
         import resource
 

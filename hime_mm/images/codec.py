@@ -100,11 +100,10 @@ def _is_complete_png(data: bytes) -> bool:
     """Whether the last chunk is there to its last byte, whatever may follow."""
     at = 8
     while at + 12 <= len(data):
-        name = data[at + 4 : at + 8]
+        if data[at + 4 : at + 8] == b'IEND':
+            return True
         # Length, name and checksum beside what the chunk holds.
         at += 12 + int.from_bytes(data[at : at + 4], 'big')
-        if name == b'IEND':
-            return at <= len(data)
     return False
 
 

@@ -41,8 +41,8 @@ class TestLimits:
     @pytest.mark.parametrize(
         'what, patience, number',
         [
-            (lambda: sum(range(1 << 40)), 10, signal.SIGPROF),  # in C all the time
-            (lambda: [hash(i) for i in iter(int, 1)], 10, signal.SIGPROF),
+            (lambda: sum(range(1 << 40)), 100, signal.SIGPROF),  # in C all the time
+            (lambda: [hash(i) for i in iter(int, 1)], 100, signal.SIGPROF),
             (lambda: time.sleep(30), 1, signal.SIGALRM),
         ],
     )
@@ -56,9 +56,22 @@ class TestLimits:
 
         assert in_child(work) == (-number, '')
 
+    def test_end_one_whose_parent_ignores_them(self, monkeypatch):
+        monkeypatch.setattr(guard, '_SECONDS', 0.1)
+
+        def work():
+            for number in (signal.SIGPROF, signal.SIGALRM):
+                signal.signal(number, signal.SIG_IGN)
+            guard_process()
+            with guarded(0, 0):
+                time.sleep(5)
+
+        assert in_child(work)[0] == -signal.SIGALRM
+
     def test_a_decoder(self, monkeypatch):
         """It is the reading of a picture that they are for."""
         monkeypatch.setattr(guard, '_SECONDS', 0.1)
+        monkeypatch.setattr(guard, '_PATIENCE', 100)
         monkeypatch.setattr(codec.cv2, 'imdecode', lambda *args: sum(range(1 << 40)))
         assert in_child(lambda: decode_image(FILES['jpeg'])) == (-signal.SIGPROF, '')
 
@@ -152,6 +165,9 @@ class TestSaid:
             with guarded(0, 0):
                 os.write(2, b'x' * 5000)
             assert take_said() == 'x' * 1000
+            with guarded(0, 0):
+                os.write(2, b'little')
+            assert take_said() == 'little'
 
         assert in_child(work) == (0, '')
 

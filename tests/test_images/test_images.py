@@ -272,6 +272,17 @@ class TestAtomicFile:
         assert error.value.errno == errno.ENAMETOOLONG
         assert '.part' not in str(error.value) and not tree(tmp_path)
 
+    def test_a_temporary_name_that_is_too_long(self, tmp_path):
+        """Where that of the file would do."""
+        parts = [str(tmp_path)]
+        most = os.pathconf(tmp_path, 'PC_PATH_MAX') - 10
+        while len('/'.join(parts)) < most:
+            parts.append('d' * min(250, most - len('/'.join(parts)) - 1))
+        path = '/'.join(parts) + '/x'
+        with pytest.raises(OSError, match=named('/x')) as error:
+            write_atomic(path, b'1')
+        assert error.value.errno == errno.ENAMETOOLONG and error.value.filename == path
+
     def test_relative_name(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         write_atomic('name', b'1')

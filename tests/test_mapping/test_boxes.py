@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import shutil
+import threading
 import tracemalloc
 
 import cv2
@@ -379,6 +380,21 @@ def test_image_ids(plain, tmp_path):
             annotations=str(data / val),
             force=True,
         )
+
+
+def test_results_may_come_through_a_pipe(plain, tmp_path):
+    """As a shell's `<(...)` gives them."""
+    data = encrypted(plain, tmp_path)
+    results = as_results(data)
+    expected = run(results, data, tmp_path, key=KEY)[0]
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(json.dumps(results),))
+    writer.start()
+    out = tmp_path / 'of_the_pipe.json'
+    map_coco_results(str(pipe), str(out), str(data), progress=False, key=KEY)
+    writer.join()
+    assert json.loads(out.read_text()) == expected
 
 
 def test_ambiguous_image_ids(plain, tmp_path):

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 _SECONDS, _SECONDS_PER_BYTE, _SECONDS_PER_PIXEL = 2.0, 10e-6, 40e-9
 #: So many times as long by the clock: a broken heap can make a decoder wait for ever.
 _PATIENCE = 2
-#: Bytes that are kept of what a decoder says.
+#: Bytes that are kept of what a decoder says at a time.
 _MOST = 1000
 # When and in which thread OpenCV said it.
 _LOG_PREFIX = re.compile(r'^\[[^\]]*\] (global )?')
@@ -32,7 +32,7 @@ class _Ear(NamedTuple):
 
 _ear: _Ear | None = None
 _is_guarded = False
-_said = ''
+_said: dict[str, None] = {}
 
 
 def guard_process() -> None:
@@ -64,9 +64,12 @@ def guarded(size: int, pixels: int) -> Iterator[None]:
 
 
 def take_said() -> str:
-    """What the last decoding wrote to standard error, in one line; once."""
-    global _said
-    said, _said = _said, ''
+    """What decoders wrote to standard error since this was last asked, in one line.
+
+    A picture may be decoded several times.
+    """
+    said = '; '.join(_said)
+    _said.clear()
     return said
 
 
@@ -87,8 +90,6 @@ def _limited(seconds: float) -> Iterator[None]:
 @contextmanager
 def _heard() -> Iterator[None]:
     """Keep what is written to standard error, by C code too."""
-    global _said
-    _said = ''
     if _ear is None:
         yield
         return
@@ -103,4 +104,5 @@ def _heard() -> Iterator[None]:
             lines = os.read(fd, _MOST).decode(errors='replace').splitlines()
             os.lseek(fd, 0, os.SEEK_SET)
             os.ftruncate(fd, 0)
-            _said = '; '.join(dict.fromkeys(_LOG_PREFIX.sub('', line) for line in lines if line))
+            if sum(map(len, _said)) < _MOST:  # of those that nobody asks for
+                _said.update((_LOG_PREFIX.sub('', line), None) for line in lines if line)

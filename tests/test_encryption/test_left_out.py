@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from encryption_parts import coco, folder
-from owner_data import edit_json, hime, photo, write
+from owner_data import edit_json, hime, named, photo, write
 from picture_files import FILES
 
 from hime_mm.datasets.manifest import Manifest
@@ -90,21 +90,36 @@ class TestPlaces:
             ('x', lambda path: path.symlink_to('/dev/null')),
         ],
     )
-    def test_something_else_is_there(self, tmp_path, place, in_the_way):
+    def test_something_else_is_there(self, own_src, tmp_path, place, in_the_way):
+        out, bad = tmp_path / 'out', own_src / 'val2017' / 'x' / 'deep' / 'b.jpg'
+        edit_json(
+            own_src / 'annotations/instances_val2017.json',
+            lambda c: c['images'][1].update(file_name='x/deep/b.jpg'),
+        )
+        coco(own_src, out)  # the picture is not there
+        bad.parent.mkdir(parents=True)
+        (own_src / 'val2017' / '000002.jpg').rename(bad)
+        shutil.rmtree(out / 'val2017' / 'x', ignore_errors=True)
+        path = out / 'val2017' / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        in_the_way(path)
+        summary = coco(own_src, out)
+        ((path, reason),) = summary.skipped
+        assert path == 'val2017/x/deep/b.jpg' and 'something else' in reason
+        assert (summary.files, summary.reused) == (3, 3)
+
+    def test_something_else_is_where_a_class_belongs(self, tmp_path):
+        """Without its folder the classes would have other numbers."""
         src, out = tmp_path / 'src', tmp_path / 'out'
-        write(src / 'a.png', photo(32, 48))
-        bad = write(src / 'x' / 'deep' / 'b.png', photo(32, 48))
-        good = bad.read_bytes()
+        for name in ('a', 'b'):
+            write(src / name / 'x.png', photo(32, 48))
+        bad = write(src / 'c' / 'x.png', photo(32, 48))
         bad.write_bytes(b'')
         folder(src, out)
-        bad.write_bytes(good)
-        shutil.rmtree(out / 'x', ignore_errors=True)
-        (out / place).parent.mkdir(parents=True, exist_ok=True)
-        in_the_way(out / place)
-        summary = folder(src, out)
-        ((path, reason),) = summary.skipped
-        assert path == 'x/deep/b.png' and 'something else' in reason
-        assert (summary.files, summary.reused) == (1, 1)
+        (out / 'c').rmdir()
+        (out / 'c').write_text('x')
+        with pytest.raises(OSError, match=named(out / 'c')):
+            folder(src, out)
 
 
 class TestKinds:

@@ -171,14 +171,18 @@ class TestSaid:
 
         assert in_child(work) == (0, '')
 
-    def test_what_a_picture_before_said(self):
-        """Is not taken for that of the next."""
+    def test_of_several_decodings(self):
+        """Such as for the alpha of a picture; and not for ever where nobody asks."""
 
         def work():
-            with guarded(0, 0):
-                os.write(2, b'one')
-            with guarded(0, 0):
-                pass
+            for text in (b'one', b'two', b'', b'one'):
+                with guarded(0, 0):
+                    os.write(2, text)
+            assert take_said() == 'one; two'
+            for i in range(100):
+                with guarded(0, 0):
+                    os.write(2, b'%d' % i + b'x' * 500)
+            assert len(take_said()) < 2000
             assert take_said() == ''
 
         assert in_child(work) == (0, '')

@@ -309,9 +309,9 @@ def _finish(
     progress: bool,
 ) -> None:
     """Write the texts, then the manifest: it is there when all else is."""
-    show = partial(tqdm, unit='image', leave=False, disable=not progress)
+    show = partial(tqdm, unit='image', disable=not progress)
     size, missing, noticed = 0, [], Counter[str]()
-    for i, item in enumerate(show(items, 'count')):
+    for i, item in enumerate(show(items, 'count', leave=False)):
         outcome = journal[i]
         assert outcome is not None  # all are done
         if 'error' in outcome:
@@ -323,7 +323,7 @@ def _finish(
         noticed.update(outcome.get('noticed', ()))
         summary.telling += outcome.get('telling', 0)
     summary.noticed = {name: noticed[name] for name in NOTICES if noticed[name]}
-    with show(desc='annotations', total=summary.images) as bar:
+    with show(desc='annotations', total=summary.images, leave=False) as bar:
 
         def outcome_of(i: int) -> dict | None:
             bar.update()
@@ -348,12 +348,12 @@ def _finish(
     )
 
     def outcomes(title: str) -> Iterator[dict]:
-        return (journal[i] or {} for i in show(range(len(items)), title))
+        return (journal[i] or {} for i in show(range(len(items)), title, leave=title == 'manifest'))
 
     if report is not None:  # before the manifest: what random names were of is known here only
         write_report(report, source, items, outcomes('report'), summary)
     if hasattr(os, 'sync'):
-        with show(desc='sync: waiting for the disk', bar_format='{desc}'):
+        with show(desc='sync: waiting for the disk', bar_format='{desc}', leave=False):
             os.sync()  # images were not waited for one by one
     rows = (row for outcome in outcomes('manifest') for row in outcome.get('rows', ()))
     write_manifest(job.out, head, rows, key)

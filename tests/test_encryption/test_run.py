@@ -231,8 +231,10 @@ class TestProgress:
             text = capfd.readouterr().err
             places = [text.find(stage) for stage in self.STAGES]
             assert min(places) > -1 and places == sorted(places), text
-            # Each bar but the first makes room for the next.
-            assert 'encrypt: 100%' in text.partition('\n')[0] and text.count('\n') == 1
+            # The others make room for the next, and the last ends its line.
+            lines = text.splitlines(keepends=True)
+            assert text.count('\n') == 2 and text.endswith('\n'), text
+            assert 'encrypt: 100%' in text.partition('\n')[0] and 'manifest: 100%' in lines[-1]
 
     def test_is_not_shown(self, coco_src, tmp_path, capfd):
         coco(coco_src, tmp_path / 'out')

@@ -27,6 +27,8 @@ _LISTS = {
     'categories': ('id', 'name', 'supercategory'),
     'licenses': ('id', 'name', 'url'),
 }
+#: Whole numbers that some tools write as 1.0.
+_WHOLE = ('id', 'image_id', 'category_id', 'license', 'height', 'width')
 #: A larger coordinate is a mistake, and its square would not be finite.
 _LARGEST = 1e9
 
@@ -38,6 +40,9 @@ def _require(ok: bool, path: str, what: str) -> None:
 
 def load_coco(path: str, segmentation: bool = False) -> dict:
     """Read and check a COCO detection file.
+
+    What other tools write is read as it is meant: ``null`` is as if the field were absent, ``1.0``
+    is the id 1, and a file without annotations has an empty list of them.
 
     Args:
         path (str): The JSON file.
@@ -51,6 +56,7 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
     """
     coco = read_json(path, 'annotation file', CocoError)
     _require(isinstance(coco, dict), path, 'it holds no object')
+    _normalize(coco)
     for key in ('images', 'annotations', 'categories'):
         _require(isinstance(coco.get(key), list), path, f'it has no list `{key}`')
     images: dict[int, dict] = {}
@@ -126,6 +132,30 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
             'lengths of the size of its image',
         )
     return coco
+
+
+def _normalize(coco: dict) -> None:
+    """Make what is written in another way what COCO itself writes."""
+    _drop_nulls(coco)
+    if 'annotations' not in coco:  # as in COCO's image_info_*.json
+        coco['annotations'] = []
+        coco.setdefault('categories', [])
+    for name in ('images', 'annotations', *_LISTS):
+        entries = coco.get(name)
+        for entry in entries if isinstance(entries, list) else ():
+            if not isinstance(entry, dict):
+                continue
+            if None in entry.values():
+                _drop_nulls(entry)
+            for key in _WHOLE:
+                value = entry.get(key)
+                if isinstance(value, float) and value.is_integer():
+                    entry[key] = int(value)
+
+
+def _drop_nulls(entry: dict) -> None:
+    for key in [key for key, value in entry.items() if value is None]:
+        del entry[key]
 
 
 def is_id(value: Any) -> bool:

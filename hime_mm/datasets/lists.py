@@ -27,7 +27,7 @@ def read_list(src: str, path: str, numbers: dict[str, int]) -> tuple[str, list[t
     """
     try:
         check_regular(os.path.join(src, path))
-        with open(os.path.join(src, path), encoding='utf-8') as file:
+        with open(os.path.join(src, path), encoding='utf-8-sig') as file:
             lines = [line.strip() for line in file]
     except OSError as error:
         raise ListError(f'cannot read the list {path}: {error.strerror}') from None

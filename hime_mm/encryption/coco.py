@@ -14,6 +14,7 @@ from hime_mm.datasets.segmentation import scale_segmentation
 from hime_mm.errors import CocoError, EncryptionError
 from hime_mm.images.files import write_atomic
 
+from .coco_places import check_pictures, find_annotations, find_folder
 from .job import Item, Job, Summary
 from .source import path_inside
 from .walk import NO_PICTURE, Tree, is_picture
@@ -57,9 +58,10 @@ class CocoSource:
         self._digests: list[str] = []
         self._dropped: set[str] = set()
         self._numbers: dict[tuple[str, str], int] = {}
-        for ann_file, folder in _pairs(src, annotations, images):
+        for ann_file, given in _pairs(src, annotations, images):
             path = os.path.join(src, ann_file)
             coco = coco_format.load_coco(path, segmentation)
+            folder = given or find_folder(src, ann_file, _names(coco))
             groups = coco_format.group_annotations(coco)
             places = [
                 self._add_image(path, folder, image, groups, names) for image in coco['images']
@@ -78,6 +80,8 @@ class CocoSource:
         listed = {item.path for item in self.items} | {file.path for file in self.files}
         left_out: dict[str, str] = {}
         for folder in {file.folder for file in self.files}:
+            if not os.path.isdir(os.path.join(src, folder)):
+                continue  # `check_pictures` says so
             tree = Tree(src, folder)
             self.real |= tree.real
             self.linked |= tree.linked
@@ -121,6 +125,10 @@ class CocoSource:
         start = len(known.boxes)
         known.boxes.extend(boxes)
         return number, start
+
+    def check_pictures(self, src: str) -> None:
+        """Refuse annotation files of which no picture is there."""
+        check_pictures(src, dict(self.texts), {file.path: _names(file.coco) for file in self.files})
 
     @property
     def texts(self) -> list[tuple[str, str]]:
@@ -221,33 +229,33 @@ def _encrypted_image(image: dict, folder: str, row: dict, view: int, views: int)
     return new
 
 
+def _names(coco: dict) -> list[str]:
+    """File names of the pictures, with forward slashes."""
+    return [image['file_name'].replace('\\', '/') for image in coco['images']]
+
+
 def _pairs(
     src: str, annotations: Sequence[str] | None, images: Sequence[str] | None
-) -> list[tuple[str, str]]:
-    """Annotation files and image folders, relative to the source."""
+) -> list[tuple[str, str | None]]:
+    """Annotation files and image folders, relative to the source; None where it is not given."""
     if annotations is None:
-        found = sorted(Path(src, 'annotations').glob('instances_*.json'))
-        if not found:
-            raise EncryptionError(
-                f'no annotations/instances_*.json in {src}: name the annotation files'
-            )
-        annotations = [f'annotations/{path.name}' for path in found]
-    if images is None:
-        images = [Path(path).stem.split('_', 1)[-1] for path in annotations]
-    if len(images) != len(annotations):
+        annotations = find_annotations(src)
+    paths = [path_inside(src, path) for path in annotations]
+    folders: list[str | None] = [None] * len(paths)
+    if images is not None:
+        folders = [path_inside(src, folder) for folder in images]
+    if len(folders) != len(paths):
         raise EncryptionError(
-            f'{len(annotations)} annotation files, but {len(images)} '
-            'image folders: give one folder for each file'
+            f'{len(paths)} annotation files, but {len(folders)} image folders: '
+            'give one folder for each file with `images=...`'
         )
-    pairs = [
-        (path_inside(src, path), path_inside(src, folder))
-        for path, folder in zip(annotations, images, strict=True)
-    ]
+    pairs = list(zip(paths, folders, strict=True))
     for path, folder in pairs:
-        if not Path(src, folder).is_dir():
+        if folder is not None and not Path(src, folder).is_dir():
             raise EncryptionError(
-                f'{src} has no folder {folder} for {path}: name the image folders'
+                f'{src} has no folder {folder} for {path}: '
+                'name that of its pictures with `images=...`'
             )
-    if len({path for path, _ in pairs}) != len(pairs):
+    if len(set(paths)) != len(paths):
         raise EncryptionError('an annotation file is named twice')
     return pairs

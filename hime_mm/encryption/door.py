@@ -52,8 +52,9 @@ def check_source(source: Source, job: Job, strict: bool) -> None:
         strict (bool): Whether nothing may be left out.
 
     Raises:
-        EncryptionError: If it is encrypted already, two of its files would
-            become one, or the output lies among its pictures.
+        EncryptionError: If it is encrypted already, none of its pictures is
+            there, two of its files would become one, or the output lies among
+            its pictures.
     """
     if strict and source.left_out:
         (path, reason), num = source.left_out[0], len(source.left_out)
@@ -62,6 +63,9 @@ def check_source(source: Source, job: Job, strict: bool) -> None:
             'elsewhere, or do without `strict=True`'
         )
     _check_places(job.out, source)
+    # What an earlier run has finished stays, even if the plain pictures are gone.
+    if not any(os.path.exists(os.path.join(job.out, n)) for n in (WORK_NAME, MANIFEST_NAME)):
+        source.check_pictures(job.src)
     check_targets(job, source)
 
 

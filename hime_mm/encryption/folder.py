@@ -72,6 +72,9 @@ class FolderSource:
         """list[tuple[str, str]]: Lists, and the folders of their images."""
         return [(path, folder) for path, folder, _ in self.lists]
 
+    def check_pictures(self, src: str) -> None:
+        """Nothing to refuse: the folder itself says which pictures there are."""
+
     def digest(self) -> Iterable[str]:
         yield from (item.path for item in self.items)
         for path, folder, rows in self.lists:

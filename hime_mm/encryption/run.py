@@ -70,12 +70,14 @@ def encrypt_coco(
         out (str): Folder to write to: new, empty, or of an unfinished run.
         cipher (str | dict | Sequence | Cipher): The cipher or a preset.
         annotations (Sequence[str], optional): Annotation files relative to
-            ``src``. None takes all ``annotations/instances_*.json``. Defaults
-            to None.
+            ``src``, or absolute. None takes all
+            ``annotations/instances_*.json``, or else those that Roboflow,
+            FiftyOne or Label Studio write. Defaults to None.
         images (Sequence[str], optional): For each annotation file the folder
             of its images, relative to ``src``. None takes the folder named
-            like the split, as of ``instances_train2017.json`` ``train2017``.
-            Defaults to None.
+            like the split, as of ``instances_train2017.json`` ``train2017``,
+            or else where such tools put pictures: ``images``, ``data``, the
+            folder of the annotation file, ``src`` itself. Defaults to None.
         licenses (bool): Hand over the licences. Defaults to True.
         segmentation (bool): Hand over segmentations, outlines of the objects,
             where the cipher leaves pixels in place. Defaults to False.

@@ -58,6 +58,9 @@ class Source(Protocol):
     def texts(self) -> Sequence[tuple[str, str]]:
         """Sequence[tuple[str, str]]: See above."""
 
+    def check_pictures(self, src: str) -> None:
+        """Refuse texts of which no picture is in the source folder."""
+
     def digest(self) -> Iterable[str]:
         """What tells this source from another, in parts."""
 
@@ -80,10 +83,20 @@ class Source(Protocol):
 
 
 def path_inside(src: str, path: str) -> str:
-    """A path relative to the source, with forward slashes; refuses one that leads out."""
-    if os.path.isabs(path) or '..' in Path(path).parts:
+    """A path relative to the source, with forward slashes; refuses one that leads out.
+
+    An absolute one may lead to the source by way of links.
+    """
+    inside = Path(path)
+    if inside.is_absolute() and '..' not in inside.parts:
+        roots = (os.path.abspath(src), inside), (os.path.realpath(src), os.path.realpath(path))
+        for root, target in roots:
+            if Path(target).is_relative_to(root):
+                inside = Path(target).relative_to(root)
+                break
+    if inside.is_absolute() or '..' in inside.parts:
         raise EncryptionError(f'{path} is not inside {src}: give paths relative to it')
-    return Path(path).as_posix()
+    return inside.as_posix()
 
 
 def check_targets(job: Job, source: Source) -> None:
@@ -97,12 +110,12 @@ def check_targets(job: Job, source: Source) -> None:
         other = seen.setdefault(low, what)
         if other != what or low in folders:
             raise EncryptionError(
-                f'{other if other != what else "a folder"} and {what} would '
-                f'both become {path}: rename one of them'
+                f'{other if other != what else "a folder"} and {what} would both become {path}: '
                 + (
-                    ''
+                    'give their images different ids in the annotation files, '
+                    "or keep the names (`names='keep'`)"
                     if job.recipe.names == 'ids'
-                    else ", or replace the names by ids (names='ids')"
+                    else "rename one of them, or replace the names by ids (`names='ids'`)"
                 )
             )
         while '/' in low:

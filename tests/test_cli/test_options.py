@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Options of the command."""
 
+import errno
 import os
 import shutil
 
@@ -136,7 +137,8 @@ class TestOptions:
                 ('-c', 'shuffle', '--one-way', '--segmentation', 'keep'),
                 ['segmentations', "'shuffle'"],
             ),
-            (('-c', 'mix2', '--ann', 'x.json'), ['folder x ', 'x.json']),
+            (('-c', 'mix2', '--ann', 'x.json'), ['x.json', os.strerror(errno.ENOENT)]),
+            (('-c', 'mix2', '--ann', ANN, '--images', 'x'), ['folder x ', ANN]),
         ],
     )
     def test_contradictions(self, coco_src, tmp_path, args, things):

@@ -31,6 +31,10 @@ def write(path, text):
         ('all.txt', 'train/n1/a.JPEG 1\r\nval/a.JPEG 0\r\n', '', [(2, ' 1'), (0, ' 0')]),
         ('val/list.txt', 'a.JPEG 0\n', 'val', [(0, ' 0')]),
         ('meta/val.txt', '', 'val', []),
+        # With the mark that Windows' Notepad puts first.
+        ('meta/val.txt', '\ufeffa.JPEG 65\r\nb c.JPEG 9\r\n', 'val', [(0, ' 65'), (1, ' 9')]),
+        ('all.txt', '\ufefftrain/n1/a.JPEG 1', '', [(2, ' 1')]),
+        ('meta/val.txt', '\ufeff', 'val', []),
     ],
 )
 def test_read(tmp_path, path, text, folder, rows):
@@ -103,6 +107,14 @@ def test_imagenet_trains_on_the_flat_tree(tmp_path):
     write(out / 'meta/val.txt', 'v2_v0.png 0\n')
     report = verify_dataset(str(out), progress=False)
     assert 'meta/val.txt' in [path for path, _ in report.problems]
+
+
+def test_absolute_list_inside_the_source(tmp_path):
+    src, out = tmp_path / 'src', tmp_path / 'out'
+    write(src / 'val.txt', '\ufeffa.png 3\n')
+    cv2.imwrite(str(src / 'a.png'), np.zeros((16, 16), np.uint8))
+    encrypt_folder(str(src), str(out), 'mix2', lists=[str(src / 'val.txt')], progress=False)
+    assert (out / 'val.txt').read_bytes() == b'a.png 3\n'
 
 
 def test_lists_are_inside_the_source(tmp_path):

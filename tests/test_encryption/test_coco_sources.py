@@ -191,11 +191,7 @@ class TestCoco:
                 CocoError,
                 ['annotations/none.json'],
             ),
-            (
-                dict(annotations=['annotations/none.json']),
-                EncryptionError,
-                ['folder none', 'none.json'],
-            ),
+            (dict(annotations=['annotations/none.json']), CocoError, ['annotations/none.json']),
             (dict(images=['none']), EncryptionError, ['folder none', 'instances_val2017.json']),
             (dict(images=['val2017', 'val2017']), EncryptionError, ['1 annotation', '2 image']),
             (dict(images=['../own/val2017']), EncryptionError, ['../own/val2017']),

@@ -9,13 +9,14 @@ import click
 
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.encryption.decrypt import decrypt_dataset
-from hime_mm.encryption.describe import describe_dataset
+from hime_mm.encryption.describe import describe_lines
 from hime_mm.encryption.verify import verify_dataset
 from hime_mm.mapping.results import map_coco_results
 
 from .group import FAILED
 from .keys import KeyPlace, key_options
 from .options import show_problems, work_options
+from .words import echo
 
 
 @click.command()
@@ -27,7 +28,7 @@ from .options import show_problems, work_options
 def decrypt(data: str, out: str, key: KeyPlace, **options: Any) -> None:
     """Undo the encryption of DATA into OUT, where its cipher allows."""
     report = decrypt_dataset(data, out, key.read(), **options)
-    click.echo(f'{report.files - len(report.problems)} of {report.files} files decrypted to {out}')
+    echo(f'{report.files - len(report.problems)} of {report.files} files decrypted to {out}')
     show_problems(report.problems, 'missing')
     if not report.ok:
         sys.exit(FAILED)
@@ -48,12 +49,12 @@ def verify(data: str, key: KeyPlace, **options: Any) -> None:
         found = None  # that of the environment belongs to other data
     report = verify_dataset(data, found, **options)
     for note in report.notes:
-        click.echo(note)
+        echo(note)
     show_problems(report.problems, 'wrong')
     if not report.ok:
-        click.echo(f'hime: {len(report.problems)} problems in {data}', err=True)
+        echo(f'hime: {len(report.problems)} problems in {data}', err=True)
         sys.exit(FAILED)
-    click.echo(
+    echo(
         f'{report.files} files are as they were written; manifest '
         + (
             'authenticated with the key'
@@ -71,7 +72,10 @@ def verify(data: str, key: KeyPlace, **options: Any) -> None:
 def info(data: str, as_json: bool) -> None:
     """Say what DATA is, what it leaves readable and how to train on it."""
     manifest = Manifest.load(data)
-    click.echo(json.dumps(manifest.state, indent=2) if as_json else describe_dataset(manifest))
+    if as_json:
+        echo(*json.dumps(manifest.state, indent=2).split('\n'))
+    else:
+        echo(*describe_lines(manifest))
 
 
 @click.command()
@@ -122,7 +126,7 @@ def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool, **optio
         **options,
         key=key.read(manifest.key_id is not None) if needs_key else None,
     )
-    click.echo(
+    echo(
         f'{summary.results} boxes of {summary.images} images mapped to '
         f'{out}'
         + (
@@ -132,7 +136,7 @@ def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool, **optio
         )
     )
     if summary.masks:
-        click.echo(
+        echo(
             f'{summary.masks} segmentations left out: the cipher '
             f'{str(manifest.cipher)!r} moves pixels, and masks cannot '
             'follow',

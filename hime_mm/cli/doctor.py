@@ -9,6 +9,7 @@ import click
 from hime_mm.environment import check_environment, format_report
 
 from .group import FAILED
+from .words import echo
 
 
 @click.command()
@@ -22,8 +23,9 @@ def doctor(engineer: bool, as_json: bool) -> None:
     reported, unless --engineer is given.
     """
     if sys.stderr.isatty():
-        click.echo('Trying all imports ...', err=True)
+        echo('Trying all imports ...', err=True)
     report = check_environment(engineer)
-    click.echo(json.dumps(report, indent=2) if as_json else format_report(report))
+    text = json.dumps(report, indent=2) if as_json else format_report(report)
+    echo(*text.split('\n'))
     if not report['owner'] or (engineer and not report['engineer']):
         sys.exit(FAILED)

@@ -15,7 +15,8 @@ from hime_mm.encryption.journal import WORK_NAME
 from hime_mm.encryption.run import encrypt_coco, encrypt_folder
 
 from .group import FAILED, LazyGroup
-from .options import recipe_options, show_problems
+from .options import recipe_options, show_problems, steps_text
+from .words import echo
 
 # What is noticed of pictures, and the option that changes it.
 _NOTICES = dict(
@@ -52,7 +53,7 @@ def _source_options(command: Callable) -> Callable:
     return command
 
 
-@encrypt.command()
+@encrypt.command(epilog=steps_text())
 @click.argument('src', type=click.Path(exists=True, file_okay=False))
 @click.argument('out', type=click.Path())
 @click.option(
@@ -60,15 +61,15 @@ def _source_options(command: Callable) -> Callable:
     'annotations',
     multiple=True,
     metavar='FILE',
-    help='Annotation file relative to SRC, may be repeated.  '
-    '[default: all annotations/instances_*.json]',
+    help='Annotation file in SRC, may be repeated.  [default: all annotations/instances_*.json, '
+    'or those that Roboflow, FiftyOne and Label Studio write]',
 )
 @click.option(
     '--images',
     multiple=True,
     metavar='FOLDER',
-    help='For each --ann, the folder of its images.  [default: '
-    'train2017 for instances_train2017.json]',
+    help='For each --ann, the folder of its images in SRC.  [default: train2017 for '
+    'instances_train2017.json, or where such tools put them]',
 )
 @click.option('--licenses', type=click.Choice(('keep', 'drop')), default='keep', show_default=True)
 @click.option(
@@ -83,7 +84,8 @@ def _source_options(command: Callable) -> Callable:
 def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **arguments: Any) -> None:
     """Encrypt a COCO data set: SRC has annotations/ and image folders.
 
-    OUT gets the same tree, with annotations in encrypted coordinates.
+    Exports of CVAT, FiftyOne, Label Studio and Roboflow are read as they are
+    unpacked. OUT gets the same tree, with annotations in encrypted coordinates.
     """
     with _stopping(arguments['out']):
         summary = encrypt_coco(
@@ -96,7 +98,7 @@ def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **argu
     _show_summary(summary, arguments['report'], 'coco')
 
 
-@encrypt.command()
+@encrypt.command(epilog=steps_text())
 @click.argument('src', type=click.Path(exists=True, file_okay=False))
 @click.argument('out', type=click.Path())
 @click.option(
@@ -104,7 +106,7 @@ def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **argu
     'lists',
     multiple=True,
     metavar='FILE',
-    help='Text file of names and labels relative to SRC, such as '
+    help='Text file of names and labels in SRC, such as '
     'meta/val.txt, to hand over with the new names; may be '
     'repeated.',
 )
@@ -141,7 +143,7 @@ def _tell_unfinished(out: str) -> None:
             'repair the missing pictures and start again, the others stay; or delete '
             f'{work} to go without them'
         )
-    click.echo(
+    echo(
         f'{out} is unfinished and must not be handed over: {work} holds sizes and times of '
         f'the plain files. To finish it, {remedy}',
         err=True,
@@ -151,42 +153,42 @@ def _tell_unfinished(out: str) -> None:
 def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
     done = summary.images - len(summary.skipped)
     reused = f', {summary.reused} of them before' if summary.reused else ''
-    click.echo(
+    echo(
         f'{done} of {summary.images} pictures encrypted{reused}: '
         f'{summary.files} files in {summary.out} '
         f'({summary.seconds:.1f} s), data set id '
         f'{summary.dataset_id}'
     )
     for step, (num_clipped, total) in summary.clipped.items():
-        click.echo(f'{step}: {100 * num_clipped / max(total, 1):.3f} % of the values were clipped')
+        echo(f'{step}: {100 * num_clipped / max(total, 1):.3f} % of the values were clipped')
     if summary.finished_before:
-        click.echo(
+        echo(
             'an earlier run had finished: nothing was done, and the '
             'source was not looked at. `hime verify` compares the '
             'files'
         )
     if summary.tiny:
-        click.echo(
+        echo(
             f'{summary.tiny} objects are below 1x1 pixel now, which '
             'MMDetection leaves out: a larger --resize keeps them'
         )
     for name, num in summary.noticed.items():
-        click.echo(f'{num} pictures {_NOTICES[name]}')
+        echo(f'{num} pictures {_NOTICES[name]}')
     if summary.noticed and report is None:
-        click.echo('--report FILE says which pictures these are')
+        echo('--report FILE says which pictures these are')
     if summary.noticed.get('turned') and kind == 'coco':
-        click.echo(
+        echo(
             'Boxes were not turned with their pictures: if they follow the pixels as '
             'stored, use --color-type color_ignore_orientation'
         )
     if summary.telling:
-        click.echo(
+        echo(
             f'{summary.telling} boxes are so large that they leave at most two places from '
             'which the patch of their centre can have come: leave such objects out where '
             'that matters'
         )
     if summary.dropped:
-        click.echo(f'not handed over: {", ".join(summary.dropped)}')
+        echo(f'not handed over: {", ".join(summary.dropped)}')
     more = '--report FILE names them all' if report is None else f'{report} names them all'
     show_problems(summary.left_out, 'left out', more)
     show_problems(summary.warnings, 'warning')
@@ -194,4 +196,4 @@ def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
     if not summary.complete:
         _tell_unfinished(summary.out)
         sys.exit(FAILED)
-    click.echo(f'`hime info {summary.out}` says what the cipher leaves readable')
+    echo(f'`hime info {summary.out}` says what the cipher leaves readable')

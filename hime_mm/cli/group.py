@@ -13,6 +13,8 @@ import click
 
 from hime_mm.errors import HimeError
 
+from .words import echo, echo_usage, in_options
+
 #: Exit status when something is missing or does not fit; 2 is click's own for
 #: wrong usage.
 FAILED = 1
@@ -61,7 +63,7 @@ class LazyGroup(click.Group):
             from hime_mm.ciphers.keys import looks_like_key
 
             if any(map(looks_like_key, parts)):
-                click.echo(
+                echo(
                     'hime: a key itself stands on the command line, where '
                     'others can see it: make a new one, and give the name of '
                     'its file, of an environment variable or the number of a '
@@ -69,7 +71,15 @@ class LazyGroup(click.Group):
                     err=True,
                 )
                 sys.exit(FAILED)
-        return super().main(args, **extra)
+        try:
+            # Its own way of printing errors is not ours.
+            sys.exit(super().main(args, **{**extra, 'standalone_mode': False}))
+        except click.ClickException as error:
+            echo_usage(error)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            echo('hime: interrupted', err=True)
+            sys.exit(INTERRUPTED)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -80,10 +90,11 @@ class LazyGroup(click.Group):
             text = getattr(error, 'strerror', None) or str(error)
             name = getattr(error, 'filename', None)
             text += f': {name}' if name else ''
-            click.echo(f'hime: {text}', err=True)
+            command = self.get_command(ctx, ctx.invoked_subcommand or '')
+            echo(f'hime: {in_options(text, command)}', err=True)
             sys.exit(FAILED)
         except KeyboardInterrupt:
-            click.echo('hime: interrupted', err=True)
+            echo('hime: interrupted', err=True)
             sys.exit(INTERRUPTED)
 
 

@@ -10,6 +10,8 @@ import click
 
 from hime_mm.ciphers import KEY_ENV, Key
 
+from .words import echo
+
 
 class KeyPlace(NamedTuple):
     """Where the options say that the key is."""
@@ -74,4 +76,4 @@ def keygen(path: str) -> None:
     """
     key = Key.generate()
     key.save(path)
-    click.echo(f'wrote {path}, key id {key.id}')
+    echo(f'wrote {path}, key id {key.id}')

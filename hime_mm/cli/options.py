@@ -9,11 +9,14 @@ from typing import Any
 
 import click
 
+from hime_mm.ciphers import PRESETS
+from hime_mm.ciphers.steps import STEPS
 from hime_mm.images import Recipe
 from hime_mm.images.augment import Augment
 from hime_mm.images.preprocess import Preprocess
 
 from .keys import key_options
+from .words import echo, in_options
 
 
 def work_options(command: Callable) -> Callable:
@@ -116,6 +119,19 @@ def _option(item: Field) -> Callable:
     )
 
 
+def steps_text() -> str:
+    """All steps of a cipher, and the presets, as the end of a command's help."""
+    lines = ['\b', 'Steps, with the number that each has unless it gets another:']
+    for kind in STEPS.values():
+        text = str(kind())
+        forms = [text, *(f'{text}:{form}' for form in kind.forms[1:])]
+        lines.append(f'  {" ".join(forms):21}  {str(kind.__doc__).splitlines()[0]}')
+    lines += ['', '\b', 'Presets:']
+    for name, preset in PRESETS.items():
+        lines.append(f'  {name:21}  {preset.steps}, patches of {preset.patch_size} pixels')
+    return '\n'.join(lines)
+
+
 def recipe_options(*without: str) -> Callable:
     """Options of a recipe, of its key and of the work, without some fields.
 
@@ -135,9 +151,8 @@ def recipe_options(*without: str) -> Callable:
                 '--cipher',
                 required=True,
                 metavar='CIPHER',
-                help='Steps in order of application, such as '
-                '"center+erode2+shuffle", or a preset: paper-rs, '
-                'paper-mi.',
+                help='Steps in order of application, such as "center+erode2+shuffle", or a '
+                f'preset: {", ".join(PRESETS)}. The steps are listed below.',
             ),
             click.option(
                 '--patch-size',
@@ -180,8 +195,9 @@ def _arguments(options: dict) -> dict:
 
 def show_problems(problems: Any, what: str, remedy: str = '', max_lines: int = 20) -> None:
     """Print what is wrong with which file, of the first of them, and what to do for the others."""
+    command = click.get_current_context().command
     for path, reason in problems[:max_lines]:
-        click.echo(f'{what}: {path}: {reason}', err=True)
+        echo(f'{what}: {path}: {in_options(reason, command)}', err=True)
     if len(problems) > max_lines:
         more = f': {remedy}' if remedy else ''
-        click.echo(f'{what}: and {len(problems) - max_lines} more{more}', err=True)
+        echo(f'{what}: and {len(problems) - max_lines} more{more}', err=True)

@@ -19,13 +19,18 @@ def describe_dataset(manifest: Manifest) -> str:
     Raises:
         ManifestError: If the manifest lacks something.
     """
+    return '\n'.join(describe_lines(manifest))
+
+
+def describe_lines(manifest: Manifest) -> list[str]:
+    """The lines of :func:`describe_dataset`, whatever the texts in the manifest hold."""
     try:
         return _described(manifest)
     except KeyError as error:
         raise ManifestError(f'{manifest.root / MANIFEST_NAME} lacks {error}') from None
 
 
-def _described(manifest: Manifest) -> str:
+def _described(manifest: Manifest) -> list[str]:
     state, cipher = manifest.state, manifest.cipher
     counts = state['counts']
     sizes = {entry.shape for entry in manifest.files.values()}
@@ -85,7 +90,7 @@ def _described(manifest: Manifest) -> str:
         f'recolouring; a backbone with patch_size={side}'
         + (' and no learned positions' if cipher.shuffles else '')
     )
-    return '\n'.join(lines)
+    return lines
 
 
 def _numbers(classes: dict[str, list[str]], most: int = 5) -> str:

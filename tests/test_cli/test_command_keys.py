@@ -108,7 +108,7 @@ class TestKeys:
             keys,
             status=1,
         )
-        assert '`one_way`' in output
+        assert '`--one-way`' in output
 
     def test_wrong(self, encrypted, keys, tmp_path):
         other = keys.with_name('other.key')

@@ -129,8 +129,8 @@ class TestOptions:
         'args, things',
         [
             (('-c', 'shufle'), ["'shufle'"]),
-            (('-c', 'mix2', '--crop', '.9,.1', '--one-way'), ['`crop`', '(0.9, 0.1)']),
-            (('-c', 'mix2', '--keep-ratio'), ['`keep_ratio`', '`resize`']),
+            (('-c', 'mix2', '--crop', '.9,.1', '--one-way'), ['`--crop`', '(0.9, 0.1)']),
+            (('-c', 'mix2', '--keep-ratio'), ['`--keep-ratio`', '`--resize`']),
             (('-c', 'mix2', '--views', '2'), ['2 views', "'mix2'"]),
             (('-c', 'mix2', '--format', 'webp', '--compression', '2'), ['compression', "'webp'"]),
             (

@@ -44,6 +44,8 @@ class Step:
     name: ClassVar[str]
     #: What people and machines can still read after this step alone.
     leaves: ClassVar[str]
+    #: Forms in which it comes, the usual one first.
+    forms: ClassVar[tuple[str, ...]] = ()
     #: The computation, with its randomness handed in.
     kernel: ClassVar[Callable[..., np.ndarray]]
 

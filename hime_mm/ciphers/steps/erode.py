@@ -59,6 +59,7 @@ class Erode(Step):
     form: str = 'compact'
 
     name = 'erode'
+    forms = FORMS
     invertible = False
     drops_border = True
     leaves = (
@@ -70,7 +71,7 @@ class Erode(Step):
 
     def __post_init__(self) -> None:
         check_integer(self, 'border', 1, 1 << 12)
-        check_form(self.name, self.form, FORMS)
+        check_form(self.name, self.form, self.forms)
 
     @property
     def paints_border(self) -> bool:

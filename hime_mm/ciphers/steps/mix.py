@@ -123,6 +123,7 @@ class Mix(Step):
     form: str = 'compact'
 
     name = 'mix'
+    forms = FORMS
     invertible = False
     averages = True
     leaves = (
@@ -133,7 +134,7 @@ class Mix(Step):
 
     def __post_init__(self) -> None:
         check_integer(self, 'num_splits', 2, 1 << 12)
-        check_form(self.name, self.form, FORMS)
+        check_form(self.name, self.form, self.forms)
 
     @property
     def repeats(self) -> bool:

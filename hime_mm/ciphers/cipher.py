@@ -168,9 +168,9 @@ class Cipher:
         for step in self.steps:
             if fit == 'pad' and step.removes_means:
                 raise CipherError(
-                    f"fit='pad' does not go with the cipher {str(self)!r}: the "
+                    f"`fit='pad'` does not go with the cipher {str(self)!r}: the "
                     f'padding takes part in {step.name!r} and shows the mean. '
-                    "Use fit='resize', or fit='error' with sizes that fit"
+                    "Use `fit='resize'`, or `fit='error'` with sizes that fit"
                 )
 
     def check_unshared(self) -> None:

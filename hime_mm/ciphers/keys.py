@@ -4,6 +4,7 @@
 ``docs/format.md`` specifies every derivation byte by byte.
 """
 
+import errno
 import hashlib
 import hmac
 import os
@@ -57,6 +58,10 @@ def _check_place(place: str, what: str) -> None:
             f'a key itself was given where {what} is expected: '
             'make a new key if others may have seen this one'
         )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
 
 
 class KeyStream:
@@ -182,14 +187,20 @@ class Key:
         """
         _check_place(path, 'the name of a key file')
         try:
-            file = open(path, 'rb')  # noqa: SIM115
+            # Not waiting for somebody to write into a pipe, which is refused below.
+            file = open(path, 'rb', opener=_open_at_once)  # noqa: SIM115
         except OSError as error:
-            raise InvalidKey(f'cannot read the key file {path}: {error.strerror}') from None
+            raise InvalidKey(
+                f'cannot read the key file {path}: {error.strerror}; `hime keygen` makes a new key'
+            ) from None
         # One open file, so that what is checked is what is read.
         with file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
-                raise InvalidKey(f'the key file {path} is no regular file')
+                raise InvalidKey(
+                    f'the key file {path} is no regular file: a pipe, as <(...) makes one, is '
+                    'read by the number of its descriptor with `Key.from_fd`'
+                )
             if os.name == 'posix' and info.st_mode & 0o077:
                 raise InvalidKey(
                     f'the key file {path} has the mode '
@@ -233,6 +244,8 @@ class Key:
             InvalidKey: If it cannot be read or holds no key.
         """
         try:
+            if abs(fd) >= 1 << 31:  # a TypeError or OverflowError
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             with os.fdopen(fd, 'rb', closefd=False) as file:
                 data = file.read(_MAX_TEXT)
         except (OSError, ValueError) as error:

@@ -66,7 +66,9 @@ def check_steps(steps: tuple[Step, ...], patch_size: int) -> None:
     it stands.
     """
     if not steps:
-        raise CipherError(f'a cipher needs at least one step: choose from {sorted(STEPS)}')
+        raise CipherError(
+            f'a cipher needs at least one step: choose from {", ".join(sorted(STEPS))}'
+        )
     name, count = Counter(step.name for step in steps).most_common(1)[0]
     if count > 1:
         raise CipherError(

@@ -48,8 +48,8 @@ def _kind(name: Any, written: Any) -> type[Step]:
     if not isinstance(name, str) or name not in STEPS:
         raise CipherError(
             f'unknown cipher step {written!r}: choose from '
-            f'{sorted(STEPS)}, as in "mix2+shuffle", or a '
-            f'preset from {sorted(PRESETS)}'
+            f'{", ".join(sorted(STEPS))}, as in "mix2+shuffle", or a '
+            f'preset from {", ".join(sorted(PRESETS))}'
         )
     return STEPS[name]
 

@@ -272,7 +272,13 @@ def test_environment(monkeypatch):
 def test_descriptors():
     closed = os.open(os.devnull, os.O_RDONLY)
     os.close(closed)
-    for fd, reason in ((closed, 'Bad file'), (-1, 'negative file')):
+    for fd, reason in (
+        (closed, 'Bad file'),
+        (2**31, 'Bad file'),
+        (2**64, 'Bad file'),
+        (-1, 'negative file'),
+        (-(10**30), 'Bad file'),
+    ):
         with pytest.raises(InvalidKey, match=f' {fd}: {reason} descriptor$'):
             Key.from_fd(fd)
     # Neither the end nor an endless file is waited for.

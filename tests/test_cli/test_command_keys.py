@@ -72,7 +72,12 @@ class TestKeys:
             (('--key', 'none.key'), ['none.key', os.strerror(errno.ENOENT)]),
             (('--key-env', 'NONE'), ['variable NONE', 'set']),
             (('--key-fd', '99'), ['descriptor 99', os.strerror(errno.EBADF)]),
-            (('--key', '/dev/null'), ['/dev/null', 'regular file']),
+            (('--key', '/dev/null'), ['/dev/null', 'regular file', '`--key-fd N`']),
+            (('--key', '/dev'), ['/dev']),
+            (('--key-fd', '-1'), ['descriptor -1', 'negative']),
+            (('--key-fd', 2**31), [f'descriptor {2**31}', os.strerror(errno.EBADF)]),
+            (('--key-fd', 10**30), [f'descriptor {10**30}', os.strerror(errno.EBADF)]),
+            (('--key-fd', -(10**30)), [f'descriptor -{10**30}', os.strerror(errno.EBADF)]),
         ],
     )
     def test_none(self, coco_src, tmp_path, args, things):
@@ -80,7 +85,31 @@ class TestKeys:
             'encrypt', 'coco', coco_src, tmp_path / 'out', '-c', 'shuffle', *args, status=1
         )
         assert output.startswith('hime: ') and all(thing in output for thing in things)
+        assert output.count('\n') == 1
         assert not (tmp_path / 'out').exists()
+
+    @pytest.mark.skipif(not os.path.isdir('/dev/fd'), reason='no /dev/fd')
+    @pytest.mark.parametrize('name', ['/dev/fd/{}', '/proc/self/fd/{}', 'fifo'])
+    def test_process_substitution(self, encrypted, keys, tmp_path, name):
+        """`--key <(command)`: refused, and what is named for it works."""
+        reader, writer = os.pipe()
+        try:
+            os.write(writer, keys.read_bytes())
+            if name == 'fifo':
+                os.mkfifo(tmp_path / name, 0o600)
+                held = os.open(tmp_path / name, os.O_RDWR)
+                os.write(held, keys.read_bytes())
+                path = tmp_path / name
+            else:
+                path, held = name.format(reader), os.dup(reader)
+            output = invoke('verify', encrypted, '--key', path, status=1)
+            os.close(held)
+            assert '`--key-fd N`' in output and output.count('\n') == 1
+            os.close(writer)
+            output = invoke('verify', encrypted, '--key-fd', reader, '-j', 1, '-q')
+            assert 'authenticated with the key' in output
+        finally:
+            os.close(reader)
 
     def test_one_way_takes_no_key_from_the_environment(self, coco_src, keys, tmp_path):
         invoke(

@@ -178,7 +178,7 @@ def encode_image(img: np.ndarray, fmt: str = 'png', compression: int | None = No
     if not holds or img.dtype not in (np.uint8, np.uint16):
         raise PictureError(
             f'{fmt!r} cannot hold {img.dtype} pixels of shape '
-            f'{img.shape} without loss' + (": use 'png'" if fmt == 'webp' else '')
+            f'{img.shape} without loss' + (": use `fmt='png'`" if fmt == 'webp' else '')
         )
     with opencv_errors(f'write {fmt!r}'):
         done, data = cv2.imencode(f'.{fmt}', img, params)

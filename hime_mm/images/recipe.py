@@ -71,12 +71,12 @@ class Recipe:
         color_type = self.preprocess.color_type
         if self.fmt == 'webp' and color_type not in ('color', 'color_ignore_orientation'):
             raise EncryptionError(
-                f"'webp' stores three channels of 8 bits, not {color_type!r}: use PNG"
+                f"'webp' stores three channels of 8 bits, not {color_type!r}: use `fmt='png'`"
             )
         if self.one_way and self.cipher.shared:
             raise EncryptionError(
                 f'the cipher {str(self.cipher)!r} has a permutation that all '
-                'images share, so it needs a key'
+                'images share, so it needs `key` in place of `one_way`'
             )
         if self.views > 1 and not self.random:
             raise EncryptionError(
@@ -120,12 +120,12 @@ class Recipe:
                 key nor ``one_way``, or if there are both.
         """
         if key is not None and self.one_way:
-            raise EncryptionError('give a key or `one_way`, not both')
+            raise EncryptionError('give `key` or `one_way`, not both')
         if self.random and key is None and not self.one_way:
             raise EncryptionError(
                 f'the cipher {str(self.cipher)!r}, or the augmentation, draws '
-                'randomness: give a key, or choose one-way, which keeps '
-                'nothing that could undo it'
+                'randomness: give `key` (`hime keygen` makes one), or choose one-way, '
+                '`one_way=True`, which keeps nothing that could undo it'
             )
 
     def to_dict(self) -> dict:

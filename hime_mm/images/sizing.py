@@ -69,8 +69,8 @@ def fit_image(
     if fit == 'error':
         raise PictureError(
             f'the image is {h}x{w} (height x width), its sides are no '
-            f"multiples of the patch size {patch_size}. Use fit='resize' or "
-            "fit='pad', or resize it before"
+            f"multiples of the patch size {patch_size}. Use `fit='resize'` or "
+            "`fit='pad'`, or resize it before"
         )
     if fit == 'pad':
         shape = (-(-h // patch_size) * patch_size, -(-w // patch_size) * patch_size)

@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """COCO annotation files, read and written without pycocotools."""
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -108,12 +109,12 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
         _require(
             is_id(ann.get('image_id')) and ann['image_id'] in images,
             path,
-            f'{place} is of the image {ann.get("image_id")!r}, which is not listed',
+            f'{place} is of the image {as_json(ann.get("image_id"))}, which is not listed',
         )
         _require(
             is_id(ann.get('category_id')) and ann['category_id'] in categories,
             path,
-            f'{place} has the category {ann.get("category_id")!r}, which is not listed',
+            f'{place} has the category {as_json(ann.get("category_id"))}, which is not listed',
         )
         box = ann.get('bbox')
         _require(
@@ -156,6 +157,11 @@ def _normalize(coco: dict) -> None:
 def _drop_nulls(entry: dict) -> None:
     for key in [key for key, value in entry.items() if value is None]:
         del entry[key]
+
+
+def as_json(value: Any) -> str:
+    """A value as it is written in a file, for messages about it."""
+    return json.dumps(value, ensure_ascii=False, default=repr)
 
 
 def is_id(value: Any) -> bool:

@@ -88,8 +88,8 @@ def decrypt_dataset(
             f'{path} cannot be decrypted: {irreversible} of its cipher '
             f'{str(cipher)!r} deletes data'
             + (
-                f'; what comes after it ({", ".join(invertible)}) can be undone: ask '
-                'for a partial decryption'
+                f'; what comes after it ({", ".join(invertible)}) can be undone '
+                'by a partial decryption, `partial=True`'
                 if invertible
                 else ''
             )
@@ -98,7 +98,7 @@ def decrypt_dataset(
         raise EncryptionError(
             f'{path} was encrypted one-way: nobody can undo it'
             if manifest.key_id is None
-            else f'{path} needs the key {manifest.key_id}'
+            else f'{path} needs the key {manifest.key_id}: give it as `key`'
         )
     manifest.check_key(key)
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):

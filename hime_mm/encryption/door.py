@@ -31,7 +31,9 @@ def make_job(src: str, out: str, recipe: Recipe, key: Key | None, dataset_id: st
     try:
         (dataset_id or '').encode()
     except UnicodeEncodeError:
-        raise EncryptionError('the id of the data set is not UTF-8: choose another one') from None
+        raise EncryptionError(
+            'the id of the data set is not UTF-8: choose another one as `dataset_id`'
+        ) from None
     if not os.path.isdir(src):
         raise EncryptionError(f'there is no folder {src}')
     real, real_out = os.path.realpath(src), os.path.realpath(out)

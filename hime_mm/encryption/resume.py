@@ -138,7 +138,10 @@ def _changed_settings(old: dict, new: dict) -> list[str]:
     """Settings that are not what they were."""
     new = json.loads(json.dumps(new))
     # What a release computes has versions of its own.
-    return sorted(k for k, v in new.items() if old.get(k) != v and k != 'tool_version')
+    changed = {k for k, v in new.items() if old.get(k) != v} - {'tool_version'}
+    if 'cipher' in changed:
+        changed.discard('cipher_text')
+    return sorted(name.replace('_', ' ') for name in changed)
 
 
 def check_resumable(job: Job, old: dict, header: dict) -> None:

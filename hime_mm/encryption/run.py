@@ -120,7 +120,7 @@ def encrypt_coco(
     if segmentation and (recipe.cipher.moves_pixels or recipe.preprocess.augment):
         raise EncryptionError(
             f'segmentations cannot follow the cipher {str(recipe.cipher)!r} '
-            'or augmentation: leave them out'
+            'or augmentation: leave them out (`segmentation=False`)'
         )
     source = CocoSource(src, recipe.names, annotations, images, licenses, segmentation)
     return _run(source, job, key, workers, progress, strict, report)

@@ -114,7 +114,7 @@ def _encrypt_view(
         path.encode()
     except UnicodeEncodeError:
         raise PictureError(
-            "its name is not UTF-8: rename it, or replace the names by ids (names='ids')"
+            "its name is not UTF-8: rename it, or replace the names by ids (`names='ids'`)"
         ) from None
     rng = None if key is None else key.image_rng(job.dataset_id, path)
     sealed = seal(img, job.recipe, rng, item.boxes)

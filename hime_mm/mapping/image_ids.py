@@ -12,7 +12,9 @@ from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError
 from hime_mm.images.files import file_sha256
 
-_HANDED_OVER = 'name the annotation file that was handed over with this data set'
+_HANDED_OVER = (
+    'name the annotation file that was handed over with this data set (`annotations=...`)'
+)
 
 
 def image_entries(
@@ -30,7 +32,7 @@ def image_entries(
     elif not rows:
         raise BoxError(
             f'{manifest.root} has no annotation files that say '
-            'which image an id stands for: name one'
+            'which image an id stands for: name one with `annotations=...`'
         )
     found: dict[int, Any] = {}
     places: dict[int, list[str]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key, PatchLayout
-from hime_mm.datasets.coco import from_corners, is_id, is_number, to_corners
+from hime_mm.datasets.coco import as_json, from_corners, is_id, is_number, to_corners
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError
@@ -52,7 +52,9 @@ def check_mappable(manifest: Manifest, key: Key | None) -> None:
             'back. Encrypt the pictures to predict on with a key'
         )
     if layout.needs_key and key is None:
-        raise BoxError(f'{moved}: mapping its boxes back needs the key {manifest.key_id}')
+        raise BoxError(
+            f'{moved}: mapping its boxes back needs the key {manifest.key_id}: give it as `key`'
+        )
     if layout.obstacle and not layout.needs_key:
         raise BoxError(f'{root}: {layout.obstacle}')
     if manifest.recipe.views > 1:
@@ -170,10 +172,10 @@ def _fault(row: Any, place: str, images: dict[int, Any]) -> str | None:
         return f'the `bbox` of {place} is not [x, y, width, height] in numbers'
     for name in ('image_id', 'category_id'):
         if not is_id(row.get(name)):
-            return f'the `{name}` of {place} is no whole number: {row.get(name)!r}'
+            return f'the `{name}` of {place} is no whole number: {as_json(row.get(name))}'
     for name, value in (('score', row.get('score')), ('area', row.get('area', 0))):
         if not is_number(value):
-            return f'the `{name}` of {place} is no number: {value!r}'
+            return f'the `{name}` of {place} is no number: {as_json(value)}'
     for name in _UNSUPPORTED:
         if name in row:
             return f'{place} has `{name}`, which cannot be mapped: leave it out'
@@ -182,13 +184,13 @@ def _fault(row: Any, place: str, images: dict[int, Any]) -> str | None:
         return (
             f'the image id {row["image_id"]} of {place} is in no '
             'annotation file that was looked at: name the one the results '
-            'were made with'
+            'were made with (`annotations=...`)'
         )
     if not isinstance(entry, FileEntry):
         return (
             f'the image id {row["image_id"]} of {place} stands for '
             f'different images in {" and ".join(entry)}: name the '
-            'annotation file the results were made with'
+            'annotation file the results were made with (`annotations=...`)'
         )
     return None
 
@@ -268,7 +270,7 @@ def _check_out(results: str, out: str, data: Manifest, force: bool) -> None:
             raise BoxError(f'{out} is the results file itself: choose another file')
         if not force:
             raise FileExistsError(
-                f'{out} is there already: choose another file, or replace it with --force'
+                f'{out} is there already: choose another file, or replace it with `force=True`'
             )
     inside = os.path.realpath(data.root) + os.sep
     if data.cipher.shuffles and os.path.realpath(out).startswith(inside):

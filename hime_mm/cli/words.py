@@ -17,6 +17,8 @@ import click
 _SETTING = re.compile(r'`([A-Za-z_.]+)(?:=([^`]*))?`')
 #: Options that are not called as the arguments are.
 _OPTIONS = {'key': 'key_file', 'Key.from_fd': 'key_fd', 'overwrite': 'force'}
+#: Names that no option has, as of a step's number, in words.
+_WORDS = {'center_crop': 'a centre crop', 'num_splits': 'its number'}
 #: Without a value, these are fields of a COCO file.
 _FIELDS = ('annotations', 'images', 'licenses', 'segmentation')
 
@@ -44,7 +46,7 @@ def in_options(text: str, command: click.Command | None) -> str:
         name, value = found.groups()
         option = options.get(_OPTIONS.get(name, name))
         if not isinstance(option, click.Option) or (value is None and name in _FIELDS):
-            return found[0]
+            return found[0] if command is None else _WORDS.get(name, found[0])
         flag = max(option.opts, key=len)
         if value is None and name in _OPTIONS and not option.is_flag:
             value = '...'

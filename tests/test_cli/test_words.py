@@ -192,6 +192,7 @@ class TestOptions:
         assert words.in_options('`annotations=...`', boxes) == '`--annotations FILE`'
         assert words.in_options('`force=True`, `overwrite=True`', boxes) == '`--force`, `--force`'
         assert words.in_options('`partial=True`', decrypt) == '`--partial`'
+        assert words.in_options('not `center_crop`', boxes) == 'not a centre crop'
 
     @given(st.text(), st.sampled_from([coco, None]))
     def test_any_text(self, text, command):

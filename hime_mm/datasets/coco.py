@@ -161,7 +161,7 @@ def _drop_nulls(entry: dict) -> None:
 
 def as_json(value: Any) -> str:
     """A value as it is written in a file, for messages about it."""
-    return json.dumps(value, ensure_ascii=False, default=repr)
+    return json.dumps(value, ensure_ascii=False, default=repr)[:99]
 
 
 def is_id(value: Any) -> bool:

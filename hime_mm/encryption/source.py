@@ -85,9 +85,12 @@ class Source(Protocol):
 def path_inside(src: str, path: str) -> str:
     """A path relative to the source, with forward slashes; refuses one that leads out.
 
-    An absolute one may lead to the source by way of links.
+    One that is absolute, or is there from the working directory only, may lead to the source by
+    way of links.
     """
     inside = Path(path)
+    if '..' not in inside.parts and not os.path.exists(os.path.join(src, path)):
+        inside = inside.absolute() if os.path.exists(path) else inside
     if inside.is_absolute() and '..' not in inside.parts:
         roots = (os.path.abspath(src), inside), (os.path.realpath(src), os.path.realpath(path))
         for root, target in roots:

@@ -266,6 +266,28 @@ class TestNoAnnotations:
 
 
 class TestPlaces:
+    @pytest.mark.parametrize(
+        ('ann_file', 'place'),
+        [
+            ('train/labels.json', 'train/data'),
+            ('_annotations.coco.json', '.'),
+            ('labels.json', 'data'),
+            ('result.json', 'images'),
+            ('train/_annotations.coco.json', 'train/images'),
+            ('annotations/instances_a_b.json', 'images/a_b'),
+        ],
+    )
+    def test_of_annotation_files_under_other_names(self, tmp_path, ann_file, place):
+        src, out = tmp_path / 'src', tmp_path / 'out'
+        put(src / ann_file, coco_file({'x.jpg': (48, 64)}))
+        write(src / place / 'x.jpg', photo(48, 64))
+        assert coco(src, out).complete
+        assert set(tree(out)) == {
+            'hime.json',
+            ann_file,
+            str((out / place / 'x.png').relative_to(out)),
+        }
+
     @pytest.fixture
     def flat(self, tmp_path):
         """A source whose pictures a test moves to where it wants them."""
@@ -366,6 +388,21 @@ class TestAbsolutePaths:
                 root, out, annotations=[str(named_root / ANN)], images=[str(named_root / 'val2017')]
             )
             assert set(tree(out)) >= {ANN, 'val2017/000001.png'}
+
+    @pytest.mark.parametrize('linked', [False, True])
+    def test_from_the_working_directory(self, own_src, tmp_path, monkeypatch, linked):
+        """As a shell completes them."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / 'link').symlink_to(own_src)
+        src = 'link' if linked else 'own'
+        coco('own', 'out', annotations=[f'{src}/{ANN}'], images=[f'{src}/val2017'])
+        assert set(tree(tmp_path / 'out')) >= {ANN, 'val2017/000001.png'}
+        # What is there in the source goes first.
+        (tmp_path / 'val2017').mkdir()
+        assert coco('own', 'two', images=['val2017']).complete
+        with pytest.raises(EncryptionError, match=named('elsewhere', 'not inside')):
+            (tmp_path / 'elsewhere').mkdir()
+            coco('own', 'three', images=['elsewhere'])
 
     def test_folder_that_is_a_link_stays_where_it_is(self, own_src, tmp_path):
         (own_src / 'val2017').rename(tmp_path / 'elsewhere')

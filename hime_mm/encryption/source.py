@@ -91,7 +91,7 @@ def path_inside(src: str, path: str) -> str:
     inside = Path(path)
     if '..' not in inside.parts and not os.path.exists(os.path.join(src, path)):
         inside = inside.absolute() if os.path.exists(path) else inside
-    if inside.is_absolute() and '..' not in inside.parts:
+    if inside.is_absolute():
         roots = (os.path.abspath(src), inside), (os.path.realpath(src), os.path.realpath(path))
         for root, target in roots:
             if Path(target).is_relative_to(root):

@@ -319,6 +319,9 @@ class TestPlaces:
     )
     def test_are_found(self, flat, tmp_path, place):
         src, out = flat(place), tmp_path / 'out'
+        # Others are there, too, and hold nothing of it.
+        for other in ('val/val', 'images/val', 'data', 'annotations'):
+            (src / other).mkdir(parents=True, exist_ok=True)
         assert coco(src, out).complete
         assert (out / place / 'val/a.png').is_file() and (out / place / 'b.png').is_file()
 
@@ -367,7 +370,8 @@ class TestPlaces:
         assert coco(own_src, tmp_path / 'out', images=['val2017', 'pics']).complete
 
     def test_hidden_folders_are_left_alone(self, tmp_path):
-        roboflow(tmp_path / 'src/.trash')
+        put(tmp_path / 'src/.trash/_annotations.coco.json', coco_file({'x.jpg': (48, 64)}))
+        write(tmp_path / 'src/.trash/x.jpg', photo(48, 64))
         with pytest.raises(
             EncryptionError, match=named('_annotations.coco.json', '`annotations=...`')
         ):

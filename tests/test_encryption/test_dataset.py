@@ -90,7 +90,7 @@ class TestVerify:
             (lambda path: path.write_bytes(path.read_bytes()[:-9]), 'bytes'),
             (lambda path: path.write_bytes(b''), '0 bytes'),
             (lambda path: path.unlink(), os.strerror(errno.ENOENT)),
-            (lambda path: (path.unlink(), path.mkdir()), 'folder, not a regular file'),
+            (lambda path: (path.unlink(), path.mkdir()), os.strerror(errno.EISDIR)),
             (lambda path: shutil.copy(path.with_name('000001.png'), path), 'changed'),
             (valid, 'changed'),
         ],

@@ -322,7 +322,8 @@ class TestInterrupted:
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
         assert lines[:2] == ['first 1', '0'] and lines[-1] == 'second 0'
-        (error,) = done.stderr.splitlines()
+        error, unfinished = done.stderr.splitlines()
+        assert unfinished.startswith(f'{disk} is unfinished')
         done = re.match(rf'hime: {os.strerror(errno.ENOSPC)} .*{disk}\b.* (\d+) of 24\b', error)
         assert int(done[1]) > 5
         assert tree(copy) == expected

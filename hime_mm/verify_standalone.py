@@ -16,6 +16,7 @@ inside a lossless WebP decode, which takes a decoder, and whether the pixels are
 """
 
 import argparse
+import bisect
 import hashlib
 import hmac
 import json
@@ -153,6 +154,13 @@ STEPS = {
     'permute_channels': {},
     'permute_pixels': {},
 }
+#: Of a step and its form, those that must not come later.
+NOT_AFTER = {
+    ('mix', 'tiled'): {'erode', 'noise'},
+    ('erode', 'filled'): {'mix', 'center', 'permute_pixels'},
+    ('permute_pixels', None): {'erode', 'mix'},
+    ('drop', None): {'noise'},
+}
 
 
 def step(value):
@@ -176,7 +184,7 @@ HEAD = {
     'preprocess': lambda value: isinstance(value, dict),
     'image_format': {
         'format': one_of('png', 'webp'),
-        'compression': lambda value: value is None or whole()(value),
+        'compression': lambda value: value is None or whole(0, 9)(value),
     },
     'views': whole(1),
     'names': one_of('keep', 'ids'),
@@ -194,10 +202,10 @@ HEAD = {
     'checksum': text,
     'mac?': anything,
     'classes?': lambda value: (
-        value is None
-        or isinstance(value, dict)
+        isinstance(value, dict)
         and all(isinstance(names, list) and all(map(text, names)) for names in value.values())
     ),
+    'noticed?': lambda value: isinstance(value, dict) and all(map(COUNT, value.values())),
 }
 
 
@@ -322,10 +330,20 @@ def is_utf8(value):
 def encrypted_patch_size(cipher):
     """Side in pixels of a patch after the last step."""
     side, steps = cipher['patch_size'], cipher['steps']
-    require(len({item['type'] for item in steps}) == len(steps) > 0, 'a step comes twice, or none')
-    for item in steps:
+    names = [item['type'] for item in steps]
+    require(len(set(names)) == len(names) > 0, 'a step comes twice, or none')
+    for i, item in enumerate(steps):
         parts, border = item.get('num_splits', 1), item.get('border', 0)
-        require(side % parts == 0 and side > 2 * border, f'{item["type"]!r} leaves no patch')
+        require(side % parts == 0 and side > 2 * border, f'{names[i]!r} leaves no patch')
+        require(
+            side > 1 or names[i] not in ('center', 'orient', 'permute_pixels'),
+            f'{names[i]!r} gets patches of one pixel',
+        )
+        require(
+            NOT_AFTER.get((names[i], item.get('form')), set()).isdisjoint(names[i:])
+            and (names[i] != 'mix' or parts < side or 'center' not in names),
+            f'{names[i]!r} makes no sense beside the other steps',
+        )
         if item.get('form') == 'compact':
             side = side // parts - 2 * border
     return side
@@ -413,14 +431,13 @@ def class_problems(classes, folders, listed):
         for above, names in classes.items()
         for name in names
     }
-    holding = set()
-    for path in named | listed:
-        while path := posixpath.dirname(path).rstrip('/'):
-            holding.add(path)
     for path in named - folders:
         yield path, 'the folder is missing: classes would get other numbers'
-    for path in folders - named - holding:
-        yield path, 'the manifest names no such folder: classes would get other numbers'
+    held = sorted(named | listed)
+    for path in folders - named:
+        at = bisect.bisect_left(held, f'{path}/')
+        if at == len(held) or not held[at].startswith(f'{path}/'):
+            yield path, 'the manifest names no such folder: classes would get other numbers'
 
 
 # --- Pictures -------------------------------------------------------------------------------------
@@ -645,9 +662,7 @@ def verify(root, key=None):
         report.authenticated = not report.problems
     side = report.attempt(MANIFEST, check_head, state)
     report.problems += row_problems(state, side)
-    unknown = sorted(
-        key for key in state if not {key, f'{key}?'} & HEAD.keys() and key != 'noticed'
-    )
+    unknown = sorted(key for key in state if not {key, f'{key}?'} & HEAD.keys())
     if unknown:
         report.warnings.append((MANIFEST, f'keys that are not known here: {", ".join(unknown)}'))
     rows = {row['path']: row for row in state['files']}
@@ -670,9 +685,8 @@ def folder_problems(root, state, listed, report):
         report.problems.append((path, 'it is missing, or no file of this folder'))
     for row in state['skipped'] or []:
         report.problems.append((row['path'], f'left out when encrypting: {row.get("reason")}'))
-    classes = state.get('classes')
-    if classes and state['kind'] == 'folder':
-        report.problems += class_problems(classes, folders, listed)
+    if 'classes' in state and state['kind'] == 'folder':
+        report.problems += class_problems(state['classes'], folders, listed)
     return files
 
 

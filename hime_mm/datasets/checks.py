@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any, TypeGuard
+from typing import Any
 
 from hime_mm.errors import CocoError, HimeError, ListError
 from hime_mm.images.codec import FORMATS
@@ -87,7 +87,7 @@ def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
     if (
         set(image_format) != {'format', 'compression'}
         or image_format['format'] not in FORMATS
-        or not (image_format['compression'] is None or is_id(image_format['compression']))
+        or not _is_level(image_format['compression'])
         or state.get('kind') not in _IDS
         or state.get('names') not in ('keep', 'ids')
         or not is_id(state['format_version'])
@@ -114,16 +114,10 @@ def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
         counts[name] != number for name, number in found.items()
     ):
         yield f'its counts are not those of its lists: {found}'
-    if state.get('classes') is not None and not is_classes(state['classes']):
-        yield '`classes` is no object of lists of names'
 
 
-def is_classes(value: Any) -> TypeGuard[dict[str, list[str]]]:
-    """Whether it says of folders which subfolders they have."""
-    return isinstance(value, dict) and all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for names in value.values()
-    )
+def _is_level(value: Any) -> bool:
+    return value is None or (is_id(value) and 0 <= value <= 9)
 
 
 def _is_utf8(text: str) -> bool:

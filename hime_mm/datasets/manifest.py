@@ -204,7 +204,7 @@ class Manifest:
             )
         if not hmac.compare_digest(
             manifest_mac(key, self.dataset_id, self.state['checksum']).encode(),
-            str(self.state.get('mac')).encode(),
+            str(self.state.get('mac')).encode(errors='replace'),
         ):
             raise ManifestError(
                 f'{self.root / MANIFEST_NAME} was changed by someone without '
@@ -259,14 +259,15 @@ def _check_head(state: dict) -> None:
     for clipped, total in state.get('clipped', {}).values():
         numbers += [clipped, total]
     numbers += state.get('noticed', {}).values()
-    if not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise TypeError('`counts`, `clipped` and `noticed` are no counts')
 
 
 def _check_types(values: dict, types: Mapping[str, Any]) -> None:
     for name, kind in types.items():
-        if name in values and not isinstance(values[name], kind):
-            raise TypeError(f'`{name}` is {values[name]!r:.99}')
+        value = values.get(name, ...)
+        if value is not ... and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise TypeError(f'`{name}` is {value!r:.99}')
 
 
 def find_manifest(path: Any) -> Path:

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import stat
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -98,13 +99,17 @@ class Inventory(NamedTuple):
     ) -> Iterator[tuple[str, str]]:
         """Folders that are missing or too many, by the subfolders that each is to have."""
         named = {
-            str(PurePosixPath(folder, name)) for folder, names in classes.items() for name in names
+            name if folder == '.' else f'{folder}/{name}'
+            for folder, names in classes.items()
+            for name in names
         }
         for path in named - self.folders - self.others.keys():
             yield path, 'the folder is missing: classes would get other numbers'
-        holding = {str(folder) for path in named | listed for folder in PurePosixPath(path).parents}
-        for path in self.folders - named - holding:
-            yield path, 'the manifest names no such folder: classes would get other numbers'
+        held = sorted(named | listed)
+        for path in self.folders - named:
+            at = bisect_left(held, f'{path}/')
+            if at == len(held) or not held[at].startswith(f'{path}/'):
+                yield path, 'the manifest names no such folder: classes would get other numbers'
 
 
 def _holds_key(path: str) -> bool:

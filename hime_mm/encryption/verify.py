@@ -14,13 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key
-from hime_mm.datasets.checks import (
-    coco_problem,
-    is_classes,
-    list_problem,
-    manifest_problems,
-    unknown_keys,
-)
+from hime_mm.datasets.checks import coco_problem, list_problem, manifest_problems, unknown_keys
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
@@ -247,9 +241,8 @@ def _folder_problems(
             yield path, problem
     for row in manifest.skipped:
         yield row['path'], f'left out when encrypting: {row.get("reason")}'
-    classes = manifest.state.get('classes')
-    if manifest.state.get('kind') == 'folder' and is_classes(classes):
-        yield from stock.class_problems(classes, listed)
+    if manifest.state.get('kind') == 'folder' and 'classes' in manifest.state:
+        yield from stock.class_problems(manifest.classes, listed)
 
 
 def _verify_text(manifest: Manifest, row: dict) -> str | None:

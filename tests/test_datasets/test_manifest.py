@@ -405,6 +405,7 @@ class TestKey:
             lambda s: s.pop('mac'),
             lambda s: s.update(mac=None),
             lambda s: s.update(mac='ü'),
+            lambda s: s.update(mac='\ud800'),
             lambda s: s.update(mac='0' * 64),
         ],
     )

@@ -342,6 +342,12 @@ manifest('cipher_in_short', 'keyless', lambda s: s.update(cipher='mix2'))
 manifest('cipher_without_a_form', 'keyless', lambda s: s['cipher']['steps'][0].pop('form'))
 manifest('half_a_character', 'coco', lambda s: s.update(dataset_id='\ud800'), key=True)
 manifest('classes_are_none', 'folder', lambda s: s.update(classes={'.': 'ab'}))
+manifest('classes_are_null', 'folder', lambda s: s.update(classes=None))
+manifest('noticed_is_a_list', 'keyless', lambda s: s.update(noticed=[]))
+manifest('noticed_is_negative', 'keyless', lambda s: s.update(noticed=dict(turned=-1)))
+manifest('count_is_true', 'keyless', lambda s: s.update(clipped=dict(center=[True, 1])))
+manifest('mac_is_half_a_character', 'coco', lambda s: s.update(mac='\ud800'), key=True)
+manifest('compression', 'keyless', lambda s: s['image_format'].update(compression=10))
 manifest('step_is_unknown', 'keyless', lambda s: s['cipher'].update(steps=[dict(type='blur')]))
 manifest('step_twice', 'keyless', lambda s: s['cipher'].update(steps=s['cipher']['steps'] * 2))
 manifest('mix_of_no_patch', 'keyless', lambda s: s['cipher'].update(patch_size=17))
@@ -671,6 +677,21 @@ def classes(name, change, *paths, **subfolders):
     TAMPERED[name] = Tampering('folder', edit, paths)
 
 
+@tampered('folder', 'empty')
+def class_more_of_none(root):
+    (root / 'empty').mkdir()
+    for name in ('a', 'b', 'meta'):
+        shutil.rmtree(root / name)
+    edit_json(
+        root / 'hime.json',
+        lambda s: (
+            s.update(classes={}, files=[], annotations=[]),
+            s['counts'].update(files=0, bytes=0),
+            sealed(s),
+        ),
+    )
+
+
 classes('class_more', lambda root: (root / 'aa').mkdir(), 'aa')
 classes('class_more_deep_inside', lambda root: (root / 'b' / 'new').mkdir(), 'b/new')
 classes('class_missing', lambda root: (root / 'empty').rmdir(), 'empty')
@@ -685,6 +706,7 @@ classes(
     lambda root: ((root / 'empty').rmdir(), (root / 'empty').symlink_to('a')),
     'empty',
 )
+classes('class_has_no_name', lambda root: None, 'b/', b=['deep', ''])
 classes('class_outside', lambda root: None, 'b/../../x', b=['deep', '../../x'])
 
 #: What only a warning tells, or nothing.

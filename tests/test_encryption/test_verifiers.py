@@ -8,18 +8,22 @@ import random
 import shutil
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from owner_data import ROOT, SECRET, key_file, photo, write
-from tampered_folders import ANN, FINE, KEY, TAMPERED, make_bases, reseal, sealed
+from owner_data import ROOT, SECRET, edit_json, key_file, photo, write
+from tampered_folders import ANN, FINE, KEY, TAMPERED, double_row, make_bases, reseal, sealed
 from trials.mutation import mutate_json
 
 from hime_mm import verify_standalone
 from hime_mm.apis import encrypt_folder, verify_dataset
-from hime_mm.errors import HimeError
+from hime_mm.ciphers import Cipher
+from hime_mm.ciphers.steps import STEPS
+from hime_mm.errors import CipherError, HimeError
 
 SCRIPT = ROOT / 'hime_mm' / 'verify_standalone.py'
 
@@ -88,6 +92,18 @@ def test_warnings_only(bases, tmp_path, name):
 
 def test_there_are_many():
     assert len(TAMPERED) > 150
+
+
+@pytest.mark.parametrize('verify', [package, standalone])
+def test_path_of_many_folders_takes_little_memory(bases, tmp_path, verify):
+    root, path = shutil.copytree(bases['folder'], tmp_path / 'data'), 'a/' * 10_000 + 'x.png'
+    edit_json(root / 'hime.json', lambda s: (double_row(s, path=path), sealed(s)))
+    tracemalloc.start()
+    try:
+        assert verify(root)[0] == {path}
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize('name', ['key_is_handed_over', 'key_in_settings', 'bare_key'])
@@ -178,7 +194,35 @@ def test_mutated_texts(bases, tmp_path_factory, base, text, seed):
         assert one == two
 
 
+@st.composite
+def steps(draw):
+    """The JSON form of any step, whether its parameters make sense or not."""
+    kind = STEPS[draw(st.sampled_from(sorted(STEPS)))]
+    numbers = st.sampled_from([0, 1, 2, 8, 16, 99, 100, 255, 256, 4096, 4097])
+    return {'type': kind.name} | {
+        field.name: draw(st.sampled_from([*kind.forms, 'x']) if field.name == 'form' else numbers)
+        for field in fields(kind)
+    }
+
+
 class TestStandalone:
+    @settings(max_examples=300)
+    @given(
+        steps=st.lists(steps(), min_size=1, max_size=3),
+        patch_size=st.sampled_from([1, 2, 8, 16, 4096, 8194]),
+    )
+    def test_knows_the_ciphers(self, steps, patch_size):
+        cipher = dict(version=1, steps=steps, patch_size=patch_size)
+        try:
+            side = Cipher.build(cipher).encrypted_patch_size
+        except CipherError:
+            with pytest.raises(verify_standalone.Fault):
+                verify_standalone.check(cipher, verify_standalone.HEAD['cipher'], 'it')
+                verify_standalone.encrypted_patch_size(cipher)
+        else:
+            verify_standalone.check(cipher, verify_standalone.HEAD['cipher'], 'it')
+            assert verify_standalone.encrypted_patch_size(cipher) == side
+
     def test_imports_the_standard_library_only(self):
         names = set()
         for node in ast.walk(ast.parse(SCRIPT.read_text())):

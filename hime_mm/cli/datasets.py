@@ -44,10 +44,9 @@ def verify(data: str, key: KeyPlace, **options: Any) -> None:
     With the key the manifest itself is authenticated; without it, only
     changes by accident are found there.
     """
-    found = key.read()
-    if not key.named and Manifest.load(data).key_id is None:
-        found = None  # that of the environment belongs to other data
-    report = verify_dataset(data, found, **options)
+    # Where none counts, that of the environment belongs to other data.
+    needs_key = key.named or Manifest.load(data).key_id is not None
+    report = verify_dataset(data, key.read() if needs_key else None, **options)
     for note in report.notes:
         echo(note)
     show_problems(report.problems, 'wrong')

@@ -43,7 +43,8 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
     """Read and check a COCO detection file.
 
     What other tools write is read as it is meant: ``null`` is as if the field were absent, ``1.0``
-    is the id 1, and a file without annotations has an empty list of them.
+    is the id 1, a file without annotations has an empty list of them, and an image without a size
+    has that of its run lengths.
 
     Args:
         path (str): The JSON file.
@@ -189,17 +190,18 @@ def _is_segmentation(value: Any, image: dict) -> bool:
     if not isinstance(value, dict):
         return False
     counts, size = value.get('counts'), value.get('size')
+    # Of an image without a size it is this one, which its picture is held to.
     if (
         not isinstance(size, list)
         or len(size) != 2
         or not all(
-            is_id(side) and side == image.get(name, side)
+            is_id(side) and 0 < side == image.setdefault(name, side)
             for side, name in zip(size, ('height', 'width'), strict=True)
         )
     ):
         return False
     try:
-        return sum(run_lengths(counts)) == size[0] * size[1] > 0
+        return sum(run_lengths(counts)) == size[0] * size[1]
     except CocoError:
         return False
 

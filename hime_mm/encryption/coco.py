@@ -117,7 +117,9 @@ class CocoSource:
             return number, 0
         # Listed before: encrypted once, with the boxes of both.
         known = self.items[number]
-        if known.shape != shape:
+        if known.shape is None or shape is None:
+            known = self.items[number] = known._replace(shape=known.shape or shape)
+        elif known.shape != shape:
             raise CocoError(
                 f'{path} gives {name} another size than before: {shape}, not {known.shape}'
             )

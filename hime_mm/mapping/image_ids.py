@@ -2,6 +2,7 @@
 """Which encrypted file each image id of a data set stands for."""
 
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -36,7 +37,7 @@ def image_entries(
         )
     found: dict[int, Any] = {}
     places: dict[int, list[str]] = {}
-    by_name: dict[str, list[FileEntry]] = {}
+    backwards: list[str] = []
     for row in rows:
         path = str(manifest.root / row['path'])
         _check_unchanged(path, row)
@@ -46,7 +47,7 @@ def image_entries(
             if 'images_folder' in row:
                 entry = manifest.files.get(str(PurePosixPath(row['images_folder'], name)))
             else:
-                entry = _by_name(manifest, by_name, path, name)
+                entry = _by_name(manifest, backwards, path, name)
             if entry is None:
                 raise BoxError(
                     f'{path} lists {name}, which is not part of {manifest.root}: {_HANDED_OVER}'
@@ -82,22 +83,20 @@ def _check_unchanged(path: str, row: dict) -> None:
         )
 
 
-def _by_name(
-    manifest: Manifest, by_name: dict[str, list[FileEntry]], path: str, name: str
-) -> FileEntry | None:
-    """The entry of a file whose folder is not known."""
+def _by_name(manifest: Manifest, backwards: list[str], path: str, name: str) -> FileEntry | None:
+    """The entry of a file whose folder is not known.
+
+    ``backwards`` gets all paths from their end, in order, so that those of one end are neighbours.
+    """
     if name in manifest.files:
         return manifest.files[name]
-    if not by_name:
-        for entry in manifest.files.values():
-            parts = entry.path.split('/')
-            for i in range(1, len(parts)):
-                by_name.setdefault('/'.join(parts[i:]), []).append(entry)
-    found = by_name.get(name, [])
+    if not backwards:
+        backwards += sorted(other[::-1] for other in manifest.files)
+    end = f'/{name}'[::-1]
+    at = bisect_left(backwards, end)
+    found = [other[::-1] for other in backwards[at : at + 3] if other.startswith(end)]
     if len(found) > 1:
         raise BoxError(
-            f'{path} lists {name}, which may be '
-            f'{" or ".join(entry.path for entry in found[:3])}: '
-            f'{_HANDED_OVER}'
+            f'{path} lists {name}, which may be {" or ".join(sorted(found))}: {_HANDED_OVER}'
         )
-    return found[0] if found else None
+    return manifest.files[found[0]] if found else None

@@ -89,7 +89,10 @@ def _from_pil(picture: Any, preprocess: Preprocess) -> np.ndarray:
     if not all(picture.size):
         raise PictureError(f'the picture is empty: {picture.size[0]}x{picture.size[1]} pixels')
     # A TIFF file is turned when PIL loads it. The frame that it shows is meant.
-    picture.load()
+    try:
+        picture.load()
+    except Exception as error:  # its decoders raise whatever they like
+        raise UnreadableImage(f'PIL cannot read the picture: {error}') from None
     orientation = picture.getexif().get(_ORIENTATION, 1)
     if picture.mode == 'F' or picture.mode.startswith('I'):
         img = read_array(_with_16_bits(picture), preprocess)

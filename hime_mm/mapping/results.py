@@ -198,7 +198,7 @@ def _fault(row: Any, place: str, images: dict[int, Any]) -> str | None:
 def _segmentation(segmentation: Any, layout: PatchLayout, i: int) -> Any:
     try:
         return unmap_segmentation(layout, segmentation)
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise BoxError(
             f'the `segmentation` of `results[{i}]` is neither '
             'polygons nor run lengths of the encrypted image: '

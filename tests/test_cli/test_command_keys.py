@@ -111,6 +111,10 @@ class TestKeys:
         finally:
             os.close(reader)
 
+    def test_verify_asks_for_no_key_where_there_was_none(self, coco_src, tmp_path):
+        invoke('encrypt', 'coco', coco_src, tmp_path / 'out', '-c', 'mix2', '-j', 1, '-q')
+        invoke('verify', tmp_path / 'out', '-j', 1, env=dict(HIME_KEY='broken'))
+
     def test_one_way_takes_no_key_from_the_environment(self, coco_src, keys, tmp_path):
         invoke(
             'encrypt',

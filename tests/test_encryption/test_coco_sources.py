@@ -148,6 +148,45 @@ class TestCoco:
             coco(own_src, tmp_path / 'out', 'mix2', segmentation=True)
         assert not (tmp_path / 'out').exists()
 
+    @pytest.mark.parametrize('size', [[2**20, 2**20], [128, 96], [96, 128], [1, 96 * 128]])
+    @pytest.mark.parametrize('twice', [False, True])
+    def test_run_lengths_give_images_their_size(self, own_src, tmp_path, size, twice):
+        """No memory is asked for on their word: the picture is held to it."""
+        path = own_src / 'annotations/instances_val2017.json'
+
+        def change(coco):
+            for image in coco['images']:
+                del image['height'], image['width']
+            coco['annotations'] = coco['annotations'][:2]
+            runs = dict(counts=[size[0] * size[1]], size=size)
+            coco['annotations'][1]['segmentation'] = runs
+
+        edit_json(path, change)
+        more = {}
+        if twice:  # another file says nothing of sizes
+            other = shutil.copy(path, path.with_name('other.json'))
+            edit_json(other, lambda coco: coco.update(annotations=[]))
+            more = dict(
+                annotations=[f'annotations/{p.name}' for p in (path, other)], images=['val2017'] * 2
+            )
+        summary = coco(own_src, tmp_path / 'out', 'mix2', segmentation=True, **more)
+        if size == [96, 128]:
+            assert summary.complete
+            return
+        ((picture, reason),) = summary.skipped
+        assert picture == 'val2017/000001.jpg' and f'say {size[0]}x{size[1]}' in reason
+
+    @pytest.mark.parametrize('sizes', [([96, 128], [128, 96]), ([-96, -128],), ([0, 5],)])
+    def test_run_lengths_that_do_not_agree_on_a_size(self, own_src, tmp_path, sizes):
+        def change(coco):
+            del coco['images'][0]['height'], coco['images'][0]['width']
+            for ann, size in zip(coco['annotations'], sizes, strict=False):
+                ann['segmentation'] = dict(counts=[size[0] * size[1]], size=size)
+
+        edit_json(own_src / 'annotations/instances_val2017.json', change)
+        with pytest.raises(CocoError, match=rf'segmentation.*annotations\[{len(sizes) - 1}'):
+            coco(own_src, tmp_path / 'out', 'mix2', segmentation=True)
+
     def test_center_crop_is_refused(self, coco_src, tmp_path):
         with pytest.raises(EncryptionError, match='`center_crop`'):
             coco(coco_src, tmp_path / 'out', preprocess=dict(center_crop=(32, 32)))

@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import tracemalloc
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from owner_data import named
+from owner_data import edit_json, named
 
 from hime_mm.apis import encrypt_coco, map_coco_results
 from hime_mm.ciphers import Cipher, InvalidKey, Key, PatchLayout
 from hime_mm.cli import main
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.segmentation import compress_rle, decode_rle, encode_rle
+from hime_mm.datasets.writing import checksum
 from hime_mm.errors import BoxError, CocoError
 from hime_mm.images import Recipe
 from hime_mm.mapping.boxes import SHUFFLED_NMS, suppress, unmap_boxes
@@ -302,6 +304,24 @@ def test_segmentations_of_results(plain, tmp_path):
         run(results, data, tmp_path, force=True)
 
 
+@pytest.mark.parametrize('name', ['shape', 'ori_shape'])
+@pytest.mark.parametrize('size', [[2**30, 2**10], [2**15, 16], [16, 40_000], [2**30, 2**30]])
+def test_memory_for_a_mask_is_not_asked_for_on_the_word_of_a_manifest(plain, tmp_path, name, size):
+    data = encrypted(plain, tmp_path, 'mix2', key=None)
+    edit_json(
+        data / 'hime.json',
+        lambda s: (
+            [row.update({name: size}) for row in s['files']],
+            s.update(checksum=checksum(s)),
+        ),
+    )
+    h, w = Manifest.load(data).entry('val/9.png').shape
+    masks = dict(counts=[h * w], size=[h, w])
+    row = dict(image_id=9, category_id=1, bbox=[8, 4, 32, 12], score=1, segmentation=masks)
+    with pytest.raises(BoxError, match=rf'results\[0\].*{max(size)}.*larger'):
+        run([row], data, tmp_path)
+
+
 @pytest.mark.parametrize('size', [None, [2**20, 2**20], [10**9, 1], [2**70, 2**70], [1.5, 2], 7])
 @pytest.mark.parametrize(
     'counts', [[2**40], [2**39, 2**39], '`' * 9, 'o' * 300_000 + '0', [0.5] * 8, None, dict(a=1)]
@@ -460,6 +480,22 @@ def test_file_names_that_stand_for_two_images(plain, tmp_path):
     shutil.copy(data / 'annotations/instances_val.json', elsewhere)
     with pytest.raises(BoxError, match=named(elsewhere, 'train/same.png', 'val/same.png')):
         image_entries(Manifest.load(data), str(elsewhere))
+
+
+def test_path_of_many_folders_takes_little_memory(plain, tmp_path):
+    data = encrypted(plain, tmp_path)
+    manifest = Manifest.load(data)
+    entry = next(iter(manifest.files.values()))
+    deep = 'a/' * 10_000 + 'x.png'
+    manifest.files[deep] = replace(entry, path=deep)
+    elsewhere = tmp_path / 'subset.json'
+    shutil.copy(data / 'annotations/instances_val.json', elsewhere)
+    tracemalloc.start()
+    try:
+        assert len(image_entries(manifest, str(elsewhere))) == 2
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_changed_annotations(plain, tmp_path):

@@ -207,6 +207,12 @@ class TestPIL:
         with pytest.raises(ClientError, match="'RGB', 'L'"):
             client().encrypt(Image.fromarray(img))
 
+    @pytest.mark.parametrize('name', ['png', 'jpeg', 'bmp', 'pgm'])
+    def test_truncated(self, name):
+        picture = Image.open(io.BytesIO(FILES[name][:-200]))
+        with pytest.raises(UnreadableImage, match='PIL'):
+            client().encrypt(picture)
+
     def test_the_frame_that_it_shows(self):
         frames = [Image.fromarray(photo(32, 48, seed)) for seed in range(3)]
         picture = opened(saved(frames[0], 'PNG', save_all=True, append_images=frames[1:]))

@@ -367,8 +367,8 @@ def row_problems(state, side):
     """What rows say that does not go with the head, with the path of each."""
     stem = '.*'
     if state['names'] == 'ids':
-        stem = r'-?\d{11}\d*' if state['kind'] == 'coco' else r'\d{8,}|[0-9a-f]{16}'
-    view = r'_v\d+' if state['views'] > 1 else ''
+        stem = '-?[0-9]{12,}|-[0-9]{11}' if state['kind'] == 'coco' else '[0-9]{8,}|[0-9a-f]{16}'
+    view = '_v[0-9]+' if state['views'] > 1 else ''
     name = re.compile(rf'(?s:{stem}){view}\.{state["image_format"]["format"]}')
     for row in state['files']:
         if not is_utf8(row['path']):

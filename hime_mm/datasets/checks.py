@@ -33,7 +33,7 @@ _ROWS = dict(
     annotations={'kind', 'path', 'sha256', 'images_folder', 'images', 'annotations'},
 )
 # fmt: on
-_IDS = dict(coco=re.compile(r'-?\d{11}\d*'), folder=re.compile(r'\d{8,}|[0-9a-f]{16}'))
+_IDS = dict(coco='-?[0-9]{12,}|-[0-9]{11}', folder='[0-9]{8,}|[0-9a-f]{16}')
 
 
 def unknown_keys(state: Mapping) -> list[str]:
@@ -137,9 +137,9 @@ def _name_pattern(state: dict) -> re.Pattern:
     """Of the file names of pictures, without their extension."""
     name = '.*'
     if state.get('names') == 'ids':
-        name = _IDS.get(state.get('kind', ''), _IDS['coco']).pattern
+        name = _IDS.get(state.get('kind', ''), _IDS['coco'])
     views = state.get('views', 1)
-    return re.compile(f'(?s:{name})' + (r'_v\d+' if views > 1 else ''))
+    return re.compile(f'(?s:{name})' + ('_v[0-9]+' if views > 1 else ''))
 
 
 def _listed(manifest: Manifest, row: dict, name: str) -> FileEntry | None:

@@ -658,11 +658,18 @@ renamed('other_extension', 'folder', 'a/x.png', 'a/x.jpg', 'meta/all.txt')
 renamed('no_extension', 'folder', 'a/y.png', 'a/y')
 
 
-@tampered('ids', 'val2017/Anna.png', ANN)
-def name_that_is_no_image_id(root):
-    (root / 'val2017/000000000007.png').rename(root / 'val2017/Anna.png')
-    edit_json(root / 'hime.json', lambda s: s['files'][0].update(path='val2017/Anna.png'))
-    reseal(root)
+def rename_id(name):
+    def rename(root):
+        (root / 'val2017/000000000007.png').rename(root / name)
+        edit_json(root / 'hime.json', lambda s: s['files'][0].update(path=name))
+        reseal(root)
+
+    return rename
+
+
+for _number, _name in enumerate(['Anna', '00000000007', '-0000000007', '00000000000\u0667']):
+    _path = f'val2017/{_name}.png'
+    TAMPERED[f'name_is_no_image_id_{_number}'] = Tampering('ids', rename_id(_path), (_path, ANN))
 
 
 def classes(name, change, *paths, **subfolders):

@@ -752,4 +752,9 @@ def main(args=None):
 if __name__ == '__main__':
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors='backslashreplace')
-    sys.exit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except (BrokenPipeError, KeyboardInterrupt):  # nobody reads on
+        os._exit(130)
+    sys.exit(status)

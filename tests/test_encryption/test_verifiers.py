@@ -270,6 +270,20 @@ class TestStandalone:
         state = json.loads(alone(tmp_path / 'b', root, '--json').stdout)
         assert not state['ok'] and len(state['problems']) == 3
 
+    def test_nobody_reads_on(self, bases, tmp_path):
+        root = shutil.copytree(bases['keyless'], tmp_path / 'data')
+        for i in range(3000):
+            (root / f'{i}').touch()
+        process = subprocess.Popen(
+            [sys.executable, '-I', '-S', SCRIPT, root],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b'' and process.wait(50) == 130
+        process.stderr.close()
+
     def test_usage(self, bases, tmp_path, capsys, monkeypatch):
         key = key_file(tmp_path / 'key')
         (tmp_path / 'link').symlink_to(key)

@@ -3,13 +3,13 @@
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 
 from hime_mm.errors import EncryptionError
 from hime_mm.images.files import atomic_file
 
-from .job import Item, Summary
+from .job import Summary
 from .source import Source
 from .walk import lies_in
 
@@ -49,7 +49,6 @@ def _is_report(path: str) -> bool:
 def write_report(
     path: str,
     source: Source,
-    items: Sequence[Item],
     outcomes: Iterable[dict],
     summary: Summary,
 ) -> None:
@@ -58,8 +57,7 @@ def write_report(
     Args:
         path (str): Where to.
         source (Source): The source.
-        items (Sequence[Item]): Its pictures.
-        outcomes (Iterable[dict]): What the journal holds of each of them.
+        outcomes (Iterable[dict]): What the journal holds of each of its pictures.
         summary (Summary): Of the run.
     """
     with atomic_file(path) as file:
@@ -67,18 +65,17 @@ def write_report(
         text = TextIOWrapper(file, 'utf-8', errors='backslashreplace', newline='')
         writer = csv.writer(text, lineterminator='\n')
         writer.writerow(_COLUMNS)
-        writer.writerows(_rows(source, items, outcomes, summary))
+        writer.writerows(_rows(source, outcomes, summary))
         text.detach()  # flushes, and leaves the file open
 
 
 def _rows(
     source: Source,
-    items: Sequence[Item],
     outcomes: Iterable[dict],
     summary: Summary,
 ) -> Iterator[tuple[str, str, str, str]]:
     missing = dict(summary.skipped)
-    for item, outcome in zip(items, outcomes, strict=True):
+    for item, outcome in zip(source.items, outcomes, strict=True):
         rows = outcome.get('rows')
         if not rows:
             yield item.path, '', 'missing', missing[item.path]

@@ -106,7 +106,7 @@ def _report_again(
     if items is not None:
         # What was noticed of each picture went with the journal.
         outcomes = (dict(rows=[dict(path=path) for path in job.targets(item)]) for item in items)
-        write_report(report, source, items, outcomes, summary)
+        write_report(report, source, outcomes, summary)
     elif not os.path.exists(report):
         raise EncryptionError(
             f'{job.out} was finished with random names, and which they are of was not kept: '

@@ -7,31 +7,28 @@ import os
 import secrets
 import shutil
 import time
-from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key
 from hime_mm.ciphers.cipher import CipherLike
-from hime_mm.datasets.writing import write_manifest
 from hime_mm.errors import EncryptionError, WorkerDied
 from hime_mm.images import Recipe
 from hime_mm.images.files import remove_leftovers
-from hime_mm.images.reading import NOTICES
 
 from .coco import CocoSource
 from .door import check_source, make_job
 from .engines import run_tasks
+from .finish import finish
 from .folder import FolderSource
-from .job import Item, Job, Summary, add_counts
+from .job import Item, Job, Summary
 from .journal import WORK_NAME, Journal, locked
 from .names import draw_secret, name_secret, renamed
-from .report import check_report, write_report
+from .report import check_report
 from .resume import check_resumable, finished_summary, manifest_head
 from .source import Source
 from .worker import encrypt_item, leave_out
@@ -238,20 +235,19 @@ def _resume(
         drawn['name_secret'] = draw_secret()
     old = journal.open(dict(header, **drawn), lambda old: check_resumable(job, old, header))
     job = replace(job, dataset_id=old['dataset_id'])
-    items = source.items
     if source.renames:
         secret = name_secret(key, job.dataset_id, old.get('name_secret'))
         assert secret is not None  # a key's, or drawn when the journal was begun
-        items = renamed(items, secret)
-    summary = Summary(job.out, job.dataset_id, len(items))
+        source.items = renamed(source.items, secret)
+    summary = Summary(job.out, job.dataset_id, len(source.items))
     source.report(summary)
     try:
         remove_leftovers(job.out)
-        tasks = ((item, journal[i]) for i, item in enumerate(items))
+        tasks = ((item, journal[i]) for i, item in enumerate(source.items))
         outcomes = run_tasks(encrypt_item, job, key, tasks, workers)
-        _encrypt(job, items, outcomes, journal, summary, progress)
+        _encrypt(job, source.items, outcomes, journal, summary, progress)
         remove_leftovers(job.out)  # of a worker that died
-        _finish(source, items, job, key, journal, head, summary, report, progress)
+        finish(source, job, key, journal, head, summary, report, progress)
     except WorkerDied:
         raise
     except OSError as error:
@@ -297,65 +293,3 @@ def _encrypt(
             bar.update()
     summary.skipped.sort()
     summary.warnings.sort()
-
-
-def _finish(
-    source: Source,
-    items: Sequence[Item],
-    job: Job,
-    key: Key | None,
-    journal: Journal,
-    head: dict,
-    summary: Summary,
-    report: str | None,
-    progress: bool,
-) -> None:
-    """Write the texts, then the manifest: it is there when all else is."""
-    show = partial(tqdm, unit='image', disable=not progress)
-    size, missing, noticed = 0, [], Counter[str]()
-    for i, item in enumerate(show(items, 'count', leave=False)):
-        outcome = journal[i]
-        assert outcome is not None  # all are done
-        if 'error' in outcome:
-            missing.append(dict(path=job.target(item, 0), reason=outcome['error']))
-            continue
-        summary.files += len(outcome['rows'])
-        size += sum(row['size'] for row in outcome['rows'])
-        add_counts(summary.clipped, outcome.get('clipped', {}))
-        noticed.update(outcome.get('noticed', ()))
-        summary.telling += outcome.get('telling', 0)
-    summary.noticed = {name: noticed[name] for name in NOTICES if noticed[name]}
-    with show(desc='annotations', total=summary.images, leave=False) as bar:
-
-        def outcome_of(i: int) -> dict | None:
-            bar.update()
-            return journal[i]
-
-        annotations = source.write(job, outcome_of, summary)
-    head = dict(
-        head,
-        dataset_id=job.dataset_id,
-        counts=dict(
-            images=summary.images,
-            files=summary.files,
-            bytes=size,
-            skipped=len(missing),
-            left_out=len(source.left_out),
-        ),
-        clipped={k: list(v) for k, v in summary.clipped.items()},
-        skipped=missing,
-        annotations=annotations,
-        **({} if source.classes is None else dict(classes=source.classes)),
-        **(dict(noticed=summary.noticed) if summary.noticed else {}),
-    )
-
-    def outcomes(title: str) -> Iterator[dict]:
-        return (journal[i] or {} for i in show(range(len(items)), title, leave=title == 'manifest'))
-
-    if report is not None:  # before the manifest: what random names were of is known here only
-        write_report(report, source, items, outcomes('report'), summary)
-    if hasattr(os, 'sync'):
-        with show(desc='sync: waiting for the disk', bar_format='{desc}', leave=False):
-            os.sync()  # images were not waited for one by one
-    rows = (row for outcome in outcomes('manifest') for row in outcome.get('rows', ()))
-    write_manifest(job.out, head, rows, key)

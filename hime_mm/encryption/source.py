@@ -22,7 +22,7 @@ class Source(Protocol):
     Attributes:
         kind (str): What the manifest calls it.
         options (dict): Settings of this kind, for the manifest.
-        items (Sequence[Item]): Its pictures.
+        items (list[Item]): Its pictures.
         texts (Sequence[tuple[str, str]]): Annotation files or lists, and the
             folder that the names in each are relative to.
         renames (bool): Whether names are made for the run, in place of the
@@ -40,6 +40,7 @@ class Source(Protocol):
 
     kind: str
     options: dict[str, Any]
+    items: list[Item]
     renames: bool
     left_out: Sequence[tuple[str, str]]
     classes: dict[str, list[str]] | None
@@ -49,10 +50,6 @@ class Source(Protocol):
     @property
     def folders(self) -> Sequence[str]:
         """Sequence[str]: See above."""
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """Sequence[Item]: Its pictures."""
 
     @property
     def texts(self) -> Sequence[tuple[str, str]]:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from owner_data import make_coco, photo, write
 
 from hime_mm.cli import main
-from hime_mm.encryption import run
+from hime_mm.encryption import finish, run
 
 
 @pytest.fixture(params=['folder', 'coco'])
@@ -76,7 +76,7 @@ class TestUnfinished:
             if where == 'picture':
                 patch.setattr(run, 'run_tasks', stop)  # what a worker raises comes from there
             else:
-                patch.setattr(run, 'write_manifest', stop)
+                patch.setattr(finish, 'write_manifest', stop)
             before, last = encrypt(kind, src, out, status=status).stderr.splitlines()[-2:]
         assert said in before
         assert f'{out} is unfinished and must not be handed over' in last

@@ -12,7 +12,7 @@ from owner_data import named, photo, read, tree, write
 from hime_mm.apis import verify_dataset
 from hime_mm.ciphers import Cipher
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.encryption import run
+from hime_mm.encryption import finish
 from hime_mm.errors import CipherError, EncryptionError, HimeError
 
 
@@ -244,7 +244,7 @@ class TestProgress:
         """It moves with the pictures, and not at once to its end."""
         for stage in ('count', 'annotations', 'manifest'):
             shown = []
-            real = run.tqdm
+            real = finish.tqdm
 
             def fast(*args, shown=shown, real=real, stage=stage, **kwargs):
                 bar = real(*args, mininterval=0, miniters=1, **kwargs)
@@ -252,7 +252,7 @@ class TestProgress:
                     shown.append(bar)
                 return bar
 
-            monkeypatch.setattr(run, 'tqdm', fast)
+            monkeypatch.setattr(finish, 'tqdm', fast)
             coco(coco_src, tmp_path / stage, progress=True)
             monkeypatch.undo()
             (bar,) = shown

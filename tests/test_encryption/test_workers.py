@@ -9,7 +9,7 @@ import pytest
 from encryption_parts import coco
 from owner_data import named, tree
 
-from hime_mm.encryption import run, worker
+from hime_mm.encryption import finish, run, worker
 from hime_mm.encryption.engines import run_tasks
 from hime_mm.encryption.journal import locked
 from hime_mm.errors import EncryptionError
@@ -19,14 +19,14 @@ class TestAtTheSameMoment:
     def test_second_is_refused(self, coco_src, tmp_path, monkeypatch):
         out = tmp_path / 'out'
         inside, go_on = threading.Event(), threading.Event()
-        write = run.write_manifest
+        write = finish.write_manifest
 
         def waiting(*args):
             inside.set()
             assert go_on.wait(20)
             write(*args)
 
-        monkeypatch.setattr(run, 'write_manifest', waiting)
+        monkeypatch.setattr(finish, 'write_manifest', waiting)
         first = threading.Thread(target=coco, args=(coco_src, out))
         first.start()
         assert inside.wait(20)

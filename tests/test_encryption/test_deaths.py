@@ -108,6 +108,18 @@ class TestAnyExecutor:
             for num, _ in enumerate(outcomes, 1):
                 assert len(asked) <= num + 4
 
+    @pytest.mark.parametrize('num', [1, 4, 12])
+    def test_none_is_started_for_nothing(self, num):
+        """It takes a while: one for each task that is alone and ends it."""
+        alone = []
+
+        def start(workers, *args):
+            alone.append(workers == 1)
+            return Fragile(workers, *args)
+
+        got = list(run_tasks(mortal, Counter(), None, enumerate([9] * num), 2, start))
+        assert len(got) == num == sum(alone)
+
     def test_executors_that_do_not_live_are_no_fault_of_a_task(self):
         Stillborn.started = 0
         got = []

@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Many tasks on any executor, only some of them in memory, and none that stops the others."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
@@ -118,9 +119,8 @@ def _run_alone(
     start: StartExecutor, first: tuple, tasks: Iterable[_Numbered]
 ) -> Generator[tuple[int, Any], None, None]:
     """Results of tasks that have an executor for themselves, a new one after a death."""
-    remaining = iter(tasks)
-    died = True
-    while died:
+    remaining = deque(tasks)
+    while remaining:
         died = False
         with _open(start, 1, first) as executor:
             try:
@@ -129,7 +129,8 @@ def _run_alone(
                 raise WorkerDied(
                     'a worker process was killed before it did anything, perhaps for want of memory'
                 ) from None
-            for i, task in remaining:
+            while remaining and not died:
+                i, task = remaining.popleft()
                 try:
                     result = executor.submit(_call, task).result()
                 except BrokenExecutor:
@@ -139,5 +140,3 @@ def _run_alone(
                         'ran out of memory or took too long'
                     )
                 yield i, result
-                if died:
-                    break

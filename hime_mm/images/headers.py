@@ -76,6 +76,8 @@ def _valid(orientation: int | None) -> int:
 
 
 def _read_jpeg(data: bytes) -> Header:
+    if b'\xff' + _JPEG_EXIF not in data:  # quickly told
+        return Header('jpeg')
     blocks = [data[at : at + size] for name, at, size in _jpeg_segments(data) if name == _JPEG_EXIF]
     # OpenCV 4.12 looks at the first block only, whatever its name.
     found = [_valid(exif_orientation(block[len(_EXIF_NAME) :])) for block in blocks]

@@ -55,7 +55,9 @@ class Journal:
             # A line without its end is torn, whatever it holds.
             complete = line if line.endswith(b'\n') else b''
             try:
-                self._offsets[json.loads(complete)['i']] = start
+                outcome = json.loads(complete)
+                # What was left out is tried again.
+                self._offsets[outcome['i']] = -1 if 'error' in outcome else start
             except (ValueError, LookupError, TypeError):
                 # What was being written when the run was killed, or what a
                 # power cut left of it.

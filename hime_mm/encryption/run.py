@@ -251,12 +251,11 @@ def _resume(
     except WorkerDied:
         raise
     except OSError as error:
-        where = f': {error.filename}' if error.filename else ''
+        finished = len(journal) - len(summary.skipped)
         raise OSError(
             error.errno or errno.EIO,
-            f'{error.strerror or error}{where} in {job.out}; {len(journal)} '
-            f'of {summary.images} pictures are finished and stay: mend it and '
-            'start again',
+            f'{error.strerror or error}: {error.filename or job.out}; {finished} of '
+            f'{summary.images} pictures are finished and stay: mend it and start again',
         ) from None
     finally:
         journal.close()

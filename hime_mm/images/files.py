@@ -30,7 +30,7 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
         file: To write bytes to.
 
     Raises:
-        OSError: If it cannot be written; nothing is left then.
+        OSError: If it cannot be written, with its path; nothing is left then.
     """
     folder = os.path.dirname(path) or '.'
     os.makedirs(folder, exist_ok=True)
@@ -38,25 +38,22 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
         fd, temporary = tempfile.mkstemp(
             prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX, dir=folder
         )
+        try:
+            with os.fdopen(fd, 'wb') as file:
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            # `mkstemp` makes files for their owner only.
+            mask = os.umask(0o022)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
     except OSError as error:  # without the name of the temporary file
         raise OSError(error.errno, error.strerror, path) from None
-    try:
-        with os.fdopen(fd, 'wb') as file:
-            yield file
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        # `mkstemp` makes files for their owner only.
-        mask = os.umask(0o022)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        try:
-            os.replace(temporary, path)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from None
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def write_atomic(path: str, data: bytes | str, sync: bool = True) -> None:

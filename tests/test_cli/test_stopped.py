@@ -324,7 +324,7 @@ class TestInterrupted:
         assert lines[:2] == ['first 1', '0'] and lines[-1] == 'second 0'
         error, unfinished = done.stderr.splitlines()
         assert unfinished.startswith(f'{disk} is unfinished')
-        done = re.match(rf'hime: {os.strerror(errno.ENOSPC)} .*{disk}\b.* (\d+) of 24\b', error)
+        done = re.match(rf'hime: {os.strerror(errno.ENOSPC)}: {disk}/.* (\d+) of 24\b', error)
         assert int(done[1]) > 5
         assert tree(copy) == expected
 
@@ -344,7 +344,8 @@ class TestInterrupted:
         process = self.start(*args, preexec_fn=limit)
         _, errors = process.communicate(timeout=100)
         assert process.returncode == 1 and 'Traceback' not in errors
-        assert re.search(f'^hime: {os.strerror(errno.EFBIG)} .*{out}\\b', errors, re.M)
+        said = f'^hime: {os.strerror(errno.EFBIG)}: {out}/val2017/\\w+.png;'
+        assert re.search(said, errors, re.M)
         assert not list(out.rglob('*.part'))
         assert hime(*args)[0] == 0
         assert tree(out) == expected

@@ -15,7 +15,7 @@ from owner_data import hime_env, named, tree
 
 from hime_mm.apis import verify_dataset
 from hime_mm.ciphers import InvalidKey
-from hime_mm.encryption import worker
+from hime_mm.encryption import finish, worker
 from hime_mm.encryption.journal import Journal
 
 
@@ -95,6 +95,22 @@ class TestInterrupted:
         with pytest.raises(OSError, match=named(out, '1 of 4')) as error:
             coco(coco_src, out)
         assert error.value.errno == errno.ENOSPC
+
+    def test_what_is_missing_does_not_count_as_finished(self, own_src, tmp_path, monkeypatch):
+        def full(*args, **kwargs):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+        out, last = tmp_path / 'out', sorted((own_src / 'val2017').iterdir())[-1]
+        last.write_bytes(b'')
+        with monkeypatch.context() as patch:
+            patch.setattr(finish, 'write_manifest', full)
+            with pytest.raises(OSError, match=named('3 of 4')):  # just found
+                coco(own_src, out)
+        (out / 'val2017' / '000001.png').unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, 'write_atomic', full)
+            with pytest.raises(OSError, match=named('3 of 4')):  # known from before
+                coco(own_src, out)
 
     def test_full_while_the_journal_is_written(self, coco_src, tmp_path, monkeypatch):
         out = tmp_path / 'out'

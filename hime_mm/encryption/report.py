@@ -3,6 +3,7 @@
 
 import csv
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 
@@ -26,17 +27,22 @@ def check_report(path: str, out: str, begun: bool) -> None:
             be there.
 
     Raises:
-        EncryptionError: If it lies in the output, or something else is there.
+        EncryptionError: If it lies in the output, something else is there, or
+            no file can be written beside it.
     """
     if lies_in(os.path.realpath(path), os.path.realpath(out)):
         raise EncryptionError(
             f'the report {path} would lie in {out}: it holds the names of the originals, so write '
             'it to another place'
         )
-    if not os.path.isdir(os.path.dirname(path) or '.'):
-        raise EncryptionError(f'there is no folder for the report {path}')
+    if not os.path.basename(path):
+        raise EncryptionError(f'the report needs the name of a file, got {path!r}')
     if os.path.lexists(path) and not (begun and _is_report(path)):
         raise EncryptionError(f'{path} is there already: choose a new file for the report')
+    try:
+        tempfile.TemporaryFile(dir=os.path.dirname(path) or '.').close()
+    except OSError as error:
+        raise EncryptionError(f'the report {path} cannot be written: {error.strerror}') from None
 
 
 def _is_report(path: str) -> bool:

@@ -39,8 +39,8 @@ def finished_summary(
 ) -> Summary | None:
     """What is there where an earlier run finished it; None where there is something to do.
 
-    There is with the journal of an unfinished run. A report is written again,
-    except of random names, which nothing can be told of any more.
+    There is with the journal of an unfinished run. A report that is gone is
+    written again, except of random names, which nothing can be told of any more.
 
     Raises:
         EncryptionError: If the folder holds something else, or the report
@@ -103,15 +103,15 @@ def _report_again(
     report: str, job: Job, source: Source, items: Sequence[Item] | None, summary: Summary
 ) -> None:
     check_report(report, job.out, True)
-    if items is not None:
-        # What was noticed of each picture went with the journal.
-        outcomes = (dict(rows=[dict(path=path) for path in job.targets(item)]) for item in items)
-        write_report(report, source, outcomes, summary)
-    elif not os.path.exists(report):
+    if os.path.exists(report):
+        return  # it has what was noticed of each picture, which went with the journal
+    if items is None:
         raise EncryptionError(
             f'{job.out} was finished with random names, and which they are of was not kept: '
             'there can be no report any more'
         )
+    outcomes = (dict(rows=[dict(path=path) for path in job.targets(item)]) for item in items)
+    write_report(report, source, outcomes, summary)
 
 
 def _is_same(

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 
+import numpy as np
 import pytest
 from encryption_parts import coco, folder
 from hypothesis import given
@@ -243,6 +244,17 @@ class TestReport:
             coco(own_src, tmp_path / 'out', report=report)
         assert tree(tmp_path / 'out') == before
 
+    @pytest.mark.parametrize('options', [{}, dict(names='ids'), dict(key=None, one_way=True)])
+    def test_stays_as_it_is_once_all_is_finished(self, own_src, tmp_path, monkeypatch, options):
+        """What was noticed and said cannot be found again."""
+        src, report = own_src / 'val2017', tmp_path / 'report.csv'
+        write(src / 'dark.png', np.full((16, 16), 99, np.uint16))
+        folder(src, tmp_path / 'out', report=str(report), **options)
+        before = report.read_bytes()
+        assert b',dark\n' in before
+        assert folder(src, tmp_path / 'out', report=str(report), **options).finished_before
+        assert report.read_bytes() == before
+
     def test_replaces_nothing_but_its_own(self, own_src, tmp_path):
         out, report = tmp_path / 'out', tmp_path / 'report.csv'
         for content in ('my thesis', 'path,file,status,reason\n', ''):
@@ -255,14 +267,24 @@ class TestReport:
         with pytest.raises(EncryptionError, match=named(report)):
             coco(own_src, out, report=str(report))
         report.unlink()
-        with pytest.raises(EncryptionError, match=named('none/report.csv')):
-            coco(own_src, out, report=str(tmp_path / 'none' / 'report.csv'))
         coco(own_src, out, report=str(report))
         for content in ('my thesis', ''):
             report.write_text(content)
             with pytest.raises(EncryptionError, match=named(report)):
                 coco(own_src, out, report=str(report))
             assert report.read_text() == content
+
+    @pytest.mark.parametrize(
+        'place', ['none/report.csv', 'a file/report.csv', '', 'reports/', '/proc/report.csv']
+    )
+    def test_place_that_takes_no_file(self, own_src, tmp_path, monkeypatch, place):
+        """That is said before the pictures are encrypted."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / 'a file').touch()
+        (tmp_path / 'reports').mkdir()
+        with pytest.raises(EncryptionError, match=named('report', place)):
+            coco(own_src, tmp_path / 'out', report=place)
+        assert not (tmp_path / 'out').exists()
 
     def test_cannot_be_written(self, own_src, tmp_path, monkeypatch):
         """There is no manifest then, since random names would be lost."""
@@ -274,8 +296,8 @@ class TestReport:
             raise OSError(28, 'No space left on device')
 
         with monkeypatch.context() as patch:
-            patch.setattr('hime_mm.encryption.report.atomic_file', full)
-            with pytest.raises(OSError, match='4 of 4'):
+            patch.setattr('hime_mm.encryption.report._rows', full)
+            with pytest.raises(OSError, match=named('4 of 4', report)):
                 folder(own_src / 'val2017', out, **options)
         assert not (out / 'hime.json').exists()
         assert folder(own_src / 'val2017', out, **options).reused == 4

@@ -36,7 +36,13 @@ def make_bases(folder):
         outlines=(encrypt_coco, coco, 'mix2', dict(segmentation=True)),
         one_way=(encrypt_coco, coco, 'center+erode2+shuffle', dict(one_way=True, fmt='webp')),
         ids=(encrypt_coco, coco, 'mix2', dict(names='ids')),
-        views=(encrypt_folder, pictures, 'shuffle', dict(key=KEY, views=2, names='ids')),
+        # A drawn id may give two views the same permutation, which is noted.
+        views=(
+            encrypt_folder,
+            pictures,
+            'shuffle',
+            dict(key=KEY, views=2, names='ids', dataset_id='views'),
+        ),
         folder=(encrypt_folder, pictures, 'mix2', dict(lists=['meta/all.txt'])),
     )
     for name, (encrypt, src, cipher, settings) in recipes.items():

@@ -186,4 +186,14 @@ SURPRISING = {
     'n2/plain.jpg': encoded('.jpg', photo(32, 48)),
     'n2/broken.png': encoded('.png', HIDDEN)[:-40],
 }
+
+
+def write_surprising(folder):
+    """Write all of them into a new folder."""
+    for name, data in SURPRISING.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
 NOTICED = dict(turned=3, dark=1, hidden=2, frames=1)

@@ -4,17 +4,14 @@
 import pytest
 from cli_parts import invoke
 from owner_data import make_large_boxes
-from picture_files import SURPRISING, turned_file
+from picture_files import turned_file, write_surprising
 
 
 @pytest.fixture
 def src(tmp_path):
-    for name, data in SURPRISING.items():
-        path = tmp_path / 'src' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    (tmp_path / 'src/n2/broken.png').unlink()
-    return tmp_path / 'src'
+    src = write_surprising(tmp_path / 'src')
+    (src / 'n2/broken.png').unlink()
+    return src
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from encryption_parts import KEY, annotations, coco, folder
 from owner_data import edit_json, make_large_boxes, photo, read, tree, write
-from picture_files import HIDDEN, NOTICED, SURPRISING
+from picture_files import HIDDEN, NOTICED, write_surprising
 
 from hime_mm.apis import decrypt_dataset, verify_dataset
 from hime_mm.datasets.manifest import Manifest
@@ -19,11 +19,7 @@ from hime_mm.encryption.describe import describe_dataset
 
 @pytest.fixture
 def src(tmp_path):
-    for name, data in SURPRISING.items():
-        path = tmp_path / 'src' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return tmp_path / 'src'
+    return write_surprising(tmp_path / 'src')
 
 
 class TestCounts:

@@ -284,12 +284,14 @@ class PatchLayout:
             places *= np.maximum(last - first + 1, 0).astype(np.int64)
         return places
 
-    def count_telling(self, boxes: ArrayLike) -> int:
+    def count_telling(self, boxes: np.ndarray) -> int:
         """How many boxes leave their patches at most two places to come from.
 
         See :meth:`count_places`. None does where no patch was moved.
         """
-        return int((self.count_places(boxes) <= 2).sum()) if self.shuffled else 0
+        if not self.shuffled or not len(boxes):  # most pictures of a folder
+            return 0
+        return int((self.count_places(boxes) <= 2).sum())
 
     @staticmethod
     def _check_boxes(boxes: ArrayLike) -> np.ndarray:

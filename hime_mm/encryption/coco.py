@@ -142,6 +142,9 @@ class CocoSource:
         for file in self.files:
             yield f'{file.path}:{file.folder}'
 
+    def rename(self, secret: bytes) -> None:
+        pass
+
     def report(self, summary: Summary) -> None:
         summary.dropped = sorted(self._dropped)
 

@@ -14,6 +14,7 @@ from hime_mm.images.codec import EXTENSIONS
 from hime_mm.images.files import write_atomic
 
 from .job import Item, Job, Summary
+from .names import renamed
 from .source import path_inside
 from .walk import NO_PICTURE, Tree, is_picture
 
@@ -80,6 +81,19 @@ class FolderSource:
         for path, folder, rows in self.lists:
             yield json.dumps([path, folder, rows])
         yield json.dumps(self.classes)
+
+    def rename(self, secret: bytes) -> None:
+        """Give all pictures new names, and have all done and listed in the order of these.
+
+        Rows of the manifest, lines of lists and times of files would tell the plain names' order.
+        """
+        before = {item.path: i for i, item in enumerate(self.items)}
+        self.items = renamed(self.items, secret)
+        places = {before[item.path]: i for i, item in enumerate(self.items)}
+        self.lists = [
+            (path, folder, sorted((places[i], rest) for i, rest in rows))
+            for path, folder, rows in self.lists
+        ]
 
     def report(self, summary: Summary) -> None:
         pass

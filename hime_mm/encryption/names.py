@@ -6,6 +6,7 @@ import posixpath
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from hime_mm.ciphers import Key
 from hime_mm.errors import EncryptionError
@@ -38,7 +39,9 @@ def draw_secret() -> str:
 
 
 def renamed(items: Sequence[Item], secret: bytes) -> list[Item]:
-    """Pictures with new names in the same folders; each depends on its own path only.
+    """Pictures with new names in the same folders, in the order of these.
+
+    Each name depends on its own path only.
 
     With a key it is the authentication code of the path under the label ``name``, cut short:
     ``docs/format.md`` specifies it.
@@ -54,7 +57,7 @@ def renamed(items: Sequence[Item], secret: bytes) -> list[Item]:
         named.append(item._replace(target=posixpath.join(posixpath.dirname(item.path), name)))
     if len({item.target for item in named}) != len(named):
         raise EncryptionError('two pictures would get one name: choose another id of the data set')
-    return named
+    return sorted(named, key=attrgetter('target'))
 
 
 def folder_counts(paths: Iterable[str]) -> Counter:

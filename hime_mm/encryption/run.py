@@ -27,7 +27,7 @@ from .finish import finish
 from .folder import FolderSource
 from .job import Item, Job, Summary
 from .journal import WORK_NAME, Journal, locked
-from .names import draw_secret, name_secret, renamed
+from .names import draw_secret, name_secret
 from .report import check_report
 from .resume import check_resumable, finished_summary, manifest_head
 from .source import Source
@@ -238,7 +238,7 @@ def _resume(
     if source.renames:
         secret = name_secret(key, job.dataset_id, old.get('name_secret'))
         assert secret is not None  # a key's, or drawn when the journal was begun
-        source.items = renamed(source.items, secret)
+        source.rename(secret)
     summary = Summary(job.out, job.dataset_id, len(source.items))
     source.report(summary)
     try:

@@ -61,6 +61,9 @@ class Source(Protocol):
     def digest(self) -> Iterable[str]:
         """What tells this source from another, in parts."""
 
+    def rename(self, secret: bytes) -> None:
+        """Give its pictures the names that are made for the run, if it `renames`."""
+
     def report(self, summary: Summary) -> None:
         """Put what reading it has found on a run's summary."""
 

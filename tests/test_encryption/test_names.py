@@ -35,7 +35,8 @@ KEYLESS = dict(key=None, cipher='mix2')
 
 def names(paths, key=KEY, dataset_id='d'):
     items = renamed([Item(path, '') for path in paths], name_secret(key, dataset_id))
-    return {item.path: item.target for item in items}
+    found = {item.path: item.target for item in items}
+    return {path: found[path] for path in paths}
 
 
 def pictures(out):
@@ -147,9 +148,10 @@ class TestRuns:
             'n1/',
             'n2/',
         }
-        # The list follows, in its own order.
+        # The list follows, in the order of the new names.
         lines = [line.split() for line in (out / 'n1.txt').read_text().splitlines()]
-        assert [label for _, label in lines] == ['1'] * views + ['0'] * views
+        assert lines == sorted(lines)
+        assert sorted(label for _, label in lines) == ['0'] * views + ['1'] * views
         assert {f'n1/{name}' for name, _ in lines} < after
         # Nothing is left that tells which is which.
         plain = [b'Alice', b'Bob', b'Carol', b'Dan', b'Eve']
@@ -157,6 +159,26 @@ class TestRuns:
         # And it is found to be finished.
         third = folder(src, out, **options)
         assert third.finished_before and pictures(out) == after
+
+    @pytest.mark.parametrize('how', [{}, ONE_WAY])
+    def test_nothing_tells_the_order_of_the_plain_names(self, tmp_path, how):
+        src, out, report = tmp_path / 'src', tmp_path / 'out', tmp_path / 'report.csv'
+        plain = [f'{number:02d}.png' for number in range(12)]
+        for i, name in enumerate(plain):
+            write(src / name, photo(16, 16, i))
+        labels = {name: str(i) for i, name in enumerate(plain)}
+        (src / 'all.txt').write_text(''.join(f'{n} {label}\n' for n, label in labels.items()))
+        folder(src, out, names='ids', lists=['all.txt'], report=str(report), **how)
+        new = sorted(pictures(out))
+        assert list(Manifest.load(out).files) == new
+        times = [(out / name).stat().st_mtime_ns for name in new]
+        assert times == sorted(times)
+        lines = dict(line.split() for line in (out / 'all.txt').read_text().splitlines())
+        assert list(lines) == new
+        # And labels stay with their pictures.
+        with open(report, newline='') as file:
+            rows = [row for row in csv.DictReader(file) if row['status'] == 'encrypted']
+        assert {row['path']: lines[row['file']] for row in rows} == labels
 
     def test_of_a_key_are_the_same_again(self, src, tmp_path):
         folder(src, tmp_path / '1', names='ids')

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from hime_mm.errors import CocoError, HimeError, ListError
+from hime_mm.errors import CocoError, HimeError
 from hime_mm.images.codec import FORMATS
 from hime_mm.images.files import read_json
 
@@ -160,7 +160,7 @@ def list_problem(path: str, row: dict, manifest: Manifest) -> str | None:
         with open(path, encoding='utf-8', newline='\n') as file:
             lines = file.read().split('\n')
     except (OSError, UnicodeDecodeError, MemoryError):
-        return str(ListError('it cannot be read as UTF-8 text'))
+        return 'it cannot be read as UTF-8 text'
     if lines.pop() or len(lines) != row.get('images', len(lines)):
         return f'it has not the {row.get("images")} lines that the manifest says'
     for line in lines:

@@ -263,6 +263,20 @@ class TestPEViT:
     def test_names(self):
         assert set(self.models()) == {'RetinaNet', 'ATSS', 'FCOS', 'Faster', 'YOLOF'}
 
+    @pytest.mark.parametrize(
+        'embed, side', [({}, 128), (dict(patch_embed='mixed', pos_encoding='learned'), 64)]
+    )
+    def test_strides_are_those_of_the_maps(self, embed, side):
+        """Of a plain image, and of the compact one that is made of it."""
+        vit = dict(type='hime_mm.PEViT', arch='deit-tiny', out_type='featmap', **embed)
+        neck = dict(type='mmdet.FPN', in_channels=[192], out_channels=8, num_outs=3)
+        maps = MODELS.build(neck)(MODELS.build(vit)(torch.zeros(1, 3, side, side)))
+        column = 1 if side == 128 else 2
+        for name, rows in self.models().items():
+            told = ast.literal_eval(rows[0][column].strip('`'))
+            real = [side // feature.shape[-1] for feature in maps]
+            assert list(told) == real[: len(told)], name
+
     @pytest.mark.parametrize('name', ['RetinaNet', 'ATSS', 'FCOS', 'Faster', 'YOLOF'])
     def test_boxes(self, boxes, name):
         shares = []

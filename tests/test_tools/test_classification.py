@@ -1,7 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """MMPretrain's own DeiT config with a few lines of ours, by the tools."""
 
+import itertools
 import json
+import math
 import re
 from pathlib import Path
 
@@ -331,3 +333,20 @@ def test_benchmark_prints_its_table(capsys):
         'shuffle <= 2% of a step',
     ):
         assert line in text, text
+    verdicts = re.findall(r'<= (\S+).* best ([-\d.]+)%?, median ([-\d.]+)%?: (.*)', text)
+    assert len(verdicts) == 2
+    for goal, best, median, said in verdicts:
+        worst, limit = max(float(best), float(median)), float(goal.strip('%'))
+        # Printed rounded: what equals the limit may have been on either side.
+        assert worst == limit or said == ('reached' if worst < limit else 'not reached')
+
+
+def test_benchmark_says_reached_of_both_ratios_only():
+    tool = load_script('tools/benchmarks/benchmark_training.py')
+    limit = tool.STEP_GOAL
+    numbers = (-0.01, 0.9, math.nextafter(limit, 0), limit, math.nextafter(limit, 2), 1.125, 9.0)
+    for best, median in itertools.product((*numbers, math.inf, math.nan), repeat=2):
+        # A number that is no number is within no limit.
+        within = not math.isnan(best + median) and max(best, median) <= limit
+        assert tool.verdict(best, median, limit) == ('reached' if within else 'not reached')
+    assert tool.verdict(1.125, 1.0, limit) == tool.verdict(1.0, 1.125, limit) == 'not reached'

@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import json
+import os
 import re
 import shlex
 import sys
@@ -23,6 +24,7 @@ from owner_data import make_coco, photo, write
 from scripts import load_script
 
 from hime_mm.cli import main
+from hime_mm.tools import find_config, find_tools
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -98,7 +100,7 @@ def commands(page):
                 words = [*lines[-1][:4], *words[1:]]
             lines.append(words)
     for span in spans(page):
-        if re.match(r'(python|hime|make|mim|pip) [\w.-]|tools/\w+\.sh ', span):
+        if re.match(r'(python|torchrun|hime|make|mim|pip) [\w.-]|tools/\w+\.sh ', span):
             lines.append(shlex.split(span))
     return lines
 
@@ -152,6 +154,19 @@ def check_script(path, words, monkeypatch, capsys):
                 node = node[int(key) if key.isdigit() else key]
 
 
+def check_module(words, monkeypatch, capsys):
+    """Find the script and the config that `python -m hime_mm.tools` would, and call it."""
+    if not words:
+        return
+    if words[0] not in find_tools():
+        raise Wrong(f'hime_mm.tools has no {words[0]}')
+    for word in words[1:2]:
+        if not os.path.isfile(find_config(word)):
+            raise Wrong(f'there is no config {word}')
+    path = find_tools()[words[0]].relative_to(ROOT).as_posix()
+    check_script(path, words[1:], monkeypatch, capsys)
+
+
 def click_context(command):
     """Return a context of a command; with the settings of `hime`, as click keeps its options."""
     return click.Context(command, **main.context_settings)
@@ -182,8 +197,14 @@ def check_command(words, monkeypatch, capsys):
     for word in words[1:]:
         if PATH.fullmatch(word) and not word.startswith('docs/images/'):
             check_path(word)
-    if words[0] == 'python' and words[1] != '-m':
+    if 'hime_mm.tools' in words[:6]:
+        check_module(words[words.index('hime_mm.tools') + 1 :], monkeypatch, capsys)
+    elif words[0] == 'python' and words[1] != '-m':
         check_script(words[1], words[2:], monkeypatch, capsys)
+    elif words[0].startswith('tools/slurm_'):
+        check_path(words[0])
+        tool = words[0].replace('slurm_', '').replace('.sh', '.py')
+        check_script(tool, [words[3], *words[4 + tool.endswith('train.py') :]], monkeypatch, capsys)
     elif words[0].endswith('.sh'):
         check_path(words[0])
         tool = words[0].replace('dist_', '').replace('.sh', '.py')
@@ -200,6 +221,8 @@ def check_command(words, monkeypatch, capsys):
         for extra in re.findall(r'^\.\[(\w+)\]$', '\n'.join(words), re.M):
             if f"'{extra}': requirements(" not in (ROOT / 'setup.py').read_text():
                 raise Wrong(f'setup.py has no extra {extra}')
+        if words[2:3] == ['hime_mm']:
+            check_module([words[1], *words[3:]], monkeypatch, capsys)
     elif words[0] not in ('source', 'python'):
         raise Wrong(f'do not know what {words[0]} is')
 
@@ -434,6 +457,14 @@ def test_hime_as_written(page, tmp_path, monkeypatch):
         'python tools/misc/make_pictures.py --columns many',
         'tools/dist_none.sh configs 8',
         'tools/dist_train.sh configs/hime_vit_coco.py --amp',
+        'tools/slurm_none.sh gpu job configs/hime_vit_coco.py work_dir',
+        'tools/slurm_train.sh gpu job configs/none.py work_dir',
+        'tools/slurm_train.sh gpu job configs/hime_vit_coco.py work_dir --none',
+        'python -m hime_mm.tools none hime_vit_coco.py',
+        'python -m hime_mm.tools train none.py',
+        'python -m hime_mm.tools train hime_vit_coco.py --none',
+        'torchrun --nproc_per_node 8 -m hime_mm.tools train hime_vit_coco.py --none',
+        'mim train hime_mm none.py',
         'hime none',
         'hime encrypt none a b',
         'hime encrypt coco a b --none',

@@ -1,6 +1,12 @@
 #!/usr/bin/env bash
 # Usage: tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
+# Environment: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (29500), PYTHON
 set -euo pipefail
+
+if [ $# -lt 2 ]; then
+    sed -n 2,3p "$0" >&2
+    exit 2
+fi
 
 CONFIG=$1
 GPUS=$2

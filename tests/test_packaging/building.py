@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -103,3 +104,17 @@ def metadata_of(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith('.dist-info/METADATA'))
         return Parser().parsestr(archive.read(name).decode())
+
+
+def make_venv(folder):
+    """Return the Python of a new environment that sees this one's packages."""
+    run(sys.executable, '-m', 'venv', '--without-pip', folder)
+    paths = sysconfig.get_paths(vars={'base': str(folder), 'platbase': str(folder)})
+    Path(paths['purelib'], 'outer.pth').write_text(sysconfig.get_paths()['purelib'] + '\n')
+    return folder / 'bin' / 'python'
+
+
+def install(python, *what):
+    """Install into the environment of a Python, without what it requires."""
+    pip = (sys.executable, '-m', 'pip', '--python', python)
+    run(*pip, 'install', '--no-deps', *what, env=PIP_ENV)

@@ -17,6 +17,7 @@ from building import (
     PIP_ENV,
     ROOT,
     copy_sources,
+    install,
     metadata_of,
     mim_of,
     pip_wheel,
@@ -27,16 +28,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope='module')
-def source(tmp_path_factory):
-    return copy_sources(tmp_path_factory.mktemp('source') / 'hime_mm')
-
-
-@pytest.fixture(scope='module')
-def wheel(source, tmp_path_factory):
-    return pip_wheel(source, tmp_path_factory.mktemp('wheel'))
 
 
 class TestWheel:
@@ -76,36 +67,6 @@ class TestWheel:
         (source / 'model-index.yml').unlink()
         with pytest.raises(AssertionError, match='model-index.yml missing in .*; build '):
             pip_wheel(source, tmp_path / 'wheel')
-
-
-@pytest.fixture(scope='module')
-def tree(tmp_path_factory):
-    return copy_sources(tmp_path_factory.mktemp('editable') / 'hime_mm')
-
-
-@pytest.fixture(scope='module')
-def python(tree, tmp_path_factory):
-    """A new environment that sees this one's packages, with the tree installed twice."""
-    venv = tmp_path_factory.mktemp('venv')
-    run(sys.executable, '-m', 'venv', '--without-pip', venv)
-    python = venv / 'bin' / 'python'
-    paths = sysconfig.get_paths(vars={'base': str(venv), 'platbase': str(venv)})
-    Path(paths['purelib'], 'outer.pth').write_text(sysconfig.get_paths()['purelib'] + '\n')
-    for _ in range(2):
-        run(
-            sys.executable,
-            '-m',
-            'pip',
-            '--python',
-            python,
-            'install',
-            '--no-deps',
-            '--no-build-isolation',
-            '-e',
-            tree,
-            env=PIP_ENV,
-        )
-    return python
 
 
 class TestEditableInstall:
@@ -233,17 +194,7 @@ class TestOwnersMachine:
             'pycparser',
             'typing-extensions',
         }
-        run(
-            sys.executable,
-            '-m',
-            'pip',
-            '--python',
-            venv / 'bin' / 'python',
-            'install',
-            '--no-deps',
-            wheel,
-            env=PIP_ENV,
-        )
+        install(venv / 'bin' / 'python', wheel)
         return venv / 'bin'
 
     def test_has_no_model_code(self, bin):

@@ -12,7 +12,7 @@ from hime_mm.errors import ConfigError
 
 from .findings import Finding, validate
 from .reading import read
-from .rewrite import replace_hooks
+from .rewrite import drop_scopes, replace_hooks
 
 
 def check_config(cfg: Config) -> Config:
@@ -27,6 +27,9 @@ def check_config(cfg: Config) -> Config:
     set the hosts' hooks stay, since they can show encrypted files only; but
     not with ``coordinates='original'``, whose boxes they would misplace.
 
+    ``_scope_``, which configs inherit from another package, is taken out of
+    such dicts as ``collate_fn``, with a warning: MMEngine fails on it.
+
     Args:
         cfg (:obj:`Config`): The config, modified in place.
 
@@ -39,6 +42,7 @@ def check_config(cfg: Config) -> Config:
     plan = read(cfg)
     _report(validate(plan))
     _report(replace_hooks(plan))
+    _report(drop_scopes(plan))
     return cfg
 
 

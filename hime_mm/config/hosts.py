@@ -37,3 +37,5 @@ CUTTERS = ('CutMix', 'ResizeMix')
 BOX_METRICS = ('CocoMetric', 'VOCMetric')
 #: How the places of pipelines begin that are for evaluation.
 EVALUATION = ('val_', 'test_', 'tta_')
+#: Keys of dicts that no registry builds: MMEngine passes on all but their type, as arguments.
+CALLED = ('collate_fn', 'worker_init_fn', 'clip_grad')

@@ -5,7 +5,7 @@ Each gives warnings of what it did. The plan stays that of the config before.
 """
 
 from .findings import Finding, warning
-from .hosts import HOOK_OPTIONS, SAFE_HOOK
+from .hosts import CALLED, HOOK_OPTIONS, SAFE_HOOK
 from .plan import Plan
 from .validators.evaluation import harmful_hooks
 
@@ -19,4 +19,18 @@ def replace_hooks(plan: Plan) -> list[Finding]:
         done.append(
             warning(hook.place, f'is {hook.name}, which {effect}', f'replaced by {SAFE_HOOK}')
         )
+    return done
+
+
+def drop_scopes(plan: Plan) -> list[Finding]:
+    """Take out what inheritance leaves where it becomes an argument that no function has."""
+    done = []
+    for node in plan.nodes:
+        if node.key in CALLED and '_scope_' in node.value:
+            del node.value['_scope_']
+            text = 'has inherited `_scope_`, which MMEngine would pass on as an argument'
+            remedy = (
+                f'taken out; for other tools override it with `{node.key}=dict(_delete_=True, …)`'
+            )
+            done.append(warning(node.place, text, remedy))
     return done

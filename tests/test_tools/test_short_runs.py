@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 from owner_data import SECRET, forms_of_key, forms_of_permutation, found, tree, write
 from scripts import ROOT, run_script
+from tiny_training import write_training
 
 from hime_mm.apis import encrypt_folder
 from hime_mm.ciphers import Key
@@ -229,3 +230,31 @@ def test_classifier_of_an_encrypted_folder(pictures, tmp_path, capfd, monkeypatc
         permutation = manifest.secret_layout(entry, KEY).permutation
         assert len(permutation) == 16
         assert not found(forms_of_permutation(permutation), contents)
+
+
+MAE = """
+_base_ = ['mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py']
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2,
+                            feedforward_channels=16), img_size=32),
+    neck=dict(num_patches=4, embed_dim=16, decoder_embed_dim=16, decoder_depth=1,
+              decoder_num_heads=2))
+train_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(
+        _delete_=True, type='CustomDataset', data_root='{data}', with_label=False, pipeline=[
+            dict(type='LoadImageFromFile'), dict(type='hime_mm.Encrypt', cipher='shuffle'),
+            dict(type='PackInputs')]))
+optim_wrapper = dict(_delete_=True, optimizer=dict(type='SGD', lr=.01))
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+def test_self_supervised(tmp_path):
+    """MMPretrain's MAE: its loader has a `collate_fn`, which inherits what MMEngine fails on."""
+    config = write_training(tmp_path, ROOT / 'configs', 'other.py').with_name('mae.py')
+    config.write_text(MAE.format(data=tmp_path / 'data'))
+    run_script('tools/train.py', config, '--work-dir', tmp_path / 'work')
+    losses = scalars(tmp_path / 'work', 'loss')
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()

@@ -270,7 +270,7 @@ class PEViT(VisionTransformer):
             self.num_extra_tokens,
         )
         if det_table is not None:
-            out = torch.cat((out, det_table.expand(len(out), -1, -1)), dim=1)
+            out = torch.cat((out, det_table.expand(out.shape[0], -1, -1)), dim=1)
         return out
 
     def forward(
@@ -295,13 +295,14 @@ class PEViT(VisionTransformer):
         """
         token_grids = None
         if data_samples is not None:
-            token_grids = self.token_grids(x.shape[-2:], image_shapes(data_samples, len(x)))
+            token_grids = self.token_grids(x.shape[-2:], image_shapes(data_samples, x.shape[0]))
         form = {} if input_form is None else dict(input_form=input_form)
         if form and not isinstance(self.patch_embed, MixedPatchEmbed):
             raise ConfigError(
                 "`input_form` is for the mixed patch embedding: set `patch_embed='mixed'`"
             )
-        batch, mask = len(x), None
+        # `len(x)` would be a constant of every exported graph.
+        batch, mask = x.shape[0], None
         x, grid = self.patch_embed(x, **form)
         x = self.rpe(x)
         if token_grids is not None:
@@ -364,7 +365,7 @@ class PEViT(VisionTransformer):
             return self.ln2(
                 patches.mean(dim=1) if mask is None else patches.sum(dim=1) / weight.sum(dim=1)
             )
-        return patches.transpose(1, 2).reshape(len(x), -1, *hw)
+        return patches.transpose(1, 2).reshape(x.shape[0], -1, *hw)
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
         """Get the layer-wise depth of a parameter, as :class:`VisionTransformer` does it.

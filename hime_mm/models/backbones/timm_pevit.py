@@ -310,7 +310,7 @@ class TIMMPEViT(BaseBackbone):
         patches = x[:, self.num_extra_tokens :]
         if self.out_type == 'avg_featmap':
             return norm(patches.mean(dim=1))
-        return norm(patches).transpose(1, 2).reshape(len(x), -1, *grid)
+        return norm(patches).transpose(1, 2).reshape(x.shape[0], -1, *grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Get the layer-wise depth of a parameter, as MMPretrain's backbones do it.

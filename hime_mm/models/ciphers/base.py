@@ -67,7 +67,7 @@ def patch_view(x: Tensor, layout: PatchLayout) -> Tensor:
 def per_patch(values: Tensor, layout: PatchLayout) -> Tensor:
     """Values of shape (B, N) so that they broadcast over the patches."""
     rows, cols = layout.grid
-    return values.view(len(values), 1, rows, 1, cols, 1)
+    return values.view(values.shape[0], 1, rows, 1, cols, 1)
 
 
 def draw_permutations(count: int, num: int, rng: RNG, device: torch.device) -> Tensor:

@@ -112,9 +112,10 @@ class BatchCipher:
             )
         steps = self.cipher.drawn_steps(images.shape[-2:], drawn)
         for form, (_, layout, value) in zip(self._forms, steps, strict=True):
-            if value is not None and len(value) != len(images):
+            if value is not None and value.shape[0] != images.shape[0]:
                 raise CipherError(
-                    f'a draw for {len(value)} images does not fit a batch of {len(images)}'
+                    f'a draw for {value.shape[0]} images does not fit '
+                    f'a batch of {images.shape[0]}'
                 )
             images = form.apply(images, layout, value)
         return images

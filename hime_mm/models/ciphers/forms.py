@@ -100,7 +100,7 @@ class TorchPermuteChannels(TorchForm):
 
     def apply(self, x, layout, drawn):
         view = patch_view(x, layout)
-        index = drawn.view(len(x), *layout.grid, -1).permute(0, 3, 1, 2)
+        index = drawn.view(x.shape[0], *layout.grid, -1).permute(0, 3, 1, 2)
         return view.gather(1, index[:, :, :, None, :, None].expand_as(view)).view(x.shape)
 
 

@@ -1,7 +1,11 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The range of pixel values, and sums that may leave it."""
 
+from typing import Any
+
 import numpy as np
+
+from hime_mm.errors import PictureError
 
 
 def peak_value(dtype: np.dtype) -> int:
@@ -16,6 +20,49 @@ def peak_value(dtype: np.dtype) -> int:
 def mid_grey(dtype: np.dtype) -> int:
     """The value that stands for zero in signed results: half of the range."""
     return (peak_value(dtype) + 1) // 2
+
+
+def check_8_bits(low: float, high: float, dtype: Any) -> None:
+    """Refuse a picture of whole numbers that 8 bits do not hold.
+
+    Args:
+        low (float): Its least value.
+        high (float): Its largest value.
+        dtype: What they come in, for the message.
+
+    Raises:
+        PictureError: If a value is below 0 or above 255.
+    """
+    if low < 0 or high > 255:
+        raise PictureError(
+            f'pixels of dtype {dtype}, here from {low} to {high}, are taken as 8-bit ones if all '
+            'are from 0 to 255: convert the image to uint8, or to uint16 or float32 where '
+            'these are taken'
+        )
+
+
+def as_8_bits(img: np.ndarray) -> np.ndarray:
+    """An integer image in the type that its values are of.
+
+    Transforms that compute with pixels (MMDetection's ``CopyPaste``) leave 8-bit
+    pictures in wider types.
+
+    Args:
+        img (np.ndarray): Of any shape and dtype.
+
+    Returns:
+        np.ndarray: uint8 in place of another integer type; uint16 and all that
+        holds no integers as it came.
+
+    Raises:
+        PictureError: If it is of another integer type, and a value is below 0 or
+            above 255.
+    """
+    known = img.dtype in (np.uint8, np.uint16) or not np.issubdtype(img.dtype, np.integer)
+    if known or not img.size:
+        return img
+    check_8_bits(img.min(), img.max(), img.dtype)
+    return img.astype(np.uint8)
 
 
 def add_clipped(img: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, int]:

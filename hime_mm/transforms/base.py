@@ -9,6 +9,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from hime_mm.ciphers.grid import check_image
+from hime_mm.ciphers.pixels import as_8_bits
 from hime_mm.errors import ConfigError, HimeError
 from hime_mm.registry import extra_repr
 
@@ -47,7 +48,8 @@ class NamedTransform(BaseTransform):
                 f'{self._name} takes one image, an array of shape (H, W) or '
                 f'(H, W, C), got {got}: put it before packing'
             )
-        return check_image(img)
+        with self._naming_errors():
+            return check_image(as_8_bits(img))
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({extra_repr(self)})'

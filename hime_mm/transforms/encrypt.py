@@ -33,7 +33,9 @@ class Encrypt(NamedTransform):
 
     Required Keys:
 
-    - img (np.ndarray, (H, W) or (H, W, C), uint8, uint16 or float32)
+    - img (np.ndarray, (H, W) or (H, W, C), uint8, uint16 or float32; of
+      another integer type if all values are from 0 to 255, which then becomes
+      uint8)
     - gt_bboxes (BaseBoxes[torch.float32] | np.ndarray, (n, 4)) (optional)
     - proposals (np.ndarray, (n, 4)) (optional)
     - gt_masks (BitmapMasks | PolygonMasks) (optional)

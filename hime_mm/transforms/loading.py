@@ -114,7 +114,7 @@ class LoadEncryptedMeta(NamedTransform):
         img = self._image(results, 'right behind `LoadImageFromFile`')
         with self._naming_errors():
             metainfo = self._metainfo(results, img)
-        results.update(img_shape=img.shape[:2], **metainfo)
+        results.update(img=img, img_shape=img.shape[:2], **metainfo)
         return results
 
     def _metainfo(self, results: dict, img: np.ndarray) -> dict:

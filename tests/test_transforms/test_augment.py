@@ -92,8 +92,11 @@ class TestAll:
         for bad, got in (([1], 'list'), (np.zeros((2, 16, 16, 3), np.uint8), r'\(2, 16, 16, 3\)')):
             with pytest.raises(TypeError, match=f'{type(transform).__name__} .*{got}'):
                 transform(dict(img=bad))
-        with pytest.raises(TypeError, match='int64'):
-            transform(dict(img=np.zeros((16, 16, 3), np.int64)))
+        for value in (-1, 256):
+            with pytest.raises(PictureError, match=f'{type(transform).__name__}: .*int64'):
+                transform(dict(img=np.full((16, 16, 3), value, np.int64)))
+        with pytest.raises(TypeError, match='bool'):
+            transform(dict(img=np.zeros((16, 16, 3), bool)))
 
     def test_draws_are_not_shared(self, transform):
         with (

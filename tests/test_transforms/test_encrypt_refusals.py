@@ -62,8 +62,18 @@ def with_image(**changes):
             TypeError,
             r'\(2, 32, 48, 3\)',
         ),
-        (dict(cipher='mix2'), with_image(img=np.zeros((32, 48, 3), np.int32)), TypeError, 'int32'),
-        (dict(cipher='mix2'), with_image(img=np.zeros((37, 49, 3), np.int64)), TypeError, 'int64'),
+        (
+            dict(cipher='mix2'),
+            with_image(img=np.full((32, 48, 3), 256, np.int32)),
+            PictureError,
+            'int32',
+        ),
+        (
+            dict(cipher='mix2'),
+            with_image(img=np.full((37, 49, 3), -1, np.int64)),
+            PictureError,
+            'int64',
+        ),
         (
             dict(cipher='mix2'),
             with_image(img=np.zeros((0, 49, 3), np.uint8)),

@@ -114,8 +114,7 @@ class BatchCipher:
         for form, (_, layout, value) in zip(self._forms, steps, strict=True):
             if value is not None and value.shape[0] != images.shape[0]:
                 raise CipherError(
-                    f'a draw for {value.shape[0]} images does not fit '
-                    f'a batch of {images.shape[0]}'
+                    f'a draw for {value.shape[0]} images does not fit a batch of {images.shape[0]}'
                 )
             images = form.apply(images, layout, value)
         return images

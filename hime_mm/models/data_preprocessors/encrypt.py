@@ -11,10 +11,14 @@ from mmpretrain.models.utils import ClsDataPreprocessor
 from torch import Tensor
 
 from hime_mm.ciphers import Cipher
+from hime_mm.ciphers.pixels import check_8_bits
 from hime_mm.ciphers.randomness import RNG
 from hime_mm.errors import CipherError, ConfigError, HimeError, PictureError
 from hime_mm.models.ciphers import BatchCipher
 from hime_mm.registry import MODELS, extra_repr
+
+#: May hold an 8-bit image that something computed with.
+WIDE_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @MODELS.register_module()
@@ -28,8 +32,9 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
     paper's code works in this order; an engineer without originals can only
     mix images up that are encrypted already.
 
-    Images are 8-bit, or floating-point on the 0–255 scale: pipelines leave
-    normalization to this class.
+    Images are 8-bit, also where they come as another integer type, or
+    floating-point on the 0–255 scale: pipelines leave normalization to this
+    class.
 
     The order is: padding, batch augmentations, encryption, channel order,
     normalization. Augmentations thus see pixels on the 0–255 scale; those
@@ -102,22 +107,28 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         """Cipher | None: What images are encrypted with."""
         return None if self.batch_cipher is None else self.batch_cipher.cipher
 
+    def _check_views(self, inputs: Tensor | Sequence[Tensor]) -> None:
+        """Refuse several views of a picture, which the host does not take either."""
+        if not isinstance(inputs, Tensor) and not all(
+            isinstance(img, Tensor) and img.ndim == 3 for img in inputs
+        ):
+            raise ConfigError(
+                f'{self._name} takes one image of shape (C, H, W) for each sample, got several '
+                'views of each: put `hime_mm.Encrypt` last into every pipeline of `MultiView`, '
+                'and use `SelfSupDataPreprocessor`'
+            )
+
     def _check_inputs(self, inputs: Tensor | Sequence[Tensor]) -> bool:
         """Refuse what is on another scale; whether all is 8-bit."""
         inputs = [inputs] if isinstance(inputs, Tensor) else inputs
         if len({img.shape for img in inputs}) > 1:
             # They will be padded to the largest.
             self.cipher.check_fit('pad')
-        others = [img for img in inputs if img.dtype != torch.uint8]
+        for img in inputs:
+            self._check_integers(img)
+        others = [img for img in inputs if img.is_floating_point()]
         if not others:
             return True
-        for img in others:
-            if not img.is_floating_point():
-                raise TypeError(
-                    f'{self._name} takes 8-bit images, or floating-point ones '
-                    f'on the 0–255 scale, got {img.dtype}: load them with 8 '
-                    'bits, or encrypt in the pipeline, with `hime_mm.Encrypt`'
-                )
         low = min(img.min().item() for img in others)
         high = max(img.max().item() for img in others)
         # Interpolation overshoots a little; black may be all there is.
@@ -134,6 +145,22 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             )
         return False
 
+    def _check_integers(self, img: Tensor) -> None:
+        """Refuse all that is not floating-point and does not hold an 8-bit image."""
+        if img.dtype in WIDE_INTEGERS:
+            try:
+                check_8_bits(img.min().item(), img.max().item(), img.dtype)
+            except PictureError as error:
+                raise PictureError(
+                    f'{self._name}: {error}, or encrypt in the pipeline, with `hime_mm.Encrypt`'
+                ) from None
+        elif img.dtype != torch.uint8 and not img.is_floating_point():
+            raise TypeError(
+                f'{self._name} takes 8-bit images, or floating-point ones '
+                f'on the 0–255 scale, got {img.dtype}: load them with 8 '
+                'bits, or encrypt in the pipeline, with `hime_mm.Encrypt`'
+            )
+
     def forward(self, data: dict, training: bool = False) -> dict:
         """Augment, encrypt and normalize a batch.
 
@@ -147,10 +174,12 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             shape (B, C, H', W'); ``img_shape`` of the samples is theirs.
 
         Raises:
-            TypeError: If the images are of another integer type.
+            TypeError: If the images are 16-bit, or of no number type.
             PictureError: If the size of the batch is no multiple of the patch
                 size, or the images are on another scale.
+            ConfigError: If there are several views of each image.
         """
+        self._check_views(data['inputs'])
         encrypts = self.batch_cipher is not None
         is_integer = encrypts and self._check_inputs(data['inputs'])
         # What the host does but for what must come after the encryption.

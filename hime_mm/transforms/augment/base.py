@@ -48,7 +48,7 @@ class EncryptedAugment(NamedTransform):
                 augment.
             HimeError: If the sample does not fit the options.
         """
-        self._image(results, 'behind `hime_mm.LoadEncryptedMeta`')
+        results['img'] = self._image(results, 'behind `hime_mm.LoadEncryptedMeta`')
         with self._naming_errors():
             checked = self._check(results)
             if np.random.rand() < self.prob:

@@ -4,13 +4,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import init_default_scope
-from mmpretrain.models import ClsDataPreprocessor, ImageClassifier
+from mmengine.dataset import Compose
+from mmengine.registry import FUNCTIONS, init_default_scope
+from mmpretrain.models import ClsDataPreprocessor, ImageClassifier, SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS as HOST_MODELS
 from mmpretrain.structures import DataSample
 
 from hime_mm.ciphers import Cipher
-from hime_mm.errors import CipherError, HimeError, PictureError
+from hime_mm.errors import CipherError, ConfigError, HimeError, PictureError
 from hime_mm.models import EncryptClsDataPreprocessor
 from hime_mm.transforms import Encrypt
 
@@ -169,19 +170,74 @@ def test_evaluation_does_not_change_the_draws_of_training():
 
 
 @pytest.mark.parametrize(
-    'inputs',
+    ('inputs', 'error'),
     [
-        pictures().int() * 257,
-        pictures().to(torch.uint16),
-        pictures().bool(),
+        (pictures().int() * 257, PictureError),
+        (pictures().long() - 256, PictureError),
+        (pictures().long().clamp_(max=255).index_fill_(3, torch.tensor([7]), 256), PictureError),
+        (pictures().to(torch.int8), PictureError),
+        (pictures().to(torch.uint16), TypeError),
+        (pictures().bool(), TypeError),
+        (pictures().to(torch.complex64), TypeError),
     ],
 )
-def test_other_integers_are_refused(inputs):
+def test_other_integers_are_refused(inputs, error):
     mine = EncryptClsDataPreprocessor('shuffle', **NORM)
-    with pytest.raises(
-        TypeError, match=f'EncryptClsDataPreprocessor .*{inputs.dtype}.*hime_mm.Encrypt`'
-    ):
-        mine(batch_of(inputs))
+    for listed in (True, False):
+        with pytest.raises(
+            error, match=f'EncryptClsDataPreprocessor.*{inputs.dtype}.*hime_mm.Encrypt`'
+        ):
+            mine(batch_of(inputs, listed))
+
+
+@pytest.mark.parametrize('dtype', [torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize('quantize', [True, False])
+def test_8_bits_in_a_wider_type(dtype, quantize):
+    for listed in (True, False):
+        mine = EncryptClsDataPreprocessor('noise25+shuffle', seed=1, quantize=quantize, **NORM)
+        mixed = list(pictures().to(dtype))
+        mixed[0] = pictures()[0]
+        got = mine(batch_of(pictures().to(dtype), listed) if not listed else dict(inputs=mixed))[
+            'inputs'
+        ]
+        as_they_are = EncryptClsDataPreprocessor(
+            'noise25+shuffle', seed=1, quantize=quantize, **NORM
+        )
+        assert torch.equal(got, as_they_are(batch_of(pictures(), listed))['inputs'])
+
+
+@pytest.mark.parametrize('cipher', ['shuffle', None])
+@pytest.mark.parametrize('collate', ['pseudo_collate', 'default_collate'])
+def test_several_views_are_refused(cipher, collate):
+    """As MMPretrain's `MultiView` gives them, whatever puts the batch together."""
+    init_default_scope('mmpretrain')
+    pipeline = Compose(
+        [
+            dict(type='MultiView', num_views=2, transforms=[[dict(type='Resize', scale=32)]]),
+            dict(type='PackInputs'),
+        ]
+    )
+    samples = [pipeline(dict(img=img.permute(1, 2, 0).numpy())) for img in pictures()]
+    batch = FUNCTIONS.get(collate)(
+        [dict(inputs=s['inputs']) if collate == 'default_collate' else s for s in samples]
+    )
+    for to_rgb in (True, False):
+        mine = EncryptClsDataPreprocessor(cipher, to_rgb=to_rgb)
+        with pytest.raises(ConfigError, match='EncryptClsDataPreprocessor .*views.*MultiView'):
+            mine(batch)
+
+
+def test_views_that_are_encrypted_in_their_pipeline():
+    """What the refusal tells to do."""
+    init_default_scope('mmpretrain')
+    view = [dict(type='Resize', scale=32), dict(type='hime_mm.Encrypt', cipher='mix2')]
+    pipeline = Compose(
+        [dict(type='MultiView', num_views=2, transforms=[view]), dict(type='PackInputs')]
+    )
+    samples = [pipeline(dict(img=img.permute(1, 2, 0).numpy())) for img in pictures()]
+    batch = FUNCTIONS.get('default_collate')([dict(inputs=s['inputs']) for s in samples])
+    out = SelfSupDataPreprocessor(MEAN, STD)(dict(**batch, data_samples=None))['inputs']
+    assert [x.shape for x in out] == [(4, 3, 16, 16)] * 2
 
 
 @pytest.mark.parametrize(

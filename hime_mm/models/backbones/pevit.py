@@ -15,7 +15,7 @@ from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
 
 from ..layers import MixedPatchEmbed, ReferencePositionEncoding
-from ..layers.padding import image_shapes, key_mask, masked_attention, positions_on_grids
+from ..layers.padding import MaskedEncoderLayer, image_shapes, key_mask, positions_on_grids
 from ..weights.hooks import load_backbone, load_foreign
 
 POS_ENCODINGS = ('rpe', 'none', 'learned')
@@ -141,6 +141,9 @@ class PEViT(VisionTransformer):
             frozen_stages=-1,
             **kwargs,
         )
+        # The host makes its own, with nothing to choose them by.
+        for layer in self.layers:
+            layer.__class__ = MaskedEncoderLayer
         self.pos_encoding = pos_encoding
         self.num_det_tokens = num_det_tokens
         self.with_cp = with_cp
@@ -336,21 +339,14 @@ class PEViT(VisionTransformer):
                     token_grids,
                 )
             if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(self._run_layer, layer, x, keys, use_reentrant=False)
+                x = checkpoint(layer, x, keys, use_reentrant=False)
             else:
-                x = self._run_layer(layer, x, keys)
+                x = layer(x, keys)
             if i == len(self.layers) - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
                 outs.append(self._format_output(x, grid, mask))
         return tuple(outs)
-
-    @staticmethod
-    def _run_layer(layer: nn.Module, x: Tensor, keys: Tensor | None) -> Tensor:
-        if keys is None:
-            return layer(x)
-        x = x + masked_attention(layer.attn, layer.ln1(x), keys)
-        return layer.ffn(layer.ln2(x), identity=x)
 
     def _format_output(self, x: Tensor, hw: tuple[int, int], mask: Tensor | None = None) -> Tensor:
         if self.out_type == 'det_tokens':
@@ -362,9 +358,7 @@ class PEViT(VisionTransformer):
             weight = mask.unsqueeze(-1).to(x.dtype)
             patches = patches * weight
         if self.out_type == 'avg_featmap':
-            return self.ln2(
-                patches.mean(dim=1) if mask is None else patches.sum(dim=1) / weight.sum(dim=1)
-            )
+            return self.ln2(patches.mean(dim=1) if mask is None else _mean(patches, weight))
         return patches.transpose(1, 2).reshape(x.shape[0], -1, *hw)
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
@@ -376,3 +370,10 @@ class PEViT(VisionTransformer):
         if param_name.startswith(tuple(prefix + name for name in stem)):
             return 0, self.num_layers + 2
         return super().get_layer_depth(param_name, prefix)
+
+
+def _mean(patches: Tensor, weight: Tensor) -> Tensor:
+    """Of tokens (B, N, D), zero where they are padding, with weights (B, N, 1) of 0 and 1."""
+    # Half precision neither holds the sum nor counts so far.
+    wide = torch.promote_types(patches.dtype, torch.float)
+    return (patches.sum(1, dtype=wide) / weight.sum(1, dtype=wide)).to(patches.dtype)

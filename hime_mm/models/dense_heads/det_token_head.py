@@ -33,8 +33,10 @@ class DetTokenHead(DETRHead):
     Two 3-layer ReLU MLPs of the tokens' width: K + 1 class logits, and
     sigmoid (cx, cy, w, h) relative to the image; the set loss of DETR. The
     MLPs, the matching and the losses run in float32 also under automatic
-    mixed precision. Several layers of tokens give auxiliary losses as DETR's
-    decoder layers do.
+    mixed precision. Where the parameters are of another type (``.half()``,
+    ``.bfloat16()``, ``.double()``, FSDP's ``param_dtype``) the MLPs run in
+    it, and all that follows them in float32. Several layers of tokens give
+    auxiliary losses as DETR's decoder layers do.
 
     Reference: Fang et al., "You Only Look at One Sequence", NeurIPS 2021.
 
@@ -105,17 +107,22 @@ class DetTokenHead(DETRHead):
                 or more layers, each of shape (B, Q, D), or stacked.
 
         Returns:
-            tuple[Tensor]: Float32 class logits of shape (layers, B, Q,
+            tuple[Tensor]: Class logits of shape (layers, B, Q,
             cls_out_channels) and boxes (cx, cy, w, h) relative to the image,
-            shape (layers, B, Q, 4).
+            shape (layers, B, Q, 4), float32, or float64 where the parameters
+            are.
         """
         if not isinstance(hidden_states, Tensor):
             hidden_states = torch.stack(tuple(hidden_states))
         with torch.autocast(hidden_states.device.type, enabled=False):
+            # Of a wrapped branch (FSDP) the weights have their type while it runs only.
+            if isinstance(self.cls_branch, MLP):
+                hidden_states = hidden_states.to(self.cls_branch.layers[0].weight.dtype)
+            outs = (self.cls_branch(hidden_states), self.reg_branch(hidden_states))
             # Half precision would round boxes to 1/2048 of the image, and
             # areas of boxes in pixels overflow it.
-            hidden_states = hidden_states.float()
-            return (self.cls_branch(hidden_states), self.reg_branch(hidden_states).sigmoid())
+            logits, boxes = (out.to(torch.promote_types(out.dtype, torch.float)) for out in outs)
+            return logits, boxes.sigmoid()
 
     def loss_by_feat(
         self, all_layers_cls_scores: Tensor, all_layers_bbox_preds: Tensor, *args, **kwargs

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import MultiheadAttention, resize_pos_embed
 from torch import Tensor
 
@@ -63,6 +64,21 @@ def masked_attention(attn: MultiheadAttention, x: Tensor, key_mask: Tensor) -> T
     out = attn.proj(out.transpose(1, 2).reshape(b, length, attn.embed_dims))
     out = attn.out_drop(attn.gamma1(attn.proj_drop(out)))
     return v.squeeze(1) + out if attn.v_shortcut else out
+
+
+class MaskedEncoderLayer(TransformerEncoderLayer):
+    """MMPretrain's layer, which may leave keys out.
+
+    All of it is in its ``forward``: what wraps layers (FSDP) gathers their
+    weights there.
+    """
+
+    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Run on tokens (B, L, D), with those keys that :func:`masked_attention` tells."""
+        if key_mask is None:
+            return super().forward(x)
+        x = x + masked_attention(self.attn, self.ln1(x), key_mask)
+        return self.ffn(self.ln2(x), identity=x)
 
 
 def positions_on_grids(

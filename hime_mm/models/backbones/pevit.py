@@ -2,6 +2,7 @@
 """PEViT on MMPretrain's vision transformer."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +78,9 @@ class PEViT(VisionTransformer):
             keeping its activations. Defaults to False.
 
     Raises:
-        ConfigError: If an option is unknown, ``out_type='det_tokens'`` comes
-            without detection tokens or ``mid_positions`` without learned
-            positions.
+        ConfigError: If an option is unknown, ``out_indices`` names no layer,
+            ``out_type='det_tokens'`` comes without detection tokens or
+            ``mid_positions`` without learned positions.
     """
 
     OUT_TYPES = VisionTransformer.OUT_TYPES | {'det_tokens'}
@@ -128,7 +129,10 @@ class PEViT(VisionTransformer):
                 '`mid_positions` are learned positions: set `pos_encoding='
                 f"'learned'`, got {pos_encoding!r}"
             )
-        if not isinstance(out_indices, int):
+        # What else is no number, the host refuses.
+        if isinstance(out_indices, Sequence):
+            if not out_indices or not all(isinstance(i, Integral) for i in out_indices):
+                raise ConfigError(f'`out_indices` must be whole numbers, got {out_indices!r}')
             # The host writes to it, which a tuple does not let.
             out_indices = list(out_indices)
         super().__init__(
@@ -141,6 +145,11 @@ class PEViT(VisionTransformer):
             frozen_stages=-1,
             **kwargs,
         )
+        if max(self.out_indices) == self.num_layers:
+            raise ConfigError(
+                f'`out_indices` {self.out_indices} for {self.num_layers} layers: '
+                f'choose from {-self.num_layers} to {self.num_layers - 1}'
+            )
         # The host makes its own, with nothing to choose them by.
         for layer in self.layers:
             layer.__class__ = MaskedEncoderLayer

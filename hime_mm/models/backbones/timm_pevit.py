@@ -2,6 +2,7 @@
 """PEViT on vision transformers of timm."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -212,8 +213,10 @@ class TIMMPEViT(BaseBackbone):
 
     @staticmethod
     def _positive(indices: int | Sequence[int], depth: int) -> tuple[int, ...]:
-        if isinstance(indices, int):
+        if isinstance(indices, Integral):
             indices = (indices,)
+        if not isinstance(indices, Sequence) or not all(isinstance(i, Integral) for i in indices):
+            raise ConfigError(f'`out_indices` must be whole numbers, got {indices!r}')
         invalid = [i for i in indices if not -depth <= i < depth]
         if invalid or not len(indices):
             raise ConfigError(

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from numbers import Real
 
 import torch
 from mmdet.models.dense_heads import DETRHead
@@ -26,6 +27,30 @@ DEFAULT_TRAIN_CFG = dict(
 )
 
 
+def _class_weights(
+    weight: None | float | Sequence[float], background: float | None, num_classes: int
+) -> list[float] | None:
+    """Weights of the classes and, last, of no object; None where none are given."""
+    if weight is None and background is None:
+        return None
+    if weight is None or isinstance(weight, Real):
+        weight = [1.0 if weight is None else weight] * num_classes
+        background = weight[0] if background is None else background
+    try:
+        weights = [float(value) for value in weight]
+        if background is not None and weights[num_classes:] != [float(background)]:
+            weights.append(float(background))
+    except (TypeError, ValueError):
+        weights = []
+    if len(weights) != num_classes + 1:
+        raise ConfigError(
+            f'`loss_cls` of {num_classes} classes has `class_weight` {weight!r} and '
+            f'`bg_cls_weight` {background!r}: give a number or {num_classes} numbers, and '
+            f'`bg_cls_weight`; or {num_classes + 1} numbers, of which the last is that of no object'
+        )
+    return weights
+
+
 @MODELS.register_module()
 class DetTokenHead(DETRHead):
     """Reads classes and boxes from detection tokens, as YOLOS does.
@@ -44,9 +69,11 @@ class DetTokenHead(DETRHead):
         num_classes (int): Number K of classes without background.
         embed_dims (int): Width of the tokens. Defaults to 384.
         num_mlp_layers (int): Depth of both MLPs. Defaults to 3.
-        loss_cls (dict): Classification loss. ``bg_cls_weight`` of a
-            cross-entropy is the weight of the no-object class. Defaults to
-            cross-entropy with no-object weight 0.1.
+        loss_cls (dict): Classification loss. Of a cross-entropy,
+            ``class_weight`` is a number for all classes or a list of K or K +
+            1 numbers, and ``bg_cls_weight`` the weight of the no-object class,
+            which comes last in a list and else is that of the classes.
+            Defaults to cross-entropy with no-object weight 0.1.
         loss_bbox (dict): Defaults to L1 with weight 5.
         loss_iou (dict): Defaults to GIoU with weight 2.
         train_cfg (dict, optional): Holds the assigner. None is DETR's
@@ -54,6 +81,9 @@ class DetTokenHead(DETRHead):
         test_cfg (dict, optional): ``max_per_img`` limits the boxes per image.
             None gives one box per token. Defaults to None.
         init_cfg (dict, optional): Initialization config. Defaults to None.
+
+    Raises:
+        ConfigError: If the weights of the classes do not fit their number.
     """
 
     def __init__(
@@ -75,10 +105,16 @@ class DetTokenHead(DETRHead):
         self.num_mlp_layers = num_mlp_layers
         # DETRHead edits the dict and sets class weights for itself alone.
         loss_cls = deepcopy(loss_cls)
-        background = loss_cls.pop('bg_cls_weight', None)
-        if background is not None:
-            foreground = loss_cls.get('class_weight') or 1.0
-            loss_cls['class_weight'] = [float(foreground)] * num_classes + [float(background)]
+        weights, background = None, loss_cls.pop('bg_cls_weight', None)
+        if not loss_cls.get('use_sigmoid'):
+            weights = _class_weights(loss_cls.get('class_weight'), background, num_classes)
+        elif background is not None:
+            raise ConfigError(
+                '`loss_cls` has `use_sigmoid=True`, with which no class stands for no object: '
+                'leave `bg_cls_weight` out'
+            )
+        if weights is not None:
+            loss_cls['class_weight'] = weights
         super().__init__(
             num_classes=num_classes,
             embed_dims=embed_dims,
@@ -90,8 +126,8 @@ class DetTokenHead(DETRHead):
             test_cfg=test_cfg or {},
             init_cfg=init_cfg,
         )
-        if background is not None:
-            self.bg_cls_weight = float(background)
+        if weights is not None:
+            self.bg_cls_weight = weights[-1]
 
     def _init_layers(self) -> None:
         self.cls_branch = MLP(

@@ -137,6 +137,34 @@ def test_several_layers_out():
     assert model.out_indices == [0, 2]
 
 
+@pytest.mark.parametrize(
+    'indices', [{1: 1}, {0, 1}, np.array([0, 1]), (i for i in (0, 1)), map(int, '01'), None, 0.5]
+)
+def test_layers_that_are_refused_as_by_the_host(indices):
+    errors = []
+    for make in (VisionTransformer, PEViT):
+        with pytest.raises(AssertionError) as info:
+            make(ARCH, out_indices=indices)
+        errors.append(str(info.value))
+    assert errors[0] == errors[1] and type(indices).__name__ in errors[0]
+
+
+@pytest.mark.parametrize('indices', ['01', (), [], [0.0], [1, None], [0, 3], 3, [[0]]])
+def test_layers_that_do_not_exist(indices):
+    """The host gives fewer outputs for them, or an error that tells nothing."""
+    with pytest.raises(ConfigError, match='`out_indices`'):
+        build(out_indices=indices)
+    for invalid in ([0, 4], -4):
+        with pytest.raises(AssertionError, match='Invalid out_indices'):
+            build(out_indices=invalid)
+
+
+@pytest.mark.parametrize('indices', [(0, -1), [0, 2], range(0, 3, 2), [np.int64(0), np.int32(-1)]])
+def test_forms_of_layers(indices):
+    model = build(out_indices=indices)
+    assert model.out_indices == [0, 2] and len(model(torch.rand(1, 3, 32, 32))) == 2
+
+
 def samples(shapes):
     return [BaseDataElement(metainfo=dict(img_shape=s)) for s in shapes]
 

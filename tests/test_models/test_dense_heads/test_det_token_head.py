@@ -207,3 +207,68 @@ def test_config_dicts_are_left_alone():
     # The defaults too: DETRHead writes into its own.
     for _ in range(2):
         assert DetTokenHead(3, 16).loss_cls.class_weight == [1.0, 1.0, 1.0, 0.1]
+
+
+def loss_cls(**kwargs):
+    return dict(type='CrossEntropyLoss', use_sigmoid=False, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ('weights', 'expected'),
+    [
+        (dict(class_weight=2.0), [2, 2, 2, 2]),
+        (dict(class_weight=2), [2, 2, 2, 2]),
+        (dict(bg_cls_weight=0.3), [1, 1, 1, 0.3]),
+        (dict(class_weight=None, bg_cls_weight=None), None),
+        (dict(class_weight=2, bg_cls_weight=0), [2, 2, 2, 0]),
+        (dict(class_weight=[1, 2, 3], bg_cls_weight=0.3), [1, 2, 3, 0.3]),
+        (dict(class_weight=(1, 2, 3), bg_cls_weight=3), [1, 2, 3, 3]),
+        (dict(class_weight=[1, 2, 3, 0.3]), [1, 2, 3, 0.3]),
+        (dict(class_weight=[1, 2, 3, 0.3], bg_cls_weight=0.3), [1, 2, 3, 0.3]),
+        (dict(class_weight=np.array([1, 2, 3]), bg_cls_weight=np.float32(0.5)), [1, 2, 3, 0.5]),
+    ],
+)
+def test_weights_of_classes(weights, expected):
+    """Of each class, and of no object, against a loop."""
+    torch.manual_seed(0)
+    head = DetTokenHead(3, 16, loss_cls=loss_cls(**weights))
+    background = 0 if expected is None else expected[-1]
+    assert head.loss_cls.class_weight == expected and head.bg_cls_weight == background
+    tokens = torch.randn(1, 4, 16)
+    logits, boxes = head([tokens])
+    targets = gt([[10, 10, 60, 70], [120, 20, 180, 90]], [2, 0])
+    got = head.loss_by_feat(logits, boxes, [targets], METAS[:1])['loss_cls']
+    labels = head.get_targets([logits[0, 0]], [boxes[0, 0]], [targets], METAS[:1])[0][0]
+    total = 0
+    for label, row in zip(labels.tolist(), logits[0, 0], strict=True):
+        weight = 1 if expected is None else expected[label]
+        total -= weight * (row[label] - row.logsumexp(0))
+    torch.testing.assert_close(got, total / (2 + 2 * background))
+
+
+@pytest.mark.parametrize(
+    ('weights', 'words'),
+    [
+        (dict(class_weight=[1, 2, 3]), '3 numbers, and `bg_cls_weight`'),
+        (dict(class_weight=[1, 2], bg_cls_weight=0.1), r'\[1, 2\].*4 numbers'),
+        (dict(class_weight=[1, 2, 3, 4, 5]), r'\[1, 2, 3, 4, 5\]'),
+        (dict(class_weight=[1, 2, 3, 0.2], bg_cls_weight=0.1), r'0.2\].*0.1'),
+        (dict(class_weight=[], bg_cls_weight=0.1), r'\[\]'),
+        (dict(class_weight='abc', bg_cls_weight=0.1), "'abc'"),
+        (dict(class_weight=[1, None, 3], bg_cls_weight=0.1), 'None'),
+        (dict(class_weight=1.0, bg_cls_weight=[0.1]), r'\[0.1\]'),
+    ],
+)
+def test_weights_that_do_not_fit(weights, words):
+    with pytest.raises(ConfigError, match=f'3 classes .*{words}'):
+        DetTokenHead(3, 16, loss_cls=loss_cls(**weights))
+
+
+def test_weights_without_a_class_of_no_object():
+    cfg = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    with pytest.raises(ConfigError, match='`bg_cls_weight`'):
+        DetTokenHead(3, 16, loss_cls=dict(cfg, bg_cls_weight=0.1))
+    head = DetTokenHead(3, 16, loss_cls=dict(cfg, class_weight=[1, 2, 3], bg_cls_weight=None))
+    assert head.loss_cls.class_weight == [1, 2, 3] and head.cls_out_channels == 3
+    logits, boxes = head([torch.randn(1, 4, 16)])
+    head.loss_by_feat(logits, boxes, [gt([[10, 10, 60, 70]], [2])], METAS[:1])

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 import trials.run
 from picture_files import png_of, png_parts
-from trials import TRIALS, ciphers, demo, million, mutation, pictures, record, texts
+from trials import TRIALS, ciphers, demo, hosts, million, mutation, pictures, record, texts
 from trials.pictures import files
-from trials.state import ROOT, State
+from trials.state import ROOT, NotAtHand, State
 
 from hime_mm.datasets.manifest import Manifest
 
@@ -236,6 +236,120 @@ class TestFuzzing:
         counts, found = self.run(tmp_path, 2, 1, 0, 1)
         assert counts == {}
         assert found == {f'no end after 1 s ({case})': [(case, False)] for case in (0, 1)}
+
+
+HOST_TESTS = """
+from unittest import TestCase
+import torch
+from mmpretrain.registry import MODELS
+from .helpers import NUMBER
+
+class TestClsDataPreprocessor(TestCase):
+    def build(self):
+        return MODELS.build(dict(type='ClsDataPreprocessor'))
+
+    def test_same(self):
+        inputs = self.build()(dict(inputs=[torch.zeros(3, 4, 4)]))['inputs']
+        assert inputs.shape == (1, 3, 4, 4)
+
+    def test_known(self):
+        for _ in range(NUMBER):
+            assert not hasattr(self.build(), 'cipher')
+        assert self.build().pad_size_divisor == 1
+
+    def test_unknown(self):
+        assert not hasattr(self.build(), 'cipher')
+
+    def test_another_version(self):
+        self.build().something_new()
+"""
+KNOWN = "assert not hasattr(self.build(), 'cipher')"
+
+
+class TestHosts:
+    """Tests of the hosts, run with classes of ours."""
+
+    suite = hosts.SUITES[1]
+
+    @pytest.fixture
+    def file(self, tmp_path, monkeypatch):
+        path = tmp_path / 'mmpretrain' / self.suite.path
+        path.parent.mkdir(parents=True)
+        path.write_text(HOST_TESTS)
+        (path.parent / 'helpers.py').write_text('NUMBER = 2')
+        (path.parent / 'test_others.py').write_text('fails')
+        monkeypatch.setattr(hosts, 'SOURCES', tmp_path)
+        return path
+
+    @pytest.mark.slow
+    def test_all_kinds(self, file, tmp_path, monkeypatch):
+        """Of this file only, and each test with both classes."""
+        name = self.suite.name
+        known = {(name, test): {KNOWN: 'meant'} for test in ('test_known', 'test_same', 'test_no')}
+        monkeypatch.setattr(hosts, 'DIFFERENCES', known)
+        state = State('', '', 1)
+        hosts.compare(state, self.suite, hosts.find(self.suite), tmp_path / 'run')
+        assert state.facts['counts'] == {'as with the host but for what is listed': 1}
+        assert list(state.failures) == [
+            f'{name}.test_no is not there',
+            f'{name}.test_another_version fails with the class of the host',
+            f'{name}.test_same does not differ any more',
+            f'{name}.test_unknown differs',
+        ]
+        text = state.failures[f'{name}.test_unknown differs']['first'][0]['text']
+        assert "'cipher'" in text and 'AssertionError' in text
+
+    @pytest.mark.slow
+    def test_nothing_of_ours(self, file, tmp_path):
+        file.write_text(HOST_TESTS.replace('MODELS.build', 'lambda cfg: '))
+        with pytest.raises(RuntimeError, match=f'builds no {self.suite.name}'):
+            hosts.run_tests(self.suite, file, tmp_path / 'run' / 'ours')
+
+    @pytest.mark.parametrize(
+        ('host', 'ours', 'rest', 'known', 'said'),
+        [
+            ('', '', '', False, 'as with the host'),
+            ('', 'x', '', True, 'as with the host but for what is listed'),
+            ('', '', '', True, 'does not differ any more'),
+            ('', 'x', 'x', True, 'differs'),
+            ('', 'x', 'x', False, 'differs'),
+            ('', None, None, False, 'was not run'),
+            ('x', 'x', 'x', False, 'fails with the class of the host'),
+            ('x', '', '', False, 'fails with the class of the host'),
+        ],
+    )
+    def test_what_came_of_it(self, host, ours, rest, known, said):
+        assert hosts.judge(host, ours, rest, known) == said
+
+    def test_statements_are_struck_out(self):
+        """Of the test that is named, in loops, too."""
+        known = {(self.suite.name, 'test_known'): {KNOWN: 'meant'}, ('Other', 'test_same'): {}}
+        text = hosts.strike_out(self.suite, HOST_TESTS, known)
+        assert text.count(KNOWN) == HOST_TESTS.count(KNOWN) - 1 == 1
+        assert text.index(KNOWN) > text.index('def test_unknown')
+        assert 'for _ in range(NUMBER):\n            pass' in text
+        assert hosts.strike_out(self.suite, text, {}) == text
+
+    def test_no_sources(self, tmp_path, monkeypatch, page):
+        monkeypatch.setattr(hosts, 'SOURCES', tmp_path)
+        with pytest.raises(NotAtHand, match='docs/trials.md'):
+            next(hosts.steps(State('', '', 3), tmp_path))
+        before = page.read_text()
+        monkeypatch.setenv('HIME_HOST_SOURCES', str(tmp_path))
+        status, out, _ = run(page, 'hosts')
+        assert status == 1 and f'hosts: not run: {tmp_path} holds no' in out
+        assert page.read_text() == before
+
+    def test_what_differs_is_on_the_page(self):
+        listed = re.findall(
+            r'^\| (\w+), `(\w+)` \| `(.*)` \| (.*) \|$', record.PAGE.read_text(), re.M
+        )
+        assert listed == [
+            (*case, statement, why)
+            for case, statements in hosts.DIFFERENCES.items()
+            for statement, why in statements.items()
+        ]
+        assert {name for name, *_ in listed} <= {suite.name for suite in hosts.SUITES}
 
 
 class TestState:

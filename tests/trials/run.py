@@ -22,7 +22,7 @@ from tqdm import tqdm  # noqa: E402
 
 from trials import TRIALS  # noqa: E402
 from trials.record import PAGE, commit, outcome, read_rows, what, write_row  # noqa: E402
-from trials.state import State  # noqa: E402
+from trials.state import NotAtHand, State  # noqa: E402
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -126,7 +126,12 @@ def main() -> int:
                 sys.exit(f'{name} has no single cases')
             repeat(trial, folder.with_name(f'{name}_repeated'), args.repeat)
             continue
-        state = run(name, trial, folder, args.cases or trial.CASES, args.any_code)
+        try:
+            state = run(name, trial, folder, args.cases or trial.CASES, args.any_code)
+        except NotAtHand as error:
+            print(f'{name}: not run: {error}')
+            failed = True
+            continue
         write_row(args.page, trials, name, state)
         tell(trial, name, state, folder / 'state.json')
         failed |= bool(state.failures)

@@ -12,6 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 KEPT = 5
 
 
+class NotAtHand(Exception):
+    """What a trial needs and does not make: the message says how to get it."""
+
+
 @dataclass
 class State:
     """How far a trial has come.

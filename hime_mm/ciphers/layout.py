@@ -1,7 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Coordinates of an image before and after encryption."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,7 +32,9 @@ class PatchLayout:
             (x, y).
         permutation (np.ndarray, optional): int64 of shape (rows·cols, ), slot
             k holds patch ``permutation[k]``. Only the key holder has it; it
-            is left out of ``repr`` and of :meth:`to_dict`. Defaults to None.
+            is left out of ``repr``, of :meth:`to_dict` and of pickles, but
+            for those that go from one process of :mod:`multiprocessing` to
+            another. Defaults to None.
         shuffled (bool): Whether patches were moved, with or without the
             permutation being known here. Defaults to False.
         erosion (int): Pixels that were dropped at each side of every patch.
@@ -86,6 +89,16 @@ class PatchLayout:
     def public(self) -> 'PatchLayout':
         """The layout without its permutation: what may be handed over."""
         return replace(self, permutation=None)
+
+    def __getstate__(self) -> dict:
+        """What is pickled, in whatever dump or checkpoint: no permutation."""
+        return {**vars(self), 'permutation': None}
+
+    def __copy__(self) -> 'PatchLayout':
+        return self
+
+    def __deepcopy__(self, memo: dict) -> 'PatchLayout':
+        return self
 
     def within(
         self, ori_shape: tuple[int, int], scale: tuple[float, float], cropped: bool = False
@@ -307,3 +320,15 @@ class PatchLayout:
         dx = (target % cols - cells % cols) * self.patch_size
         dy = (target // cols - cells // cols) * self.patch_size
         return np.stack([dx, dy, dx, dy], axis=1)
+
+
+def reduce_secret(layout: PatchLayout) -> tuple:
+    """What :mod:`pickle` makes the layout of again, with its permutation.
+
+    For objects that are the owner's alone; elsewhere a pickled layout has none.
+    """
+    return PatchLayout, tuple(getattr(layout, one.name) for one in fields(layout))
+
+
+# Between the processes of a program it stays: data loaders have workers.
+ForkingPickler.register(PatchLayout, reduce_secret)

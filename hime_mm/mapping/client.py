@@ -14,6 +14,7 @@ import numpy as np
 
 from hime_mm.ciphers import Cipher, Key, PatchLayout
 from hime_mm.ciphers.cipher import CipherLike
+from hime_mm.ciphers.layout import reduce_secret
 from hime_mm.datasets.manifest import Manifest, find_manifest
 from hime_mm.errors import ClientError, ManifestError
 from hime_mm.images import Recipe, seal
@@ -40,7 +41,7 @@ class EncryptedPicture:
             :meth:`save` or as it is.
         layout (PatchLayout): Between the original and the encrypted picture,
             with the permutation of patches that were moved: keep it, and this
-            object with it.
+            object with it. A pickle of this object has it, too.
         in_place (bool): Whether all pixels stayed where they were, so that
             masks can be mapped back too.
     """
@@ -78,11 +79,20 @@ class EncryptedPicture:
             )
         write_atomic(path, encode_image(self.img))
 
+    def __reduce__(self) -> tuple:
+        # A layout alone is pickled without the permutation.
+        return _unpickle, (self.img, reduce_secret(self.layout), self.in_place)
+
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(img={describe_picture(self.img)}, '
             f'ori_shape={tuple(self.layout.ori_shape)})'
         )
+
+
+def _unpickle(img: np.ndarray, layout: tuple, in_place: bool) -> EncryptedPicture:
+    make, args = layout
+    return EncryptedPicture(img, make(*args), in_place)
 
 
 class Client:

@@ -1,12 +1,18 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import copy
 import json
+import logging
 import pickle
+import pprint
+from dataclasses import replace
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from owner_data import named
+from owner_data import forms_of_permutation, found, named
 
 from hime_mm.ciphers import Cipher, PatchLayout, shuffle_patches
 from hime_mm.errors import BoxError, CipherError
@@ -268,12 +274,53 @@ def test_eroded_box_holds_what_is_left(make_image):
         np.testing.assert_array_equal(encrypted[y1:y2, x1:x2], img[y + 3 : y + 13, x + 3 : x + 13])
 
 
-def test_pickle():
-    perm = np.random.default_rng(0).permutation(4)
-    layout = PatchLayout((64, 64), 16, (2, 2), (0.5, 0.5), perm)
-    again = pickle.loads(pickle.dumps(layout))
-    assert repr(again) == repr(layout)
-    np.testing.assert_array_equal(again.permutation, perm)
+def state(layout) -> dict:
+    """All that a layout says, its permutation too."""
+    perm = layout.permutation
+    return {**vars(layout), 'permutation': None if perm is None else perm.tolist()}
+
+
+def assert_public(again, secret) -> None:
+    assert state(again) == state(secret.public())
+    assert again.permutation is None and again.shuffled == secret.shuffled
+
+
+DUMPS = [
+    *(partial(pickle.dumps, protocol=n) for n in range(pickle.HIGHEST_PROTOCOL + 1)),
+    # Without the accelerator in C.
+    pickle._dumps,
+]
+
+
+@given(**LAYOUTS, erosion=st.integers(0, 3), cropped=st.booleans(), known=st.booleans())
+def test_pickled_layouts_hold_no_permutation(seed, erosion, cropped, known, **args):
+    """Whatever dumps it: alone, in containers, with any protocol."""
+    secret = random_layout(np.random.default_rng(seed), **args)
+    secret = replace(secret, erosion=erosion, cropped=cropped)
+    if not known:
+        secret = secret.public()
+    for dumps in DUMPS:
+        again = pickle.loads(dumps([dict(layout=secret, twice=(secret, 1))]))[0]
+        assert_public(again['layout'], secret)
+        assert again['twice'][0] is again['layout']
+    for copied in (copy.copy(secret), copy.deepcopy(dict(layout=secret))['layout']):
+        assert state(copied) == state(secret)
+    # What multiprocessing and PyTorch's loaders send between processes.
+    sent = pickle.loads(ForkingPickler.dumps([secret]))[0]
+    assert type(sent) is PatchLayout and state(sent) == state(secret)
+
+
+def test_nothing_of_a_permutation_is_pickled_or_shown():
+    perm = np.random.default_rng(0).permutation(400)
+    secret = PatchLayout((320, 320), 16, (20, 20), permutation=perm)
+    forms = forms_of_permutation(perm)
+    # It is in what stays between processes.
+    assert found(forms, [bytes(ForkingPickler.dumps(secret))])
+    shown = [repr(secret), pprint.pformat(secret), f'{secret} {[secret]}', str(secret.to_dict())]
+    shown.append(logging.LogRecord('a', 1, 'a', 1, 'a %s', (secret,), None).getMessage())
+    contents = [dumps(secret) for dumps in DUMPS] + [text.encode() for text in shown]
+    assert all(b'ori_shape' in data for data in contents)
+    assert not found(forms, contents)
 
 
 def test_permutation_of_another_grid():

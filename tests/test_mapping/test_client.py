@@ -137,6 +137,16 @@ def test_nothing_secret_is_shown(picture):
         pickle.dumps(keyed)
 
 
+@pytest.mark.parametrize('cipher', ['shuffle', 'mix2'])
+def test_an_owner_can_store_what_maps_back(picture, cipher):
+    found = Client(cipher).encrypt(picture)
+    again = pickle.loads(pickle.dumps(dict(kept=found)))['kept']
+    np.testing.assert_array_equal(again.img, found.img)
+    assert again.in_place == found.in_place and repr(again.layout) == repr(found.layout)
+    boxes = [[3, 4, 30, 50], [100, 20, 180, 90]]
+    np.testing.assert_array_equal(again.layout.unmap_boxes(boxes), found.layout.unmap_boxes(boxes))
+
+
 def test_a_key_that_is_not_needed_is_not_kept(picture):
     for cipher in ('shuffle', 'mix2', 'noise9+shuffle'):
         client = Client(cipher, key=KEY, dataset_id='a')

@@ -13,13 +13,14 @@ from hime_mm.registry import TRANSFORMS
 
 from .annotations import MASKS, find_unmovable, move_boxes, resize_masks
 from .base import NamedTransform
+from .simulation import Simulated
 
 BOX_MODES = ('patch', 'keep')
 RANDOMNESS = ('os', 'numpy')
 
 
 @TRANSFORMS.register_module()
-class Encrypt(NamedTransform):
+class Encrypt(Simulated, NamedTransform):
     """Encrypt the image, and keep annotations and meta information right.
 
     It is the last geometric step of a pipeline: nothing after it may resize,
@@ -86,12 +87,17 @@ class Encrypt(NamedTransform):
             they stay where the object was, which tells where it was; then
             ``patch_layout`` only scales. Defaults to 'patch'.
         randomness (str): ``'os'`` draws from the operating system, anew for
-            every image. ``'numpy'`` draws from NumPy's global state, which
-            the runner seeds: a simulation that can be repeated. Defaults to
-            'os'.
+            every image. ``'numpy'`` makes a simulation that a run with the
+            same seed and the same workers repeats: it follows from NumPy's
+            global state, which the runner seeds, and from rank, worker,
+            epoch and iteration, so that within a run no draw comes twice, nor
+            when it is resumed. Defaults to 'os'.
         keep_permutation (bool): Keep each image's permutation in
             ``patch_layout``, for whoever evaluates in the coordinates of the
-            original and may see it. Defaults to False.
+            original and may see it. It stays in the processes of the run:
+            files that are pickled, such as those of ``tools/test.py --out``,
+            and results that ranks exchange have layouts without it. Defaults
+            to False.
 
     Raises:
         HimeError: If an option is unknown, the cipher makes no sense, or one
@@ -146,7 +152,7 @@ class Encrypt(NamedTransform):
         self._check_annotations(results)
         # No `cache_randomness`: it can make several images share one draw,
         # and a permutation that is used twice protects neither.
-        rng = np.random if self.randomness == 'numpy' else None
+        rng = self._simulated_rng() if self.randomness == 'numpy' else None
         with self._naming_errors():
             sealed = seal(img, self.recipe, rng)
         encrypted, layout = sealed.img, sealed.layout

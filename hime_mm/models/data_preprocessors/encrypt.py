@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 import torch
 from mmengine.dist import get_rank
+from mmengine.logging import MessageHub
 from mmpretrain.models.utils import ClsDataPreprocessor
 from torch import Tensor
 
@@ -52,9 +53,10 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             cipher's own, or 16. Defaults to None.
         seed (int, optional): None draws from the operating system, anew for
             every image. A number makes a simulation that can be repeated,
-            with other draws for training than for evaluation, and in each
-            process of a distributed run; it starts over with every run, a
-            resumed one too. Defaults to None.
+            with other draws for training than for evaluation, in each process
+            of a distributed run, and in a run that is resumed: there they
+            follow from the iteration, too, at which it goes on. Defaults to
+            None.
         quantize (bool): Round to whole grey levels before and while
             encrypting, as the 8-bit files of an owner are; the output then
             equals that of the pipeline transform for the same draw. Without,
@@ -97,10 +99,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         self.quantize = quantize
         # Of training, and of evaluation: how often one validates does not
         # change what one trains on.
-        self._rngs = {
-            training: None if seed is None else np.random.default_rng([seed, get_rank(), training])
-            for training in (True, False)
-        }
+        self._rngs: dict[bool, np.random.Generator] = {}
 
     @property
     def cipher(self) -> Cipher | None:
@@ -117,6 +116,13 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                 'views of each: put `hime_mm.Encrypt` last into every pipeline of `MultiView`, '
                 'and use `SelfSupDataPreprocessor`'
             )
+
+    def _rng(self, training: bool) -> RNG:
+        if self.seed is not None and training not in self._rngs:
+            # Made at the first batch: only then a resumed run knows where it goes on.
+            step = MessageHub.get_current_instance().get_info('iter', 0)
+            self._rngs[training] = np.random.default_rng([self.seed, get_rank(), training, step])
+        return self._rngs.get(training)
 
     def _check_inputs(self, inputs: Tensor | Sequence[Tensor]) -> bool:
         """Refuse what is on another scale; whether all is 8-bit."""
@@ -196,7 +202,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
                 and float(self.pad_value).is_integer()
                 and not (training and self.batch_augments is not None)
             )
-            inputs = self._encrypt(inputs, is_integer, self._rngs[training])
+            inputs = self._encrypt(inputs, is_integer, self._rng(training))
         if to_rgb and inputs.size(1) == 3:
             inputs = inputs.flip(1)
         inputs = inputs.float()

@@ -11,6 +11,7 @@ from hime_mm.errors import ConfigError
 from hime_mm.registry import TRANSFORMS
 
 from ..annotations import MASKS, find_unmovable, move_boxes
+from ..simulation import Simulated
 from .base import PatchAugment
 
 UNSHUFFLED = ('error', 'keep', 'shuffle')
@@ -18,7 +19,7 @@ UNSHUFFLED = ('error', 'keep', 'shuffle')
 
 @TRANSFORMS.register_module()
 @avoid_cache_randomness
-class PatchReshuffle(PatchAugment):
+class PatchReshuffle(Simulated, PatchAugment):
     """Shuffle the patches of a shuffled image once more.
 
     A file has one permutation, so that without this a model sees each image
@@ -96,7 +97,7 @@ class PatchReshuffle(PatchAugment):
     def _augment(self, results: dict, layout: PatchLayout | None) -> None:
         if layout is None:
             return
-        perm = draw_permutation(layout.num_patches, np.random)
+        perm = draw_permutation(layout.num_patches, self._simulated_rng())
         # Between the encrypted image and the new one.
         step = PatchLayout(layout.shape, layout.patch_size, layout.grid, permutation=perm)
         # Collected aside, so that an error leaves no half-moved sample.

@@ -1,10 +1,13 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import copy
+import itertools
+import sys
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import Compose
+from mmengine.logging import MessageHub
 from mmengine.registry import FUNCTIONS, init_default_scope
 from mmpretrain.models import ClsDataPreprocessor, ImageClassifier, SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS as HOST_MODELS
@@ -12,7 +15,7 @@ from mmpretrain.structures import DataSample
 
 from hime_mm.ciphers import Cipher
 from hime_mm.errors import CipherError, ConfigError, HimeError, PictureError
-from hime_mm.models import EncryptClsDataPreprocessor
+from hime_mm.models import BatchCipher, EncryptClsDataPreprocessor
 from hime_mm.transforms import Encrypt
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -152,6 +155,42 @@ def test_seed():
     state = np.random.get_state()[1].copy()
     assert not torch.equal(run(None), run(None))
     assert (np.random.get_state()[1] == state).all()
+
+
+def test_no_permutation_twice_by_ranks_stages_and_resuming(monkeypatch):
+    """Each run is repeated exactly; none shares a draw with another, nor within."""
+    module = sys.modules[EncryptClsDataPreprocessor.__module__]
+    one = pictures(1).expand(3, -1, -1, -1)
+
+    def run(rank, training, step, seed=5):
+        monkeypatch.setattr(module, 'get_rank', lambda: rank)
+        hub = MessageHub.get_instance(f'seeds{next(names)}')
+        mine = EncryptClsDataPreprocessor('shuffle', seed=seed, **NORM)
+        out = []
+        for i in range(2):  # the runner tells the iteration after the model was built
+            hub.update_info('iter', step + i)
+            out.append(mine(batch_of(one), training)['inputs'])
+        return torch.cat(out)
+
+    names = itertools.count()
+    places = list(itertools.product((0, 1), (True, False), (0, 1, 40)))
+    runs = [run(*place) for place in places]
+    assert all(torch.equal(run(*place), seen) for place, seen in zip(places, runs, strict=True))
+    seen = torch.cat(runs)
+    assert len(seen.unique(dim=0)) == len(seen) == 72
+
+
+def test_a_run_from_the_start_draws_as_before():
+    """What earlier releases drew for a seed."""
+    MessageHub.get_instance('from the start')
+    mine = EncryptClsDataPreprocessor('shuffle', seed=5, **NORM)
+    cipher = BatchCipher('shuffle')
+    for training in (True, False):
+        images = pictures().to(torch.uint8)
+        expected = cipher(images, np.random.default_rng([5, 0, training]))
+        got = mine(batch_of(images), training)['inputs']
+        plain = ClsDataPreprocessor(**NORM)(batch_of(expected))['inputs']
+        assert torch.equal(got, plain)
 
 
 def test_evaluation_does_not_change_the_draws_of_training():

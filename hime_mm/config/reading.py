@@ -16,6 +16,7 @@ from hime_mm.models.backbones.timm_inspection import timm_patch_size
 from hime_mm.models.data_preprocessors import BatchCipher, EncryptClsDataPreprocessor
 from hime_mm.registry import own_types
 from hime_mm.transforms import Encrypt, LoadEncryptedMeta
+from hime_mm.transforms.remote import is_remote
 
 from .findings import Finding, error, warning
 from .hosts import VITS
@@ -127,6 +128,16 @@ def _load(step: Node, line: Pipeline, findings: list[Finding]) -> Use:
 def _manifest(step: Node, line: Pipeline, findings: list[Finding]) -> Manifest | None:
     """What a LoadEncryptedMeta will find."""
     path, remedy = step.value.get('manifest'), ''
+    place = line.image_folder if path is None else str(path)
+    if place is not None and is_remote(place, step.value.get('backend_args')):
+        findings.append(
+            warning(
+                line.place,
+                f': {place} is no local folder, so whether the config fits its cipher was '
+                'not checked',
+            )
+        )
+        return None
     if path is not None:
         path = os.path.abspath(os.path.expanduser(path))
         folder = path if os.path.isdir(path) else os.path.dirname(path)

@@ -14,7 +14,7 @@ from typing import Any
 
 from hime_mm.ciphers import Cipher, Key, PatchLayout
 from hime_mm.errors import InvalidKey, ManifestError
-from hime_mm.images.files import read_json
+from hime_mm.images.files import parse_json, read_json
 from hime_mm.images.recipe import Recipe
 
 from .entries import CompactFiles, FileEntry
@@ -27,15 +27,18 @@ class Manifest:
     Args:
         state (dict): The content of ``hime.json``.
         root (str | Path): The folder that it lies in.
+        place (str, optional): Where it was read, if not in a local folder.
+            Defaults to None.
 
     Raises:
         ManifestError: If the content is not a manifest of this version, or
             was changed after it was written.
     """
 
-    def __init__(self, state: dict, root: Any = '.') -> None:
+    def __init__(self, state: dict, root: Any = '.', place: str | None = None) -> None:
         self.root = Path(root)
-        place = self.root / MANIFEST_NAME
+        #: What messages call it.
+        self.place = place = place or str(self.root / MANIFEST_NAME)
         if not isinstance(state, dict) or state.get('format') != FORMAT_NAME:
             raise ManifestError(f'{place} is no manifest of hime_mm')
         if state.get('format_version') != FORMAT_VERSION:
@@ -117,7 +120,7 @@ class Manifest:
         try:
             return Recipe.from_dict(self.state)
         except (LookupError, TypeError, ValueError) as error:
-            raise ManifestError(f'{self.root / MANIFEST_NAME}: {error}') from None
+            raise ManifestError(f'{self.place}: {error}') from None
 
     @property
     def cropped(self) -> bool:
@@ -152,7 +155,7 @@ class Manifest:
                 relative = os.path.relpath(full(path), full(self.root))
                 found = self.files.get(relative.replace(os.sep, '/'))
         if found is None:
-            raise ManifestError(f'{path} is not in the manifest {self.root / MANIFEST_NAME}')
+            raise ManifestError(f'{path} is not in the manifest {self.place}')
         return found
 
     def layout(self, entry: FileEntry) -> PatchLayout:
@@ -207,7 +210,7 @@ class Manifest:
             str(self.state.get('mac')).encode(errors='replace'),
         ):
             raise ManifestError(
-                f'{self.root / MANIFEST_NAME} was changed by someone without '
+                f'{self.place} was changed by someone without '
                 'the key: its authentication code does not fit'
             )
 
@@ -288,12 +291,31 @@ def find_manifest(path: Any) -> Path:
 
 @lru_cache(maxsize=16)
 def _load_cached(path: str, mtime: int, size: int) -> Manifest:
-    manifest = Manifest.load(path)
+    return _compact(Manifest.load(path))
+
+
+def _compact(manifest: Manifest) -> Manifest:
     # Only `get` is asked of them here, by `Manifest.entry`.
     manifest.files = CompactFiles(  # type: ignore[assignment]
         manifest.files.values()
     )
     return manifest
+
+
+def parse_manifest(data: bytes, place: str) -> Manifest:
+    """A manifest that lies elsewhere than in a local folder.
+
+    Args:
+        data (bytes): Its content.
+        place (str): Where it was read, for messages.
+
+    Returns:
+        Manifest: Its ``files`` are :class:`CompactFiles`.
+
+    Raises:
+        ManifestError: If it is damaged or of another version.
+    """
+    return _compact(Manifest(parse_json(data, place, 'manifest', ManifestError), place=place))
 
 
 def load_manifest(path: Any) -> Manifest:

@@ -91,6 +91,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict:
     return state
 
 
+def parse_json(
+    data: bytes, place: Any, what: str, kind: type[HimeError], *, unique: bool = False
+) -> Any:
+    """What :func:`read_json` does with the content of a file."""
+    try:
+        return json.loads(data, object_pairs_hook=_unique if unique else None)
+    except (ValueError, RecursionError) as error:
+        raise kind(f'the {what} {place} is no JSON file, or damaged: {error}') from None
+
+
 def read_json(
     path: Any, what: str, kind: type[HimeError], *, unique: bool = False, regular: bool = True
 ) -> Any:
@@ -103,13 +113,11 @@ def read_json(
         if regular:
             check_regular(path)
         with open(path, 'rb') as file:
-            return json.load(file, object_pairs_hook=_unique if unique else None)
+            return parse_json(file.read(), path, what, kind, unique=unique)
     except OSError as error:
         raise kind(f'cannot read the {what} {path}: {error.strerror}') from None
     except MemoryError:
         raise kind(f'the {what} {path} does not fit into the memory') from None
-    except (ValueError, RecursionError) as error:
-        raise kind(f'the {what} {path} is no JSON file, or damaged: {error}') from None
 
 
 def remove_leftovers(folder: str) -> None:

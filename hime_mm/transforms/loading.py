@@ -1,6 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Take the facts of an encrypted data set into a pipeline."""
 
+import hashlib
+from typing import Any
+
 import numpy as np
 
 from hime_mm.datasets.entries import FileEntry
@@ -11,6 +14,7 @@ from hime_mm.images.files import file_sha256
 from hime_mm.registry import TRANSFORMS
 
 from .base import NamedTransform
+from .remote import backend_of, is_remote, load_remote, remote_entry
 
 COORDINATES = ('encrypted', 'original')
 
@@ -25,7 +29,7 @@ def check_coordinates(manifest: Manifest, coordinates: str) -> None:
     if coordinates == 'original' and obstacle:
         raise BoxError(
             f"`coordinates='original'` does not go with "
-            f'{manifest.root / MANIFEST_NAME}, cipher '
+            f'{manifest.place}, cipher '
             f'{str(manifest.cipher)!r}: {obstacle}. Use '
             "`coordinates='encrypted'`"
             + (
@@ -84,23 +88,32 @@ class LoadEncryptedMeta(NamedTransform):
 
     Args:
         manifest (str, optional): Path of ``hime.json`` or of its folder. None
-            searches upwards from the image. Defaults to None.
+            searches upwards from the image. Where images are read from URLs
+            it is one, too, above them. Defaults to None.
         coordinates (str): ``'encrypted'`` or ``'original'``, those of the
             predictions. Defaults to 'encrypted'.
         verify (bool): Read each file a second time and compare its SHA-256
             with the manifest's. Defaults to False.
+        backend_args (dict, optional): As ``LoadImageFromFile``'s, for what
+            is read here. A manifest at an URL is read once per process.
+            Defaults to None.
 
     Raises:
         HimeError: If an option is unknown.
     """
 
     def __init__(
-        self, manifest: str | None = None, coordinates: str = 'encrypted', verify: bool = False
+        self,
+        manifest: str | None = None,
+        coordinates: str = 'encrypted',
+        verify: bool = False,
+        backend_args: dict | None = None,
     ) -> None:
         self._check_choice('coordinates', coordinates, COORDINATES)
         self.manifest = manifest
         self.coordinates = coordinates
         self.verify = verify
+        self.backend_args = None if backend_args is None else dict(backend_args)
 
     def transform(self, results: dict) -> dict:
         """Add the manifest's facts to one sample.
@@ -128,8 +141,7 @@ class LoadEncryptedMeta(NamedTransform):
             self._check_bare(img)
             return dict(ori_shape=img.shape[:2], scale_factor=(1.0, 1.0))
         try:
-            manifest = load_manifest(self.manifest or find_manifest(path))
-            entry = manifest.entry(path)
+            manifest, entry = self._find(path)
         except ManifestError as error:
             raise ManifestError(
                 f'{error}. If the owner has added it since, get '
@@ -147,6 +159,20 @@ class LoadEncryptedMeta(NamedTransform):
             cipher=manifest.cipher,
             patch_layout=manifest.layout(entry),
         )
+
+    def _backend(self, path: Any) -> Any:
+        """What reads a path, None for the disk."""
+        path = str(path)
+        return backend_of(path, self.backend_args) if is_remote(path, self.backend_args) else None
+
+    def _find(self, path: str) -> tuple[Manifest, FileEntry]:
+        backend, named = self._backend(path), self.manifest
+        if named is not None and is_remote(str(named), self.backend_args) != (backend is not None):
+            raise ManifestError(f'{path} does not lie below the manifest {named}')
+        if backend is not None:
+            return remote_entry(str(path), named and str(named), backend)
+        manifest = load_manifest(named or find_manifest(path))
+        return manifest, manifest.entry(path)
 
     @staticmethod
     def _check_image(path: str, img: np.ndarray, entry: FileEntry) -> None:
@@ -167,9 +193,13 @@ class LoadEncryptedMeta(NamedTransform):
                 f'`LoadImageFromFile(color_type={color_type!r})`'
             )
 
-    @staticmethod
-    def _check_hash(path: str, entry: FileEntry) -> None:
-        digest = file_sha256(path)
+    def _check_hash(self, path: str, entry: FileEntry) -> None:
+        backend = self._backend(path)
+        digest = (
+            file_sha256(path)
+            if backend is None
+            else hashlib.sha256(bytes(backend.get(path))).hexdigest()
+        )
         if digest != entry.sha256:
             raise PictureError(
                 f'{path} is not the file that the owner encrypted, its '
@@ -179,7 +209,13 @@ class LoadEncryptedMeta(NamedTransform):
     def _check_bare(self, img: np.ndarray) -> None:
         if self.manifest is None:
             return
-        cipher = load_manifest(self.manifest).cipher
+        backend = self._backend(self.manifest)
+        manifest = (
+            load_manifest(self.manifest)
+            if backend is None
+            else load_remote(str(self.manifest), backend)
+        )
+        cipher = manifest.cipher
         side = cipher.encrypted_patch_size
         if img.shape[0] % side or img.shape[1] % side:
             raise PictureError(

@@ -22,7 +22,7 @@ def test_registered(host):
     transform = registry.build(load_meta(coordinates='original', verify=True))
     assert type(transform) is LoadEncryptedMeta
     assert repr(transform) == (
-        "LoadEncryptedMeta(manifest=None, coordinates='original', verify=True)"
+        "LoadEncryptedMeta(manifest=None, coordinates='original', verify=True, backend_args=None)"
     )
 
 

@@ -210,6 +210,8 @@ def test_what_is_refused(bucket, server, folder, tmp_path):
         ('s3://b/out/other.png', None, ('s3://b/out/other.png', 's3://b/out/hime.json')),
         # Where an image lies tells which it is: names alone do not.
         ('s3://c/0.png', 's3://b/out', ('s3://c/0.png', 's3://b/out')),
+        ('s3://c/out/0.png', 's3://b/out', ('s3://c/out/0.png', 's3://b/out')),
+        ('gs://b/out/0.png', 's3://b/out', ('gs://b/out/0.png', 's3://b/out')),
         ('s3://b/out/0.png', str(folder), ('s3://b/out/0.png', str(folder))),
         (f'{web}/0.png', str(folder), (f'{web}/0.png', str(folder))),
         (f'{web}/0.png', 's3://b/out', (f'{web}/0.png', 's3://b/out')),

@@ -43,9 +43,8 @@ class Simulated:
         """
         worker = get_worker_info()
         words = [
-            *np.frombuffer(np.random.bytes(16), np.uint64),
+            *np.frombuffer(np.random.bytes(16), np.uint32),
             *np.maximum(_progress(), self._sent_from),
             *((0, 0) if worker is None else (worker.id + 1, worker.seed)),
         ]
-        # Each in two words of 32 bits, so that none runs into the next.
-        return np.random.default_rng(np.array(words, np.uint64).view(np.uint32))
+        return np.random.default_rng(words)

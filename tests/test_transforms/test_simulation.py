@@ -43,15 +43,31 @@ def draw(transform, place, num=2):
         return np.stack([transform[i] for i in range(num)])
 
 
-@given(
-    st.lists(places, min_size=2, max_size=4, unique_by=lambda place: repr(sorted(place.items())))
+OTHER = dict(
+    rank=lambda one: one['rank'] + 1,
+    epoch=lambda one: one['epoch'] + 1,
+    iter=lambda one: one['iter'] + 1,
+    worker=lambda one: (0, 0) if one['worker'] is None else None,
+    id=lambda one: (one['worker'][0] + 1, one['worker'][1]),
+    seed=lambda one: (one['worker'][0], one['worker'][1] + 1),
 )
+
+
+@given(places)
 @pytest.mark.parametrize('kind', KINDS)
-def test_each_place_of_a_run_draws_anew(kind, where):
+def test_each_place_of_a_run_draws_anew(kind, place):
+    """Wherever one thing alone is another one."""
+    where = [place]
+    for name, change in OTHER.items():
+        if name in place:
+            where.append({**place, name: change(place)})
+        elif place['worker'] is not None:
+            where.append({**place, 'worker': change(place)})
     transform = Drawn(kind)
-    assert_distinct(*(draw(transform, place) for place in where))
-    for place in where:
-        np.testing.assert_array_equal(draw(transform, place), draw(Drawn(kind), place))
+    drawn = [draw(transform, one) for one in where]
+    assert_distinct(*drawn)
+    for one, rows in zip(where, drawn, strict=True):
+        np.testing.assert_array_equal(rows, draw(Drawn(kind), one))
 
 
 @given(places)

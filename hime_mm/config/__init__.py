@@ -4,7 +4,7 @@
 from . import validators  # noqa: F401  registers them
 from .check import check_config, cipher_on_device
 from .findings import Finding, error, validate, validator, warning
-from .plan import Node, Pipeline, Plan, Use
+from .plan import Node, Pipeline, Plan, Use, Way
 from .reading import read
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'Pipeline',
     'Plan',
     'Use',
+    'Way',
     'check_config',
     'cipher_on_device',
     'error',

@@ -17,6 +17,17 @@ LOADING = 'hime_mm.LoadEncryptedMeta'
 
 #: Wrappers that do not run their transforms on every image.
 CHANCE = ('RandomApply', 'RandomChoice')
+#: Wrappers that may run their transforms, or not.
+MAYBE = ('RandomApply',)
+#: Wrappers whose lists are alternatives, of which each image goes through one or all.
+CHOICES = ('RandomChoice', 'MultiView')
+#: Wrappers whose entries are alternatives.
+BRANCHES = ('MultiBranch',)
+#: Wrappers whose lists are stages, each of alternative transforms.
+STAGES = ('TestTimeAug',)
+#: The wrapper of data sets that looks at each transform's type.
+MIXER = 'MultiImageMixDataset'
+
 #: How transforms begin that leave pixels and their places alone.
 HARMLESS = ('Pack', 'LoadImage', 'LoadAnnotations', 'Filter')
 #: Transforms that fix the size of an image, and where they have it.
@@ -33,9 +44,21 @@ RESIZERS = ('ResizeEdge', 'Pad')
 VITS = ('BEiTViT', 'RevVisionTransformer', 'ViTSAM')
 #: Batch augmentations whose edges run through patches.
 CUTTERS = ('CutMix', 'ResizeMix')
-#: Metrics that take boxes from the pipeline unless they get a file.
+#: Batch augmentations that resize images.
+BATCH_RESIZERS = ('BatchSyncRandomResize', 'BatchResize')
+#: How metrics end that take boxes from the data set unless they get a file.
 BOX_METRICS = ('CocoMetric', 'VOCMetric')
-#: How the places of pipelines begin that are for evaluation.
-EVALUATION = ('val_', 'test_', 'tta_')
 #: Keys of dicts that no registry builds: MMEngine passes on all but their type, as arguments.
 CALLED = ('collate_fn', 'worker_init_fn', 'clip_grad')
+#: How metrics end that judge boxes in whole images.
+DETECTION_METRICS = (
+    'CocoMetric',
+    'VOCMetric',
+    'LVISMetric',
+    'OpenImagesMetric',
+    'CrowdHumanMetric',
+    'Flickr30kMetric',
+    'CocoOccludedSeparatedMetric',
+)
+#: How metrics end that take boxes as transforms leave them, and whether a file replaces these.
+PIPELINE_METRICS = {'VOCMetric': False, 'Flickr30kMetric': False, 'FasterCocoMetric': True}

@@ -4,9 +4,9 @@
 Nodes are the very parts of the config, so that a rewriter can edit them.
 """
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmengine.config.lazy import LazyAttr, LazyObject
@@ -17,6 +17,9 @@ from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.registry import own_types
 
 from .findings import Finding
+
+#: Phases that predict.
+EVALUATION = ('val', 'test', 'tta')
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,24 @@ class Node:
         """The node of one of its entries."""
         return Node(f'{self.place}.{key}'.lstrip('.'), value, self.value, key)
 
+    def children(self) -> 'Iterator[Node]':
+        """The nodes of all entries of a dict or a list."""
+        items: Iterable[tuple[Any, Any]] = ()
+        if isinstance(self.value, dict):
+            # As they stand: a config's own `items` would import what is lazy.
+            items = dict.items(self.value)
+        elif isinstance(self.value, (list, tuple)):
+            items = enumerate(self.value)
+        for key, value in items:
+            yield self.child(key, value)
+
+    def walk(self) -> 'Iterator[Node]':
+        """All dicts in it, outer ones first."""
+        if isinstance(self.value, dict):
+            yield self
+        for child in self.children():
+            yield from child.walk()
+
 
 @dataclass(frozen=True, eq=False)
 class Use(Node):
@@ -65,6 +86,7 @@ class Use(Node):
     cipher: Cipher | None = None  #: None if it makes no sense, or is not known yet.
     manifest: Manifest | None = None  #: Of a data set that is encrypted already.
     coordinates: str | None = None  #: For such a data set.
+    phase: str = ''  #: Of its pipeline.
 
     @property
     def online(self) -> bool:
@@ -78,38 +100,67 @@ class Use(Node):
         return f'`{self.place}`, {self.cipher!r}{file}'
 
     def is_for(self, phase: str) -> bool:
-        """Whether it is in a data loader's pipeline."""
-        return self.place.startswith(f'{phase}_dataloader.')
+        """Whether a pipeline of such a phase has it."""
+        return self.phase == phase
+
+    @property
+    def moves_boxes(self) -> bool:
+        """bool: Whether boxes are where nobody but the key holder can map them back."""
+        travel = self.value.get('box_mode', 'patch') == 'patch'
+        return (
+            self.cipher is not None
+            and self.cipher.shuffles
+            and (travel if self.online else self.coordinates == 'encrypted')
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Pipeline(Node):
-    """A list of transforms: of a data set, a wrapper, a hook or a variable."""
+    """A list of transforms: of a data set, a wrapper, a hook or another transform."""
 
+    #: ``'train'``, ``'val'`` or ``'test'`` in a loader, ``'tta'`` for test-time
+    #: augmentation, ``'switch'`` in a hook; '' elsewhere.
+    phase: str = ''
+    folder: str | None = None  #: Where the images lie that it gets.
     steps: tuple[Node, ...] = ()  #: Its transforms.
     loads: tuple[Use, ...] = ()  #: Those that load what is encrypted already.
     encrypts: tuple[Use, ...] = ()  #: Those that encrypt.
 
-    @property
-    def of_data(self) -> bool:
-        """bool: Whether a data set, or a wrapper of one, runs it."""
-        return self.place.endswith('.pipeline')
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """What the images of one data set go through, up to the model."""
+
+    phase: str  #: As that of a pipeline.
+    place: str  #: Of the pipeline by which it differs from others.
+    lines: tuple[Node, ...]  #: Its pipelines in the order in which they run.
+    steps: tuple[Node, ...]  #: Their transforms, without those that do not run.
+    data: Node  #: The data set, within all wrappers.
+    folder: str | None = None  #: Where its images lie.
+    note: str = ''  #: Why transforms do not run.
+    manifest: Path | None = None  #: That to which the folder belongs.
+    uses: tuple[Use, ...] = ()  #: All that encrypts or loads what is encrypted, in order.
+    #: What encrypts the images: some may take another branch than others. None
+    #: stands for nothing.
+    ends: tuple[Use | Path | None, ...] = (None,)
 
     @property
-    def image_folder(self) -> str | None:
-        """str | None: Where the images of its data set lie."""
-        node = self.owner
-        while isinstance(node.get('dataset'), dict):
-            node = node['dataset']
-        # The variables of a config file are no data sets.
-        if '.' not in self.place or not {'data_root', 'data_prefix', 'ann_file'} & set(node):
-            return None
-        prefix = node.get('data_prefix') or ''
-        if isinstance(prefix, dict):
-            prefix = prefix.get('img') or prefix.get('img_path') or ''
-        # As MMPretrain's ImageNet has it.
-        prefix = prefix or node.get('split') or ''
-        return os.path.expanduser(os.path.join(node.get('data_root') or '', prefix))
+    def loads(self) -> tuple[Use, ...]:
+        """tuple[Use]: What loads images that are encrypted already."""
+        return tuple(use for use in self.uses if not use.online)
+
+    @property
+    def encrypts(self) -> tuple[Use, ...]:
+        """tuple[Use]: What encrypts."""
+        return tuple(use for use in self.uses if use.online)
+
+    @property
+    def encrypted_by(self) -> str | None:
+        """str | None: In words, what encrypts at least some of the images."""
+        end = next((end for end in self.ends if end is not None), None)
+        if isinstance(end, Use):
+            return f'`{end.place}` {"encrypts" if end.online else "loads encrypted ones"}'
+        return end and f'{self.folder}, of `{self.place}`, belongs to {end}'
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +168,9 @@ class Plan:
     """A config as validators and rewriters see it."""
 
     nodes: tuple[Node, ...]  #: Every dict of the config, outer ones first.
+    used: tuple[Node, ...]  #: Those of which a run makes something.
     pipelines: tuple[Pipeline, ...]  #: All that a run can use.
+    ways: tuple[Way, ...]  #: Of the images of each data set, in each phase.
     preprocessor: Node  #: The data preprocessor that the model will have.
     device: Use | None  #: The same, where it encrypts.
     backbone: Node  #: Within the wrapper of test-time augmentation, if there is one.
@@ -141,13 +194,8 @@ class Plan:
     def holds(self, place: str, kind: type) -> bool:
         """Whether there is such a transform of ours at or below a place."""
         return any(
-            node.is_a(kind) for node in self.nodes if f'{node.place}.'.startswith(f'{place}.')
+            node.is_a(kind) for node in self.used if f'{node.place}.'.startswith(f'{place}.')
         )
-
-    def wraps(self, line: Pipeline, kind: type) -> bool:
-        """Whether a wrapper's pipeline gets what such a transform gives."""
-        place, _, key = line.place.rpartition('.')
-        return key == 'pipeline' and self.holds(f'{place}.dataset'.lstrip('.'), kind)
 
 
 def find(nodes: Iterable[Node], place: str) -> Node:

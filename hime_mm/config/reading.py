@@ -1,9 +1,9 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""How a config becomes a plan; the one place that walks it."""
+"""How a config becomes a plan."""
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +20,16 @@ from hime_mm.transforms.remote import is_remote
 
 from .findings import Finding, error, warning
 from .hosts import VITS
-from .plan import Node, Pipeline, Plan, Use, find
+from .plan import Node, Pipeline, Plan, Use, Way, find
+from .ways import find_ways, trace, used_keys
 
 
 def read(cfg: Config | dict) -> Plan:
     """Find in a config what encryption has to do with.
 
     Of what the config names, only ciphers are made. What makes no sense
-    raises nothing: it is among the plan's findings.
+    raises nothing: it is among the plan's findings. Variables that a config
+    file leaves behind, from which no runner is built, are not looked at.
 
     Args:
         cfg (:obj:`Config` | dict): A whole config.
@@ -35,7 +37,10 @@ def read(cfg: Config | dict) -> Plan:
     Returns:
         Plan: Its nodes are parts of the config.
     """
-    nodes = tuple(_walk(Node('', cfg._cfg_dict if isinstance(cfg, Config) else cfg)))
+    root = Node('', cfg._cfg_dict if isinstance(cfg, Config) else cfg)
+    used = [node for node in root.children() if node.key in used_keys()]
+    nodes = tuple(root.walk())
+    parts = tuple(inner for node in used for inner in node.walk())
     findings: list[Finding] = []
     model, outer = find(nodes, 'model'), find(nodes, 'data_preprocessor')
     # Test-time augmentation wraps the model.
@@ -45,19 +50,19 @@ def read(cfg: Config | dict) -> Plan:
     preprocessor = outer if owner is None else find(nodes, f'{owner.place}.data_preprocessor')
     model = inner if inner.value else model
     backbone = find(nodes, f'{model.place}.backbone')
-    mixes = (
-        f'{preprocessor.place}.batch_augments'
-        if 'batch_augments' in preprocessor.value
-        else f'{model.place}.train_cfg'
-    )
+    ways = find_ways(root, used)
+    pipelines = tuple(_pipelines(parts, ways, findings))
+    uses = {use.place: use for line in pipelines for use in line.loads + line.encrypts}
     return Plan(
         nodes=nodes,
-        pipelines=tuple(_pipelines(nodes, findings)),
+        used=parts,
+        pipelines=pipelines,
+        ways=tuple(trace(way, uses) for way in ways),
         preprocessor=preprocessor,
         device=_device(preprocessor, outer, findings),
         backbone=backbone,
         patch_size=_patch_size(backbone),
-        augments=_nodes_at(nodes, re.escape(f'{mixes}.augments') + r'(\.\d+)?'),
+        augments=_augments(nodes, preprocessor, model),
         evaluators=_nodes_at(nodes, r'(val|test)_evaluator(\.\d+)?'),
         hooks=_nodes_at(nodes, r'default_hooks\..+|custom_hooks\.\d+'),
         # Of what was read above.
@@ -65,53 +70,73 @@ def read(cfg: Config | dict) -> Plan:
     )
 
 
-def _walk(node: Node) -> Iterator[Node]:
-    """All dicts in a part of a config."""
-    if isinstance(node.value, dict):
-        yield node
-        # As they stand: a config's own `items` would import what is lazy.
-        items: Iterable[tuple[Any, Any]] = dict.items(node.value)
-    elif isinstance(node.value, (list, tuple)):
-        items = enumerate(node.value)
-    else:
-        return
-    for key, value in items:
-        yield from _walk(node.child(key, value))
-
-
 def _nodes_at(nodes: tuple[Node, ...], places: str) -> tuple[Node, ...]:
     return tuple(node for node in nodes if re.fullmatch(places, node.place))
 
 
-def _pipelines(nodes: tuple[Node, ...], findings: list[Finding]) -> Iterator[Pipeline]:
+def _augments(nodes: tuple[Node, ...], preprocessor: Node, model: Node) -> tuple[Node, ...]:
+    """Augmentations of batches, also those to which a hook switches."""
+    # A data preprocessor of several branches holds another one.
+    owners = rf'{re.escape(preprocessor.place)}(\.data_preprocessor)?|custom_hooks\..+'
+    places = rf'({owners})\.batch_augments(\.augments)?(\.\d+)?'
+    if 'batch_augments' not in preprocessor.value:
+        places += rf'|{re.escape(model.place)}\.train_cfg\.augments(\.\d+)?'
+    return tuple(node for node in _nodes_at(nodes, places) if node.name)
+
+
+def _pipelines(
+    nodes: Sequence[Node], ways: Sequence[Way], findings: list[Finding]
+) -> Iterator[Pipeline]:
     """Lists that are called so, or hold a transform of ours."""
-    for owner in nodes:
-        for key, value in dict.items(owner.value):
-            if not isinstance(value, (list, tuple)):
-                continue
-            line = owner.child(key, value)
-            steps = tuple(line.child(i, step) for i, step in enumerate(value))
-            line = Pipeline(**vars(line), steps=steps)
-            loads = tuple(
-                _load(step, line, findings) for step in steps if step.is_a(LoadEncryptedMeta)
-            )
-            encrypts = tuple(
-                _use(step, findings, own_types()[step.short], step.value)
-                for step in steps
-                if step.is_a(Encrypt)
-            )
-            if loads or encrypts or 'pipeline' in str(key):
-                yield replace(line, loads=loads, encrypts=encrypts)
+    # A pipeline of several ways belongs to the first.
+    homes = {line.place: way for way in reversed(ways) for line in way.lines}
+    tops = [line for way in ways for line in way.lines if line.place == line.key]
+    found = [child for owner in nodes for child in owner.children()] + tops
+    for node in {node.place: node for outer in found for node in _lists(outer)}.values():
+        yield from _pipeline(node, homes, findings)
 
 
-def _use(node: Node, findings: list[Finding], build: Callable[..., Any], options: dict) -> Use:
+def _lists(node: Node) -> Iterator[Node]:
+    """A list, and those that are its entries."""
+    if isinstance(node.value, (list, tuple)):
+        yield node
+        for child in node.children():
+            yield from _lists(child)
+
+
+def _pipeline(node: Node, homes: dict[str, Way], findings: list[Finding]) -> Iterator[Pipeline]:
+    steps = tuple(node.children())
+    place = node.place
+    # Transforms within transforms are where the outermost are.
+    while place and place not in homes:
+        place = place.rpartition('.')[0]
+    way = homes.get(place)
+    phase, folder = ('', None) if way is None else (way.phase, way.folder)
+    line = Pipeline(**vars(node), phase=phase, folder=folder, steps=steps)
+    loads = tuple(_load(step, line, findings) for step in steps if step.is_a(LoadEncryptedMeta))
+    encrypts = tuple(
+        _use(step, findings, own_types()[step.short], step.value, phase)
+        for step in steps
+        if step.is_a(Encrypt)
+    )
+    if loads or encrypts or 'pipeline' in str(node.key):
+        yield replace(line, loads=loads, encrypts=encrypts)
+
+
+def _use(
+    node: Node,
+    findings: list[Finding],
+    build: Callable[..., Any],
+    options: dict,
+    phase: str = '',
+) -> Use:
     """What encrypts with the cipher that is built of such options."""
     args = {key: value for key, value in options.items() if key not in ('type', '_scope_')}
     try:
-        return Use(**vars(node), cipher=build(**args).cipher)
+        return Use(**vars(node), phase=phase, cipher=build(**args).cipher)
     except (TypeError, ValueError) as wrong:
         findings.append(error(node.place, f': {wrong}'))
-        return Use(**vars(node))
+        return Use(**vars(node), phase=phase)
 
 
 def _load(step: Node, line: Pipeline, findings: list[Finding]) -> Use:
@@ -122,13 +147,14 @@ def _load(step: Node, line: Pipeline, findings: list[Finding]) -> Use:
         cipher=cipher,
         manifest=manifest,
         coordinates=step.value.get('coordinates') or 'encrypted',
+        phase=line.phase,
     )
 
 
 def _manifest(step: Node, line: Pipeline, findings: list[Finding]) -> Manifest | None:
     """What a LoadEncryptedMeta will find."""
     path, remedy = step.value.get('manifest'), ''
-    place = line.image_folder if path is None else str(path)
+    place = line.folder if path is None else str(path)
     if place is not None and is_remote(place, step.value.get('backend_args')):
         findings.append(
             warning(
@@ -141,7 +167,7 @@ def _manifest(step: Node, line: Pipeline, findings: list[Finding]) -> Manifest |
     if path is not None:
         path = os.path.abspath(os.path.expanduser(path))
         folder = path if os.path.isdir(path) else os.path.dirname(path)
-    elif (folder := line.image_folder) is None:
+    elif (folder := line.folder) is None:
         return None
     if not os.path.isdir(folder):
         findings.append(

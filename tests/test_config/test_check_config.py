@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import pytest
-from config_parts import ROOT, encrypting, on_device, warnings_of
+from config_parts import ROOT, encrypting, loading, on_device, warnings_of
 from mmdet.engine.hooks import DetVisualizationHook
 from mmengine.config import Config
 
@@ -57,24 +57,26 @@ def test_plain_visualization_is_replaced(plain):
 @pytest.mark.parametrize('wrapper', ['RandomApply', 'mmcv.RandomChoice'])
 def test_encryption_by_chance_is_refused(wrapper):
     inner = [[dict(type='hime_mm.Encrypt', cipher='mix2')]]
-    cfg = Config(dict(pipeline=[dict(type=wrapper, transforms=inner)]))
-    with pytest.raises(ConfigError, match=f'`pipeline.0`.*{wrapper}'):
+    cfg = loading(dict(pipeline=[dict(type=wrapper, transforms=inner)]))
+    with pytest.raises(ConfigError, match=rf'`train_dataloader.dataset.pipeline.0`.*{wrapper}'):
         check_config(cfg)
 
 
 def test_geometry_after_the_encryption_is_warned_of():
-    cfg = Config(
-        dict(
-            pipeline=[
-                dict(type='hime_mm.PatchShuffle'),
-                dict(type='RandomFlip', prob=0.5),
-                dict(type='PackInputs'),
-            ]
-        )
+    steps = [
+        dict(type='hime_mm.PatchShuffle'),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PackInputs'),
+    ]
+    wrapped = dict(
+        type='MultiImageMixDataset', dataset=dict(pipeline=steps[:1]), pipeline=steps[1:]
     )
-    with warnings_of() as lines:
-        check_config(cfg)
-    assert any(line.startswith('`pipeline`') and 'RandomFlip' in line for line in lines)
+    views = dict(type='MultiView', num_views=1, transforms=[steps[:2]])
+    for data in (dict(pipeline=steps), wrapped, dict(pipeline=[views, steps[2]])):
+        with warnings_of() as lines:
+            check_config(loading(data))
+        (line,) = lines
+        assert line.startswith('`train_dataloader.dataset.pipeline`') and 'RandomFlip' in line
 
 
 @pytest.mark.parametrize('inside', [False, True])

@@ -34,10 +34,9 @@ def test_pipelines_of_a_stock_config():
         'test_dataloader.dataset.pipeline',
         f'custom_hooks.{switch}.switch_pipeline',
         'tta_pipeline',
-        'train_pipeline',
-        'train_pipeline_stage2',
-        'test_pipeline',
     }
+    # The variables of the file are there, and not used.
+    assert {'train_pipeline', 'train_pipeline_stage2', 'test_pipeline'} <= set(cfg)
     assert plan.preprocessor.place == 'model.data_preprocessor'
     assert plan.backbone.name == 'CSPNeXt' and plan.patch_size is None
     assert plan.device is None and plan.uses == () == plan.findings
@@ -65,7 +64,7 @@ def test_nodes_can_be_edited():
     """A rewriter works on the config itself."""
     cfg = on_device()
     plan = read(cfg)
-    (line,) = [one for one in plan.pipelines if one.of_data]
+    (line,) = [one for one in plan.pipelines if one.phase == 'train']
     line.value.insert(0, META)
     assert cfg.train_dataloader.dataset.pipeline[0] == META
     assert [one.place for one in read(cfg).uses] == ['data_preprocessor']

@@ -10,32 +10,18 @@ from ..plan import Node, Plan, Use
 
 
 @validator
-def phases(plan: Plan) -> Iterator[Finding]:
-    """Training and evaluation have the same cipher."""
-    uses = [use for use in plan.uses if use.cipher is not None]
-    trained = [use for use in uses if use.is_for('train')]
-    ciphers = {use.cipher for use in trained}
-    all_online = all(use.online for use in trained)
-    for use in uses if trained else ():
-        if use.cipher in ciphers or (use.online and all_online):
-            continue
-        text = (
-            f': {use.description} is another cipher than that of training, {trained[0].description}'
-        )
-        if use.is_for('val'):
-            yield error(use.place, text, 'encrypt both data sets with the same one')
-        elif use.is_for('test'):
-            yield warning(use.place, text, 'metrics are those of other pictures')
-
-
-@validator
 def coordinates(plan: Plan) -> Iterator[Finding]:
     """Predictions and annotations are in the same coordinates."""
     for use in plan.uses:
-        for metric in plan.evaluators:
-            phase = metric.place.partition('_')[0]
-            if not use.online and use.is_for(phase):
-                yield from _coordinates(f'{phase}_evaluator', metric, use)
+        for metric in _metrics(plan, use.phase):
+            if not use.online:
+                yield from _coordinates(metric.place.partition('.')[0], metric, use)
+
+
+def _metrics(plan: Plan, phase: str) -> list[Node]:
+    """Those that judge what is predicted in a phase."""
+    prefix = f'{dict(tta="test").get(phase, phase)}_evaluator'
+    return [metric for metric in plan.evaluators if metric.place.partition('.')[0] == prefix]
 
 
 def _coordinates(place: str, metric: Node, use: Use) -> Iterator[Finding]:

@@ -1,18 +1,17 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What stands around the encryption in pipelines."""
 
-import os
 from collections.abc import Iterator, Sequence
 
 from hime_mm.ciphers import Cipher
-from hime_mm.datasets.manifest import find_manifest
-from hime_mm.errors import HimeError, ManifestError
-from hime_mm.transforms import Encrypt, EncryptedAugment, LoadEncryptedMeta, PatchReshuffle
+from hime_mm.errors import HimeError
+from hime_mm.transforms import Encrypt, EncryptedAugment, PatchReshuffle
 from hime_mm.transforms.loading import check_coordinates
 
 from ..findings import Finding, error, validator, warning
-from ..hosts import CHANCE, EVALUATION, HARMLESS, LOADING, RESIZERS, SIZES
-from ..plan import Node, Plan
+from ..hosts import CHANCE, HARMLESS, LOADING, RESIZERS, SIZES
+from ..plan import EVALUATION, Node, Plan, Way
+from ..ways import flatten
 
 ENCRYPTED_TWICE = 'would encrypt images that are encrypted already'
 
@@ -20,7 +19,7 @@ ENCRYPTED_TWICE = 'would encrypt images that are encrypted already'
 @validator
 def chance(plan: Plan) -> Iterator[Finding]:
     """Encryption is not left to chance."""
-    for node in plan.nodes:
+    for node in plan.used:
         if node.short in CHANCE and plan.holds(node.child('transforms', None).place, Encrypt):
             yield error(
                 node.place,
@@ -32,50 +31,40 @@ def chance(plan: Plan) -> Iterator[Finding]:
 @validator
 def once(plan: Plan) -> Iterator[Finding]:
     """Images are encrypted once."""
-    for line in plan.pipelines:
-        if (line.encrypts and (line.loads or plan.wraps(line, LoadEncryptedMeta))) or (
-            line.loads and plan.wraps(line, Encrypt)
-        ):
+    for way in plan.ways:
+        if way.loads and way.encrypts:
             yield error(
-                line.place,
+                way.place,
                 ENCRYPTED_TWICE,
                 f'{LOADING} is for a data set that `hime encrypt` '
                 'made, the other transforms of hime_mm for plain images. Leave one of '
                 'them out',
             )
+    for line in plan.pipelines if plan.device is not None else ():
         for use in line.loads + line.encrypts:
-            # The variables of a config file are not what is run.
-            if plan.device is not None and '_dataloader.' in use.place:
-                yield error(
-                    plan.device.place,
-                    f'would encrypt images that `{use.place}` has encrypted already',
-                    'leave one of them out',
-                )
+            yield error(
+                plan.device.place,
+                f'would encrypt images that `{use.place}` has encrypted already',
+                'leave one of them out',
+            )
 
 
 @validator
 def plain_data(plan: Plan) -> Iterator[Finding]:
     """Images that are taken for plain are not encrypted."""
-    for line in plan.pipelines:
-        if not line.of_data or line.loads or not line.steps or plan.wraps(line, LoadEncryptedMeta):
+    for way in plan.ways:
+        if way.manifest is None or way.loads or not way.steps:
             continue
-        folder = line.image_folder
-        if folder is None or not os.path.isdir(folder):
-            continue
-        try:
-            manifest = find_manifest(folder)
-        except ManifestError:
-            continue
-        if line.encrypts or plan.device is not None:
+        if way.encrypts or plan.device is not None:
             yield error(
-                line.place,
-                f'{ENCRYPTED_TWICE}: {folder} belongs to {manifest}',
+                way.place,
+                f'{ENCRYPTED_TWICE}: {way.folder} belongs to {way.manifest}',
                 f'Use {LOADING} instead',
             )
         else:
             yield warning(
-                line.place,
-                f': {folder} belongs to {manifest}, so its images are encrypted',
+                way.place,
+                f': {way.folder} belongs to {way.manifest}, so its images are encrypted',
                 f'put `dict(type={LOADING!r})` behind LoadImageFromFile',
             )
 
@@ -83,37 +72,47 @@ def plain_data(plan: Plan) -> Iterator[Finding]:
 @validator
 def neighbours(plan: Plan) -> Iterator[Finding]:
     """Nothing changes encrypted images."""
-    for line in plan.pipelines:
-        for use in line.loads:
-            others = [step for step in line.steps if step.key != use.key]
-            # Mirroring an encrypted image is encrypting the mirrored one, but
-            # where the pixels of all patches are permuted alike.
-            flips = use.cipher is None or not use.cipher.shared
-            yield from _changes(line.place, others, use.cipher, flips)
-        if line.encrypts:
-            last = line.encrypts[-1]
-            yield from _changes(line.place, line.steps[last.key + 1 :], last.cipher, False)
-        elif line.of_data and not line.loads and plan.wraps(line, LoadEncryptedMeta):
-            yield from _changes(line.place, line.steps, None, True)
+    # Ways share pipelines.
+    yield from dict.fromkeys(finding for way in plan.ways for finding in _neighbours(way))
+
+
+def _neighbours(way: Way) -> Iterator[Finding]:
+    steps = list(flatten(way.steps))
+    places = [step.place for step in steps]
+    for use in way.loads:
+        others = [step for step in steps if step.place != use.place]
+        # Mirroring an encrypted image is encrypting the mirrored one, but
+        # where the pixels of all patches are permuted alike.
+        flips = use.cipher is None or not use.cipher.shared
+        yield from _changes(way, others, use.cipher, flips)
+    if way.encrypts:
+        # Of branches the last; what is in no branch encrypts for all of them.
+        trunk = {step.place for step in way.steps}
+        use = next((use for use in way.encrypts if use.place in trunk), way.encrypts[-1])
+        yield from _changes(way, steps[places.index(use.place) + 1 :], use.cipher, False)
 
 
 def _changes(
-    place: str, steps: Sequence[Node], cipher: Cipher | None, flips: bool
+    way: Way, steps: Sequence[Node], cipher: Cipher | None, flips: bool
 ) -> Iterator[Finding]:
     harmless = HARMLESS + ('RandomFlip',) * flips
     if cipher is not None and not cipher.keeps_grey:
         harmless += ('ColorJitter',)
     for step in steps:
+        # The pipeline that has it, be it within a wrapper of transforms.
+        place = max(
+            (line.place for line in way.lines if step.place.startswith(line.place)), key=len
+        )
         if step.is_a(EncryptedAugment):
             text = f': hime_mm.{step.short} is for training'
-            if place.startswith(EVALUATION) and step.is_a(PatchReshuffle):
+            if way.phase in EVALUATION and step.is_a(PatchReshuffle):
                 yield error(
                     place,
                     f'{text}: what is predicted for the new order cannot be mapped '
                     'back, not with the key either',
                     'Leave it out here',
                 )
-            elif place.startswith(EVALUATION):
+            elif way.phase in EVALUATION:
                 yield warning(place, f'{text}; metrics are those of other pictures')
         elif not step.short.startswith(harmless):
             yield warning(
@@ -157,7 +156,7 @@ def sizes(plan: Plan) -> Iterator[Finding]:
         return
     side = use.cipher.patch_size
     for line in plan.pipelines:
-        if not line.of_data or '_dataloader' not in line.place:
+        if not line.phase or 'pipeline' not in str(line.key):
             continue
         size, name = Node('', None), ''
         for step in line.steps:

@@ -13,7 +13,7 @@ from ..plan import Plan
 def types(plan: Plan) -> Iterator[Finding]:
     """Types of hime_mm have their prefix, and exist."""
     own = own_types()
-    for node in plan.nodes:
+    for node in plan.used:
         place = f'{node.place}.type'.lstrip('.')
         if node.name in own:
             yield error(

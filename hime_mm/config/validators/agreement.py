@@ -1,0 +1,54 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Whether all images that a run uses are encrypted, and alike."""
+
+from collections.abc import Iterator
+
+from ..findings import Finding, error, validator, warning
+from ..hosts import LOADING
+from ..plan import EVALUATION, Plan, Way
+
+
+@validator
+def agreement(plan: Plan) -> Iterator[Finding]:
+    """Images are encrypted on every way, or on none."""
+    # What encrypts on the device encrypts all of them.
+    encrypted = [] if plan.device is not None else [way for way in plan.ways if way.encrypted_by]
+    for way in plan.ways if encrypted else ():
+        if None in way.ends:
+            other = next((one for one in encrypted if None not in one.ends), encrypted[0])
+            extent = 'some plain' if way.encrypted_by else 'plain'
+            note = f' ({way.note})' if way.note else ''
+            yield error(
+                way.place,
+                f'gives the model {extent} images{note}, but {other.encrypted_by}',
+                _remedy(way, other),
+            )
+
+
+def _remedy(way: Way, other: Way) -> str:
+    if not other.loads and other.encrypts:
+        cipher = f'`{other.encrypts[0].name}` as there'
+        place = ', last of all before the images are packed'
+    else:
+        cipher = f'images of `hime encrypt` with `{LOADING}`'
+        place = ''
+    remedy = f'use {cipher}{place}, or encrypt nothing in this config'
+    return f'{remedy}, or set `tta_pipeline=None`' if way.phase == 'tta' else remedy
+
+
+@validator
+def phases(plan: Plan) -> Iterator[Finding]:
+    """Training and evaluation have the same cipher."""
+    uses = [use for use in plan.uses if use.cipher is not None]
+    trained = [use for use in uses if use.is_for('train')]
+    ciphers = {use.cipher for use in trained}
+    for use in uses if trained else ():
+        if use.cipher in ciphers:
+            continue
+        text = (
+            f': {use.description} is another cipher than that of training, {trained[0].description}'
+        )
+        if use.phase in ('val', 'switch'):
+            yield error(use.place, text, 'encrypt all of them with the same one')
+        elif use.phase in EVALUATION:
+            yield warning(use.place, text, 'metrics are those of other pictures')

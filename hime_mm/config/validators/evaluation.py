@@ -5,8 +5,9 @@ import os
 from collections.abc import Iterator
 
 from ..findings import Finding, error, validator, warning
-from ..hosts import BOX_METRICS, SAFE_HOOK
-from ..plan import Node, Plan, Use
+from ..hosts import BOX_METRICS, DETECTION_METRICS, PIPELINE_METRICS, SAFE_HOOK
+from ..plan import EVALUATION, Node, Plan, Use
+from ..ways import flatten
 
 
 @validator
@@ -53,6 +54,65 @@ def _coordinates(place: str, metric: Node, use: Use) -> Iterator[Finding]:
                 'predictions come back in pixels of the encrypted images',
                 "For the original annotation file set `coordinates='original'`",
             )
+
+
+@validator
+def moved_boxes(plan: Plan) -> Iterator[Finding]:
+    """What is judged in encrypted coordinates, where patches have moved, is known."""
+    first_uses = {use.phase: use for use in reversed(plan.uses) if use.moves_boxes}
+    for use in first_uses.values():
+        for metric in _metrics(plan, use.phase):
+            if metric.name.endswith(DETECTION_METRICS):
+                yield warning(
+                    metric.place,
+                    f'is {metric.name}, which judges boxes in encrypted coordinates, where '
+                    f'`{use.place}` has moved patches: beside boxes of the original its numbers '
+                    'mean nothing, beside encrypted ones clipping and NMS cost, since neighbours '
+                    'are not neighbours there',
+                    'Only the key holder can map predictions back and judge them, for a data set '
+                    'that `hime encrypt` made, with `hime boxes`',
+                )
+
+
+@validator
+def annotations(plan: Plan) -> Iterator[Finding]:
+    """Boxes in pixels of the original do not change with the image."""
+    found = {}
+    for way in plan.ways:
+        uses = {use.place: use for use in way.encrypts}
+        boxes = None
+        for step in flatten(way.steps) if way.phase in EVALUATION else ():
+            if step.name.endswith('LoadAnnotations'):
+                boxes = step
+            elif boxes is not None and step.place in uses:
+                found[step.place] = (boxes, uses[step.place])
+    for boxes, use in found.values():
+        yield from _annotations(plan, boxes, use)
+
+
+def _annotations(plan: Plan, boxes: Node, use: Use) -> Iterator[Finding]:
+    cipher = use.cipher
+    shrinks = cipher is not None and cipher.encrypted_patch_size != cipher.patch_size
+    if not shrinks and not use.moves_boxes:
+        return
+    change = 'shrinks' if shrinks else 'moves'
+    text = (
+        f'{change} the boxes that `{boxes.place}` has loaded, which at test time are in pixels of '
+        'the original, not of the image that is encrypted'
+    )
+    remedy = 'put it before LoadAnnotations'
+    judges = [metric for metric in _metrics(plan, use.phase) if _takes_pipeline_boxes(metric)]
+    if shrinks and judges:
+        yield error(use.place, f'{text}, and `{judges[0].place}` judges by them', remedy)
+    else:
+        yield warning(use.place, text, remedy)
+
+
+def _takes_pipeline_boxes(metric: Node) -> bool:
+    return any(
+        metric.name.endswith(name) and not (filed and metric.value.get('ann_file'))
+        for name, filed in PIPELINE_METRICS.items()
+    )
 
 
 @validator

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from hime_mm.ciphers import Cipher, Mix
 
 from ..findings import Finding, error, validator, warning
-from ..hosts import CUTTERS
+from ..hosts import BATCH_RESIZERS, CUTTERS
 from ..plan import Plan, Use
 
 
@@ -87,6 +87,13 @@ def batch_augments(plan: Plan) -> Iterator[Finding]:
                     node.place,
                     f': {node.short} works on encrypted images, and its edges run through patches',
                     f"Use `type='hime_mm.PatchCutMix', patch_size={side}`",
+                )
+            elif node.short in BATCH_RESIZERS:
+                yield warning(
+                    node.place,
+                    f': {node.short} resizes encrypted images, whose patches of side {side} '
+                    f'then have another, with pixels of their neighbours',
+                    'Resize before the encryption',
                 )
 
 

@@ -4,14 +4,14 @@
 import argparse
 import os
 import os.path as osp
-from copy import deepcopy
 
 import mmengine
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hime_mm.apis import check_config, force_safe_loading
+from hime_mm.config import use_tta
 
 
 def parse_args():
@@ -80,11 +80,7 @@ def merge_args(cfg, args):
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.tta:
-        for key in ('tta_model', 'tta_pipeline'):
-            if key not in cfg:
-                raise RuntimeError(f'--tta needs `{key}` in {args.config}')
-        cfg.model = ConfigDict(**cfg.tta_model, module=deepcopy(cfg.model))
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg = use_tta(cfg)
     return cfg
 
 

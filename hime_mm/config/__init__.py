@@ -6,6 +6,7 @@ from .check import check_config, cipher_on_device
 from .findings import Finding, error, validate, validator, warning
 from .plan import Node, Pipeline, Plan, Use, Way
 from .reading import read
+from .rewrite import use_tta
 
 __all__ = [
     'Finding',
@@ -18,6 +19,7 @@ __all__ = [
     'cipher_on_device',
     'error',
     'read',
+    'use_tta',
     'validate',
     'validator',
     'warning',

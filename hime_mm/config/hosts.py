@@ -25,6 +25,10 @@ CHOICES = ('RandomChoice', 'MultiView')
 BRANCHES = ('MultiBranch',)
 #: Wrappers whose lists are stages, each of alternative transforms.
 STAGES = ('TestTimeAug',)
+#: Wrappers that run all their transforms.
+SEQUENCES = ('Compose', 'KeyMapper', 'TransformBroadcaster', 'ApplyToList', 'RandomOrder')
+#: How transforms begin that read the file, whatever was done before.
+READERS = ('LoadImage', 'LoadMultiChannelImage')
 #: The wrapper of data sets that looks at each transform's type.
 MIXER = 'MultiImageMixDataset'
 

@@ -14,10 +14,11 @@ from mmengine.runner import Runner
 from hime_mm.datasets.manifest import find_manifest
 from hime_mm.errors import ManifestError
 
-from .hosts import BRANCHES, CHOICES, MAYBE, MIXER, STAGES
+from .hosts import BRANCHES, CHOICES, MAYBE, MIXER, READERS, SEQUENCES, STAGES
 from .plan import Node, Use, Way
 
 PHASES = ('train', 'val', 'test')
+WRAPPERS = BRANCHES + CHOICES + MAYBE + STAGES + SEQUENCES
 #: Keys of data sets under which wrappers hold others.
 INNER = ('dataset', 'datasets')
 
@@ -184,8 +185,9 @@ def trace(way: Way, uses: Mapping[str, Use]) -> Way:
 def flatten(steps: Iterable[Node]) -> Iterator[Node]:
     """Transforms in order, with those inside in place of their wrappers."""
     for step in steps:
-        inner = list(_members(step))
-        yield from flatten(inner) if inner else (step,)
+        # Others hold policies of theirs.
+        wraps = step.short in WRAPPERS or any(inner.own for inner in _members(step))
+        yield from flatten(_members(step)) if wraps else (step,)
 
 
 def _members(step: Node) -> Iterator[Node]:
@@ -210,6 +212,9 @@ def _ends(steps: Iterable[Node], uses: Mapping[str, Use]) -> Ends:
     """What encrypts first, on each way through transforms; None where nothing does."""
     ends: Ends = {None: None}
     for step in steps:
+        if step.short.startswith(READERS):
+            # Of an encrypted image the plain file.
+            ends = {None if end is None or end.online else end: None for end in ends}
         if None in ends:
             del ends[None]
             ends |= _step_ends(step, uses)
@@ -231,7 +236,9 @@ def _step_ends(step: Node, uses: Mapping[str, Use]) -> Ends:
     if step.short in CHOICES:
         return _union((one for child in branches for one in child.children()), uses)
     if step.short in BRANCHES:
-        return _union(branches, uses)
+        # One without transforms leaves images as they are.
+        empty = [child for child in step.children() if child.value in ([], ())]
+        return _union(branches + empty, uses)
     return _ends(_members(step), uses) | ({None: None} if step.short in MAYBE else {})
 
 

@@ -93,3 +93,38 @@ def make_manifest(folder, cipher='paper-mi', **head):
     )
     write_manifest(folder, head, ())
     return folder
+
+
+MIX = dict(type='hime_mm.SubPatchMix')
+
+
+PACK = dict(type='PackDetInputs')
+
+
+FLIP = dict(type='RandomFlip', prob=0.5)
+
+
+def data_of(root, way):
+    """A data set whose images are encrypted in some way, or are not."""
+    if way == 'meta':
+        return dataset(root / 'encrypted', META, PACK)
+    if way == 'folder':
+        return dataset(root / 'encrypted', PACK)
+    if way == 'pipeline':
+        return dataset(root / 'plain', MIX, PACK)
+    if way == 'views':
+        views = dict(type='MultiView', num_views=[1, 1], transforms=[[FLIP, MIX], [MIX]])
+        return dataset(root / 'plain', views, PACK)
+    inner = dataset(root / 'plain')
+    if way == 'wrapper':
+        return dict(type='MultiImageMixDataset', dataset=inner, pipeline=[FLIP, MIX, PACK])
+    inner['pipeline'] += [PACK]
+    return inner
+
+
+def make_roots(folder):
+    """An encrypted and a plain data set."""
+    make_manifest(folder / 'encrypted', 'mix2')
+    for name in ('encrypted', 'plain'):
+        (folder / name / 'images').mkdir(parents=True, exist_ok=True)
+    return folder

@@ -120,6 +120,16 @@ def test_pipelines_in_place_of_others_and_folders(place, plain, root):
         check_config(cfg)
 
 
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_other_pipelines_stand_in_place_of_those_of_data_sets(wrapper, root):
+    """They do not come after them, whatever the wrappers."""
+    cfg = build(root, set(PLACES), {}, wrapper)
+    for way in read(cfg).ways:
+        (line,) = way.lines
+        assert way.place == line.place and way.data.value['type'] == 'CocoDataset'
+        assert (way.phase in ('tta', 'switch')) is ('_dataloader' not in line.place)
+
+
 @pytest.mark.parametrize('first', [False, True])
 @pytest.mark.parametrize('nested', [False, True])
 def test_one_plain_data_set_among_several(first, nested, root):

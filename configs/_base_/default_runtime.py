@@ -5,3 +5,5 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     visualization=dict(_delete_=True, type='hime_mm.EncryptedVisualizationHook'),
 )
+# Stops a run that other tools start, where plain images would pass.
+custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]

@@ -4,7 +4,11 @@ _base_ = ['mmpretrain::deit/deit-small_4xb256_in1k.py']
 
 model = dict(backbone=dict(drop_path_rate=0.1))
 train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatAugSampler', shuffle=True))
-custom_hooks = [dict(type='EMAHook', momentum=4e-5, priority='ABOVE_NORMAL')]
+custom_hooks = [
+    dict(type='EMAHook', momentum=4e-5, priority='ABOVE_NORMAL'),
+    # Stops a run that other tools start, where plain images would pass.
+    dict(type='hime_mm.EncryptionCheckHook'),
+]
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5),

@@ -38,3 +38,5 @@ default_hooks = dict(
     # MMPretrain's own hook draws the batch before it is encrypted.
     visualization=dict(_delete_=True, type='hime_mm.EncryptedVisualizationHook'),
 )
+# Stops a run that other tools start, where plain images would pass.
+custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]

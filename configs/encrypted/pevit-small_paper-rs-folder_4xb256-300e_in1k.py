@@ -42,3 +42,6 @@ test_pipeline = [
 train_dataloader = dict(dataset=dict(data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+
+# Stops a run that other tools start, where plain images would pass.
+custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]

@@ -68,3 +68,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5),
 ]
+
+# Stops a run that other tools start, where plain images would pass.
+custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]

@@ -2,7 +2,7 @@
 """Reads a config into a plan, and checks it before work starts."""
 
 from . import validators  # noqa: F401  registers them
-from .check import check_config, cipher_on_device
+from .check import check_config, check_run, cipher_on_device
 from .findings import Finding, error, validate, validator, warning
 from .plan import Node, Pipeline, Plan, Use, Way
 from .reading import read
@@ -16,6 +16,7 @@ __all__ = [
     'Use',
     'Way',
     'check_config',
+    'check_run',
     'cipher_on_device',
     'error',
     'read',

@@ -12,6 +12,14 @@ HOOK_OPTIONS = (
     'test_out_dir',
     'enable',
     'out_dir',
+    'draw_gt',
+)
+#: Visualization hooks that draw only when they are told to.
+QUIET_HOOKS = (
+    'DetVisualizationHook',
+    'GroundingVisualizationHook',
+    'TrackVisualizationHook',
+    'VisualizationHook',
 )
 LOADING = 'hime_mm.LoadEncryptedMeta'
 

@@ -90,6 +90,9 @@ def _described(manifest: Manifest) -> list[str]:
         f'recolouring; a backbone with patch_size={side}'
         + (' and no learned positions' if cipher.shuffles else '')
     )
+    lines.append(
+        "  custom_hooks=[dict(type='hime_mm.EncryptionCheckHook')] in the config checks every run"
+    )
     return lines
 
 

@@ -10,6 +10,7 @@ from hime_mm.ciphers import Cipher, Mix
 from hime_mm.errors import HimeError
 from hime_mm.images import Recipe, seal
 from hime_mm.registry import TRANSFORMS
+from hime_mm.run_check import check_current_run
 
 from .annotations import MASKS, find_unmovable, move_boxes, resize_masks
 from .base import NamedTransform
@@ -132,6 +133,7 @@ class Encrypt(Simulated, NamedTransform):
         self.box_mode = box_mode
         self.randomness = randomness
         self.keep_permutation = keep_permutation
+        check_current_run()
 
     @property
     def cipher(self) -> Cipher:

@@ -12,6 +12,7 @@ from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import BoxError, HimeError, ManifestError, PictureError
 from hime_mm.images.files import file_sha256
 from hime_mm.registry import TRANSFORMS
+from hime_mm.run_check import check_current_run
 
 from .base import NamedTransform
 from .remote import backend_of, is_remote, load_remote, remote_entry
@@ -114,6 +115,7 @@ class LoadEncryptedMeta(NamedTransform):
         self.coordinates = coordinates
         self.verify = verify
         self.backend_args = None if backend_args is None else dict(backend_args)
+        check_current_run()
 
     def transform(self, results: dict) -> dict:
         """Add the manifest's facts to one sample.

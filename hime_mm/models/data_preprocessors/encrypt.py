@@ -17,6 +17,7 @@ from hime_mm.ciphers.randomness import RNG
 from hime_mm.errors import CipherError, ConfigError, HimeError, PictureError
 from hime_mm.models.ciphers import BatchCipher
 from hime_mm.registry import MODELS, extra_repr
+from hime_mm.run_check import check_current_run
 
 #: May hold an 8-bit image that something computed with.
 WIDE_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -100,6 +101,7 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         # Of training, and of evaluation: how often one validates does not
         # change what one trains on.
         self._rngs: dict[bool, np.random.Generator] = {}
+        check_current_run()
 
     @property
     def cipher(self) -> Cipher | None:

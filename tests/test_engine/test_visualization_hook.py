@@ -1,6 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The hook draws what the model saw, and never opens the plain file."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,7 @@ class Runner:
     def __init__(self, preprocessor, work_dir='wd'):
         self.model = nn.Module()
         self.model.data_preprocessor = preprocessor
+        self.val_dataloader = self.test_dataloader = SimpleNamespace(dataset=[])
         self.work_dir = str(work_dir)
 
 

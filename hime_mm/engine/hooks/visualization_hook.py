@@ -5,16 +5,18 @@ import os.path as osp
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from mmengine.structures import BaseDataElement, InstanceData
-from mmengine.visualization import Visualizer
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import MLflowVisBackend, Visualizer
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from hime_mm.errors import ConfigError, PictureError
 from hime_mm.registry import HOOKS
+
+from .seen_samples import TRUTH, seen, truth_of
 
 
 def undo_normalization(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
@@ -52,9 +54,12 @@ class EncryptedVisualizationHook(Hook):
     were learnt from, and never opens a file. It serves MMDetection and
     MMPretrain, in place of either's hook.
 
-    Boxes come back from the model in pixels of the original; they are scaled
-    to the encrypted image by ``scale_factor``. With shuffled patches they stay
-    where the encrypted image shows the object.
+    Boxes, masks and maps of classes come back from the model in pixels of the
+    original; they are scaled to the encrypted image by ``scale_factor``. With
+    shuffled patches they stay where the encrypted image shows the object.
+    Annotations are drawn to the left of them, as MMDetection does, where the
+    pipeline tells in which pixels they are; of shuffled images only such as
+    were shuffled with them.
 
     Args:
         draw (bool): Whether to draw at all. Defaults to False.
@@ -70,6 +75,7 @@ class EncryptedVisualizationHook(Hook):
         enable (bool): MMPretrain's name of ``draw``. Defaults to False.
         out_dir (str, optional): MMPretrain's name of ``test_out_dir``.
             Defaults to None.
+        draw_gt (bool): Whether to draw annotations, too. Defaults to True.
     """
 
     priority = 'NORMAL'
@@ -84,6 +90,7 @@ class EncryptedVisualizationHook(Hook):
         test_out_dir: str | None = None,
         enable: bool = False,
         out_dir: str | None = None,
+        draw_gt: bool = True,
     ) -> None:
         if interval < 1:
             raise ConfigError(f'`interval` must be at least 1, got {interval}')
@@ -93,18 +100,28 @@ class EncryptedVisualizationHook(Hook):
         self.show = show
         self.wait_time = wait_time
         self.test_out_dir = test_out_dir or out_dir
+        self.draw_gt = draw_gt
         self._visualizer: Visualizer = Visualizer.get_current_instance()
         self._inputs: Sequence[Tensor] | None = None
+        self._flipped = False
+        self._truth: str | None = None
         self._preprocessor: nn.Module | None = None
         self._handle = None
         self._test_index = 0
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Watch what the model gets to see."""
+        if self.draw:
+            self._watch(runner.model, runner.val_dataloader.dataset)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Watch what the model gets to see."""
         self._test_index = 0
-        if not self.draw:
-            return
-        model = runner.model
+        if self.draw:
+            self._watch(runner.model, runner.test_dataloader.dataset)
+
+    def _watch(self, model: nn.Module, dataset: Dataset) -> None:
+        self._truth = truth_of(dataset) if self.draw_gt else None
         if is_model_wrapper(model):
             model = model.module
         # Test-time augmentation wraps the model whose preprocessor runs.
@@ -113,12 +130,12 @@ class EncryptedVisualizationHook(Hook):
         self._preprocessor = model.data_preprocessor
         self._handle = self._preprocessor.register_forward_hook(self._keep)
 
-    before_test_epoch = before_val_epoch
-
     def _keep(self, module: nn.Module, args: tuple, output: dict) -> None:
-        # With test-time augmentation the first view stands for all.
-        if self._inputs is None:
-            self._inputs = output['inputs']
+        # With test-time augmentation the first view stands for all; of flipped
+        # and other ones the first that is not, as what is predicted is not.
+        flipped = any(sample.get('flip') for sample in output.get('data_samples') or ())
+        if self._inputs is None or (self._flipped and not flipped):
+            self._inputs, self._flipped = output['inputs'], flipped
 
     def after_val_epoch(self, runner: Runner, metrics=None) -> None:
         """Stop watching."""
@@ -164,36 +181,26 @@ class EncryptedVisualizationHook(Hook):
         step: int,
         out_file: str | None,
     ) -> None:
-        sample = outputs[index]
         picture = undo_normalization(self._inputs[index], self._preprocessor)
-        shape = sample.get('img_shape')
-        if shape is not None:
-            picture = picture[: shape[0], : shape[1]]
-        picture = np.ascontiguousarray(picture)
+        shape = outputs[index].get('img_shape', picture.shape)[:2]
+        picture = np.ascontiguousarray(picture[: shape[0], : shape[1]])
+        sample = seen(outputs[index], picture.shape[:2], self._truth)
+        backends = getattr(self._visualizer, '_vis_backends', {}).values()
+        if any(isinstance(backend, MLflowVisBackend) for backend in backends):
+            # It takes the format from the name, and does not add the step.
+            name = f'{name}_{step}.png'
         options = dict(show=self.show, wait_time=self.wait_time, out_file=out_file, step=step)
         if hasattr(self._visualizer, 'visualize_cls'):
-            self._visualizer.visualize_cls(picture, sample, name=name, **options)
+            self._visualizer.visualize_cls(
+                picture, sample, name=name, draw_gt=self.draw_gt, **options
+            )
             return
         self._visualizer.add_datasample(
             name,
             picture,
-            data_sample=self._in_input_scale(sample),
-            draw_gt=False,
+            data_sample=sample,
+            # Where nothing was annotated, the host would show the picture twice.
+            draw_gt=any(name in sample and sample.get(name).keys() for name in TRUTH),
             pred_score_thr=self.score_thr,
             **options,
         )
-
-    @staticmethod
-    def _in_input_scale(sample: BaseDataElement) -> BaseDataElement:
-        """A copy of a detection whose boxes lie in the network input."""
-        sample = sample.cpu()
-        instances = sample.get('pred_instances')
-        if instances is None:
-            return sample
-        scale = torch.as_tensor(sample.get('scale_factor', (1.0, 1.0)))
-        sample.pred_instances = InstanceData(
-            bboxes=instances.bboxes * scale.to(instances.bboxes).repeat(2),
-            scores=instances.scores,
-            labels=instances.labels,
-        )
-        return sample

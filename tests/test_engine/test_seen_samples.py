@@ -75,14 +75,14 @@ class Recorder:
         self.calls.append((picture, kwargs))
 
 
-def predicted(sample):
+def predicted(sample, found):
     """The object, as a detector that found it says where it is.
 
     In pixels of the original; the mask has its size.
     """
-    box = torch.tensor([BOX], dtype=torch.float)
+    box = torch.tensor([found], dtype=torch.float)
     mask = torch.zeros(1, *sample.ori_shape[:2], dtype=torch.bool)
-    x1, y1, x2, y2 = BOX
+    x1, y1, x2, y2 = found
     mask[:, y1:y2, x1:x2] = True
     sample.pred_instances = InstanceData(
         bboxes=box,
@@ -94,7 +94,7 @@ def predicted(sample):
     return sample
 
 
-def draw(monkeypatch, steps, source, **kwargs):
+def draw(monkeypatch, steps, source, found=BOX, **kwargs):
     """What the hook hands to the visualizer of one picture, after real pipelines."""
     init_default_scope('mmdet')
     pipeline = Compose(steps)
@@ -116,7 +116,7 @@ def draw(monkeypatch, steps, source, **kwargs):
         preprocessor(dict(inputs=[view], data_samples=[sample]))['data_samples'][0]
         for view, sample in zip(views, samples, strict=True)
     ]
-    hook.after_val_iter(SimpleNamespace(iter=0), 0, {}, [predicted(seen_samples[0])])
+    hook.after_val_iter(SimpleNamespace(iter=0), 0, {}, [predicted(seen_samples[0], found)])
     ((picture, options),) = recorder.calls
     return picture, options.pop('data_sample'), options
 
@@ -168,15 +168,15 @@ def test_annotations_of_an_encrypted_folder(monkeypatch, tmp_path, coordinates, 
         str(tmp_path / 'src'),
         str(tmp_path / 'out'),
         'paper-mi',
-        preprocess=dict(resize=(192, 128)),
         progress=False,
     )
-    # Twice as large, and half of that.
     (encrypted,) = (tmp_path / 'out').rglob('x.png')
     steps = [dict(step, coordinates=coordinates) if step is META else step for step in order]
-    source = sample_of(encrypted)
-    picture, sample, options = draw(monkeypatch, [LOAD, *steps, PACK], source)
-    assert picture.shape == (64, 96, 3) and options['draw_gt']
+    half = tuple(value // 2 for value in BOX)
+    source = sample_of(encrypted, (SIZE[0] // 2, SIZE[1] // 2), half)
+    found = BOX if coordinates == 'original' else half
+    picture, sample, options = draw(monkeypatch, [LOAD, *steps, PACK], source, found)
+    assert picture.shape == (32, 48, 3) and options['draw_gt']
     for boxes in (sample.gt_instances.bboxes, sample.pred_instances.bboxes):
         np.testing.assert_allclose(boxes[0], light(picture), atol=1)
 

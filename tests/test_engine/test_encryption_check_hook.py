@@ -289,7 +289,9 @@ def test_outside_of_a_run_nothing_is_checked(checks):
 def test_default_hooks_that_would_draw_plain_images(hook, stopped):
     from hime_mm.config import check_run
 
-    cfg = Config(dict(pipeline=[ENCRYPT], default_hooks=dict(visualization=hook)))
+    data = dict(type='CustomDataset', data_root='none', pipeline=[ENCRYPT])
+    cfg = dict(train_dataloader=dict(dataset=data), default_hooks=dict(visualization=hook))
+    cfg = Config(cfg)
     before = copy.deepcopy(cfg.to_dict())
     if stopped:
         with pytest.raises(ConfigError, match='`default_hooks.visualization`.* plain'):

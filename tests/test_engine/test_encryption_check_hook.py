@@ -99,7 +99,8 @@ def config(folder, train=(), val=(), test=(), **kwargs):
             batch_size=2,
             num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(type='CheckedSet', pipeline=pipeline(*steps)),
+            # Serializing collects the garbage of all that is imported.
+            dataset=dict(type='CheckedSet', serialize_data=False, pipeline=pipeline(*steps)),
         )
 
     return Config(

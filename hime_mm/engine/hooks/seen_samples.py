@@ -75,7 +75,7 @@ def _scaled(maps: Tensor, scale: Scale, shape: tuple[int, int]) -> Tensor:
     the edge, since not every such map has a number for nothing.
     """
     for dim, (side, ratio) in enumerate(zip(shape, scale[::-1], strict=True), 1):
-        places = ((torch.arange(side) + 0.5) / ratio).long()
+        places = ((torch.arange(side, dtype=torch.float64) + 0.5) / ratio).long()
         inside = places < maps.shape[dim]
         maps = maps.index_select(dim, places.clamp(max=maps.shape[dim] - 1))
         if maps.dtype == torch.bool:

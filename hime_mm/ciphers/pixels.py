@@ -58,8 +58,8 @@ def as_8_bits(img: np.ndarray) -> np.ndarray:
         PictureError: If it is of another integer type, and a value is below 0 or
             above 255.
     """
-    known = img.dtype in (np.uint8, np.uint16) or not np.issubdtype(img.dtype, np.integer)
-    if known or not img.size:
+    # In whatever byte order: 16-bit pixels stay 16-bit ones, also where all are dark.
+    if img.dtype.kind not in 'iu' or img.dtype.str[1:] in ('u1', 'u2') or not img.size:
         return img
     check_8_bits(img.min(), img.max(), img.dtype)
     return img.astype(np.uint8)

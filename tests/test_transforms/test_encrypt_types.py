@@ -48,7 +48,9 @@ def test_any_integers(img):
             as_8_bits(img)
 
 
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float16, np.float32, np.float64, bool])
+@pytest.mark.parametrize(
+    'dtype', [np.uint8, np.uint16, '>u2', np.float16, np.float32, np.float64, bool, 'm8[s]']
+)
 def test_what_is_no_wider_integer_is_left_alone(dtype):
     for img in (np.full((2, 3), 1, dtype), np.empty((0, 3), dtype), np.empty((0, 3), np.int64)):
         assert as_8_bits(img) is img

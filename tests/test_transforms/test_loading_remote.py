@@ -65,7 +65,7 @@ def server(fresh):
         Quiet.asked = []
         handler = functools.partial(Quiet, directory=str(root))
         server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         running.append(server)
         return f'http://127.0.0.1:{server.server_port}'
 

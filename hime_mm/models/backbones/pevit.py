@@ -150,7 +150,7 @@ class PEViT(VisionTransformer):
                 f'`out_indices` {self.out_indices} for {self.num_layers} layers: '
                 f'choose from {-self.num_layers} to {self.num_layers - 1}'
             )
-        # The host makes its own, with nothing to choose them by.
+        # The host makes layers of its own class, and takes no other.
         for layer in self.layers:
             layer.__class__ = MaskedEncoderLayer
         self.pos_encoding = pos_encoding

@@ -104,6 +104,7 @@ def test_torch_export(build, options):
 
 # Sides are constants of a trace, and it says so.
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore:.*jit.trace')
+@pytest.mark.slow
 @of_all
 def test_trace(build, options):
     model = build(**options).eval()

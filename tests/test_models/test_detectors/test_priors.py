@@ -59,7 +59,7 @@ def strides_of(model):
 
 @pytest.fixture(scope='module')
 def boxes(coco_tiny):
-    """Size and boxes of each image as a model gets them: by cipher."""
+    """Size and boxes of each image as a model gets them: by cipher, of all images or fewer."""
     data = json.loads((coco_tiny / 'annotations/instances_train2017.json').read_text())
     found = {}
     for entry in data['annotations']:
@@ -69,10 +69,10 @@ def boxes(coco_tiny):
     resize = TRANSFORMS.build(dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True))
 
     @cache
-    def of(cipher):
+    def of(cipher, every=1):
         encrypt = TRANSFORMS.build(dict(type='hime_mm.Encrypt', cipher=cipher))
         samples = []
-        for image in data['images']:
+        for image in data['images'][::every]:
             if image['id'] in found:
                 size = (image['height'], image['width'])
                 sample = dict(
@@ -277,8 +277,9 @@ class TestPEViT:
             real = [side // feature.shape[-1] for feature in maps]
             assert list(told) == real[: len(told)], name
 
+    @pytest.mark.parametrize('every', [8, pytest.param(1, marks=pytest.mark.slow)])
     @pytest.mark.parametrize('name', ['RetinaNet', 'ATSS', 'FCOS', 'Faster', 'YOLOF'])
-    def test_boxes(self, boxes, name):
+    def test_boxes(self, boxes, name, every):
         shares = []
         for column, cipher, first in ((1, 'center', 16), (2, 'mix2', 8)):
             model = model_of(
@@ -288,12 +289,13 @@ class TestPEViT:
             head = head_of(model)
             told = head.strides if name == 'FCOS' else head.anchor_generator.strides
             assert list(told) == strides
-            shares.append(learns(model, strides, boxes(cipher), divisor=1))
+            samples = boxes(cipher, every)
+            shares.append(learns(model, strides, samples, divisor=1))
             if name == 'Faster':
                 cfg = model.roi_head.bbox_roi_extractor
                 assert list(cfg.featmap_strides) == strides[:2]
                 levels = MODELS.build(cfg).map_roi_levels(
-                    torch.cat([torch.nn.functional.pad(b, (1, 0)) for _, b in boxes(cipher)]),
+                    torch.cat([torch.nn.functional.pad(b, (1, 0)) for _, b in samples]),
                     len(cfg.featmap_strides),
                 )
                 shares[-1] = torch.stack([shares[-1], levels])

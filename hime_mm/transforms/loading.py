@@ -111,7 +111,7 @@ class LoadEncryptedMeta(NamedTransform):
         backend_args: dict | None = None,
     ) -> None:
         self._check_choice('coordinates', coordinates, COORDINATES)
-        self.manifest = manifest
+        self.manifest = None if manifest is None else str(manifest)
         self.coordinates = coordinates
         self.verify = verify
         self.backend_args = None if backend_args is None else dict(backend_args)
@@ -142,6 +142,7 @@ class LoadEncryptedMeta(NamedTransform):
         if path is None:
             self._check_bare(img)
             return dict(ori_shape=img.shape[:2], scale_factor=(1.0, 1.0))
+        path = str(path)
         try:
             manifest, entry = self._find(path)
         except ManifestError as error:
@@ -162,17 +163,16 @@ class LoadEncryptedMeta(NamedTransform):
             patch_layout=manifest.layout(entry),
         )
 
-    def _backend(self, path: Any) -> Any:
+    def _backend(self, path: str) -> Any:
         """What reads a path, None for the disk."""
-        path = str(path)
         return backend_of(path, self.backend_args) if is_remote(path, self.backend_args) else None
 
     def _find(self, path: str) -> tuple[Manifest, FileEntry]:
         backend, named = self._backend(path), self.manifest
-        if named is not None and is_remote(str(named), self.backend_args) != (backend is not None):
+        if named is not None and is_remote(named, self.backend_args) != (backend is not None):
             raise ManifestError(f'{path} does not lie below the manifest {named}')
         if backend is not None:
-            return remote_entry(str(path), named and str(named), backend)
+            return remote_entry(path, named, backend)
         manifest = load_manifest(named or find_manifest(path))
         return manifest, manifest.entry(path)
 
@@ -213,9 +213,7 @@ class LoadEncryptedMeta(NamedTransform):
             return
         backend = self._backend(self.manifest)
         manifest = (
-            load_manifest(self.manifest)
-            if backend is None
-            else load_remote(str(self.manifest), backend)
+            load_manifest(self.manifest) if backend is None else load_remote(self.manifest, backend)
         )
         cipher = manifest.cipher
         side = cipher.encrypted_patch_size

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import cv2
 import pytest
@@ -30,8 +31,10 @@ def test_where_the_manifest_is(encrypted, tmp_path, monkeypatch):
     results = LoadEncryptedMeta()(loaded('link/some/../some/001.png'))
     assert results['ori_shape'] == (64, 48)
     (tmp_path / 'images').symlink_to(root / 'some')
-    results = LoadEncryptedMeta('link')(loaded('images/001.png'))
-    assert results['ori_shape'] == (64, 48)
+    for kind in (str, Path):
+        sample = dict(loaded('images/001.png'), img_path=kind('images/001.png'))
+        results = LoadEncryptedMeta(kind('link'), verify=True)(sample)
+        assert results['ori_shape'] == (64, 48)
 
 
 def rewritten(root, target, **changes):

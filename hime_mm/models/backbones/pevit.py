@@ -332,10 +332,11 @@ class PEViT(VisionTransformer):
             x = torch.cat((x, det.expand(batch, -1, -1)), dim=1)
         x = self.pre_norm(self.drop_after_pos(x))
 
-        keys = None
+        # Layers that somebody put in place of ours, as the host's, take tokens only.
+        keys: tuple[Tensor, ...] = ()
         if mask is not None:
             # Class and detection tokens are never padding.
-            keys = F.pad(mask, (self.num_extra_tokens, self.num_det_tokens), value=True)
+            keys = (F.pad(mask, (self.num_extra_tokens, self.num_det_tokens), value=True),)
 
         outs = []
         for i, layer in enumerate(self.layers):
@@ -348,9 +349,9 @@ class PEViT(VisionTransformer):
                     token_grids,
                 )
             if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(layer, x, keys, use_reentrant=False)
+                x = checkpoint(layer, x, *keys, use_reentrant=False)
             else:
-                x = layer(x, keys)
+                x = layer(x, *keys)
             if i == len(self.layers) - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:

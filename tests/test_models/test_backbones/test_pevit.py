@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from pevit_parts import ARCH, build
 
 from hime_mm.ciphers import draw_permutation, mix_patches, shuffle_patches
@@ -163,6 +164,17 @@ def test_layers_that_do_not_exist(indices):
 def test_forms_of_layers(indices):
     model = build(out_indices=indices)
     assert model.out_indices == [0, 2] and len(model(torch.rand(1, 3, 32, 32))) == 2
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_layers_of_another_class(with_cp):
+    """Such as merge tokens, or are the host's: they are called as by the host."""
+    model, x = build(with_cp=with_cp), torch.rand(2, 3, 32, 32)
+    (expected,) = model(x)
+    for layer in model.layers:
+        layer.__class__ = TransformerEncoderLayer
+    (got,) = model(x)
+    assert torch.equal(got, expected)
 
 
 def samples(shapes):

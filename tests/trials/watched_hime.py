@@ -8,6 +8,7 @@ import this file, too, as they do with every script that starts them.
 import functools
 import os
 import threading
+import time
 
 from hime_mm.cli import main
 from hime_mm.encryption import run, worker
@@ -15,23 +16,28 @@ from hime_mm.encryption import run, worker
 _encrypt_item = worker.encrypt_item
 
 
-def _write_down(path):
-    with open(os.environ['WATCH'].partition(':')[2], 'a') as file:
-        file.write(f'{path}\n')
-
-
 @functools.wraps(_encrypt_item)
 def watched(job, key, task):
+    seconds, _, path = os.environ['WATCH'].partition(':')
+    start, told = time.monotonic(), []
+
+    def tell():
+        told.append(True)
+        with open(path, 'a') as file:
+            file.write(f'{task[0].path}\n')
+
     # A thread, since a worker may be ended by then: told while it is at it.
-    timer = threading.Timer(
-        float(os.environ['WATCH'].partition(':')[0]), _write_down, (task[0].path,)
-    )
+    timer = threading.Timer(float(seconds), tell)
     timer.daemon = True
     timer.start()
     try:
         return _encrypt_item(job, key, task)
     finally:
         timer.cancel()
+        timer.join()
+        # It may have had no turn yet.
+        if not told and time.monotonic() - start > float(seconds):
+            tell()
 
 
 worker.encrypt_item = run.encrypt_item = watched

@@ -17,7 +17,8 @@ SMALL = dict(
 )
 
 
-@pytest.mark.parametrize('host', ['mmdet', pytest.param('mmpretrain', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('host', ['mmdet', 'mmpretrain'])
 def test_without_custom_imports(host):
     run_fresh(
         f'from {host}.registry import MODELS, TRANSFORMS, HOOKS\n'

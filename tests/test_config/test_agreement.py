@@ -157,7 +157,7 @@ def test_an_error_names_both_places_and_the_remedy(root):
     with pytest.raises(ConfigError, match=f'belongs to {root}/encrypted/hime.json.*hime encrypt'):
         check_config(cfg)
     cfg = build(root, {'test', 'tta'}, {'test': 'pipeline'})
-    with pytest.raises(ConfigError, match='`tta_pipeline` .*before .*packed.*`tta_pipeline=None`'):
+    with pytest.raises(ConfigError, match='`tta_pipeline` .*behind all else.*`tta_pipeline=None`'):
         check_config(cfg)
     cfg.tta_pipeline = None
     check_config(cfg)

@@ -56,8 +56,17 @@ def test_plain_visualization_is_replaced(plain):
 
 @pytest.mark.parametrize('wrapper', ['RandomApply', 'mmcv.RandomChoice'])
 def test_encryption_by_chance_is_refused(wrapper):
-    inner = [[dict(type='hime_mm.Encrypt', cipher='mix2')]]
+    encrypt = dict(type='hime_mm.Encrypt', cipher='mix2')
+    inner = [[encrypt], [dict(type='Resize', scale=(64, 64))]]
     cfg = loading(dict(pipeline=[dict(type=wrapper, transforms=inner)]))
+    with pytest.raises(ConfigError, match=rf'`train_dataloader.dataset.pipeline.0`.*{wrapper}'):
+        check_config(cfg)
+    # Not where each alternative encrypts.
+    inner[1].append(encrypt)
+    cfg = loading(dict(pipeline=[dict(type=wrapper, transforms=inner)]))
+    if wrapper == 'mmcv.RandomChoice':
+        check_config(cfg)
+        return
     with pytest.raises(ConfigError, match=rf'`train_dataloader.dataset.pipeline.0`.*{wrapper}'):
         check_config(cfg)
 

@@ -27,12 +27,10 @@ def agreement(plan: Plan) -> Iterator[Finding]:
 
 def _remedy(way: Way, other: Way) -> str:
     if not other.loads and other.encrypts:
-        cipher = f'`{other.encrypts[0].name}` as there'
-        place = ', last of all before the images are packed'
+        cipher = f'`{other.encrypts[0].name}` as there, behind all else that changes images'
     else:
         cipher = f'images of `hime encrypt` with `{LOADING}`'
-        place = ''
-    remedy = f'use {cipher}{place}, or encrypt nothing in this config'
+    remedy = f'use {cipher}, or encrypt nothing in this config'
     return f'{remedy}, or set `tta_pipeline=None`' if way.phase == 'tta' else remedy
 
 

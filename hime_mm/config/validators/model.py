@@ -91,9 +91,9 @@ def batch_augments(plan: Plan) -> Iterator[Finding]:
             elif node.short in BATCH_RESIZERS:
                 yield warning(
                     node.place,
-                    f': {node.short} resizes encrypted images, whose patches of side {side} '
-                    f'then have another, with pixels of their neighbours',
-                    'Resize before the encryption',
+                    f': {node.short} resizes encrypted images, whose patches are then no more '
+                    f'those of side {side} that were encrypted',
+                    'Leave it out, and resize before the encryption',
                 )
 
 

@@ -9,7 +9,7 @@ from hime_mm.transforms import Encrypt, EncryptedAugment, PatchReshuffle
 from hime_mm.transforms.loading import check_coordinates
 
 from ..findings import Finding, error, validator, warning
-from ..hosts import CHANCE, HARMLESS, LOADING, RESIZERS, SIZES
+from ..hosts import CHANCE, HARMLESS, LOADING, MAYBE, RESIZERS, SIZES
 from ..plan import EVALUATION, Node, Plan, Way
 from ..ways import flatten
 
@@ -20,7 +20,11 @@ ENCRYPTED_TWICE = 'would encrypt images that are encrypted already'
 def chance(plan: Plan) -> Iterator[Finding]:
     """Encryption is not left to chance."""
     for node in plan.used:
-        if node.short in CHANCE and plan.holds(node.child('transforms', None).place, Encrypt):
+        if node.short not in CHANCE:
+            continue
+        parts = node.child('transforms', node.value.get('transforms')).children()
+        encrypting = [plan.holds(part.place, Encrypt) for part in parts]
+        if any(encrypting) and (node.short in MAYBE or not all(encrypting)):
             yield error(
                 node.place,
                 f': a {node.name} around the encryption would let images pass in plain',

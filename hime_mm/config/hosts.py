@@ -42,6 +42,8 @@ MIXER = 'MultiImageMixDataset'
 
 #: How transforms begin that leave pixels and their places alone.
 HARMLESS = ('Pack', 'LoadImage', 'LoadAnnotations', 'Filter')
+#: How transforms begin that leave coordinates alone.
+STILL = ('Load', 'Pack', 'Filter', 'Color', 'Photo', 'ToTensor', 'Normalize', 'TestTimeAug')
 #: Transforms that fix the size of an image, and where they have it.
 SIZES = {
     'CenterCrop': 'crop_size',

@@ -86,6 +86,17 @@ def test_which_ciphers_change_boxes(step, words):
     assert lines == []
 
 
+@pytest.mark.parametrize('between', [RESIZE, dict(type='RandomFlip', prob=0.5)])
+def test_annotations_that_go_through_the_pipeline(between):
+    """As in training: they are where the image is, before and after."""
+    assert judged([BOXES, between, encrypt('mix2'), PACK], type='CocoMetric') == []
+    (line,) = judged([BOXES, dict(type='ColorTransform'), encrypt('mix2'), PACK])
+    assert 'shrinks the boxes' in line
+    # What is predicted comes back in pixels of the original all the same.
+    with pytest.raises(ConfigError, match='judges predictions in pixels of the original'):
+        judged([BOXES, between, encrypt('mix2'), PACK], type='VOCMetric')
+
+
 @pytest.mark.parametrize('kind', [VOCMetric, CocoMetric])
 @pytest.mark.parametrize('fine', [False, True])
 def test_perfect_predictions(kind, fine, coco_like, tmp_path):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 from ..findings import Finding, error, validator, warning
-from ..hosts import BOX_METRICS, DETECTION_METRICS, PIPELINE_METRICS, SAFE_HOOK
+from ..hosts import BOX_METRICS, DETECTION_METRICS, PIPELINE_METRICS, SAFE_HOOK, STILL
 from ..plan import EVALUATION, Node, Plan, Use
 from ..ways import flatten
 
@@ -80,31 +80,32 @@ def annotations(plan: Plan) -> Iterator[Finding]:
     found = {}
     for way in plan.ways:
         uses = {use.place: use for use in way.encrypts}
-        boxes = None
+        boxes, original = None, True
         for step in flatten(way.steps) if way.phase in EVALUATION else ():
             if step.name.endswith('LoadAnnotations'):
-                boxes = step
+                boxes, original = step, True
             elif boxes is not None and step.place in uses:
-                found[step.place] = (boxes, uses[step.place])
-    for boxes, use in found.values():
-        yield from _annotations(plan, boxes, use)
+                found[step.place] = (boxes, uses[step.place], original)
+            elif not step.short.startswith(STILL):
+                # They go where the image goes.
+                original = False
+    for boxes, use, original in found.values():
+        yield from _annotations(plan, boxes, use, original)
 
 
-def _annotations(plan: Plan, boxes: Node, use: Use) -> Iterator[Finding]:
+def _annotations(plan: Plan, boxes: Node, use: Use, original: bool) -> Iterator[Finding]:
     cipher = use.cipher
     shrinks = cipher is not None and cipher.encrypted_patch_size != cipher.patch_size
     if not shrinks and not use.moves_boxes:
         return
-    change = 'shrinks' if shrinks else 'moves'
-    text = (
-        f'{change} the boxes that `{boxes.place}` has loaded, which at test time are in pixels of '
-        'the original, not of the image that is encrypted'
-    )
+    text = f'{"shrinks" if shrinks else "moves"} the boxes that `{boxes.place}` has loaded, '
     remedy = 'put it before LoadAnnotations'
     judges = [metric for metric in _metrics(plan, use.phase) if _takes_pipeline_boxes(metric)]
     if shrinks and judges:
-        yield error(use.place, f'{text}, and `{judges[0].place}` judges by them', remedy)
-    else:
+        text += f'by which `{judges[0].place}` judges predictions in pixels of the original'
+        yield error(use.place, text, remedy)
+    elif original:
+        text += 'which are in pixels of the original, not of the image that is encrypted'
         yield warning(use.place, text, remedy)
 
 

@@ -9,10 +9,9 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
+from hime_mm.config.hosts import STILL
 from hime_mm.transforms import Encrypt, LoadEncryptedMeta
 
-#: How transforms begin that leave coordinates alone.
-STILL = ('Load', 'Pack', 'Filter', 'Color', 'Photo', 'ToTensor', 'Normalize', 'TestTimeAug')
 TRUTH = ('gt_instances', 'gt_sem_seg', 'gt_panoptic_seg')
 PREDICTED = ('pred_instances', 'pred_sem_seg', 'pred_panoptic_seg')
 Scale = tuple[float, float]

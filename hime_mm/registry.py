@@ -39,7 +39,7 @@ TRANSFORMS = Registry(
 #: Runner hooks.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='hime_mm', locations=['hime_mm.engine'])
 
-__all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'extra_repr', 'own_types']
+__all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'extra_repr', 'heirs', 'own_types']
 
 
 def own_types() -> dict[str, type]:
@@ -48,6 +48,17 @@ def own_types() -> dict[str, type]:
     for registry in (BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS):
         registry.import_from_location()
         types.update(registry.module_dict)
+    return types
+
+
+def heirs() -> dict[str, type]:
+    """Classes that users have derived from ours, by name."""
+    types: dict[str, type] = {}
+    kinds = list(own_types().values())
+    while kinds:
+        derived = kinds.pop().__subclasses__()
+        kinds += derived
+        types.update((kind.__name__, kind) for kind in derived)
     return types
 
 

@@ -14,7 +14,7 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 from hime_mm.ciphers import Cipher
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
-from hime_mm.registry import own_types
+from hime_mm.registry import heirs, own_types
 
 from .findings import Finding
 
@@ -49,11 +49,12 @@ class Node:
 
     @property
     def own(self) -> type | None:
-        """type | None: The class of hime_mm that it is of."""
-        return own_types().get(self.short) if self.name.startswith('hime_mm.') else None
+        """type | None: The class of hime_mm that it is of, or a user's derived from one."""
+        types = own_types() if self.name.startswith('hime_mm.') else heirs()
+        return types.get(self.short)
 
     def is_a(self, kind: type) -> bool:
-        """Whether it is of such a class of hime_mm."""
+        """Whether it is of such a class of hime_mm, or of one derived from it."""
         return issubclass(self.own or object, kind)
 
     def child(self, key: Any, value: Any) -> 'Node':

@@ -14,7 +14,6 @@ from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import ManifestError
 from hime_mm.models.backbones.timm_inspection import timm_patch_size
 from hime_mm.models.data_preprocessors import BatchCipher, EncryptClsDataPreprocessor
-from hime_mm.registry import own_types
 from hime_mm.transforms import Encrypt, LoadEncryptedMeta
 from hime_mm.transforms.remote import is_remote
 
@@ -115,9 +114,9 @@ def _pipeline(node: Node, homes: dict[str, Way], findings: list[Finding]) -> Ite
     line = Pipeline(**vars(node), phase=phase, folder=folder, steps=steps)
     loads = tuple(_load(step, line, findings) for step in steps if step.is_a(LoadEncryptedMeta))
     encrypts = tuple(
-        _use(step, findings, own_types()[step.short], step.value, phase)
+        _use(step, findings, step.own, step.value, phase)
         for step in steps
-        if step.is_a(Encrypt)
+        if step.own is not None and issubclass(step.own, Encrypt)
     )
     if loads or encrypts or 'pipeline' in str(node.key):
         yield replace(line, loads=loads, encrypts=encrypts)

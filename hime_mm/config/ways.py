@@ -205,20 +205,26 @@ def _transforms(node: Node) -> Iterator[Node]:
             yield from _transforms(child)
 
 
+#: In the order in which they were found; None stands for nothing.
 Ends = dict[Any, None]
 
 
 def _ends(steps: Iterable[Node], uses: Mapping[str, Use]) -> Ends:
-    """What encrypts first, on each way through transforms; None where nothing does."""
+    """What encrypts first, on each way through transforms."""
     ends: Ends = {None: None}
     for step in steps:
         if step.short.startswith(READERS):
             # Of an encrypted image the plain file.
             ends = {None if end is None or end.online else end: None for end in ends}
-        if None in ends:
-            del ends[None]
-            ends |= _step_ends(step, uses)
+        ends = _then(ends, _step_ends(step, uses))
     return ends
+
+
+def _then(ends: Ends, following: Ends) -> Ends:
+    """What is plain so far is what follows makes of it."""
+    if None not in ends:
+        return ends
+    return {end: None for end in ends if end is not None} | following
 
 
 def _step_ends(step: Node, uses: Mapping[str, Use]) -> Ends:
@@ -229,9 +235,7 @@ def _step_ends(step: Node, uses: Mapping[str, Use]) -> Ends:
         # Each stage has alternatives, all of which are run.
         ends: Ends = {None: None}
         for stage in (stage for child in branches for stage in child.children()):
-            if None in ends:
-                del ends[None]
-                ends |= _union(stage.children(), uses)
+            ends = _then(ends, _union(stage.children(), uses))
         return ends
     if step.short in CHOICES:
         return _union((one for child in branches for one in child.children()), uses)

@@ -20,10 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.registry import TRANSFORMS
 
 from hime_mm.apis import check_config
 from hime_mm.config import read
 from hime_mm.errors import ConfigError
+from hime_mm.transforms import SubPatchMix
 
 PLACES = ('train', 'val', 'test', 'tta', 'switch', 'recipe')
 
@@ -161,6 +163,25 @@ def test_an_error_names_both_places_and_the_remedy(root):
         check_config(cfg)
     cfg.tta_pipeline = None
     check_config(cfg)
+
+
+@TRANSFORMS.register_module()
+class OfAUser(SubPatchMix):
+    """A transform that a user has derived from ours."""
+
+
+@pytest.mark.parametrize('kind', ['OfAUser', OfAUser])
+def test_transforms_of_users_encrypt(kind, root):
+    """As much as that from which they are derived."""
+    cfg = build(root, {'train', 'val', 'test'}, dict(train='pipeline', test='pipeline'))
+    cfg.train_dataloader.dataset.pipeline[1].type = kind
+    with pytest.raises(ConfigError, match='^`val_dataloader.dataset.pipeline` gives .*plain'):
+        check_config(cfg)
+    cfg.val_dataloader.dataset.pipeline.insert(1, dict(type=kind, num_splits=2))
+    check_config(cfg)
+    cfg.val_dataloader.dataset.pipeline[1]['num_splits'] = 4
+    with pytest.raises(ConfigError, match='another cipher'):
+        check_config(cfg)
 
 
 def test_a_loader_in_a_model(root):

@@ -144,6 +144,6 @@ def harmful_hooks(plan: Plan, group: str) -> Iterator[tuple[Node, str]]:
         if (
             hook.place.startswith(group)
             and hook.name.endswith('VisualizationHook')
-            and not hook.name.startswith('hime_mm.')
+            and hook.own is None
         ):
             yield hook, effect

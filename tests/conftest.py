@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import gc
 import json
 import os
 import sys
@@ -21,6 +22,12 @@ def no_default_scope():
     registry = sys.modules.get('mmengine.registry')
     if registry is not None:
         registry.DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def frozen_imports():
+    """Garbage is not looked for in imported modules: MMEngine's data sets collect it each time."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -41,13 +41,16 @@ def read(cfg: Config | dict) -> Plan:
     nodes = tuple(root.walk())
     parts = tuple(inner for node in used for inner in node.walk())
     findings: list[Finding] = []
-    model, outer = find(nodes, 'model'), find(nodes, 'data_preprocessor')
     # Test-time augmentation wraps the model.
-    inner = find(nodes, 'model.module')
-    # The runner hands over the outer one only where the model names none.
-    owner = next((node for node in (inner, model) if 'data_preprocessor' in node.value), None)
-    preprocessor = outer if owner is None else find(nodes, f'{owner.place}.data_preprocessor')
-    model = inner if inner.value else model
+    model, inner = find(nodes, 'model'), find(nodes, 'model.module')
+    outer, within = (find(nodes, f'{place}data_preprocessor') for place in ('', f'{inner.place}.'))
+    # The runner hands over the outer one only where the model names none, and
+    # a wrapper puts what it gets in place of that of the model within.
+    named = 'data_preprocessor' in model.value
+    preprocessor = find(nodes, 'model.data_preprocessor') if named else outer
+    if inner.value:
+        preprocessor = preprocessor if preprocessor.value else within
+        model = inner
     backbone = find(nodes, f'{model.place}.backbone')
     ways = find_ways(root, used)
     pipelines = tuple(_pipelines(parts, ways, findings))
@@ -58,7 +61,7 @@ def read(cfg: Config | dict) -> Plan:
         pipelines=pipelines,
         ways=tuple(trace(way, uses) for way in ways),
         preprocessor=preprocessor,
-        device=_device(preprocessor, outer, findings),
+        device=_device(preprocessor, (outer, within), findings),
         backbone=backbone,
         patch_size=_patch_size(backbone),
         augments=_augments(nodes, preprocessor, model),
@@ -191,19 +194,13 @@ def _manifest(step: Node, line: Pipeline, findings: list[Finding]) -> Manifest |
         return None
 
 
-def _device(node: Node, outer: Node, findings: list[Finding]) -> Use | None:
+def _device(node: Node, others: Sequence[Node], findings: list[Finding]) -> Use | None:
     """The data preprocessor of a model, if it encrypts."""
-    # Told to have no cipher, it leaves images as they are.
-    encrypts, outer_does = (
-        preprocessor.is_a(EncryptClsDataPreprocessor)
-        and preprocessor.value.get('cipher', '') is not None
-        for preprocessor in (node, outer)
-    )
-    if not encrypts:
-        if outer_does:
+    if not _encrypts(node):
+        for other in filter(_encrypts, others):
             findings.append(
                 error(
-                    outer.place,
+                    other.place,
                     f'encrypts, but `{node.place}` takes its place, which does not: '
                     'images would pass in plain',
                     'put the cipher there',
@@ -215,6 +212,12 @@ def _device(node: Node, outer: Node, findings: list[Finding]) -> Use | None:
         return Use(**vars(node))
     options = {key: node.value[key] for key in ('cipher', 'patch_size') if key in node.value}
     return _use(node, findings, BatchCipher, options)
+
+
+def _encrypts(node: Node) -> bool:
+    # Told to have no cipher, it leaves images as they are.
+    named = node.value.get('cipher', '') is not None
+    return named and node.is_a(EncryptClsDataPreprocessor)
 
 
 def _patch_size(backbone: Node) -> int | None:

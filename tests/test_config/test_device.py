@@ -1,9 +1,15 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import copy
+
 import pytest
 from config_parts import make_manifest, on_device
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
 
 from hime_mm.apis import check_config
+from hime_mm.config import read
 from hime_mm.errors import ConfigError
+from hime_mm.models import EncryptClsDataPreprocessor
 
 
 def test_encryption_on_the_device():
@@ -87,6 +93,39 @@ def test_encryption_that_the_model_would_not_use_is_refused():
     inner['cipher'] = 'erode2'
     with pytest.raises(ConfigError, match='`model.data_preprocessor`.*`patch_size=12`'):
         check_config(on_device(inner=inner))
+
+
+@pytest.mark.parametrize('outer', [True, False, None])
+@pytest.mark.parametrize('inner', [True, False, None])
+@pytest.mark.parametrize('wrapped', [True, False])
+def test_which_data_preprocessor_a_model_has(outer, inner, wrapped):
+    """As MMEngine builds them; the wrapper of test-time augmentation has another order."""
+    configs = {
+        True: dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle'),
+        False: dict(type='mmpretrain.ClsDataPreprocessor'),
+    }
+    model = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='hime_mm.PEViT', arch='deit-tiny', img_size=32),
+    )
+    if inner is not None:
+        model['data_preprocessor'] = configs[inner]
+    if wrapped:
+        model = dict(type='mmpretrain.AverageClsScoreTTA', module=model)
+    cfg = Config(dict(model=model, data_preprocessor=configs.get(outer)))
+    built = copy.deepcopy(cfg)
+    if outer is not None:
+        # As the runner does.
+        built.model.setdefault('data_preprocessor', built.data_preprocessor)
+    built = MODELS.build(built.model)
+    built = built.module if wrapped else built
+    encrypts = isinstance(built.data_preprocessor, EncryptClsDataPreprocessor)
+    assert (read(cfg).device is not None) is encrypts
+    if encrypts or True not in (outer, inner):
+        check_config(cfg)
+        return
+    with pytest.raises(ConfigError, match='encrypts, but .* plain'):
+        check_config(cfg)
 
 
 def test_encryption_on_the_device_of_encrypted_files_is_refused(tmp_path):

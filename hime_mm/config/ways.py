@@ -151,7 +151,8 @@ def _image_folder(node: Node) -> str | None:
         return None
     prefix: Any = data.get('data_prefix') or ''
     if isinstance(prefix, dict):
-        prefix = prefix.get('img') or prefix.get('img_path') or ''
+        names = ('img', 'img_path', 'sub_data_root')
+        prefix = next((prefix[name] for name in names if prefix.get(name)), '')
     # As MMPretrain's ImageNet has it.
     prefix = prefix or data.get('split') or ''
     return os.path.expanduser(os.path.join(data.get('data_root') or '', prefix))

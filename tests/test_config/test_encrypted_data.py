@@ -59,9 +59,10 @@ def test_the_manifest_is_found(kind, given, tmp_path):
         ),
         dict(type='CustomDataset', data_prefix='data/val/'),
         dict(type='CustomDataset', data_root='data/val'),
+        dict(type='VOCDataset', data_root='data/', data_prefix=dict(sub_data_root='val/')),
     ],
 )
-def test_the_manifest_of_a_classification_data_set(args, tmp_path, monkeypatch):
+def test_where_hosts_have_the_images_of_a_data_set(args, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_manifest(tmp_path / 'data/val', 'mix4')
     make_manifest(tmp_path / 'data/train')

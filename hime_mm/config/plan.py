@@ -95,10 +95,15 @@ class Use(Node):
         return self.coordinates is None
 
     @property
+    def origin(self) -> str:
+        """str: The cipher, and the file that says so."""
+        file = f' of {self.manifest.root / MANIFEST_NAME}' if self.manifest is not None else ''
+        return f'{self.cipher!r}{file}'
+
+    @property
     def description(self) -> str:
         """str: The cipher, and where it comes from."""
-        file = f' of {self.manifest.root / MANIFEST_NAME}' if self.manifest is not None else ''
-        return f'`{self.place}`, {self.cipher!r}{file}'
+        return f'`{self.place}`, {self.origin}'
 
     def is_for(self, phase: str) -> bool:
         """Whether a pipeline of such a phase has it."""

@@ -43,9 +43,7 @@ def phases(plan: Plan) -> Iterator[Finding]:
     for use in uses if trained else ():
         if use.cipher in ciphers:
             continue
-        text = (
-            f': {use.description} is another cipher than that of training, {trained[0].description}'
-        )
+        text = f'has {use.origin}, another cipher than that of training, {trained[0].description}'
         if use.phase in ('val', 'switch'):
             yield error(use.place, text, 'encrypt all of them with the same one')
         elif use.phase in EVALUATION:

@@ -59,11 +59,15 @@ def use_tta(cfg: Config) -> Config:
     Raises:
         ConfigError: If one of the two is missing.
     """
-    for key in ('tta_model', 'tta_pipeline'):
+    needs = dict(
+        tta_model="for instance MMDetection's `DetTTAModel` with a `tta_cfg`, or "
+        "`dict(type='AverageClsScoreTTA')` of MMPretrain",
+        tta_pipeline='with `TestTimeAug` and its flips before the encryption',
+    )
+    for key, example in needs.items():
         if cfg.get(key) is None:
             raise ConfigError(
-                f'test-time augmentation needs `{key}` in the config: write it there, with flips '
-                'before the encryption'
+                f'test-time augmentation needs `{key}` in the config: write it there, {example}'
             )
     for way in read(cfg).ways:
         if way.phase == 'test':

@@ -76,8 +76,8 @@ def test_views_of_data_sets_in_wrappers(kind, encrypted, coco_like):
 
 def test_views_that_nobody_described():
     cfg = loading(dataset('none', MIX, PACK), 'test', model=dict(type='DETR'))
-    for key in ('tta_model', 'tta_pipeline'):
-        with pytest.raises(ConfigError, match=f'`{key}`'):
+    for key, example in (('tta_model', 'DetTTAModel'), ('tta_pipeline', 'flips before')):
+        with pytest.raises(ConfigError, match=f'`{key}`.*{example}'):
             use_tta(cfg)
         cfg[key] = dict(type='DetTTAModel') if key == 'tta_model' else views(MIX, PACK)
     assert check_config(use_tta(cfg)).model.module.type == 'DETR'

@@ -62,9 +62,11 @@ class CheckedMetric(BaseMetric):
 
 @MODELS.register_module()
 class CheckedModel(BaseModel):
-    def __init__(self, data_preprocessor=None):
+    def __init__(self, data_preprocessor=None, backbone=None):
         super().__init__(data_preprocessor)
         self.weight = torch.nn.Parameter(torch.ones(()))
+        if backbone is not None:
+            MODELS.build(backbone)
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         if isinstance(inputs, list):
@@ -146,6 +148,14 @@ def checks(monkeypatch):
     return asked
 
 
+ARCH = dict(embed_dims=8, num_layers=1, num_heads=1, feedforward_channels=8)
+TIMM = dict(model_name='vit_tiny_patch16_224', embed_dim=24, depth=1)
+
+
+def model_with(**backbone):
+    return dict(model=dict(type='CheckedModel', backbone=backbone))
+
+
 #: What of ours a run builds, and what a run has to do so that it is built.
 WAYS = dict(
     train=(dict(train=[ENCRYPT]), 'train'),
@@ -159,6 +169,9 @@ WAYS = dict(
         dict(data_preprocessor=dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='shuffle')),
         'test',
     ),
+    backbone=(model_with(type='hime_mm.PEViT', arch=ARCH), 'train'),
+    backbone_test=(model_with(type='hime_mm.PEViT', arch=ARCH), 'test'),
+    timm_test=(model_with(type='hime_mm.TIMMPEViT', **TIMM), 'test'),
     listed=(dict(custom_hooks=[LISTED]), 'train'),
     listed_test=(dict(custom_hooks=[LISTED]), 'test'),
     both=(dict(train=[ENCRYPT], val=[META], custom_hooks=[LISTED, LISTED]), 'train'),

@@ -19,10 +19,10 @@ class EncryptionCheckHook(Hook):
 
     The tools of hime_mm check a config before they run it. This hook does so
     in runs that other tools start, with the config of the runner; it changes
-    nothing there. Transforms and data preprocessors of hime_mm call it when a
-    runner builds them. A run that builds none of them, such as
-    ``tools/test.py --tta`` of MMDetection with its stock pipeline, is checked
-    if the config lists the hook::
+    nothing there. Transforms, data preprocessors and backbones of hime_mm call
+    it when a runner builds them. A run that builds none of them, such as
+    ``tools/test.py --tta`` of MMDetection with its stock pipeline and a
+    ResNet, is checked if the config lists the hook::
 
         custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
+from hime_mm.run_check import check_current_run
 
 from ..layers import MixedPatchEmbed, ReferencePositionEncoding
 from ..layers.padding import MaskedEncoderLayer, image_shapes, key_mask, positions_on_grids
@@ -206,6 +207,7 @@ class PEViT(VisionTransformer):
         self.frozen_stages = frozen_stages
         if frozen_stages > 0:
             self._freeze_stages()
+        check_current_run()
 
     def _init_tokens(self, num: int, tables: int = 1) -> nn.Parameter | None:
         if not num:

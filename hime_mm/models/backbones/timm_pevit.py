@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
+from hime_mm.run_check import check_current_run
 
 from ..layers import ReferencePositionEncoding
 from ..weights.hooks import HEADS, fold_positions, load_timm
@@ -210,6 +211,7 @@ class TIMMPEViT(BaseBackbone):
         self.frozen_stages = frozen_stages
         if frozen_stages > 0:
             self._freeze_stages()
+        check_current_run()
 
     @staticmethod
     def _positive(indices: int | Sequence[int], depth: int) -> tuple[int, ...]:

@@ -200,7 +200,9 @@ def test_nothing_runs_before_the_checks(name, args, monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
+    # Set first, so that what the tool leaves is undone.
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '')
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD')
     monkeypatch.setattr(tool, 'check_config', check)
     monkeypatch.setattr(tool.Runner, 'from_cfg', build)
     if name == 'demo':

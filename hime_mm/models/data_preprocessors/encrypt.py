@@ -109,10 +109,12 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
         return None if self.batch_cipher is None else self.batch_cipher.cipher
 
     def _check_views(self, inputs: Tensor | Sequence[Tensor]) -> None:
-        """Refuse several views of a picture, which the host does not take either."""
-        if not isinstance(inputs, Tensor) and not all(
-            isinstance(img, Tensor) and img.ndim == 3 for img in inputs
-        ):
+        """Refuse several views of a picture, in a list or stacked, which models do not take."""
+        if isinstance(inputs, Tensor):
+            several = inputs.ndim > 4
+        else:
+            several = not all(isinstance(img, Tensor) and img.ndim == 3 for img in inputs)
+        if several:
             raise ConfigError(
                 f'{self._name} takes one image of shape (C, H, W) for each sample, got several '
                 'views of each: put `hime_mm.Encrypt` last into every pipeline of `MultiView`, '

@@ -260,10 +260,12 @@ def test_several_views_are_refused(cipher, collate):
     batch = FUNCTIONS.get(collate)(
         [dict(inputs=s['inputs']) if collate == 'default_collate' else s for s in samples]
     )
+    stacked = dict(inputs=torch.stack([torch.stack(list(views)) for views in batch['inputs']]))
     for to_rgb in (True, False):
         mine = EncryptClsDataPreprocessor(cipher, to_rgb=to_rgb)
-        with pytest.raises(ConfigError, match='EncryptClsDataPreprocessor .*views.*MultiView'):
-            mine(batch)
+        for given_views in (batch, stacked):
+            with pytest.raises(ConfigError, match='EncryptClsDataPreprocessor .*views.*MultiView'):
+                mine(given_views)
 
 
 def test_views_that_are_encrypted_in_their_pipeline():

@@ -229,15 +229,17 @@ def masks_of_every_kind(mask, box):
         torch.from_numpy(mask)[None],
         BitmapMasks([mask.astype(np.uint8)], height, width),
         PolygonMasks([[outline]], height, width),
+        mask[None],
     ]
 
 
 @example(size=(16, 25), scale=(0.3, 1.0), padding=(0, 0), kind=0, corner=(25, 7))
+@example(size=(16, 25), scale=(0.5, 0.5), padding=(0, 0), kind=3, corner=(25, 7))
 @given(
     size=st.tuples(st.integers(16, 60), st.integers(16, 60)),
     scale=st.tuples(st.floats(0.3, 2.5), st.floats(0.3, 2.5)),
     padding=st.tuples(st.integers(0, 9), st.integers(0, 9)),
-    kind=st.integers(0, 2),
+    kind=st.integers(0, 3),
     corner=st.tuples(st.integers(6, 60), st.integers(7, 60)),
 )
 def test_masks_of_any_scale(size, scale, padding, kind, corner):
@@ -255,7 +257,7 @@ def test_masks_of_any_scale(size, scale, padding, kind, corner):
     out = seen(sample, shape)
     assert out.pred_instances.masks.shape == (1, *shape)
     assert out.pred_sem_seg.metainfo == dict(ignore_index=255)
-    source = np.asarray(masks.to_ndarray()[0] if kind else masks[0]).astype(bool)
+    source = np.asarray(masks.to_ndarray()[0] if kind in (1, 2) else masks[0]).astype(bool)
     rows = [int((y + 0.5) / scale[1]) for y in range(shape[0])]
     cols = [int((x + 0.5) / scale[0]) for x in range(shape[1])]
     expected = [[r < height and c < width and source[r, c] for c in cols] for r in rows]

@@ -61,8 +61,7 @@ def _instances(instances: InstanceData, scale: Scale, shape: tuple[int, int]) ->
         instances.bboxes = boxes * torch.as_tensor(scale).to(boxes).repeat(2)
     if 'masks' in instances:
         masks = instances.masks
-        if not isinstance(masks, Tensor):
-            masks = torch.from_numpy(masks.to_ndarray())
+        masks = torch.as_tensor(masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks)
         instances.masks = _scaled(masks.bool(), scale, shape)
     return instances
 

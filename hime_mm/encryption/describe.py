@@ -91,7 +91,8 @@ def _described(manifest: Manifest) -> list[str]:
         + (' and no learned positions' if cipher.shuffles else '')
     )
     lines.append(
-        "  custom_hooks=[dict(type='hime_mm.EncryptionCheckHook')] in the config checks every run"
+        "  default_hooks=dict(encryption=dict(type='hime_mm.EncryptionCheckHook')) in the config "
+        'checks every run'
     )
     return lines
 

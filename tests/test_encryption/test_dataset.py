@@ -456,7 +456,7 @@ class TestDescribe:
             assert STEPS[name].leaves in text
         assert 'hime_mm.LoadEncryptedMeta' in text
         assert 'patch_size=12 and no learned positions' in text
-        assert "custom_hooks=[dict(type='hime_mm.EncryptionCheckHook')]" in text
+        assert "default_hooks=dict(encryption=dict(type='hime_mm.EncryptionCheckHook')) in" in text
         assert 'clipped' in text and '% of the values, by center' in text
 
     @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 import copy
 import logging
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +175,8 @@ WAYS = dict(
     timm_test=(model_with(type='hime_mm.TIMMPEViT', **TIMM), 'test'),
     listed=(dict(custom_hooks=[LISTED]), 'train'),
     listed_test=(dict(custom_hooks=[LISTED]), 'test'),
+    named=(dict(default_hooks=dict(encryption=LISTED)), 'train'),
+    named_test=(dict(default_hooks=dict(encryption=LISTED)), 'test'),
     both=(dict(train=[ENCRYPT], val=[META], custom_hooks=[LISTED, LISTED]), 'train'),
 )
 way = pytest.mark.parametrize('parts, phase', WAYS.values(), ids=WAYS)
@@ -215,6 +218,17 @@ def test_switch_is_stopped_before_its_first_batch(tmp_path):
     with pytest.raises(ConfigError):
         Runner.from_cfg(config(tmp_path, custom_hooks=[hook])).train()
     assert DRAWN == []
+
+
+def test_listed_as_the_docs_say_it_costs_no_hook_of_the_base(tmp_path):
+    """In a config whose base has hooks of its own, one of which switches pipelines."""
+    page = (Path(__file__).parents[2] / 'docs/training.md').read_text()
+    (line,) = [line for line in page.splitlines() if 'type=' in line and LISTED['type'] in line]
+    base = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+    (tmp_path / 'mine.py').write_text(f'_base_ = [{base!r}]\n{line}\n')
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    assert {'EMAHook', 'PipelineSwitchHook'} <= {hook.type for hook in cfg.custom_hooks}
+    assert LISTED in cfg.default_hooks.values()
 
 
 @pytest.mark.parametrize('parts', [dict(train=[ENCRYPT]), dict(custom_hooks=[LISTED])])

@@ -22,9 +22,10 @@ class EncryptionCheckHook(Hook):
     nothing there. Transforms, data preprocessors and backbones of hime_mm call
     it when a runner builds them. A run that builds none of them, such as
     ``tools/test.py --tta`` of MMDetection with its stock pipeline and a
-    ResNet, is checked if the config lists the hook::
+    ResNet, is checked if the config lists the hook, under a name of its own or
+    in ``custom_hooks``, a list that replaces the one of a base config::
 
-        custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]
+        default_hooks = dict(encryption=dict(type='hime_mm.EncryptionCheckHook'))
 
     Each runner is checked once.
     """

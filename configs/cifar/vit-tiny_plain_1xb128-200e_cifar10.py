@@ -37,6 +37,6 @@ default_hooks = dict(
     checkpoint=dict(interval=5, max_keep_ckpts=1),
     # MMPretrain's own hook draws the batch before it is encrypted.
     visualization=dict(_delete_=True, type='hime_mm.EncryptedVisualizationHook'),
+    # Stops a run that other tools start, where plain images would pass.
+    encryption=dict(type='hime_mm.EncryptionCheckHook'),
 )
-# Stops a run that other tools start, where plain images would pass.
-custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]

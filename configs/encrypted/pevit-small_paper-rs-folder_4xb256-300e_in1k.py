@@ -44,4 +44,4 @@ val_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 # Stops a run that other tools start, where plain images would pass.
-custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]
+default_hooks = dict(encryption=dict(type='hime_mm.EncryptionCheckHook'))

@@ -70,4 +70,4 @@ param_scheduler = [
 ]
 
 # Stops a run that other tools start, where plain images would pass.
-custom_hooks = [dict(type='hime_mm.EncryptionCheckHook')]
+default_hooks = dict(encryption=dict(type='hime_mm.EncryptionCheckHook'))

@@ -23,7 +23,7 @@ def test_shipped_configs(path):
     text = cfg.pretty_text
     assert Config.fromstring(text, '.py').to_dict() == cfg.to_dict()
     # Other tools than ours check it, too.
-    assert cfg.custom_hooks[-1] == dict(type='hime_mm.EncryptionCheckHook')
+    assert cfg.default_hooks.encryption == dict(type='hime_mm.EncryptionCheckHook')
     if path.parent.name == 'encrypted':
         return
     assert cfg.default_hooks.visualization.type == ('hime_mm.EncryptedVisualizationHook')

@@ -166,5 +166,7 @@ def test_slurm_trains_and_tests_with_two_tasks(call, tmp_path):
     # Eight pictures in batches of two: two iterations of two ranks.
     assert 'Epoch(train) [1][2/2]' in done.stdout and 'Distributed launcher: slurm' in done.stdout
     checkpoint = tmp_path / 'work dirs/a/epoch_1.pth'
+    # Another one, as the first may not be free again yet.
+    env['PORT'] = free_port()
     _, done = call('slurm_test', 'cpu', 'a job', config, checkpoint, **env)
     assert done.returncode == 0 and 'accuracy/top1' in done.stdout, done.stdout[-4000:]

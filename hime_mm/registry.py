@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -36,16 +37,29 @@ BATCH_AUGMENTS = Registry(
 TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, scope='hime_mm', locations=['hime_mm.transforms']
 )
+#: Assigners and box coders of heads.
+TASK_UTILS = Registry(
+    'task util', parent=MMENGINE_TASK_UTILS, scope='hime_mm', locations=['hime_mm.models']
+)
 #: Runner hooks.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='hime_mm', locations=['hime_mm.engine'])
 
-__all__ = ['BATCH_AUGMENTS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'extra_repr', 'heirs', 'own_types']
+__all__ = [
+    'BATCH_AUGMENTS',
+    'HOOKS',
+    'MODELS',
+    'TASK_UTILS',
+    'TRANSFORMS',
+    'extra_repr',
+    'heirs',
+    'own_types',
+]
 
 
 def own_types() -> dict[str, type]:
     """All that hime_mm registers, by name without prefix."""
     types: dict[str, type] = {}
-    for registry in (BATCH_AUGMENTS, HOOKS, MODELS, TRANSFORMS):
+    for registry in (BATCH_AUGMENTS, HOOKS, MODELS, TASK_UTILS, TRANSFORMS):
         registry.import_from_location()
         types.update(registry.module_dict)
     return types

@@ -11,6 +11,9 @@ from hime_mm.errors import BoxError
 
 from .permutation import check_permutation, invert_permutation
 
+#: A centre that lies less than this, in pixels of the encrypted image, before
+#: the border of two patches belongs to the patch behind it.
+BORDER = 1e-3
 # Pixels by which a box may stick out after it was scaled, by rounding alone.
 _ROUNDING = 1e-6
 

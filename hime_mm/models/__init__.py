@@ -28,3 +28,4 @@ except (ImportError, AssertionError) as error:  # pragma: no cover
 else:
     from .dense_heads import *  # noqa: F401,F403
     from .detectors import *  # noqa: F401,F403
+    from .task_modules import *  # noqa: F401,F403

@@ -17,7 +17,14 @@ from hime_mm.registry import MODELS
 from hime_mm.run_check import check_current_run
 
 from ..layers import MixedPatchEmbed, ReferencePositionEncoding
-from ..layers.padding import MaskedEncoderLayer, image_shapes, key_mask, positions_on_grids
+from ..layers.padding import (
+    MaskedEncoderLayer,
+    image_shapes,
+    key_mask,
+    mean_token,
+    positions_on_grids,
+    token_grids,
+)
 from ..weights.hooks import load_backbone, load_foreign
 
 POS_ENCODINGS = ('rpe', 'none', 'learned')
@@ -249,37 +256,19 @@ class PEViT(VisionTransformer):
         """
         load_foreign(self, state_dict, prefix, 'pass')
 
-    def token_grids(
-        self, batch_shape: tuple[int, int], img_shapes: Sequence[tuple[int, int]]
-    ) -> list[tuple[int, int]]:
-        """Rows and columns of tokens that show something of each image.
-
-        Sizes are heights and widths in pixels; an image is at the top left of
-        the batch, and one that is larger is a :class:`ConfigError`.
-        """
-        stride = self.patch_stride
-        for shape in img_shapes:
-            if shape[0] > batch_shape[0] or shape[1] > batch_shape[1]:
-                raise ConfigError(
-                    f'`img_shape` {tuple(shape[:2])} is larger than the batch '
-                    f'{tuple(batch_shape)}: a transform after the encryption '
-                    'changed the image without updating `img_shape`'
-                )
-        return [(-(-shape[0] // stride), -(-shape[1] // stride)) for shape in img_shapes]
-
     def _positions(
         self,
         table: Tensor,
         det_table: Tensor | None,
         grid: tuple[int, int],
-        token_grids: list[tuple[int, int]] | None,
+        grids: list[tuple[int, int]] | None,
     ) -> Tensor:
         """Learned positions; those of detection tokens come last."""
         out = positions_on_grids(
             table,
             self.patch_resolution,
             grid,
-            token_grids,
+            grids,
             self.interpolate_mode,
             self.num_extra_tokens,
         )
@@ -307,9 +296,10 @@ class PEViT(VisionTransformer):
             tuple[Tensor]: One entry per ``out_indices``, as ``out_type``
             says. The padding of a ``featmap`` is zero.
         """
-        token_grids = None
+        grids = None
         if data_samples is not None:
-            token_grids = self.token_grids(x.shape[-2:], image_shapes(data_samples, x.shape[0]))
+            shapes = image_shapes(data_samples, x.shape[0])
+            grids = token_grids(x.shape[-2:], shapes, self.patch_stride)
         form = {} if input_form is None else dict(input_form=input_form)
         if form and not isinstance(self.patch_embed, MixedPatchEmbed):
             raise ConfigError(
@@ -319,14 +309,14 @@ class PEViT(VisionTransformer):
         batch, mask = x.shape[0], None
         x, grid = self.patch_embed(x, **form)
         x = self.rpe(x)
-        if token_grids is not None:
-            mask = key_mask(grid, token_grids, x.device)
+        if grids is not None:
+            mask = key_mask(grid, grids, x.device)
             if mask is None:
-                token_grids = None
+                grids = None
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(batch, -1, -1), x), dim=1)
         if self.pos_embed is not None:
-            x = x + self._positions(self.pos_embed, None, grid, token_grids)
+            x = x + self._positions(self.pos_embed, None, grid, grids)
         if self.det_token is not None:
             det = self.det_token
             if self.det_pos_embed is not None:
@@ -348,7 +338,7 @@ class PEViT(VisionTransformer):
                     self.mid_pos_embed[i - 1 : i],
                     None if det is None else det[i - 1 : i],
                     grid,
-                    token_grids,
+                    grids,
                 )
             if self.with_cp and self.training and torch.is_grad_enabled():
                 x = checkpoint(layer, x, *keys, use_reentrant=False)
@@ -366,11 +356,10 @@ class PEViT(VisionTransformer):
         if self.out_type in ('raw', 'cls_token'):
             return super()._format_output(x, hw)
         patches = x[:, self.num_extra_tokens :][:, : hw[0] * hw[1]]
-        if mask is not None:
-            weight = mask.unsqueeze(-1).to(x.dtype)
-            patches = patches * weight
         if self.out_type == 'avg_featmap':
-            return self.ln2(patches.mean(dim=1) if mask is None else _mean(patches, weight))
+            return self.ln2(mean_token(patches, mask))
+        if mask is not None:
+            patches = patches * mask.unsqueeze(-1).to(patches.dtype)
         return patches.transpose(1, 2).reshape(x.shape[0], -1, *hw)
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
@@ -382,10 +371,3 @@ class PEViT(VisionTransformer):
         if param_name.startswith(tuple(prefix + name for name in stem)):
             return 0, self.num_layers + 2
         return super().get_layer_depth(param_name, prefix)
-
-
-def _mean(patches: Tensor, weight: Tensor) -> Tensor:
-    """Of tokens (B, N, D), zero where they are padding, with weights (B, N, 1) of 0 and 1."""
-    # Half precision neither holds the sum nor counts so far.
-    wide = torch.promote_types(patches.dtype, torch.float)
-    return (patches.sum(1, dtype=wide) / weight.sum(1, dtype=wide)).to(patches.dtype)

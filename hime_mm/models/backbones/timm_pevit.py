@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from numbers import Integral
 
 import torch
+import torch.nn.functional as F
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.utils import require
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from hime_mm.registry import MODELS
 from hime_mm.run_check import check_current_run
 
 from ..layers import ReferencePositionEncoding
+from ..layers.padding import image_shapes, key_mask, mean_token, token_grids
 from ..weights.hooks import HEADS, fold_positions, load_timm
 from .pevit import POS_ENCODINGS
 from .timm_inspection import PREFIX_TOKENS, build_vit
@@ -39,8 +41,6 @@ class TIMMPEViT(BaseBackbone):
     The model is kept as ``timm_model``, with timm's names. A checkpoint of
     timm, of MMPretrain's ``TIMMBackbone`` or of this class loads by
     ``init_cfg=dict(type='Pretrained', ...)``; what does not fit is logged.
-
-    Every token of a padded batch counts as image.
 
     Args:
         model_name (str): A name of timm, with or without the tag of its
@@ -269,41 +269,79 @@ class TIMMPEViT(BaseBackbone):
         self._trained = None
         load_timm(self, state_dict, prefix)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, data_samples: list | None = None) -> tuple[Tensor, ...]:
         """Compute features.
 
         Args:
             x (Tensor): Images, shape (B, C, H, W), any size. A size that
                 holds no whole number of patches is filled up with zeros,
                 below and right.
+            data_samples (list[:obj:`BaseDataElement`], optional): Their
+                ``img_shape`` (height and width of the image within the
+                padded batch, in pixels) decides which tokens are padding;
+                those are attended to by none, so that each image gives what
+                it would give alone. None takes every token for image.
+                Defaults to None.
 
         Returns:
             tuple[Tensor]: One entry per ``out_indices``, as ``out_type``
-            says.
+            says. The padding of a ``featmap`` is zero.
+
+        Raises:
+            ConfigError: If the data samples do not fit the batch, or the
+                model drops patches where some are padding.
         """
-        vit = self.timm_model
+        vit, grids, mask = self.timm_model, None, None
+        if data_samples is not None:
+            shapes = image_shapes(data_samples, x.shape[0])
+            grids = token_grids(x.shape[-2:], shapes, self.patch_stride)
         x = vit.patch_embed(x)
         batch, *grid, _ = x.shape
-        if self.pos_encoding == 'learned':
-            x = vit._pos_embed(x)
-        else:
+        if grids is not None:
+            mask = key_mask(grid, grids, x.device)
+        if self.pos_encoding != 'learned':
             x = self.rpe(x.flatten(1, 2))
             tokens = [getattr(vit, name).expand(batch, -1, -1) for name in self.prefix_tokens]
             x = vit.pos_drop(torch.cat((*tokens, x), dim=1))
+        elif mask is None:
+            x = vit._pos_embed(x)
+        else:
+            x = torch.cat([self._embed(x[i : i + 1], size) for i, size in enumerate(grids)])
+        # Where it is not there, blocks that somebody put in place of timm's take tokens only.
+        keys = {}
+        if mask is not None:
+            if not isinstance(vit.patch_drop, nn.Identity):
+                raise ConfigError(
+                    'some tokens of this batch are padding, of which '
+                    '`patch_drop_rate` knows nothing: leave it out'
+                )
+            mask = F.pad(mask, (self.num_extra_tokens, 0), value=True)
+            keys = dict(attn_mask=mask[:, None, None, :])
         x = vit.norm_pre(vit.patch_drop(x))
 
         outs = []
         for i, block in enumerate(vit.blocks):
             if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, use_reentrant=False, **keys)
             else:
-                x = block(x)
+                x = block(x, **keys)
             if i in self.out_indices:
                 last = i == self.num_layers - 1
-                outs.append(self._format_output(x, grid, last))
+                outs.append(self._format_output(x, grid, last, mask))
         return tuple(outs)
 
-    def _format_output(self, x: Tensor, grid: Sequence[int], last: bool) -> Tensor:
+    def _embed(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """One image's tokens, with the positions that it has alone, and padding behind each row."""
+        rows, cols = size
+        embedded = self.timm_model._pos_embed(x[:, :rows, :cols].contiguous())
+        extra, patches = embedded.split((self.num_extra_tokens, rows * cols), dim=1)
+        pad = (0, 0, 0, x.shape[2] - cols, 0, x.shape[1] - rows)
+        patches = F.pad(patches.unflatten(1, size), pad)
+        return torch.cat((extra, patches.flatten(1, 2)), dim=1)
+
+    def _format_output(
+        self, x: Tensor, grid: Sequence[int], last: bool, mask: Tensor | None
+    ) -> Tensor:
         vit = self.timm_model
         if last:
             x = vit.norm(x)
@@ -313,9 +351,14 @@ class TIMMPEViT(BaseBackbone):
         if self.out_type == 'cls_token':
             return norm(x[:, 0])
         patches = x[:, self.num_extra_tokens :]
+        if mask is not None:
+            mask = mask[:, self.num_extra_tokens :]
         if self.out_type == 'avg_featmap':
-            return norm(patches.mean(dim=1))
-        return norm(patches).transpose(1, 2).reshape(x.shape[0], -1, *grid)
+            return norm(mean_token(patches, mask))
+        patches = norm(patches)
+        if mask is not None:
+            patches = patches * mask.unsqueeze(-1).to(patches.dtype)
+        return patches.transpose(1, 2).reshape(x.shape[0], -1, *grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Get the layer-wise depth of a parameter, as MMPretrain's backbones do it.

@@ -2,5 +2,6 @@
 """Heads of detectors."""
 
 from .det_token_head import DetTokenHead
+from .patch_token_head import PatchTokenHead
 
-__all__ = ['DetTokenHead']
+__all__ = ['DetTokenHead', 'PatchTokenHead']

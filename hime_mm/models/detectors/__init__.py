@@ -2,5 +2,6 @@
 """Detectors."""
 
 from .peyolos import PEYOLOS
+from .single_stage import PESingleStageDetector
 
-__all__ = ['PEYOLOS']
+__all__ = ['PEYOLOS', 'PESingleStageDetector']

@@ -1,19 +1,17 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """YOLOS for encrypted images."""
 
-from mmdet.models.detectors import SingleStageDetector
-from mmdet.structures import OptSampleList, SampleList
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
-from torch import Tensor
 
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
 
 from ..weights.hooks import load_foreign
+from .single_stage import PESingleStageDetector
 
 
 @MODELS.register_module()
-class PEYOLOS(SingleStageDetector):
+class PEYOLOS(PESingleStageDetector):
     """The YOLOS detector on (mixed-up) encrypted images.
 
     A :class:`PEViT` with detection tokens and a :class:`DetTokenHead`. With
@@ -71,41 +69,3 @@ class PEYOLOS(SingleStageDetector):
     def _checkpoint_filter(self, state_dict, prefix, *args, **kwargs) -> None:
         """Translate a whole foreign checkpoint, such as YOLOS's."""
         load_foreign(self, state_dict, prefix)
-
-    def extract_feat(
-        self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
-    ) -> tuple[Tensor, ...]:
-        """Compute detection tokens.
-
-        Args:
-            batch_inputs (Tensor): Images, shape (B, C, H, W).
-            batch_data_samples (list[:obj:`DetDataSample`], optional): Their
-                ``img_shape`` tells image from padding. Defaults to None.
-
-        Returns:
-            tuple[Tensor]: Tokens of shape (B, Q, D) for each output layer.
-        """
-        return self.backbone(batch_inputs, data_samples=batch_data_samples)
-
-    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
-        """Compute losses, see :meth:`SingleStageDetector.loss`."""
-        tokens = self.extract_feat(batch_inputs, batch_data_samples)
-        return self.bbox_head.loss(tokens, batch_data_samples)
-
-    def predict(
-        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
-    ) -> SampleList:
-        """Detect, see :meth:`SingleStageDetector.predict`."""
-        tokens = self.extract_feat(batch_inputs, batch_data_samples)
-        results = self.bbox_head.predict(tokens, batch_data_samples, rescale=rescale)
-        return self.add_pred_to_datasample(batch_data_samples, results)
-
-    def _forward(
-        self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None
-    ) -> tuple[Tensor, Tensor]:
-        tokens = self.extract_feat(batch_inputs, batch_data_samples)
-        return self.bbox_head.forward(tokens)
-
-    def get_layer_depth(self, param_name: str, prefix: str = ''):
-        """Get the layer-wise depth of a parameter, see :class:`PEViT`'s."""
-        return self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')

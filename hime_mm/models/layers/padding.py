@@ -28,6 +28,22 @@ def image_shapes(data_samples: Sequence, batch_size: int) -> list[Grid]:
     return shapes
 
 
+def token_grids(batch_shape: Grid, img_shapes: Sequence[Grid], patch_size: int) -> list[Grid]:
+    """Rows and columns of tokens that show something of each image.
+
+    Sizes are heights and widths in pixels; an image is at the top left of
+    the batch, and one that is larger is a :class:`ConfigError`.
+    """
+    for shape in img_shapes:
+        if shape[0] > batch_shape[0] or shape[1] > batch_shape[1]:
+            raise ConfigError(
+                f'`img_shape` {tuple(shape[:2])} is larger than the batch '
+                f'{tuple(batch_shape)}: a transform after the encryption '
+                'changed the image without updating `img_shape`'
+            )
+    return [(-(-shape[0] // patch_size), -(-shape[1] // patch_size)) for shape in img_shapes]
+
+
 def key_mask(grid: Grid, token_grids: Sequence[Grid], device: torch.device) -> Tensor | None:
     """Which tokens of a padded batch hold a pixel of their image.
 
@@ -114,3 +130,13 @@ def positions_on_grids(
         )
         tables[size] = torch.cat((table[:, :num_extra_tokens], patches.flatten(1, 2)), dim=1)
     return torch.cat([tables[size] for size in token_grids])
+
+
+def mean_token(patches: Tensor, mask: Tensor | None) -> Tensor:
+    """Of tokens (B, N, D), those that ``mask``, bool (B, N), leaves in, if there is one."""
+    if mask is None:
+        return patches.mean(dim=1)
+    # Half precision neither holds the sum nor counts so far.
+    wide = torch.promote_types(patches.dtype, torch.float)
+    weight = mask.unsqueeze(-1).to(wide)
+    return ((patches.to(wide) * weight).sum(1) / weight.sum(1)).to(patches.dtype)

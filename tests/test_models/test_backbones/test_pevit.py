@@ -10,7 +10,7 @@ from pevit_parts import ARCH, build
 from hime_mm.ciphers import draw_permutation, mix_patches, shuffle_patches
 from hime_mm.errors import ConfigError
 from hime_mm.models.backbones import PEViT
-from hime_mm.models.layers.padding import key_mask
+from hime_mm.models.layers.padding import key_mask, token_grids
 
 
 def as_batch(image):
@@ -220,7 +220,7 @@ def test_padded_images_give_what_they_give_alone(out_type, pos_encoding):
 def test_key_mask_against_a_loop():
     model = build()
     shapes = [(48, 80), (33, 16), (1, 65)]
-    grids = model.token_grids((48, 80), shapes)
+    grids = token_grids((48, 80), shapes, model.patch_stride)
     mask = key_mask((3, 5), grids, 'cpu')
     for i, (h, w) in enumerate(shapes):
         for row in range(3):
@@ -230,9 +230,9 @@ def test_key_mask_against_a_loop():
     assert key_mask((3, 5), [(3, 5)] * 2, 'cpu') is None
     mixed = build(patch_embed='mixed')
     assert mixed.patch_stride == 8
-    assert mixed.token_grids((24, 40), [(24, 40), (17, 8)]) == [(3, 5), (3, 1)]
+    assert token_grids((24, 40), [(24, 40), (17, 8)], 8) == [(3, 5), (3, 1)]
     with pytest.raises(ConfigError, match='img_shape'):
-        model.token_grids((48, 80), [(49, 80)])
+        token_grids((48, 80), [(49, 80)], 16)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ class PatchTokenAssigner(BaseAssigner):
         # Largest first; the order of the annotations decides between equals.
         order = (boxes[:, 2:] - boxes[:, :2]).prod(1).argsort(descending=True, stable=True)
         held = _holds(slots, boxes[order])
+        order, held = order[held.any(0)], held[:, held.any(0)]
         first = held.int().argmax(0)
         rank = (first[:, None] == first).tril(-1).sum(1)
         fits = rank < held.sum(0)

@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Names in configs that decide a case: those of the hosts, and two of ours."""
+"""Names in configs that decide a case: those of the hosts, and three of ours."""
 
 SAFE_HOOK = 'hime_mm.EncryptedVisualizationHook'
 #: What the hosts' visualization hooks are told that ours understands.
@@ -22,6 +22,8 @@ QUIET_HOOKS = (
     'VisualizationHook',
 )
 LOADING = 'hime_mm.LoadEncryptedMeta'
+#: The head that reads tokens of moved patches.
+TOKEN_HEAD = 'hime_mm.PatchTokenHead'
 
 #: Wrappers that do not run their transforms on every image.
 CHANCE = ('RandomApply', 'RandomChoice')

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from hime_mm.ciphers import Cipher, Mix
 
 from ..findings import Finding, error, validator, warning
-from ..hosts import BATCH_RESIZERS, CUTTERS
+from ..hosts import BATCH_RESIZERS, CUTTERS, TOKEN_HEAD
 from ..plan import Plan, Use
 
 
@@ -63,6 +63,41 @@ def _positions(plan: Plan, use: Use) -> Iterator[Finding]:
             f'is "learned", but `{use.place}` moves '
             'patches: learned positions mean nothing then, "rpe" and "none" do',
         )
+
+
+@validator
+def heads(plan: Plan) -> Iterator[Finding]:
+    """Where patches have moved, a detector looks at each of them by itself."""
+    moving = next((use for use in plan.uses if use.cipher is not None and use.cipher.shuffles), None)
+    model = plan.backbone.place.rpartition('.')[0]
+    head = next((node for node in map(plan.find, _heads(model)) if node.value), None)
+    if moving is None or head is None:
+        return
+    moved = f'but `{moving.place}` moves patches: neighbours are not neighbours then'
+    if head.name != TOKEN_HEAD:
+        yield warning(
+            head.place,
+            f'is {head.name}, which needs to know where each patch is, {moved}',
+            f"Use `type='{TOKEN_HEAD}'` in a `hime_mm.PESingleStageDetector`",
+        )
+        return
+    neck = plan.find(f'{model}.neck')
+    if neck.value:
+        yield warning(
+            neck.place, f'is {neck.name}, which mixes neighbouring tokens, {moved}', 'Leave it out'
+        )
+    test_cfg = plan.find(f'{head.place}.test_cfg').value or plan.find(f'{model}.test_cfg').value
+    if test_cfg.get('nms') is not None:
+        yield error(
+            f'{head.place}.test_cfg.nms',
+            f'suppresses boxes that overlap, {moved}',
+            'set it to `None`; whoever maps boxes back suppresses there',
+        )
+
+
+def _heads(model: str) -> Iterator[str]:
+    """Where detectors have what reads their features."""
+    return (f'{model}.{name}' for name in ('bbox_head', 'rpn_head', 'roi_head'))
 
 
 @validator

@@ -56,8 +56,9 @@ class PatchTokenHead(AnchorHead):
         stacked_convs (int): Number of 1×1 convolutions before the last ones.
             Defaults to 2.
         feat_channels (int): Their width. Defaults to 256.
-        loss_cls (dict): Focal loss by default. With MMDetection's
-            ``QualityFocalLoss`` scores learn to say how well boxes fit (IoU).
+        loss_cls (dict): Defaults to ``QualityFocalLoss``: scores learn to say
+            how well boxes fit (IoU). With ``FocalLoss``, the other one that
+            was tried, they say whether there is an object.
         loss_bbox (dict): Of decoded boxes. Defaults to GIoU with weight 2.
         train_cfg (dict, optional): Holds the assigner. None is
             ``PatchTokenAssigner``. Defaults to None.
@@ -80,7 +81,7 @@ class PatchTokenHead(AnchorHead):
         feat_channels: int = 256,
         *,
         loss_cls: ConfigType = dict(
-            type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0
+            type='mmdet.QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0
         ),
         loss_bbox: ConfigType = dict(type='mmdet.GIoULoss', loss_weight=2.0),
         train_cfg: OptConfigType = None,

@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,12 +11,11 @@ from numpy.typing import ArrayLike
 from hime_mm.errors import BoxError
 
 from .permutation import check_permutation, invert_permutation
+from .travel import BORDER, cells_of, centres_of, travel, way_in
 
-#: A centre that lies less than this, in pixels of the encrypted image, before
-#: the border of two patches belongs to the patch behind it.
-BORDER = 1e-3
-# Pixels by which a box may stick out after it was scaled, by rounding alone.
-_ROUNDING = 1e-6
+# Pixels by which a box that lay within the original may stick out of it where
+# it came from: it may have given way to a border.
+_ROUNDING = BORDER + 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,8 @@ class PatchLayout:
 
     Boxes are mapped in two steps: they are scaled, and where patches were
     shuffled each one travels with the patch that holds its centre,
-    box' = box + (origin of the slot − origin of the patch).
+    box' = box + (origin of the slot − origin of the patch). The borders of
+    patches lie :data:`BORDER` before them, see :meth:`cells`.
 
     Args:
         ori_shape (tuple[int, int]): Height and width of the original in
@@ -92,6 +93,10 @@ class PatchLayout:
     def public(self) -> 'PatchLayout':
         """The layout without its permutation: what may be handed over."""
         return replace(self, permutation=None)
+
+    def in_place(self) -> 'PatchLayout':
+        """The layout as if no patch had moved: boxes are scaled only."""
+        return replace(self, permutation=None, shuffled=False)
 
     def __getstate__(self) -> dict:
         """What is pickled, in whatever dump or checkpoint: no permutation."""
@@ -198,23 +203,29 @@ class PatchLayout:
             cropped=state.get('cropped', False),
         )
 
-    def map_boxes(self, boxes: ArrayLike) -> np.ndarray:
+    def map_boxes(self, boxes: ArrayLike, dtype: Any = np.float64) -> np.ndarray:
         """Boxes of the original image in encrypted coordinates.
 
         A moved box keeps its size and its offset to its patch, so it may
-        stick out of the image.
+        stick out of the image. Its centre lies in the slot of its patch, also
+        after it was rounded to ``dtype`` or written as (x, y, w, h): one
+        within a few roundings of the end of its patch is moved off it by
+        them, and one outside of the image is moved to the nearest point of
+        the image before, for there is no patch to travel with.
 
         Args:
             boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
                 the original.
+            dtype (dtype): Floating-point type of what is returned. Defaults
+                to float64.
 
         Returns:
-            np.ndarray: float64, shape (n, 4), in pixels of the encrypted
-            image.
+            np.ndarray: Shape (n, 4), in pixels of the encrypted image.
 
         Raises:
             BoxError: If ``boxes`` has another shape, or if patches were
-                shuffled and the permutation is not known here.
+                shuffled and a centre is not finite or the permutation is not
+                known here.
         """
         boxes = self._check_boxes(boxes)
         boxes *= np.tile(self.scale, 2)
@@ -223,8 +234,13 @@ class PatchLayout:
         if obstacle:
             raise BoxError(obstacle)
         if self.permutation is not None:
-            boxes += self._displacements(boxes, invert_permutation(self.permutation))
-        return boxes
+            way = way_in(boxes, self.shape)
+            for i in np.flatnonzero(np.isnan(way).any(axis=1))[:1]:
+                raise BoxError(f'box {i} has no centre: {boxes[i].tolist()}')
+            boxes += np.tile(way, 2)
+            inverse = invert_permutation(self.permutation)
+            boxes = travel(boxes, inverse, self.patch_size, self.grid, dtype)
+        return boxes.astype(dtype, copy=False)
 
     def unmap_boxes(self, boxes: ArrayLike) -> np.ndarray:
         """Boxes of the encrypted image in original coordinates.
@@ -240,18 +256,51 @@ class PatchLayout:
             np.ndarray: float64, shape (n, 4), in pixels of the original.
 
         Raises:
-            BoxError: If ``boxes`` has another shape, or there is an
-                :attr:`obstacle`.
+            BoxError: If ``boxes`` has another shape, there is an
+                :attr:`obstacle`, or patches were moved and a box is in no
+                slot, see :meth:`find_strays`.
         """
         boxes = self._check_boxes(boxes)
         if self.obstacle:
             raise BoxError(self.obstacle)
+        for i in self.find_strays(boxes)[:1]:
+            raise BoxError(f'box {i} is in no slot: {self.describe_stray(boxes[i])}')
         if self.permutation is not None:
-            boxes += self._displacements(boxes, self.permutation)
+            boxes = travel(boxes, self.permutation, self.patch_size, self.grid)
         return boxes / np.tile(self.scale, 2)
+
+    def find_strays(self, boxes: ArrayLike) -> np.ndarray:
+        """Which boxes of the encrypted image are in no slot, though patches were moved.
+
+        Their centre lies more than :data:`BORDER` outside of the image or is
+        not finite. No patch brings such a box back.
+
+        Args:
+            boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+                the encrypted image.
+
+        Returns:
+            np.ndarray: int64, their indices in order; none where patches lie
+            in their places.
+        """
+        if not self.shuffled:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(way_in(self._check_boxes(boxes), self.shape).any(axis=1))
+
+    def describe_stray(self, box: ArrayLike) -> str:
+        """What is wrong with a box that :meth:`find_strays` found, for a message."""
+        (x, y), (h, w) = centres_of(np.array([box], np.float64))[0], self.shape
+        return (
+            f'its centre ({x:g}, {y:g}) lies outside of the encrypted image of {h}x{w} (height x '
+            'width), so no patch takes it back. A model whose boxes leave the token that they come '
+            'from, boxes that were scaled, or those of another image do that'
+        )
 
     def cells(self, boxes: ArrayLike) -> np.ndarray:
         """The slots of the encrypted image that hold the centres of boxes.
+
+        A slot begins :data:`BORDER` before its first pixel and ends so far
+        before that of the next one: floor((centre + BORDER) / patch size).
 
         Args:
             boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
@@ -264,11 +313,7 @@ class PatchLayout:
         Raises:
             BoxError: If ``boxes`` has another shape.
         """
-        boxes = self._check_boxes(boxes)
-        col, row = ((boxes[:, :2] + boxes[:, 2:]) / (2 * self.patch_size)).T
-        row = np.clip(np.floor(row), 0, self.grid[0] - 1).astype(np.int64)
-        col = np.clip(np.floor(col), 0, self.grid[1] - 1).astype(np.int64)
-        return row * self.grid[1] + col
+        return cells_of(self._check_boxes(boxes), self.patch_size, self.grid)
 
     def count_places(self, boxes: ArrayLike) -> np.ndarray:
         """From how many places the patches of boxes may come, for whoever has no key.
@@ -315,14 +360,6 @@ class PatchLayout:
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise BoxError(f'boxes must have shape (n, 4), (x1, y1, x2, y2), got {boxes.shape}')
         return boxes
-
-    def _displacements(self, boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """How far boxes go with the cells of their centres."""
-        cells, cols = self.cells(boxes), self.grid[1]
-        target = targets[cells]
-        dx = (target % cols - cells % cols) * self.patch_size
-        dy = (target // cols - cells // cols) * self.patch_size
-        return np.stack([dx, dy, dx, dy], axis=1)
 
 
 def reduce_secret(layout: PatchLayout) -> tuple:

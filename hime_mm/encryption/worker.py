@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from hime_mm.ciphers import Key
-from hime_mm.datasets.coco import from_corners
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.errors import HimeError, PictureError
 from hime_mm.images import seal
@@ -129,7 +128,10 @@ def _encrypt_view(
         scale=sealed.layout.scale,
     ).to_dict()
     _write(job, path, data)
-    boxes = dict(kept=sealed.kept.tolist(), boxes=from_corners(sealed.boxes))
+    boxes = dict(
+        kept=sealed.kept.tolist(),
+        boxes=np.hstack([sealed.boxes[:, :2], sealed.sizes]).tolist(),
+    )
     return row, boxes, sealed.clipped, sealed.layout.count_telling(sealed.boxes)
 
 

@@ -27,6 +27,9 @@ class Sealed:
             of it, and the encrypted picture, with the permutation.
         boxes (np.ndarray): float64 of shape (n, 4), (x1, y1, x2, y2) in
             pixels of the encrypted picture.
+        sizes (np.ndarray): float64 of shape (n, 2), their widths and heights,
+            to the last bit those that they have where no patch moves: whoever
+            leaves out boxes below a size leaves out the same.
         kept (np.ndarray): int64 of shape (n, ), which of the boxes that came
             in these are.
         clipped (dict[str, tuple[int, int]]): Values that each step clipped,
@@ -36,6 +39,7 @@ class Sealed:
     img: np.ndarray
     layout: PatchLayout
     boxes: np.ndarray
+    sizes: np.ndarray
     kept: np.ndarray
     clipped: dict[str, tuple[int, int]]
 
@@ -78,4 +82,12 @@ def seal(
     layout = cipher.secret_layout(prepared.img.shape[:2], drawn).within(
         prepared.ori_shape, prepared.scale, preprocess.crops
     )
-    return Sealed(encrypted, layout, layout.map_boxes(prepared.boxes), prepared.kept, clipped)
+    scaled = layout.in_place().map_boxes(prepared.boxes)
+    return Sealed(
+        encrypted,
+        layout,
+        layout.map_boxes(prepared.boxes),
+        scaled[:, 2:] - scaled[:, :2],
+        prepared.kept,
+        clipped,
+    )

@@ -2,6 +2,7 @@
 """How the annotations of a sample follow its image, and which cannot."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -52,15 +53,11 @@ def move_boxes(results: dict, layout: PatchLayout, name: str) -> None:
         if boxes is None:
             continue
         if isinstance(boxes, np.ndarray) and (boxes.size == 0 or boxes.shape[1:] == (4,)):
-            floating = np.issubdtype(boxes.dtype, np.floating)
-            results[key] = layout.map_boxes(boxes.reshape(-1, 4)).astype(
-                boxes.dtype if floating else np.float32
-            )
-        elif hasattr(boxes, 'tensor') and boxes.box_dim == 4:
+            results[key] = _moved(boxes.reshape(-1, 4), layout)
+        elif _is_horizontal(boxes):
             # The base class's copy, so that the caller's box stays.
             moved = boxes.clone()
-            mapped = layout.map_boxes(moved.tensor.numpy())
-            moved.tensor = moved.tensor.new_tensor(mapped)
+            moved.tensor = moved.tensor.new_tensor(_moved(moved.tensor.numpy(), layout))
             results[key] = moved
         elif hasattr(boxes, 'rescale_') and not layout.shuffled:
             moved = boxes.clone()
@@ -73,6 +70,21 @@ def move_boxes(results: dict, layout: PatchLayout, name: str) -> None:
                 f'{type(boxes).__name__} and shape {shape}: it '
                 'takes arrays of shape (n, 4) or horizontal boxes'
             )
+
+
+def _is_horizontal(boxes: Any) -> bool:
+    """Whether these are corners; four numbers of another type may mean anything."""
+    if not hasattr(boxes, 'tensor'):
+        return False
+    from mmdet.structures.bbox import HorizontalBoxes
+
+    return isinstance(boxes, HorizontalBoxes) and boxes.box_dim == 4
+
+
+def _moved(boxes: np.ndarray, layout: PatchLayout) -> np.ndarray:
+    """In their own type, so that rounding to it takes no centre out of its slot."""
+    floating = np.issubdtype(boxes.dtype, np.floating)
+    return layout.map_boxes(boxes, boxes.dtype if floating else np.float32)
 
 
 def resize_masks(results: dict, layout: PatchLayout, fitted: tuple[int, int], pad: bool) -> None:

@@ -2,7 +2,6 @@
 """Encrypt images in a pipeline."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -84,9 +83,12 @@ class Encrypt(Simulated, NamedTransform):
         pad_val (float | Sequence[float]): Value, or one per channel, for
             ``fit='pad'``. Defaults to 0.
         box_mode (str): What shuffling does to boxes: with ``'patch'`` each
-            one travels with the patch that holds its centre, with ``'keep'``
-            they stay where the object was, which tells where it was; then
-            ``patch_layout`` only scales. Defaults to 'patch'.
+            one travels with the patch that holds its centre. With ``'keep'``
+            they stay where the object was, and ``patch_layout`` only scales:
+            for one fixed permutation, or to measure what the order is worth.
+            It gives away where in the original every object was, and so, as
+            objects are learned, which slots hold its patches and are
+            neighbours. Defaults to 'patch'.
         randomness (str): ``'os'`` draws from the operating system, anew for
             every image. ``'numpy'`` makes a simulation that a run with the
             same seed and the same workers repeats: it follows from NumPy's
@@ -160,11 +162,12 @@ class Encrypt(Simulated, NamedTransform):
         encrypted, layout = sealed.img, sealed.layout
         if self.box_mode == 'keep':
             # Boxes are scaled only, and have to come back so.
-            layout = replace(layout, permutation=None, shuffled=False)
+            layout = layout.in_place()
 
         # Collected aside, so that an error leaves no half-encrypted sample.
         new = dict(results)
-        move_boxes(new, layout, self._name)
+        with self._naming_errors():
+            move_boxes(new, layout, self._name)
         rows, cols = (n * self.cipher.patch_size for n in layout.grid)
         unscaled = self.recipe.preprocess.fit == 'pad' or layout.ori_shape == (rows, cols)
         resize_masks(new, layout, (rows, cols), pad=unscaled)

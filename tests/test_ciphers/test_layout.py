@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import travel_of
 from owner_data import forms_of_permutation, found, named
 
 from hime_mm.ciphers import Cipher, PatchLayout, shuffle_patches
+from hime_mm.ciphers.layout import BORDER
 from hime_mm.errors import BoxError, CipherError
 
 
@@ -35,22 +37,6 @@ def random_boxes(rng, layout, num=20) -> np.ndarray:
     centre = rng.uniform(0, (w, h), (num, 2))
     half = rng.uniform(0, (w, h), (num, 2))
     return np.concatenate([centre - half, centre + half], 1)
-
-
-def loop_map(box, layout) -> list:
-    """One box: scale it, look for its patch, look where that lies now."""
-    (sx, sy), p = layout.scale, layout.patch_size
-    x1, y1, x2, y2 = box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    origins = [(row * p, col * p) for row in range(layout.grid[0]) for col in range(layout.grid[1])]
-    for patch, (top, left) in enumerate(origins):
-        if top <= y < top + p and left <= x < left + p:
-            for slot, shown in enumerate(layout.permutation):
-                if shown == patch:
-                    dy = origins[slot][0] - top
-                    dx = origins[slot][1] - left
-                    return [x1 + dx, y1 + dy, x2 + dx, y2 + dy]
-    raise AssertionError('the centre lies in no patch')
 
 
 LAYOUTS = dict(
@@ -85,17 +71,25 @@ def test_map_is_the_loop(rows, cols, patch_size, scale, seed):
     rng = np.random.default_rng(seed)
     layout = random_layout(rng, rows, cols, patch_size, scale)
     boxes = random_boxes(rng, layout)
+    # Whole numbers are on borders.
+    boxes[:5] = np.round(boxes[:5] * np.tile(scale, 2)) / np.tile(scale, 2)
     mapped = layout.map_boxes(boxes)
-    np.testing.assert_allclose(mapped, [loop_map(box, layout) for box in boxes], rtol=0, atol=1e-6)
-    # Size, and the offset of the centre to its patch.
     scaled = boxes * np.tile(scale, 2)
+    inverse = np.argsort(layout.permutation)
+    wanted = [travel_of(box, inverse, patch_size, (rows, cols)) for box in scaled]
+    np.testing.assert_allclose(mapped, wanted, rtol=0, atol=1e-6)
+    # Size, and the offset of the centre to its patch.
     np.testing.assert_allclose(
         mapped[:, 2:] - mapped[:, :2], scaled[:, 2:] - scaled[:, :2], rtol=0, atol=1e-6
     )
     moved = ((mapped - scaled)[:, :2]) / patch_size
-    np.testing.assert_allclose(moved, moved.round(), rtol=0, atol=1e-6)
+    centre = (scaled[:, :2] + scaled[:, 2:]) / 2
+    inner = centre % patch_size < patch_size - 3 * BORDER - 1e-6
+    inner &= centre < np.array(layout.shape[::-1]) - 3 * BORDER
+    np.testing.assert_allclose(moved[inner], moved[inner].round(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(moved * patch_size, moved.round() * patch_size, atol=1.001 * BORDER)
     centre = (mapped[:, :2] + mapped[:, 2:]) / 2
-    assert (centre >= -1e-6).all()
+    assert (centre >= -1e-6 - BORDER).all()
     assert (centre <= np.array(layout.shape[::-1]) + 1e-6).all()
 
 
@@ -123,16 +117,17 @@ def test_centre_on_a_border_and_outside():
     layout = PatchLayout((32, 32), 16, (2, 2), permutation=[3, 2, 1, 0])
     # On a border it belongs to the patch to the right or below.
     assert layout.map_boxes([[15, 15, 17, 17]]).tolist() == [[-1, -1, 1, 1]]
-    # Outside it goes with the nearest patch.
-    for box, moved in (
-        ([-9, -9, -7, -7], [7, 7, 9, 9]),
-        ([40, 0, 50, 2], [24, 16, 34, 18]),
-        ([0, 40, 2, 50], [16, 24, 18, 34]),
-        ([0, -40, 2, -38], [16, -24, 18, -22]),
+    # Outside it is moved to the nearest point of the image, and goes with the patch there.
+    for box, moved, back in (
+        ([-9, -9, -7, -7], [15, 15, 17, 17], [-1, -1, 1, 1]),
+        ([40, 0, 50, 2], [11, 16, 21, 18], [27, 0, 37, 2]),
+        ([0, 40, 2, 50], [16, 11, 18, 21], [0, 27, 2, 37]),
+        ([0, -40, 2, -38], [16, 15, 18, 17], [0, -1, 2, 1]),
     ):
-        assert layout.map_boxes([box]).tolist() == [moved]
-        # This permutation is its own inverse.
-        assert layout.unmap_boxes([box]).tolist() == [moved]
+        mapped = layout.map_boxes([box])
+        np.testing.assert_allclose(mapped, [moved], atol=1.001 * BORDER)
+        assert layout.cells(mapped)[0] == layout.permutation.tolist().index(layout.cells([box])[0])
+        np.testing.assert_allclose(layout.unmap_boxes(mapped), [back], rtol=0, atol=1e-6)
 
 
 def test_without_shuffling():
@@ -334,18 +329,19 @@ def loop_places(box, layout) -> int:
     p = layout.patch_size
     x1, y1, x2, y2 = box
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    x, y = x + BORDER, y + BORDER
     col = next((c for c in range(layout.grid[1]) if x < (c + 1) * p), layout.grid[1] - 1)
     row = next((r for r in range(layout.grid[0]) if y < (r + 1) * p), layout.grid[0] - 1)
     height = layout.ori_shape[0] * layout.scale[1]
     width = layout.ori_shape[1] * layout.scale[0]
-    found = 0
+    found, slack = 0, BORDER + 1e-6
     for r in range(layout.grid[0]):
         for c in range(layout.grid[1]):
             dx, dy = (c - col) * p, (r - row) * p
             found += (
-                min(x1 + dx, y1 + dy) >= -1e-6
-                and x2 + dx <= min(width, layout.shape[1]) + 1e-6
-                and y2 + dy <= min(height, layout.shape[0]) + 1e-6
+                min(x1 + dx, y1 + dy) >= -slack
+                and x2 + dx <= min(width, layout.shape[1]) + slack
+                and y2 + dy <= min(height, layout.shape[0]) + slack
             )
     return found
 

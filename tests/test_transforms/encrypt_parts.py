@@ -7,7 +7,8 @@ import torch
 
 CocoDataset = pytest.importorskip('mmdet.datasets').CocoDataset
 DET_TRANSFORMS = pytest.importorskip('mmdet.registry').TRANSFORMS
-HorizontalBoxes = pytest.importorskip('mmdet.structures.bbox').HorizontalBoxes
+box_types = pytest.importorskip('mmdet.structures.bbox')
+BaseBoxes, HorizontalBoxes = box_types.BaseBoxes, box_types.HorizontalBoxes
 mask_types = pytest.importorskip('mmdet.structures.mask')
 BitmapMasks, PolygonMasks = mask_types.BitmapMasks, mask_types.PolygonMasks
 LOAD = [dict(type='LoadImageFromFile'), dict(type='mmdet.LoadAnnotations', with_bbox=True)]
@@ -21,6 +22,19 @@ class Quadrilaterals(HorizontalBoxes):
     def rescale_(self, scale_factor) -> None:
         scale = self.tensor.new_tensor(scale_factor).repeat(4)
         self.tensor = self.tensor * scale
+
+
+class Rotated(Quadrilaterals):
+    """Centre, size and angle, as of MMRotate."""
+
+    box_dim = 5
+
+
+def other_type(dim):
+    """A box type that is not derived from that of horizontal boxes."""
+    kind = type(f'Boxes{dim}', (BaseBoxes,), dict(box_dim=dim))
+    kind.__abstractmethods__ = frozenset()
+    return kind(torch.full((2, dim), 9.0))
 
 
 def make_results(img, boxes=((3, 4, 20, 30), (17, 1, 47, 31))) -> dict:
@@ -61,7 +75,7 @@ def assert_unchanged(results: dict, before: dict) -> None:
     assert list(results) == list(before)
     for key, (value, copied) in before.items():
         assert results[key] is value, key
-        if isinstance(value, HorizontalBoxes):
+        if isinstance(value, BaseBoxes):
             value, copied = value.tensor, copied.tensor
         elif isinstance(value, BitmapMasks):
             value, copied = value.masks, copied.masks

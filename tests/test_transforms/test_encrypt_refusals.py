@@ -4,9 +4,13 @@ import pytest
 import torch
 from encrypt_parts import (
     DET_TRANSFORMS,
+    HorizontalBoxes,
+    PolygonMasks,
     Quadrilaterals,
+    Rotated,
     assert_unchanged,
     make_results,
+    other_type,
     rectangle_masks,
     snapshot,
 )
@@ -133,6 +137,52 @@ def with_image(**changes):
         ),
         (dict(cipher='mix2'), with_image(mix_results=[{}]), HimeError, '`mix_results`'),
         (dict(cipher='shuffle'), with_quads, TypeError, 'Quadri'),
+        *(
+            (
+                dict(cipher=cipher),
+                with_image(**{key: boxes}),
+                TypeError,
+                rf'hime_mm.Encrypt .*`{key}` .*{boxes.shape[0]}.*{boxes.shape[1]}',
+            )
+            for key in ('gt_bboxes', 'proposals')
+            for cipher in ('shuffle', 'mix2+shuffle', 'center+erode2+shuffle')
+            for boxes in (
+                Rotated(torch.full((1, 5), 8.0)),
+                other_type(4),
+                other_type(5),
+                other_type(8),
+                np.zeros((3, 5), np.float32),
+                np.zeros((1, 8)),
+            )
+        ),
+        *(
+            (
+                dict(cipher='erode2+shuffle'),
+                with_image(gt_bboxes=kind([[0, 0, 8, 8], [0, value, 9, 9]])),
+                HimeError,
+                'hime_mm.Encrypt: box 1 has no centre',
+            )
+            for kind in (np.array, HorizontalBoxes)
+            for value in (float('nan'), float('inf'))
+        ),
+        (
+            dict(cipher='shuffle'),
+            with_image(gt_keypoints=np.zeros((2, 17, 2))),
+            HimeError,
+            'hime_mm.Encrypt .*`gt_keypoints`',
+        ),
+        (
+            dict(cipher='erode1+shuffle'),
+            with_image(gt_instances_ids=np.zeros(2)),
+            HimeError,
+            '`gt_instances_ids`',
+        ),
+        (
+            dict(cipher='erode1+shuffle'),
+            with_image(gt_masks=PolygonMasks([[np.array([0, 0, 5, 0, 5, 5.0])]], 32, 48)),
+            HimeError,
+            "hime_mm.Encrypt .*'erode1.shuffle'.*`gt_masks`",
+        ),
         (
             dict(cipher='mix2'),
             with_image(gt_bboxes=[[1, 2, 3, 4]]),

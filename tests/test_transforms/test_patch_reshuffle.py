@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hime_mm.ciphers import Cipher, PatchLayout, unshuffle_patches
+from hime_mm.ciphers.layout import BORDER
 from hime_mm.errors import BoxError, ConfigError
 from hime_mm.transforms import Encrypt, PatchReshuffle
 
@@ -41,12 +42,15 @@ class TestPatchReshuffle:
         for box, moved, proposal in zip(
             boxes, results['gt_bboxes'], results['proposals'][::-1], strict=True
         ):
-            col, row = ((box[:2] + box[2:]) / 2 // side).astype(int)
+            centre = (box[:2] + box[2:]) / 2
+            col, row = ((centre + BORDER) // side).astype(int).clip(0, (cols - 1, rows - 1))
             k = where[row * cols + col]
             dx, dy = (k % cols - col) * side, (k // cols - row) * side
             want = box + (dx, dy, dx, dy)
-            np.testing.assert_allclose(moved, want, rtol=0, atol=1e-9)
-            np.testing.assert_allclose(proposal, want, rtol=0, atol=1e-4)
+            # At the end of a patch, which in the last ones is longer, it may be shifted.
+            atol = 0 if (centre % side < side - 3 * BORDER).all() else BORDER
+            np.testing.assert_allclose(moved, want, rtol=0, atol=atol + 1e-9)
+            np.testing.assert_allclose(proposal, want, rtol=0, atol=atol + 1e-4)
         assert results['gt_bboxes_labels'] is labels
         # Nothing said how the image was encrypted; nothing does now.
         assert 'patch_layout' not in results

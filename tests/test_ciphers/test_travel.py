@@ -1,0 +1,238 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Boxes that travel with their patches: who owns a border, and the way back."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loops import travel_of
+from owner_data import named
+
+from hime_mm.ciphers import PatchLayout, invert_permutation
+from hime_mm.ciphers.layout import BORDER
+from hime_mm.datasets.coco import from_corners, to_corners
+from hime_mm.errors import BoxError
+
+SCALES = st.sampled_from([(1.0, 1.0), (0.5, 0.25), (0.7, 1.3), (400 / 427, 592 / 601)])
+# From a border between patches, or from that of the image.
+NEAR = st.sampled_from(
+    [0, 1e-14, 1e-12, 1e-9, 1e-7, 1e-6, 1e-4, BORDER / 2, BORDER, 2 * BORDER, 3 * BORDER]
+).flatmap(lambda near: st.sampled_from([near, -near, near - BORDER, -near - BORDER]))
+SIDES = st.one_of(st.sampled_from([0.0, 1.0, 16.0]), st.floats(0, 100), st.floats(100, 1e5))
+
+
+@st.composite
+def layouts(draw, patch_sizes=(1, 2, 4, 12, 16, 32)):
+    rows, cols = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    p = draw(st.sampled_from(patch_sizes))
+    perm = np.random.default_rng(draw(st.integers(0, 99))).permutation(rows * cols)
+    scale = draw(SCALES)
+    shape = (max(round(rows * p / scale[1]), 1), max(round(cols * p / scale[0]), 1))
+    return PatchLayout(shape, p, (rows, cols), scale, perm)
+
+
+@st.composite
+def encrypted_boxes(draw, layout, num=8):
+    """Boxes whose centres lie in the image, in pixels of the encrypted one; some on borders."""
+    boxes = []
+    for _ in range(num):
+        low_high = []
+        for length in layout.shape[::-1]:
+            border = draw(st.integers(0, length // layout.patch_size)) * layout.patch_size
+            centre = draw(st.one_of(st.floats(0, length), NEAR.map(lambda x, b=border: b + x)))
+            half = draw(SIDES) / 2
+            centre = min(max(centre, 0), length)
+            low_high.append((centre - half, centre + half))
+        boxes.append([*(low for low, _ in low_high), *(high for _, high in low_high)])
+    return np.array(boxes)
+
+
+def cases(**kwargs):
+    return layouts(**kwargs).flatmap(lambda one: st.tuples(st.just(one), encrypted_boxes(one)))
+
+
+def through_json(boxes):
+    """As an annotation file holds them."""
+    return np.array(to_corners(json.loads(json.dumps(from_corners(boxes)))))
+
+
+@given(cases())
+def test_there_and_back(case):
+    layout, encrypted = case
+    boxes = encrypted / np.tile(layout.scale, 2)
+    inverse = invert_permutation(layout.permutation)
+    mapped = layout.map_boxes(boxes)
+    owner = layout.cells(boxes * np.tile(layout.scale, 2))
+    for there in (mapped, through_json(mapped)):
+        assert layout.cells(there).tolist() == inverse[owner].tolist()
+        assert layout.find_strays(there).size == 0
+        np.testing.assert_allclose(layout.unmap_boxes(there), boxes, rtol=0, atol=1e-6)
+    # And from any place in the encrypted image.
+    back = layout.unmap_boxes(encrypted)
+    assert (
+        layout.cells(back * np.tile(layout.scale, 2)).tolist()
+        == layout.permutation[layout.cells(encrypted)].tolist()
+    )
+    np.testing.assert_allclose(layout.map_boxes(back), encrypted, rtol=0, atol=1e-6)
+
+
+@given(cases())
+def test_travels_as_the_loop_does(case):
+    layout, encrypted = case
+    boxes = encrypted / np.tile(layout.scale, 2)
+    scaled = boxes * np.tile(layout.scale, 2)
+    for targets, moved, given_ in (
+        (np.argsort(layout.permutation), layout.map_boxes(boxes), scaled),
+        (
+            layout.permutation,
+            layout.unmap_boxes(encrypted) * np.tile(layout.scale, 2),
+            encrypted,
+        ),
+    ):
+        # A centre on the very edge of a territory may be rounded into either.
+        firm = np.abs((centres(given_) + BORDER) / layout.patch_size % 1 - 0.5).max(1) < 0.5 - 1e-9
+        wanted = [travel_of(box, targets, layout.patch_size, layout.grid) for box in given_[firm]]
+        np.testing.assert_allclose(moved[firm], np.reshape(wanted, (-1, 4)), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(sizes(moved), sizes(given_), rtol=0, atol=1e-6)
+
+
+@given(cases(patch_sizes=(4, 16, 32)))
+def test_single_precision_keeps_the_owner(case):
+    """As a pipeline has boxes, and an assigner that computes in their type."""
+    layout, encrypted = case
+    boxes = (encrypted / np.tile(layout.scale, 2)).astype(np.float32)
+    scaled = boxes.astype(np.float64) * np.tile(layout.scale, 2)
+    owner = layout.cells(scaled)
+    mapped = layout.map_boxes(boxes, np.float32)
+    assert mapped.dtype == np.float32
+    wanted = invert_permutation(layout.permutation)[owner]
+    assert layout.cells(mapped).tolist() == wanted.tolist()
+    col, row = np.floor((centres(mapped) + np.float32(BORDER)) / np.float32(layout.patch_size)).T
+    rows, cols = layout.grid
+    assert (row.clip(0, rows - 1) * cols + col.clip(0, cols - 1)).tolist() == wanted.tolist()
+    assert layout.find_strays(mapped).size == 0
+    # What rounding took out of the image has come to its edge.
+    inside = np.setdiff1d(np.arange(len(boxes)), layout.find_strays(scaled))
+    error = np.abs(layout.unmap_boxes(mapped) - boxes).max(axis=1)
+    bound = 8 * np.finfo(np.float32).eps * np.abs(mapped).max(axis=1) / min(layout.scale) + 1e-6
+    assert (error <= bound)[inside].all()
+
+
+@pytest.mark.parametrize('dtype', [np.float64, np.float32])
+@given(cells=st.tuples(st.integers(0, 3), st.integers(0, 4)), half=st.integers(0, 999))
+def test_a_border_has_one_owner(dtype, cells, half):
+    """Of whole numbers, and of those that were scaled and are not whole any more."""
+    for scale in (1.0, 400 / 427, 1 / 3, 0.1):
+        row, col = cells
+        x, y = (16 * col / scale, 16 * row / scale)
+        layout = PatchLayout((427, 601), 16, (4, 5), (scale, scale), np.arange(20)[::-1])
+        boxes = np.array([[x - half, y - half, x + half, y + half]], dtype)
+        mapped = layout.map_boxes(boxes, dtype)
+        assert layout.cells(mapped).tolist() == [19 - (row * 5 + col)]
+        assert layout.cells(through_json(mapped)).tolist() == [19 - (row * 5 + col)]
+
+
+def test_owners_of_a_border():
+    layout = PatchLayout((32, 48), 16, (2, 3))
+    xs = [-5, 0, 16 - 2 * BORDER, 16 - BORDER / 2, 16, 17, 32 - BORDER / 2, 48 - BORDER / 2, 48, 99]
+    points = np.array([[x, 8, x, 8] for x in xs], float)
+    assert layout.cells(points).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
+    points = points[:, [1, 0, 3, 2]][2:5]
+    assert layout.cells(points).tolist() == [0, 3, 3]
+
+
+@given(
+    layouts(),
+    st.lists(st.tuples(st.floats(-300, 300), st.floats(-300, 300)), min_size=1, max_size=9),
+    SIDES,
+)
+def test_centres_outside_travel_with_the_nearest_point(layout, points, side):
+    size, (h, w) = layout.patch_size, layout.shape
+    centre = np.array(points)
+    boxes = np.hstack([centre - side / 2, centre + side / 2]) / np.tile(layout.scale, 2)
+    mapped = layout.map_boxes(boxes)
+    scaled = boxes * np.tile(layout.scale, 2)
+    nearest = centres(scaled).clip(0, (w, h))
+    col, row = ((nearest + BORDER) // size).clip(0, np.array(layout.grid[::-1]) - 1).T
+    slots = invert_permutation(layout.permutation)[(row * layout.grid[1] + col).astype(int)]
+    assert layout.cells(mapped).tolist() == slots.tolist()
+    np.testing.assert_allclose(sizes(mapped), sizes(scaled), rtol=0, atol=1e-6)
+    back = layout.unmap_boxes(through_json(mapped)) * np.tile(layout.scale, 2)
+    # Whoever lies within BORDER of the image stays where it is.
+    np.testing.assert_allclose(centres(back), nearest, rtol=0, atol=1.001 * BORDER)
+    near = np.abs(nearest - centres(scaled)).max(axis=1) == 0
+    np.testing.assert_allclose(back[near], scaled[near], rtol=0, atol=2e-6)
+
+
+def test_boxes_of_the_largest_coordinates():
+    """Such a box has no exact centre; it comes back all the same."""
+    layout = PatchLayout((48, 64), 16, (3, 4), permutation=np.roll(np.arange(12), 5))
+    boxes = np.array(
+        [[8 - 1e9, 8 - 1e9, 8 + 1e9, 8 + 1e9], [16 - 1e9, 32 - 1e9, 1e9 + 16, 1e9 + 32]]
+    )
+    mapped = layout.map_boxes(boxes)
+    owner = invert_permutation(layout.permutation)[layout.cells(boxes)]
+    for there in (mapped, through_json(mapped)):
+        assert layout.cells(there).tolist() == owner.tolist()
+        np.testing.assert_allclose(layout.unmap_boxes(there), boxes, rtol=0, atol=2e-6)
+
+
+# What is in no slot
+
+
+LAYOUT = PatchLayout((32, 48), 16, (2, 3), permutation=[5, 4, 3, 2, 1, 0])
+STRAYS = [
+    [-9, 0, 5, 9],
+    [44, 0, 53, 9],
+    [0, -9, 9, 8.99],
+    [0, 30, 9, 34.1],
+    [48 + 2 * BORDER, 0, 48 + 2 * BORDER, 9],
+    [-1e12, 0, 9, 9],
+    [float('nan'), 0, 9, 9],
+    [0, 0, 9, float('inf')],
+    [-np.inf, 0, np.inf, 9],
+]
+
+
+@pytest.mark.parametrize('box', STRAYS)
+def test_a_box_in_no_slot_is_refused(box):
+    good = [[0, 0, 9, 9], [-40, -60, 40, 70]]
+    x, y = centres(np.array([box]))[0]
+    for layout in (LAYOUT, LAYOUT.public()):
+        assert layout.find_strays([*good, box, good[0], box]).tolist() == [2, 4]
+        assert layout.find_strays(np.zeros((0, 4))).size == 0
+    with pytest.raises(BoxError, match=named('box 2', f'({x:g}, {y:g})', '32x48', 'token')):
+        LAYOUT.unmap_boxes([*good, box])
+    # Where no patch moved, nothing has to take it back.
+    still = LAYOUT.in_place()
+    assert still.find_strays([box]).size == 0
+    np.testing.assert_array_equal(still.unmap_boxes([box]), [box])
+
+
+@pytest.mark.parametrize('edge', [-BORDER, 0, BORDER])
+def test_boxes_on_the_edge_of_the_image_are_in_a_slot(edge):
+    boxes = [
+        [-edge - 3, 4, 3 - edge, 5],
+        [47 + edge, 4, 49 + edge, 6],
+        [4, 31 + edge, 5, 33 + edge],
+    ]
+    assert LAYOUT.find_strays(np.round(boxes, 9)).size == 0
+    assert LAYOUT.cells(boxes).tolist() == [0, 2, 3]
+    assert LAYOUT.cells(LAYOUT.unmap_boxes(boxes)).tolist() == [5, 3, 2]
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_boxes_without_a_centre_are_not_moved(value):
+    with pytest.raises(BoxError, match='box 1 has no centre'):
+        LAYOUT.map_boxes([[0, 0, 9, 9], [0, value, 9, 9]])
+
+
+def centres(boxes):
+    with np.errstate(invalid='ignore'):
+        return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def sizes(boxes):
+    return boxes[:, 2:] - boxes[:, :2]

@@ -63,7 +63,8 @@ def suppress(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, iou: float)
 def unmap_boxes(layout: PatchLayout, boxes: ArrayLike, clip: bool = True) -> np.ndarray:
     """Boxes of an encrypted image in pixels of the original, cut to it if asked for.
 
-    They are (x1, y1, x2, y2), shape (n, 4), and come back as float64.
+    They are (x1, y1, x2, y2), shape (n, 4), and come back as float64. One in
+    no slot raises a :class:`BoxError`.
     """
     boxes = layout.unmap_boxes(boxes)
     if clip:

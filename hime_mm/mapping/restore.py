@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hime_mm.ciphers import PatchLayout
-from hime_mm.errors import ClientError
+from hime_mm.errors import BoxError, ClientError
 
 from .boxes import nms_threshold, suppress, unmap_boxes
 from .masks import unmap_masks, unmap_rle
@@ -72,8 +72,6 @@ class Mapper:
         )
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        if self.layout.obstacle:
-            raise ClientError(self.layout.obstacle)
         if boxes.size == 0:
             boxes = boxes.reshape(0, 4)
         if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -82,7 +80,10 @@ class Mapper:
                 f'got {boxes.shape}: rotated boxes cannot be '
                 'mapped back'
             )
-        return unmap_boxes(self.layout, boxes, self.clip)
+        try:
+            return unmap_boxes(self.layout, boxes, self.clip)
+        except BoxError as error:
+            raise ClientError(str(error)) from None
 
     def kept(self, boxes: np.ndarray, scores: Any, labels: Any) -> Any:
         """Indices of the boxes that stay, None for all of them."""

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key, PatchLayout
@@ -114,7 +115,13 @@ def map_results(
                 else manifest.layout(entry)
             )
             rows = [results[i] for i in indices]
-            boxes = unmap_boxes(layout, to_corners([row['bbox'] for row in rows]), clip)
+            boxes = np.array(to_corners([row['bbox'] for row in rows]))
+            for j in layout.find_strays(boxes)[:1]:
+                raise BoxError(
+                    f'`results[{indices[j]}]`, of the image id {image_id}, is in no slot: '
+                    f'{layout.describe_stray(boxes[j])}'
+                )
+            boxes = unmap_boxes(layout, boxes, clip)
             keep: Any = range(len(rows))
             if threshold is not None:
                 keep = suppress(

@@ -6,6 +6,7 @@ import shutil
 import threading
 import tracemalloc
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -75,6 +76,17 @@ def encrypted(plain, tmp_path, cipher='shuffle', key=KEY, **kwargs):
     out = tmp_path / 'encrypted'
     encrypt_coco(str(plain), str(out), cipher, key=key, progress=False, dataset_id='test', **kwargs)
     return out
+
+
+@pytest.fixture(scope='module')
+def ready(plain, tmp_path_factory):
+    """Gives the folder encrypted with a cipher; made once, read only."""
+
+    @cache
+    def make(cipher):
+        return encrypted(plain, tmp_path_factory.mktemp('ready'), cipher)
+
+    return make
 
 
 def as_results(root, split='val'):
@@ -510,29 +522,79 @@ def test_changed_annotations(plain, tmp_path):
         run(rows, data, tmp_path, key=KEY)
 
 
+@pytest.mark.parametrize('cipher', ['shuffle', 'mix2+shuffle', 'center+erode2+shuffle'])
+@pytest.mark.parametrize('side', ['left', 'above', 'right', 'below'])
+@pytest.mark.parametrize('far', [1, 0.01, 1e6])
+def test_results_in_no_slot(ready, tmp_path, cipher, side, far):
+    """Named with the row of the file, the image and its size; nothing is written."""
+    data = ready(cipher)
+    rows = as_results(data)
+    h, w = Manifest.load(data).entry('val/9.png').shape
+    x, y = dict(left=(-far, 5), above=(5, -far), right=(w + far, 5), below=(5, h + far))[side]
+    # Other boxes stick out, too, but their centres do not.
+    rows[6].update(bbox=[-w, -h, 2 * w + 8, 2 * h + 8])
+    rows[7].update(bbox=[x - 3, y - 4, 6, 8])
+    things = ('results.json', '`results[7]`', 'image id 9', f'({x:g}, {y:g})', f'{h}x{w}', 'token')
+    with pytest.raises(BoxError, match=named(*things)):
+        run(rows, data, tmp_path, key=KEY)
+    assert not (tmp_path / 'out.json').exists()
+    # What is there already stays, also where it may be replaced.
+    (tmp_path / 'out.json').write_text('[]')
+    with pytest.raises(BoxError, match=named(*things)):
+        run(rows, data, tmp_path, key=KEY, force=True)
+    assert (tmp_path / 'out.json').read_text() == '[]'
+    # One on the edge is in a slot.
+    edge_x, edge_y = min(max(x, 0), w), min(max(y, 0), h)
+    rows[7].update(bbox=[edge_x - 3, edge_y - 4, 6, 8])
+    assert run(rows, data, tmp_path, key=KEY, force=True, nms=1.0)[1].kept == 8
+
+
+@pytest.mark.parametrize('cipher', ['mix2', 'negate', 'center+erode2'])
+def test_results_outside_where_patches_lie_in_their_places(ready, tmp_path, cipher):
+    data = ready(cipher)
+    row = dict(image_id=9, category_id=1, bbox=[-9, -9, 4, 4], score=1)
+    assert run([row], data, tmp_path)[0][0]['bbox'] == [0, 0, 0, 0]
+
+
+MALFORMED = [
+    (dict(bbox=[1, 2, 3]), 'bbox'),
+    (dict(bbox=[1, 2, 3, -4]), 'bbox'),
+    (dict(bbox=[1, 2, 3, float('nan')]), 'bbox'),
+    (dict(bbox=None), 'bbox'),
+    (dict(bbox=[8, 8, 9, 9, 0.5]), 'bbox'),  # rotated
+    (dict(bbox=[0, 0, 8, 0, 8, 8, 0, 8]), 'bbox'),
+    (dict(bbox=[[1, 2, 3, 4]]), 'bbox'),
+    (dict(bbox=[1, 2, True, 4]), 'bbox'),
+    (dict(bbox=['1', '2', '3', '4']), 'bbox'),
+    (dict(bbox=[30, 20, -20, -10]), 'bbox'),  # corners of the wrong order
+    (dict(bbox=[1, float('inf'), 3, 4]), 'bbox'),
+    (dict(bbox=[1, 2, 3e9, 4]), 'bbox'),
+    (dict(bbox=dict(x=1, y=2, w=3, h=4)), 'bbox'),
+    (dict(rbbox=[8, 8, 9, 9, 0.5]), 'rbbox'),
+    (dict(polygon=[0, 0, 8, 0, 8, 8, 0, 8]), 'polygon'),
+    (dict(score='high'), 'score'),
+    (dict(score=float('inf')), 'score'),
+    (dict(image_id='7'), 'image_id'),
+    (dict(image_id=[7]), 'image_id'),
+    (dict(category_id=None), 'category_id'),
+    (dict(area='large'), 'area'),
+    (dict(keypoints=[1, 2, 2]), 'keypoints'),
+    (dict(segmentation='abc'), 'segmentation'),
+    (dict(segmentation=dict(size=[48, 48])), 'segmentation'),
+    (dict(segmentation=dict(size=[48], counts='0')), 'segmentation'),
+    (dict(segmentation=dict(size=[48, 48], counts=[10**30])), 'segmentation'),
+    (dict(segmentation=[[10**400, 1, 2, 3, 4, 5]]), 'segmentation'),
+]
+
+
+# Where pixels moved, a segmentation is left out, whatever it is.
 @pytest.mark.parametrize(
-    'change, match',
-    [
-        (dict(bbox=[1, 2, 3]), 'bbox'),
-        (dict(bbox=[1, 2, 3, -4]), 'bbox'),
-        (dict(bbox=[1, 2, 3, float('nan')]), 'bbox'),
-        (dict(bbox=None), 'bbox'),
-        (dict(score='high'), 'score'),
-        (dict(score=float('inf')), 'score'),
-        (dict(image_id='7'), 'image_id'),
-        (dict(image_id=[7]), 'image_id'),
-        (dict(category_id=None), 'category_id'),
-        (dict(area='large'), 'area'),
-        (dict(keypoints=[1, 2, 2]), 'keypoints'),
-        (dict(segmentation='abc'), 'segmentation'),
-        (dict(segmentation=dict(size=[48, 48])), 'segmentation'),
-        (dict(segmentation=dict(size=[48], counts='0')), 'segmentation'),
-        (dict(segmentation=dict(size=[48, 48], counts=[10**30])), 'segmentation'),
-        (dict(segmentation=[[10**400, 1, 2, 3, 4, 5]]), 'segmentation'),
-    ],
+    'cipher, change, match',
+    [('negate', *case) for case in MALFORMED]
+    + [('shuffle', *case) for case in MALFORMED if case[1] != 'segmentation'],
 )
-def test_malformed_results(plain, tmp_path, change, match):
-    data = encrypted(plain, tmp_path, 'negate')
+def test_malformed_results(ready, tmp_path, cipher, change, match):
+    data = ready(cipher)
     rows = as_results(data)[:2]
     rows[1].update(change)
     with pytest.raises(

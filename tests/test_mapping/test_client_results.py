@@ -81,6 +81,27 @@ def test_results_that_are_not_known(picture):
         client.predict(found, Stub(bboxes=torch.zeros(1, 5)))
 
 
+@pytest.mark.parametrize('cipher', ['shuffle', 'mix2+shuffle'])
+@pytest.mark.parametrize(
+    'box', [[-9, 0, 5, 9], [0, 0, 900, 9], [0, -40, 9, 39.9], [float('nan'), 0, 9, 9]]
+)
+def test_boxes_in_no_slot(picture, cipher, box):
+    """In whatever form they come."""
+    client = Client(cipher)
+    found = client.encrypt(picture)
+    boxes = torch.tensor([[0.0, 0, 9, 9], box])
+    told = dict(bboxes=boxes, scores=torch.ones(2), labels=torch.arange(2))
+    sample = DetDataSample(metainfo=dict(ori_shape=found.img.shape[:2]))
+    sample.pred_instances = InstanceData(**told)
+    h, w = found.img.shape[:2]
+    for result in (boxes, boxes.numpy(), {k: v.tolist() for k, v in told.items()}, sample):
+        with pytest.raises(ClientError, match=named('box 1 ', f'{h}x{w}', 'token')):
+            client.restore(result, found)
+    with pytest.raises(ClientError, match=named('box 1 ', f'{h}x{w}', 'token')):
+        client.predict(found, Stub(**told))
+    assert len(client.restore(boxes[:1], found)) == 1
+
+
 def test_boxes_of_cropped_pictures(picture):
     client = Client('mix2', dict(center_crop=(96, 96)))
     found = client.encrypt(picture)

@@ -1,0 +1,226 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Boxes from the original through an annotation file and back, and whom hosts keep."""
+
+import json
+
+import numpy as np
+import pytest
+from encryption_parts import KEY, annotations, check_coco, coco
+from hypothesis import given
+from hypothesis import strategies as st
+from owner_data import annotation, coco_file, photo, write
+from pycocotools.coco import COCO
+
+from hime_mm.datasets.coco import to_corners
+from hime_mm.datasets.manifest import Manifest
+from hime_mm.images import Recipe, seal
+
+ANN = 'annotations/instances_val2017.json'
+HEIGHT, WIDTH = 70, 101
+
+
+@st.composite
+def recipes(draw):
+    p = draw(st.sampled_from([4, 6, 8, 14, 16, 32]))
+    erosion = draw(st.integers(1, p // 2 - 1))
+    cipher = draw(
+        st.sampled_from(
+            [
+                'shuffle',
+                f'erode{erosion}+shuffle',
+                f'shuffle+erode{erosion}',
+                f'erode{erosion}:filled+shuffle',
+                'mix2+shuffle',
+                'mix2:tiled+shuffle',
+                'drop25+shuffle',
+            ]
+        )
+    )
+    fit = draw(st.sampled_from(['resize', 'pad', 'error']))
+    if fit == 'error':
+        shape = (draw(st.integers(1, 4)) * p, draw(st.integers(1, 4)) * p)
+    else:
+        shape = (draw(st.integers(1, 4 * p)), draw(st.integers(1, 4 * p)))
+    return Recipe.build(cipher, p, dict(fit=fit)), shape
+
+
+@given(recipes(), st.data())
+def test_there_and_back_as_they_are_written(case, data):
+    """For every size, patch size, erosion and fit, with centres anywhere in the original."""
+    recipe, shape = case
+    p = recipe.cipher.patch_size
+    boxes = []
+    for _ in range(6):
+        centre = []
+        for length in shape[::-1]:
+            border = st.integers(0, length // p).map(lambda i: i * p)
+            near = st.sampled_from([0, 1e-9, -1e-9, 1e-5, -1e-3, -1e-3 - 1e-9])
+            on = st.tuples(border, near).map(sum)
+            point = data.draw(st.one_of(st.floats(0, length), st.just(length), on))
+            centre.append(min(max(point, 0), length))
+        half = np.array(data.draw(st.tuples(st.floats(0, 300), st.floats(0, 300))))
+        boxes.append([*(centre - half), *(centre + half)])
+    sealed = seal(np.zeros((*shape, 3), np.uint8), recipe, KEY.image_rng('d', 'a'), boxes)
+    np.testing.assert_allclose(sealed.layout.unmap_boxes(sealed.boxes), boxes, rtol=0, atol=1e-6)
+    written = json.loads(json.dumps(np.hstack([sealed.boxes[:, :2], sealed.sizes]).tolist()))
+    back = sealed.layout.unmap_boxes(to_corners(written))
+    np.testing.assert_allclose(back, boxes, rtol=0, atol=1e-6)
+
+
+def nasty_boxes():
+    """(x, y, w, h) and further fields: all that annotation files hold, and more."""
+    rng = np.random.default_rng(0)
+    boxes = [
+        ([8, 8, 16, 16], {}),  # a centre on a corner of patches
+        ([24, 3, 16, 9], {}),
+        ([0, 0, WIDTH, HEIGHT], {}),
+        ([-40, -30, 200, 150], {}),  # larger than the image
+        ([-1000, 5, 2100, 10], dict(iscrowd=1)),
+        ([3, 4, 30, 20], dict(iscrowd=1)),
+        ([3, 4, 30, 20], dict(ignore=1)),
+        ([50, 50, 0, 10], {}),  # empty
+        ([50, 50, 0, 0], {}),
+        ([WIDTH, 20, 0, 4], {}),
+        ([50, 50, 0.3, 0.3], {}),
+        ([50, 50, 9, 9], dict(area=0)),
+        ([WIDTH - 4, HEIGHT - 3, 8, 6], {}),  # the centre is the corner
+        ([WIDTH - 1, 20, 30, 10], {}),  # outside, the image holds a part
+        ([-20, 20, 21, 10], {}),
+        ([20, HEIGHT - 2, 5, 90], {}),
+        ([300, 300, 20, 20], {}),  # outside altogether
+        ([-60, -60, 20, 20], {}),
+        *(([16 * i - 2 + d, 9, 4, 4], {}) for i in (1, 2, 3) for d in (-1e-4, -1e-9, 1e-9)),
+        # Of just the size below which they are left out.
+        *(([*rng.uniform(0, 60, 2).tolist(), 1, 1], {}) for _ in range(40)),
+        *(([*rng.uniform(0, 60, 2).tolist(), 1 / 0.95, 1 / 0.9], {}) for _ in range(40)),
+    ]
+    return [annotation(i, 7, box, **extra) for i, (box, extra) in enumerate(boxes, 1)]
+
+
+@pytest.fixture(scope='module')
+def nasty(tmp_path_factory):
+    root = tmp_path_factory.mktemp('nasty')
+    write(root / 'val2017/a.png', photo(HEIGHT, WIDTH))
+    (root / 'annotations').mkdir()
+    (root / ANN).write_text(json.dumps(coco_file({'a.png': (HEIGHT, WIDTH)}, nasty_boxes())))
+    return root
+
+
+@pytest.fixture(scope='module')
+def coco_dataset():
+    return pytest.importorskip('mmdet.datasets').CocoDataset
+
+
+def kept(coco_dataset, root, classes=None):
+    """Ids of the annotations that the stock data set keeps for training."""
+    dataset = coco_dataset(
+        data_root=str(root),
+        ann_file=ANN,
+        data_prefix=dict(img='val2017/'),
+        metainfo=classes,
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=[],
+    )
+    content = json.loads((root / ANN).read_text())
+    images = {image['id']: dict(image, img_id=image['id']) for image in content['images']}
+    trained = {dataset.get_data_info(i)['img_id'] for i in range(len(dataset))}
+    return {
+        row['id']
+        for row in content['annotations']
+        if row['image_id'] in trained
+        and dataset.parse_data_info(dict(raw_img_info=images[row['image_id']], raw_ann_info=[row]))[
+            'instances'
+        ]
+    }
+
+
+def assert_keeps(coco_dataset, still, moved, **kwargs):
+    """Every box of the unshuffled file, and of others only those that lay outside of it."""
+    before, after = (kept(coco_dataset, root, **kwargs) for root in (still, moved))
+    assert before and before <= after
+    content = json.loads((still / ANN).read_text())
+    images = {image['id']: image for image in content['images']}
+    for row in content['annotations']:
+        if row['id'] in after - before:
+            (x, y, w, h), image = row['bbox'], images[row['image_id']]
+            assert min(x + w, y + h) <= 0 or x >= image['width'] or y >= image['height']
+    return before, after
+
+
+@pytest.mark.parametrize('fit', ['resize', 'pad'])
+@pytest.mark.parametrize('first', ['', 'erode2+', 'erode2:filled+', 'mix2+'])
+def test_a_nasty_file(coco_dataset, nasty, tmp_path, first, fit):
+    still, moved = tmp_path / 'still', tmp_path / 'moved'
+    for cipher, out in (('negate', still), ('shuffle', moved)):
+        coco(nasty, out, first + cipher, preprocess=dict(fit=fit))
+    before, after = assert_keeps(coco_dataset, still, moved, classes=dict(classes=('cat', 'cup')))
+    assert len(after) > 20
+    old, new = annotations(still), annotations(moved)
+    assert old['images'] == new['images']
+    # All but the place is the same, to the last bit.
+    for one, other in zip(old['annotations'], new['annotations'], strict=True):
+        assert one['bbox'][2:] == other['bbox'][2:]
+        assert dict(one, bbox=None) == dict(other, bbox=None)
+    api = COCO(moved / ANN)
+    assert len(api.anns) == len(nasty_boxes())
+    # The owner has every box back; one whose centre was outside, at the edge of the image.
+    manifest = Manifest.load(moved)
+    layout = manifest.secret_layout(manifest.entry('val2017/a.png'), KEY)
+    back = layout.unmap_boxes(to_corners([row['bbox'] for row in new['annotations']]))
+    boxes = np.array(to_corners([row['bbox'] for row in nasty_boxes()]))
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    edge = np.divide(layout.shape[::-1], layout.scale)
+    way = centres.clip(0, edge) - centres
+    np.testing.assert_allclose(back, boxes + np.tile(way, 2), rtol=0, atol=0.005)
+    inside = ~way.any(axis=1)
+    assert inside.sum() > 80
+    np.testing.assert_allclose(back[inside], boxes[inside], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('first', ['', 'center+erode2+'])
+def test_real_annotations(coco_dataset, coco_tiny, tmp_path, first):
+    still, moved = tmp_path / 'still', tmp_path / 'moved'
+    for cipher, out in (('negate', still), ('shuffle', moved)):
+        coco(coco_tiny, out, first + cipher, preprocess=dict(resize=(320, 240), keep_ratio=True))
+    before, after = assert_keeps(coco_dataset, still, moved)
+    assert len(before) > 600 and after == before
+    check_coco(moved / ANN, moved / 'val2017')
+
+
+@pytest.mark.parametrize('fit', ['resize', 'pad'])
+@pytest.mark.parametrize('cipher', ['shuffle', 'erode2+shuffle', 'mix2+shuffle', 'mix2'])
+@pytest.mark.parametrize('kind', ['boxes', 'float32', 'float64'])
+def test_a_pipeline_gives_the_same_boxes(nasty, tmp_path, monkeypatch, cipher, fit, kind):
+    mmcv = pytest.importorskip('mmcv')
+    boxes_of = pytest.importorskip('mmdet.structures.bbox').HorizontalBoxes
+    from hime_mm.transforms import Encrypt, encrypt
+
+    coco(nasty, tmp_path / 'out', cipher, preprocess=dict(fit=fit))
+    wanted = np.array(
+        to_corners([row['bbox'] for row in annotations(tmp_path / 'out')['annotations']])
+    )
+    # The draw of the data set in place of a fresh one.
+    rng = KEY.image_rng('d', 'val2017/a.png')
+    monkeypatch.setattr(encrypt, 'seal', lambda img, recipe, _: seal(img, recipe, rng))
+    boxes = np.array(to_corners([row['bbox'] for row in nasty_boxes()]))
+    if kind != 'float64':
+        boxes = boxes.astype(np.float32)
+    flags = np.array([row['iscrowd'] == 1 for row in nasty_boxes()])
+    results = Encrypt(cipher, fit=fit, keep_permutation=True)(
+        dict(
+            img=mmcv.imread(nasty / 'val2017/a.png'),
+            gt_bboxes=boxes_of(boxes) if kind == 'boxes' else boxes,
+            gt_ignore_flags=flags,
+        )
+    )
+    np.testing.assert_array_equal(
+        results['img'], mmcv.imread(tmp_path / 'out/val2017/a.png', 'unchanged')
+    )
+    found = results['gt_bboxes']
+    found = found.numpy() if kind == 'boxes' else found
+    assert found.dtype == (np.float64 if kind == 'float64' else np.float32)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9 if kind == 'float64' else 1e-3)
+    layout = results['patch_layout']
+    assert layout.cells(found).tolist() == layout.cells(wanted).tolist()
+    assert results['gt_ignore_flags'] is flags

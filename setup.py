@@ -132,6 +132,8 @@ setup(
         'mim': requirements('mminstall'),
         'tests': requirements('tests'),
         'docs': requirements('docs'),
+        # For `hime eval`.
+        'eval': requirements('eval'),
         # For hime_mm.TIMMPEViT.
         'timm': requirements('timm'),
     },

@@ -11,6 +11,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -43,10 +44,18 @@ TASK_UTILS = Registry(
 )
 #: Runner hooks.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='hime_mm', locations=['hime_mm.engine'])
+#: Metrics of evaluators.
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    scope='hime_mm',
+    locations=['hime_mm.evaluation.metrics'],
+)
 
 __all__ = [
     'BATCH_AUGMENTS',
     'HOOKS',
+    'METRICS',
     'MODELS',
     'TASK_UTILS',
     'TRANSFORMS',
@@ -59,7 +68,7 @@ __all__ = [
 def own_types() -> dict[str, type]:
     """All that hime_mm registers, by name without prefix."""
     types: dict[str, type] = {}
-    for registry in (BATCH_AUGMENTS, HOOKS, MODELS, TASK_UTILS, TRANSFORMS):
+    for registry in (BATCH_AUGMENTS, HOOKS, METRICS, MODELS, TASK_UTILS, TRANSFORMS):
         registry.import_from_location()
         types.update(registry.module_dict)
     return types

@@ -21,6 +21,7 @@ _PLACES = {
     'describe_dataset': 'encryption.describe',
     'encrypt_coco': 'encryption.run',
     'encrypt_folder': 'encryption.run',
+    'evaluate_results': 'evaluation.coco',
     'force_safe_loading': 'engine.loading',
     'map_coco_results': 'mapping.results',
     'verify_dataset': 'encryption.verify',

@@ -18,6 +18,7 @@ _PLACES = {
     'verify': 'hime_mm.cli.datasets:verify',
     'info': 'hime_mm.cli.datasets:info',
     'boxes': 'hime_mm.cli.datasets:boxes',
+    'eval': 'hime_mm.cli.evaluation:evaluate',
     'doctor': 'hime_mm.cli.doctor:doctor',
 }
 

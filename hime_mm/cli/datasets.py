@@ -15,7 +15,7 @@ from hime_mm.mapping.results import map_coco_results
 
 from .group import FAILED
 from .keys import KeyPlace, key_options
-from .options import show_problems, work_options
+from .options import results_options, show_problems, work_options
 from .words import echo
 
 
@@ -80,27 +80,8 @@ def info(data: str, as_json: bool) -> None:
 @click.command()
 @click.argument('results', type=click.Path(exists=True, dir_okay=False))
 @click.argument('out', type=click.Path(dir_okay=False))
-@click.option(
-    '--data',
-    required=True,
-    metavar='FOLDER',
-    type=click.Path(exists=True),
-    help='The encrypted data set that the results are of.',
-)
-@click.option(
-    '--annotations',
-    metavar='FILE',
-    help='Annotation file that the results were made with.  [default: all those of the data set]',
-)
+@results_options
 @key_options
-@click.option(
-    '--nms',
-    type=click.FloatRange(0, 1),
-    metavar='IOU',
-    help='Of two boxes of one class that overlap more than this, '
-    'leave out the one with the lower score; 1 keeps all.  '
-    '[default: 0.6 where patches were moved, else 1]',
-)
 @click.option(
     '--clip/--no-clip', default=True, help='Cut boxes to the original picture.  [default: clip]'
 )
@@ -115,15 +96,13 @@ def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool, **optio
     where patches were moved.
     """
     manifest = Manifest.load(data)
-    # Another data set's key in the environment is no error where none counts.
-    needs_key = manifest.overview.needs_key or key.named
     summary = map_coco_results(
         results,
         out,
         manifest,
         progress=not quiet,
         **options,
-        key=key.read(manifest.key_id is not None) if needs_key else None,
+        key=key.read_for(manifest),
     )
     echo(
         f'{summary.results} boxes of {summary.images} images mapped to '

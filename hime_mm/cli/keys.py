@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from hime_mm.ciphers import KEY_ENV, Key
+from hime_mm.datasets.manifest import Manifest
 
 from .words import echo
 
@@ -42,6 +43,13 @@ class KeyPlace(NamedTuple):
                 'a key is needed: --key FILE, --key-env NAME or --key-fd N, or '
                 f'the environment variable {KEY_ENV}; `hime keygen` makes one'
             )
+        return None
+
+    def read_for(self, manifest: Manifest) -> Key | None:
+        """The key if boxes of a data set need it to come back, or if it is named."""
+        # Another data set's key in the environment is no error where none counts.
+        if manifest.overview.needs_key or self.named:
+            return self.read(manifest.key_id is not None)
         return None
 
 

@@ -40,6 +40,35 @@ def work_options(command: Callable) -> Callable:
     return with_work
 
 
+def results_options(command: Callable) -> Callable:
+    """Options of commands that map results: ``data``, ``annotations`` and ``nms``."""
+    for option in (
+        click.option(
+            '--nms',
+            type=click.FloatRange(0, 1),
+            metavar='IOU',
+            help='Of two boxes of one class that overlap more than this, '
+            'leave out the one with the lower score; 1 keeps all.  '
+            '[default: 0.6 where patches were moved, else 1]',
+        ),
+        click.option(
+            '--annotations',
+            metavar='FILE',
+            help='Annotation file that the results were made with.  '
+            '[default: all those of the data set]',
+        ),
+        click.option(
+            '--data',
+            required=True,
+            metavar='FOLDER',
+            type=click.Path(exists=True),
+            help='The encrypted data set that the results are of.',
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def _available_cpus() -> int:
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))

@@ -1,5 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Names in configs that decide a case: those of the hosts, and three of ours."""
+"""Names in configs that decide a case: those of the hosts, and a few of ours."""
 
 SAFE_HOOK = 'hime_mm.EncryptedVisualizationHook'
 #: What the hosts' visualization hooks are told that ours understands.
@@ -24,6 +24,9 @@ QUIET_HOOKS = (
 LOADING = 'hime_mm.LoadEncryptedMeta'
 #: The head that reads tokens of moved patches.
 TOKEN_HEAD = 'hime_mm.PatchTokenHead'
+#: Our metrics: for whoever may see the originals, and for whoever has no key.
+ORIGINAL_METRIC = 'hime_mm.OriginalCocoMetric'
+SLOT_METRIC = 'hime_mm.SlotCocoMetric'
 
 #: Wrappers that do not run their transforms on every image.
 CHANCE = ('RandomApply', 'RandomChoice')

@@ -57,6 +57,11 @@ class Node:
         """Whether it is of such a class of hime_mm, or of one derived from it."""
         return issubclass(self.own or object, kind)
 
+    def is_named(self, name: str) -> bool:
+        """Whether it is of the type of hime_mm of this name, or of one derived from it."""
+        kind = own_types().get(name.rpartition('.')[2])
+        return kind is not None and self.is_a(kind)
+
     def child(self, key: Any, value: Any) -> 'Node':
         """The node of one of its entries."""
         return Node(f'{self.place}.{key}'.lstrip('.'), value, self.value, key)
@@ -192,6 +197,11 @@ class Plan:
         if self.device is not None:
             return (self.device,)
         return tuple(use for line in self.pipelines for use in line.loads + line.encrypts)
+
+    def metrics(self, phase: str) -> list[Node]:
+        """Metrics that judge what is predicted in a phase."""
+        prefix = f'{dict(tta="test").get(phase, phase)}_evaluator'
+        return [one for one in self.evaluators if one.place.partition('.')[0] == prefix]
 
     def find(self, place: str) -> Node:
         """The dict at a place; an empty one where there is none."""

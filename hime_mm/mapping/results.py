@@ -3,6 +3,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,24 +258,40 @@ def map_coco_results(
     if not isinstance(data, Manifest):
         data = Manifest.load(data)
     check_mappable(data, key)
-    nms_threshold(nms, True)
-    _check_out(results, out, data, force)
-    content = read_json(results, 'results file', BoxError, regular=False)
-    images = image_entries(data, annotations)
-    try:
-        mapped, summary = map_results(content, data, images, key, nms, clip, progress)
-    except BoxError as error:
-        raise BoxError(f'{results}: {error}') from None
+    check_out(out, data, [results], force)
+    mapped, summary, _ = map_file(results, data, annotations, key, nms, clip, progress)
     write_atomic(out, json.dumps(mapped))
     return summary
 
 
-def _check_out(results: str, out: str, data: Manifest, force: bool) -> None:
+def map_file(
+    results: str,
+    data: Manifest,
+    annotations: str | None = None,
+    key: Key | None = None,
+    nms: float | None = None,
+    clip: bool = True,
+    progress: bool = True,
+) -> tuple[list[dict], BoxSummary, dict[int, FileEntry | list[str]]]:
+    """What :func:`map_coco_results` writes, what was done, and the data set's images by id."""
+    check_mappable(data, key)
+    nms_threshold(nms, True)
+    content = read_json(results, 'results file', BoxError, regular=False)
+    images = image_entries(data, annotations)
+    try:
+        return *map_results(content, data, images, key, nms, clip, progress), images
+    except BoxError as error:
+        raise BoxError(f'{results}: {error}') from None
+
+
+def check_out(out: str, data: Manifest, sources: Sequence[str], force: bool) -> None:
+    """Refuse a place for mapped results: what is there, what is read, the data set."""
     if os.path.isdir(out):
         raise BoxError(f'{out} is a folder: name a file')
     if os.path.exists(out):
-        if os.path.exists(results) and os.path.samefile(results, out):
-            raise BoxError(f'{out} is the results file itself: choose another file')
+        for source in sources:
+            if os.path.exists(source) and os.path.samefile(source, out):
+                raise BoxError(f'{out} is the file {source} itself: choose another file')
         if not force:
             raise FileExistsError(
                 f'{out} is there already: choose another file, or replace it with `force=True`'

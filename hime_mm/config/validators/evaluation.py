@@ -5,7 +5,15 @@ import os
 from collections.abc import Iterator
 
 from ..findings import Finding, error, validator, warning
-from ..hosts import BOX_METRICS, DETECTION_METRICS, PIPELINE_METRICS, SAFE_HOOK, STILL
+from ..hosts import (
+    BOX_METRICS,
+    DETECTION_METRICS,
+    ORIGINAL_METRIC,
+    PIPELINE_METRICS,
+    SAFE_HOOK,
+    SLOT_METRIC,
+    STILL,
+)
 from ..plan import EVALUATION, Node, Plan, Use
 from ..ways import flatten
 
@@ -20,9 +28,12 @@ def coordinates(plan: Plan) -> Iterator[Finding]:
 
 
 def _metrics(plan: Plan, phase: str) -> list[Node]:
-    """Those that judge what is predicted in a phase."""
-    prefix = f'{dict(tta="test").get(phase, phase)}_evaluator'
-    return [metric for metric in plan.evaluators if metric.place.partition('.')[0] == prefix]
+    """Those of others: ours map boxes, and have a file of validators of their own."""
+    return [
+        metric
+        for metric in plan.metrics(phase)
+        if not any(map(metric.is_named, (ORIGINAL_METRIC, SLOT_METRIC)))
+    ]
 
 
 def _coordinates(place: str, metric: Node, use: Use) -> Iterator[Finding]:
@@ -69,8 +80,9 @@ def moved_boxes(plan: Plan) -> Iterator[Finding]:
                     f'`{use.place}` has moved patches: beside boxes of the original its numbers '
                     'mean nothing, beside encrypted ones clipping and NMS cost, since neighbours '
                     'are not neighbours there',
-                    'Only the key holder can map predictions back and judge them, for a data set '
-                    'that `hime encrypt` made, with `hime boxes`',
+                    f'Whoever may see the originals uses {ORIGINAL_METRIC!r}, or `hime eval` '
+                    f'with the key, whoever has none {SLOT_METRIC!r}; `hime boxes` maps results '
+                    'back',
                 )
 
 

@@ -90,7 +90,7 @@ def detect(coco, seed=None):
         if seed is not None:
             keep = rng.random(len(boxes)) < 0.8
             # The centre stays, and with it the patch.
-            grown = rng.normal(0, 2, (len(boxes), 2))
+            grown = np.maximum(rng.normal(0, 2, (len(boxes), 2)), (boxes[:, :2] - boxes[:, 2:]) / 3)
             boxes = boxes + np.concatenate([-grown, grown], axis=1)
             wrong = rng.random(len(boxes)) < 0.2
             labels = np.where(wrong, (labels + 1) % len(ids), labels)

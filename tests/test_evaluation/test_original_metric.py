@@ -250,7 +250,7 @@ def test_options_of_the_host(scenes, tmp_path):
     samples = simulated(scenes, 'shuffle', found)
     metric = OriginalCocoMetric(
         str(scenes / ANN),
-        ['bbox', 'proposal_fast'],
+        ['bbox', 'proposal'],
         True,
         nms=1,
         metric_items=['mAP_50', 'AR@100'],

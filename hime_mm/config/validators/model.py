@@ -68,7 +68,8 @@ def _positions(plan: Plan, use: Use) -> Iterator[Finding]:
 @validator
 def heads(plan: Plan) -> Iterator[Finding]:
     """Where patches have moved, a detector looks at each of them by itself."""
-    moving = next((use for use in plan.uses if use.cipher is not None and use.cipher.shuffles), None)
+    uses = (use for use in plan.uses if use.cipher is not None and use.cipher.shuffles)
+    moving = next(uses, None)
     model = plan.backbone.place.rpartition('.')[0]
     head = next((node for node in map(plan.find, _heads(model)) if node.value), None)
     if moving is None or head is None:

@@ -1,0 +1,9 @@
+# RS on photos of chess positions: a position-free ViT from scratch, whose head reads each patch
+# token by itself; every image gets a new permutation in every epoch.
+_base_ = [
+    '../_base_/models/petoken_tiny.py',
+    '../_base_/datasets/chess_384x256.py',
+    '../_base_/schedules/petoken_40e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(img_size=(256, 384)), bbox_head=dict(num_classes=12))

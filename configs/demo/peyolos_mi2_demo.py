@@ -1,5 +1,5 @@
 # A small PEYOLOS from scratch on the MI-encrypted demo data set, for two CPU
-# cores: what `make demo` runs. `tools/demo.py` makes the data.
+# cores, beside the detectors of `make demo`, which makes the data.
 _base_ = ['../_base_/ciphers/paper_mi.py', '../_base_/default_runtime.py']
 
 data_root = 'work_dirs/demo/data/'

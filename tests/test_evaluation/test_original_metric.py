@@ -31,7 +31,9 @@ from hypothesis import strategies as st
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.evaluation import CocoMetric, DumpDetResults
+from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 from owner_data import SECRET, forms_of_key, forms_of_permutation, key_file, named
 from owner_data import found as found_in
 
@@ -242,6 +244,36 @@ def test_where_patches_stay_it_is_the_host(scenes):
             metric.process({}, samples)
         sizes = [sum(len(result['labels']) for _, result in metric.results) for metric in kept]
         assert sizes[0] > sizes[1] > 0
+
+
+class PlainRun(Runner):
+    """A run of which the config was checked, and encrypts nothing."""
+
+    def __init__(self):
+        self.cfg = Config({})
+
+    def build(self, *args, **kwargs):
+        return OriginalCocoMetric(*args, **kwargs)
+
+
+def test_plain_images_of_a_checked_run(scenes):
+    """Nothing encrypts there, as its config says: it is the host's metric."""
+    coco = read(scenes)
+    found, samples = detect(coco, 5), []
+    pipeline = Compose([LoadImageFromFile(), RESIZE, PackDetInputs(meta_keys=META_KEYS)])
+    for one in coco['images']:
+        path = str(scenes / 'val' / one['file_name'])
+        sample = pipeline(dict(img_path=path, img_id=one['id']))['data_samples']
+        boxes, *rest = found[one['id']]
+        boxes = boxes * np.tile(sample.scale_factor, 2)
+        samples.append(with_predictions(sample, boxes, *rest))
+    ours, host = (
+        evaluate(metric, samples)
+        for metric in (PlainRun().build(str(scenes / ANN)), CocoMetric(str(scenes / ANN)))
+    )
+    assert ours == host and ours['coco/bbox_mAP'] > 0
+    with pytest.raises(BoxError, match='patch_layout'):
+        OriginalCocoMetric(str(scenes / ANN)).process({}, samples)
 
 
 def test_options_of_the_host(scenes, tmp_path):

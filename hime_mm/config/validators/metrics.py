@@ -49,6 +49,14 @@ def _judged(plan: Plan, name: str) -> Iterator[tuple[Way, Use, Node]]:
 def _simulated(way: Way, use: Use, metric: Node) -> Iterator[Finding]:
     if not use.moves_boxes:
         return
+    if way.phase == 'tta':
+        yield warning(
+            use.place,
+            f'gives each view a permutation of its own, but `{metric.place}` gets what was merged '
+            'of their boxes, which nothing maps back',
+            'Test without augmentation where patches are moved',
+        )
+        return
     if use.value.get('keep_permutation') is not True:
         yield error(
             use.place,
@@ -63,13 +71,6 @@ def _simulated(way: Way, use: Use, metric: Node) -> Iterator[Finding]:
             f'leaves out `patch_layout`, with which `{metric.place}` maps boxes back',
             "set `meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', "
             "'patch_layout')` in PackDetInputs",
-        )
-    if way.phase == 'tta':
-        yield warning(
-            use.place,
-            f'gives each view a permutation of its own, but `{metric.place}` gets what was merged '
-            'of their boxes, which nothing maps back',
-            'Test without augmentation where patches are moved',
         )
 
 

@@ -207,6 +207,16 @@ def test_folders(scenes, folders, cipher, coordinates, monkeypatch):
 
 
 @pytest.mark.parametrize('cipher', ['shuffle', 'mix2'])
+def test_files_that_are_resized_after_loading(scenes, folders, cipher):
+    """The host has divided by what its Resize says, so boxes are in pixels of the file."""
+    samples = of_folder(folders / cipher)
+    for sample in samples:
+        sample['scale_factor'] = (1.5, 2.0)
+    metric = OriginalCocoMetric(str(scenes / ANN), nms=1, key=str(folders / 'owner.key'))
+    assert evaluate(metric, samples)['coco/bbox_mAP'] == 1
+
+
+@pytest.mark.parametrize('cipher', ['shuffle', 'mix2'])
 def test_a_folder_gives_what_its_results_give(scenes, folders, cipher):
     """Without the pipeline's layout, too: the manifest is found from the path."""
     found = detect(read(folders / cipher), 3)

@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -132,9 +133,7 @@ def test_a_neighbour_does_not_count(folders):
     annotation = dict(coco['annotations'][0], iscrowd=0, bbox=[20.0, 20.0, 23.0, 20.0])
     path = folders / 'one.json'
     path.write_text(json.dumps(dict(coco, annotations=[annotation])))
-    found = {
-        image['id']: (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for image in coco['images']
-    }
+    found = {one['id']: (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for one in images(folder)}
     box = np.array([[22.0, 20, 45, 40]])  # its centre is at 33.5, the object's at 31.5
     label = [one['id'] for one in coco['categories']].index(annotation['category_id'])
     found[annotation['image_id']] = (box, np.ones(1), np.array([label]))
@@ -144,20 +143,43 @@ def test_a_neighbour_does_not_count(folders):
     assert host['coco/bbox_mAP_50'] == 1 and ours['coco/bbox_mAP_50'] == 0
 
 
-@pytest.mark.parametrize('side', [1e3, 1e6, 1e9])
+def test_boxes_of_two_slots_suppress_nothing(folders):
+    """Side by side they have nothing to do with each other; within a slot one stays."""
+    folder = folders / 'shuffle'
+    found = {one['id']: (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for one in images(folder)}
+    boxes = np.array([[17.0, 20, 46, 40], [18, 20, 47, 40], [12, 20, 47, 40]])
+    found[images(folder)[0]['id']] = (boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3, int))
+    metric = SlotCocoMetric(str(folder / ANN), nms=0.5)
+    metric.process({}, loaded(folder, found))
+    # Their centres are at 31.5, 32.5 and 29.5.
+    np.testing.assert_array_equal(metric.results[0][1]['scores'], [0.9, 0.8])
+
+
+def images(folder):
+    return read(folder)['images']
+
+
+@pytest.mark.parametrize('side', [200, 300, 500, 1e3, 1e6, 1e9])
 def test_a_huge_box_matches_nothing_of_other_slots(folders, side):
     folder = folders / 'shuffle'
-    coco = read(folder)
-    found = detect(coco)
-    for image_id, (boxes, scores, labels) in found.items():
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        huge = np.concatenate([centres - side / 2, centres + side / 2], axis=1)
-        columns = (np.concatenate([boxes, huge]), np.tile(scores, 2), np.tile(labels, 2))
-        columns[1][len(boxes) :] += 1
-        found[image_id] = columns
-    few = dict(nms=1, iou_thrs=np.array([0.01, 0.5]), metric_items=['AR@100'])
-    result = evaluate(SlotCocoMetric(str(folder / ANN), **few), loaded(folder, found))
-    assert result['coco/bbox_AR@100'] == 1
+    coco, found = read(folder), {}
+    for sample in loaded(folder, detect(coco)):
+        layout, image_id = sample['patch_layout'], sample['img_id']
+        anns = [ann['bbox'] for ann in coco['annotations'] if ann['image_id'] == image_id]
+        taken = {slot([x, y, x + w, y + h], layout) for x, y, w, h in anns}
+        free = np.array([k for k in range(layout.num_patches) if k not in taken])
+        cols = layout.grid[1]
+        centres = np.stack([free % cols, free // cols], axis=1) * layout.patch_size + 8.0
+        boxes = np.concatenate([centres - side / 2, centres + side / 2], axis=1)
+        labels = np.repeat(np.arange(3), len(boxes))
+        found[image_id] = (np.tile(boxes, (3, 1)), np.ones(len(labels)), labels)
+    few = dict(iou_thrs=np.array([0.01]), metric_items=['AR@1000'])
+    host, ours = (
+        evaluate(kind(str(folder / ANN), **few), loaded(folder, found))
+        for kind in (CocoMetric, partial(SlotCocoMetric, nms=1))
+    )
+    assert ours['coco/bbox_AR@1000'] == 0
+    assert side > 300 or host['coco/bbox_AR@1000'] > 0.2
 
 
 def test_it_is_the_host_where_patches_stay(folders):

@@ -11,25 +11,19 @@ other settings is refused. Images are encrypted in the pipeline, as 8-bit
 pictures, anew in every epoch.
 """
 
-import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import runs as shared
 from mmengine.config import Config
-from tqdm import tqdm
 
 from hime_mm.ciphers import Cipher
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / ('configs/caltech101/vit-tiny_plain_1xb128-100e_caltech101-160px.py')
+CONFIG = shared.ROOT / 'configs/caltech101/vit-tiny_plain_1xb128-100e_caltech101-160px.py'
 
 
 @dataclass(frozen=True)
@@ -172,193 +166,64 @@ def row_config(row: Row, seed: int, profile: Profile, data_root: str) -> Config:
     return cfg
 
 
-def environment() -> dict:
-    """What the numbers depend on."""
-    import mmengine
-    import mmpretrain
-    import numpy
-    import torch
-
-    import hime_mm
-
-    commit = subprocess.run(
-        ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    device = platform.processor() or platform.machine()
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    elif Path('/proc/cpuinfo').is_file():
-        device = next(
-            (
-                line.split(':')[1].strip()
-                for line in Path('/proc/cpuinfo').read_text().splitlines()
-                if line.startswith('model name')
-            ),
-            device,
-        )
-    return dict(
-        hime_mm=hime_mm.__version__,
-        commit=commit,
-        python=platform.python_version(),
-        torch=torch.__version__,
-        mmpretrain=mmpretrain.__version__,
-        mmengine=mmengine.__version__,
-        numpy=numpy.__version__,
-        device=device,
-    )
-
-
-def call(tool: str, *args: str, log: Path) -> None:
-    """Run one of our tools; its output goes to a file."""
-    with open(log, 'a') as out:
-        code = subprocess.run(
-            [sys.executable, str(ROOT / tool), *args],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-        ).returncode
-    if code:
-        raise RuntimeError(f'{tool} failed with exit status {code}: see {log}')
-
-
-def scalars(folder: Path) -> list[dict]:
-    """All validations that the runner logged, oldest file first."""
-    lines = []
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
-            if 'accuracy/top1' in line:
-                lines.append(json.loads(line))
-    return lines
-
-
 def run_one(row: Row, seed: int, profile_name: str, data_root: str, work_dir: Path) -> None:
     profile = PROFILES[profile_name]
     folder = work_dir / row.name / f'seed{seed}'
-    done = folder / 'result.json'
-    cfg = row_config(row, seed, profile, data_root)
-    # Beside the folder: the runner writes its own there.
-    config = folder.with_suffix('.py')
-    if config.is_file() and config.read_text() != cfg.pretty_text:
-        raise RuntimeError(
-            f'{config} is of other settings than those of now: delete it and '
-            f'{folder}, or name another --work-dir'
+
+    def work(config: Path) -> dict:
+        if row.trained_as:
+            weights = work_dir / row.trained_as / f'seed{seed}' / f'epoch_{profile.epochs}.pth'
+            last, curve = test_control(row, config, folder, weights), []
+        else:
+            last, curve = shared.train(config, folder, 'accuracy/top1')
+        return dict(
+            row=row.name,
+            seed=seed,
+            profile=profile_name,
+            cipher=row.cipher,
+            top1=last['accuracy/top1'],
+            top5=last['accuracy/top5'],
+            curve=curve,
         )
-    if done.is_file():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    config.write_text(cfg.pretty_text)
+
+    shared.run_one(row_config(row, seed, profile, data_root), folder, work, ['mmpretrain'])
+
+
+def test_control(row: Row, config: Path, folder: Path, weights: Path) -> dict:
+    """Test what another row has trained."""
+    if not weights.is_file():
+        raise RuntimeError(f'{row.title!r} needs {weights}: run the row {row.trained_as!r} first')
     log = folder / 'output.txt'
-    start = time.time()
-    spent = folder / 'seconds.txt'
-    if spent.is_file():
-        # Of the parts before.
-        start -= float(spent.read_text())
-    try:
-        _train_or_test(row, seed, profile, profile_name, folder, config, work_dir, log, start)
-    finally:
-        spent.write_text(str(round(time.time() - start, 1)))
-
-
-def _train_or_test(
-    row: Row,
-    seed: int,
-    profile: Profile,
-    profile_name: str,
-    folder: Path,
-    config: Path,
-    work_dir: Path,
-    log: Path,
-    start: float,
-) -> None:
-    done = folder / 'result.json'
-    if row.trained_as:
-        weights = work_dir / row.trained_as / f'seed{seed}' / f'epoch_{profile.epochs}.pth'
-        if not weights.is_file():
-            raise RuntimeError(
-                f'{row.title!r} needs {weights}: run the row {row.trained_as!r} first'
-            )
-        call('tools/test.py', str(config), str(weights), '--work-dir', str(folder), log=log)
-        curve = []
-        # Where MMEngine leaves the metrics of a test.
-        newest = max(p for p in folder.glob('2*') if p.is_dir())
-        last = json.loads((newest / f'{newest.name}.json').read_text())
-    else:
-        call('tools/train.py', str(config), '--work-dir', str(folder), '--resume', log=log)
-        # A resumed run logs an epoch again at most.
-        curve = {line['step']: line['accuracy/top1'] for line in scalars(folder)}
-        curve = sorted(curve.items())
-        last = scalars(folder)[-1]
-    result = dict(
-        row=row.name,
-        seed=seed,
-        profile=profile_name,
-        cipher=row.cipher,
-        top1=last['accuracy/top1'],
-        top5=last['accuracy/top5'],
-        curve=curve,
-        seconds=round(time.time() - start, 1),
-        environment=environment(),
-    )
-    part = done.with_suffix('.part')
-    part.write_text(json.dumps(result, indent=1))
-    os.replace(part, done)
+    shared.call('tools/test.py', str(config), str(weights), '--work-dir', str(folder), log=log)
+    # Where MMEngine leaves the metrics of a test.
+    newest = max(p for p in folder.glob('2*') if p.is_dir())
+    return json.loads((newest / f'{newest.name}.json').read_text())
 
 
 def run(args) -> None:
-    rows = [row for row in ROWS if not args.rows or row.name in args.rows]
-    unknown = sorted(set(args.rows or ()) - {row.name for row in ROWS})
-    if unknown:
-        raise SystemExit(f'unknown rows {unknown}: choose from {[row.name for row in ROWS]}')
+    rows = shared.choose(ROWS, args.rows)
     data_root = os.path.join(os.path.abspath(args.data_root), '')
     for split in ('train', 'test'):
         if not os.path.isdir(data_root + split):
             raise SystemExit(
                 f'{data_root} has no folder {split!r}: it needs {{train,test}}/CLASS/*'
             )
-    work_dir = Path(args.work_dir or f'work_dirs/caltech101-{args.profile}')
-    work_dir = work_dir.resolve()
+    work_dir = Path(args.work_dir or f'work_dirs/caltech101-{args.profile}').resolve()
     # A table with fewer seeds is there before one with all of them; controls
     # come after what they test.
     for controls in (False, True):
         tasks = [
-            (row, seed) for seed in args.seeds for row in rows if bool(row.trained_as) == controls
+            partial(run_one, row, seed, args.profile, data_root, work_dir)
+            for seed in args.seeds
+            for row in rows
+            if bool(row.trained_as) == controls
         ]
-        with ThreadPoolExecutor(args.jobs) as pool:
-            futures = [
-                pool.submit(run_one, row, seed, args.profile, data_root, work_dir)
-                for row, seed in tasks
-            ]
-            try:
-                for future in tqdm(futures, desc='runs'):
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-
-def load_results(work_dir: Path) -> dict[str, list[dict]]:
-    found = {}
-    for row in ROWS:
-        runs = [
-            json.loads(path.read_text())
-            for path in sorted((work_dir / row.name).glob('seed*/result.json'))
-        ]
-        if runs:
-            found[row.name] = runs
-    return found
-
-
-def mean_std(values: list[float]) -> str:
-    if len(values) == 1:
-        return f'{values[0]:.1f}'
-    return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
+        shared.run_all(tasks, args.jobs)
 
 
 def report(args) -> None:
     work_dir = Path(args.work_dir or f'work_dirs/caltech101-{args.profile}')
-    results = load_results(work_dir)
-    if not results:
-        raise SystemExit(f'no results in {work_dir}: use `run` first')
+    results = shared.load_results(work_dir, ROWS)
     base = results.get('plain')
     print('| row | cipher | top-1 | to plain | top-5 | seeds |')
     print('| --- | --- | --- | --- | --- | --- |')
@@ -368,23 +233,11 @@ def report(args) -> None:
         if runs is None:
             print(f'| {row.title} | {cipher} | not run | | | 0 |')
             continue
-        top1 = [one['top1'] for one in runs]
-        gap = ''
-        if base and row.name != 'plain':
-            gap = statistics.mean(top1) - statistics.mean(one['top1'] for one in base)
-            gap = f'{gap:+.1f}'
-        print(
-            f'| {row.title} | {cipher} | {mean_std(top1)} | {gap} | '
-            f'{mean_std([one["top5"] for one in runs])} | {len(runs)} |'
-        )
-    runs = [one for runs in results.values() for one in runs]
+        top1, top5 = (shared.mean_std([one[key] for one in runs]) for key in ('top1', 'top5'))
+        gap = shared.gap(runs, base, 'top1')
+        print(f'| {row.title} | {cipher} | {top1} | {gap} | {top5} | {len(runs)} |')
     print()
-    for key in runs[0]['environment']:
-        # More than one where runs were made at several times.
-        values = sorted({str(one['environment'][key]) for one in runs})
-        print(f'{key} {" / ".join(values)}', end=', ')
-    hours = sum(one['seconds'] for one in runs) / 3600
-    print(f'{hours:.1f} hours of runs in all')
+    shared.print_environment(results)
     if args.curves:
         draw_curves(results, Path(args.curves), PROFILES[args.profile])
 
@@ -441,25 +294,10 @@ def draw_curves(results: dict[str, list[dict]], path: Path, profile: Profile) ->
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser, _, table = shared.make_parser(
+        __doc__, PROFILES, 'data/caltech101', 'work_dirs/caltech101-PROFILE'
     )
-    sub = parser.add_subparsers(dest='command', required=True)
-    one = sub.add_parser('run', help='train and test the rows')
-    one.add_argument('--data-root', default='data/caltech101')
-    one.add_argument('--rows', nargs='+', help='default: all')
-    one.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    one.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
-    two = sub.add_parser('report', help='print the table, draw the curves')
-    two.add_argument('--curves', help='picture to write')
-    for parser_ in (one, two):
-        parser_.add_argument(
-            '--profile',
-            choices=sorted(PROFILES),
-            default='gpu',
-            help='; '.join(f'{k}: {v.about}' for k, v in PROFILES.items()),
-        )
-        parser_.add_argument('--work-dir', help='default: work_dirs/caltech101-PROFILE')
+    table.add_argument('--curves', help='picture to write')
     return parser.parse_args()
 
 

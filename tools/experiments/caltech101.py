@@ -175,7 +175,7 @@ def run_one(row: Row, seed: int, profile_name: str, data_root: str, work_dir: Pa
             weights = work_dir / row.trained_as / f'seed{seed}' / f'epoch_{profile.epochs}.pth'
             last, curve = test_control(row, config, folder, weights), []
         else:
-            last, curve = shared.train(config, folder, 'accuracy/top1')
+            last, curve = shared.train(config, folder, 'accuracy/top1', profile.epochs)
         return dict(
             row=row.name,
             seed=seed,

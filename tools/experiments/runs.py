@@ -77,20 +77,27 @@ def scalars(folder: Path, key: str) -> list[dict]:
     return lines
 
 
-def train(config: Path, folder: Path, key: str) -> tuple[dict, list]:
+def train(config: Path, folder: Path, key: str, epochs: int) -> tuple[dict, list]:
     """Train, or go on with it.
 
     Args:
         config (Path): The config.
         folder (Path): Its work directory.
         key (str): The metric whose curve is wanted.
+        epochs (int): The last epoch, which is validated.
 
     Returns:
         tuple[dict, list]: The last validation, and [epoch, metric] of each.
+
+    Raises:
+        RuntimeError: If the training fails, or its end has no such metric.
     """
     log = folder / 'output.txt'
     call('tools/train.py', str(config), '--work-dir', str(folder), '--resume', log=log)
     lines = scalars(folder, key)
+    # CocoMetric gives none where nothing was detected.
+    if not lines or lines[-1]['step'] != epochs:
+        raise RuntimeError(f'epoch {epochs} has no {key}: see {log}')
     # A resumed run logs an epoch again at most.
     return lines[-1], sorted({line['step']: line[key] for line in lines}.items())
 

@@ -18,7 +18,8 @@ except (ImportError, AssertionError) as error:  # pragma: no cover
     from mmengine.logging import print_log
 
     print_log(
-        'hime_mm.PEYOLOS and hime_mm.DetTokenHead are not registered, because '
+        'hime_mm.PEYOLOS, hime_mm.PESingleStageDetector, hime_mm.DetTokenHead, '
+        'hime_mm.PatchTokenHead, its assigner and its box coder are not registered, because '
         f'MMDetection cannot be imported: {error}. For detection install it '
         'with `mim install onedl-mmdetection`, and mmcv with its compiled '
         'ops.',

@@ -234,6 +234,18 @@ def timm_patch_size(model_name: str) -> int | None:
     return model.patch_embed.proj.stride[0]
 
 
+def check_masks() -> None:
+    """Refuse a timm whose blocks take no mask, or add a bool one to the scores."""
+    import timm
+
+    if not hasattr(timm.layers, 'resolve_self_attn_mask'):
+        raise ConfigError(
+            'some tokens of this batch are padding, which the blocks of timm '
+            f'{timm.__version__} cannot leave out: install timm 1.0.31 or later, or make all '
+            'images of a batch of one size'
+        )
+
+
 def build_vit(model_name: str, pretrained: bool, checkpoint_path: str, **kwargs) -> nn.Module:
     """Build a model of timm without a head, for images of any size, and inspect it.
 

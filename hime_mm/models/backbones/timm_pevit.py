@@ -19,7 +19,7 @@ from ..layers import ReferencePositionEncoding
 from ..layers.padding import image_shapes, key_mask, mean_token, token_grids
 from ..weights.hooks import HEADS, fold_positions, load_timm
 from .pevit import POS_ENCODINGS
-from .timm_inspection import PREFIX_TOKENS, build_vit
+from .timm_inspection import PREFIX_TOKENS, build_vit, check_masks
 
 OUT_TYPES = ('cls_token', 'featmap', 'avg_featmap', 'raw')
 _SET_HERE = {'num_classes', 'in_chans', 'features_only', 'dynamic_img_size', 'dynamic_img_pad'}
@@ -288,8 +288,9 @@ class TIMMPEViT(BaseBackbone):
             says. The padding of a ``featmap`` is zero.
 
         Raises:
-            ConfigError: If the data samples do not fit the batch, or the
-                model drops patches where some are padding.
+            ConfigError: If the data samples do not fit the batch; or if some
+                tokens are padding, and the model drops patches in training or
+                timm is too old.
         """
         vit, grids, mask = self.timm_model, None, None
         if data_samples is not None:
@@ -310,7 +311,8 @@ class TIMMPEViT(BaseBackbone):
         # Where it is not there, blocks that somebody put in place of timm's take tokens only.
         keys = {}
         if mask is not None:
-            if not isinstance(vit.patch_drop, nn.Identity):
+            check_masks()
+            if vit.patch_drop.training and not isinstance(vit.patch_drop, nn.Identity):
                 raise ConfigError(
                     'some tokens of this batch are padding, of which '
                     '`patch_drop_rate` knows nothing: leave it out'

@@ -36,8 +36,8 @@ class PatchTokenHead(AnchorHead):
     back with the patch of the token that predicted it. An object is learnt by
     the one token whose slot holds its centre
     (:class:`~hime_mm.models.task_modules.PatchTokenAssigner`); all others are
-    background. Convolutions are 1×1. Losses are MMDetection's, and float32
-    also under automatic mixed precision.
+    background. Convolutions are 1×1. The last of them and the losses, which
+    are MMDetection's, are float32 also under automatic mixed precision.
 
     Boxes are not clipped and nothing is suppressed: in encrypted coordinates
     a box may stick out of the image, and neighbours are not neighbours. The
@@ -60,15 +60,17 @@ class PatchTokenHead(AnchorHead):
             how well boxes fit (IoU). With ``FocalLoss``, the other one that
             was tried, they say whether there is an object.
         loss_bbox (dict): Of decoded boxes. Defaults to GIoU with weight 2.
-        train_cfg (dict, optional): Holds the assigner. None is
-            ``PatchTokenAssigner``. Defaults to None.
-        test_cfg (dict, optional): ``score_thr``, ``nms_pre``, ``max_per_img``,
-            ``min_bbox_size`` and ``nms`` as for MMDetection's heads. Defaults
-            to None, a threshold of 0.01 and 300 boxes per image.
+        train_cfg (dict, optional): Replaces the assigner,
+            ``PatchTokenAssigner``, and what else :class:`AnchorHead` asks for.
+            Defaults to None.
+        test_cfg (dict, optional): ``score_thr`` (0.01 where it is not given),
+            ``nms_pre`` (1000), ``max_per_img`` (300), ``min_bbox_size`` and
+            ``nms`` (none) as for MMDetection's heads. Defaults to None.
         init_cfg (dict | list[dict], optional): Initialization config.
 
     Raises:
-        ConfigError: If a number is not positive.
+        ConfigError: If a number is not positive, or ``loss_cls`` does not say
+            which scores it is for.
     """
 
     def __init__(
@@ -117,10 +119,17 @@ class PatchTokenHead(AnchorHead):
             reg_decoded_bbox=True,
             loss_cls=loss_cls,
             loss_bbox=loss_bbox,
-            train_cfg=ConfigDict(train_cfg or DEFAULT_TRAIN_CFG),
-            test_cfg=ConfigDict(DEFAULT_TEST_CFG if test_cfg is None else test_cfg),
+            train_cfg=ConfigDict({**DEFAULT_TRAIN_CFG, **(train_cfg or {})}),
+            test_cfg=ConfigDict({**DEFAULT_TEST_CFG, **(test_cfg or {})}),
             init_cfg=init_cfg,
         )
+        sigmoid = getattr(self.loss_cls, 'use_sigmoid', self.use_sigmoid_cls)
+        if sigmoid != self.use_sigmoid_cls:
+            # The host's heads go by what the config says, its losses by their own defaults.
+            raise ConfigError(
+                f'`loss_cls` is a {type(self.loss_cls).__name__} with `use_sigmoid={sigmoid}`, '
+                'which the head has to know: write it into `loss_cls`'
+            )
 
     def _init_layers(self) -> None:
         self.cls_convs, self.reg_convs = self._tower(), self._tower()
@@ -148,9 +157,14 @@ class PatchTokenHead(AnchorHead):
             and what :class:`PatchTokenCoder` decodes, shape (B, num_preds ·
             4, rows, cols), float32 or wider.
         """
-        outs = (self.conv_cls(self.cls_convs(x)), self.conv_reg(self.reg_convs(x)))
-        wide = torch.promote_types(outs[0].dtype, torch.float)
-        return outs[0].to(wide), outs[1].to(wide)
+        outs = []
+        for tower, last in ((self.cls_convs, self.conv_cls), (self.reg_convs, self.conv_reg)):
+            tokens = tower(x)
+            # Half precision would round logarithms of widths, and so widths by a percent.
+            with torch.autocast(x.device.type, enabled=False):
+                out = last(tokens.to(last.weight.dtype))
+            outs.append(out.to(torch.promote_types(out.dtype, torch.float)))
+        return outs[0], outs[1]
 
     def get_anchors(
         self,
@@ -196,7 +210,7 @@ class PatchTokenHead(AnchorHead):
         return (
             self.loss_cls(scores, truth, label_weights, avg_factor=avg_factor),
             # Without an object it is zero, and every parameter has a gradient.
-            self.loss_bbox(boxes, targets, avg_factor=avg_factor) + 0 * bbox_pred.sum(),
+            self.loss_bbox(boxes, targets, avg_factor=avg_factor) + 0 * boxes.sum(),
         )
 
     def _predict_by_feat_single(

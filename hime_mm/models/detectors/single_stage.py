@@ -4,10 +4,12 @@
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures import OptSampleList, SampleList
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
+
+from ..dense_heads import PatchTokenHead
 
 
 @MODELS.register_module()
@@ -29,8 +31,8 @@ class PESingleStageDetector(SingleStageDetector):
         init_cfg (dict, optional): Initialization config. Defaults to None.
 
     Raises:
-        ConfigError: If the slots of the head are not the patches of the
-            backbone.
+        ConfigError: If the backbone does not know padding, or the head's slots
+            are not its patches.
     """
 
     def __init__(
@@ -52,21 +54,37 @@ class PESingleStageDetector(SingleStageDetector):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
-        slot = getattr(self.bbox_head, 'patch_size', None)
-        if slot is not None and not self.with_neck:
-            self._check_slots(slot)
+        if not hasattr(self.backbone, 'patch_stride'):
+            raise ConfigError(
+                f'a {type(self.backbone).__name__} cannot tell image from padding: take '
+                "hime_mm.PEViT or hime_mm.TIMMPEViT as backbone, with `pos_encoding='learned'` "
+                "for a plain ViT, or MMDetection's own detectors"
+            )
+        if isinstance(self.bbox_head, PatchTokenHead) and not self.with_neck:
+            self._check_slots(self.backbone, self.bbox_head)
 
-    def _check_slots(self, slot: int) -> None:
-        if self.backbone.out_type != 'featmap':
+    @staticmethod
+    def _check_slots(backbone: nn.Module, head: PatchTokenHead) -> None:
+        if backbone.out_type != 'featmap':
             raise ConfigError(
                 'the head reads patch tokens on their grid, but the backbone gives '
-                f"{self.backbone.out_type!r}: set its `out_type='featmap'`"
+                f"{backbone.out_type!r}: set its `out_type='featmap'`"
             )
-        stride = self.backbone.patch_stride
-        if slot != stride:
+        if len(backbone.out_indices) != 1:
             raise ConfigError(
-                f'the backbone has a token for each {stride} pixels of the images that come '
-                f'in, the head for each {slot}: set `bbox_head.patch_size={stride}`'
+                f'the head reads one feature map, but the backbone gives '
+                f'{len(backbone.out_indices)}: set its `out_indices=-1`'
+            )
+        stride = backbone.patch_stride
+        if head.patch_size != stride:
+            raise ConfigError(
+                f'the backbone has a token for each {stride} pixels of the images that come in, '
+                f'the head for each {head.patch_size}: set `bbox_head.patch_size={stride}`'
+            )
+        if head.in_channels != backbone.embed_dims:
+            raise ConfigError(
+                f'the backbone is {backbone.embed_dims} wide, the head expects '
+                f'{head.in_channels}: set `bbox_head.in_channels={backbone.embed_dims}`'
             )
 
     def extract_feat(

@@ -41,6 +41,34 @@ class Detector(torch.nn.Module):
         return self.model(x, mode='tensor')
 
 
+class TokenDetector(Detector):
+    """The same of one that reads each patch token by itself."""
+
+    def __init__(self, **backbone):
+        torch.nn.Module.__init__(self)
+        init_default_scope('mmdet')
+        torch.manual_seed(0)
+        self.model = MODELS.build(
+            dict(
+                type='hime_mm.PESingleStageDetector',
+                backbone=dict(
+                    type='hime_mm.PEViT',
+                    arch=pevit_parts.ARCH,
+                    img_size=64,
+                    out_type='featmap',
+                    **backbone,
+                ),
+                bbox_head=dict(
+                    type='hime_mm.PatchTokenHead', num_classes=3, in_channels=32, patch_size=16
+                ),
+            )
+        ).eval()
+
+    def forward(self, x):
+        (scores,), (coded,) = self.model(x, mode='tensor')
+        return scores, coded
+
+
 def timm_model(**kwargs):
     pytest.importorskip('timm')
     import timm_parts
@@ -74,6 +102,7 @@ MODELS_AND_OPTIONS = [
             {},
             dict(patch_embed='mixed', out_indices=[0, 2], mid_positions=True),
         ],
+        TokenDetector: [{}],
     }.items()
     for options in all_options
 ]

@@ -16,7 +16,7 @@ from hime_mm.errors import ConfigError
 from hime_mm.models.dense_heads import PatchTokenHead
 from hime_mm.models.task_modules import PatchTokenCoder
 
-QUALITY = dict(type='mmdet.QualityFocalLoss', use_sigmoid=True)
+FOCAL = dict(type='mmdet.FocalLoss', use_sigmoid=True)
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,7 @@ def straightforward(scores, coded, quality):
 @pytest.mark.parametrize('quality', [False, True])
 def test_losses_against_straightforward_ones(quality, boxed):
     """Padding, ignored boxes, two objects in one slot; what is no object's is background."""
-    head = build(**(dict(loss_cls=QUALITY) if quality else {}))
+    head = build(**({} if quality else dict(loss_cls=FOCAL)))
     scores, coded = torch.randn(2, 6, 3, 5), torch.randn(2, 8, 3, 5)
     truth, ignored = [[t.clone() for t in many] for many in (TRUTH, IGNORED)]
     if boxed:
@@ -170,7 +170,7 @@ def total(losses):
 
 LOSSES = [
     {},
-    dict(loss_cls=QUALITY),
+    dict(loss_cls=FOCAL),
     dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False)),
     dict(loss_bbox=dict(type='mmdet.DIoULoss')),
     dict(loss_bbox=dict(type='mmdet.L1Loss')),
@@ -386,7 +386,7 @@ def test_limits():
 
 def test_quality_scores_learn_how_well_boxes_fit():
     """The best score is the overlap, not one."""
-    head = build(loss_cls=QUALITY)
+    head = build()
     _, coded = perfect([TRUTH[1]], METAS[1:])
     coded[0][:, 2:4] += 0.3
     slot = torch.tensor([[0.0, 8, 8, 16]])

@@ -162,7 +162,10 @@ class PatchTokenHead(AnchorHead):
             tokens = tower(x)
             # Half precision would round logarithms of widths, and so widths by a percent.
             with torch.autocast(x.device.type, enabled=False):
-                out = last(tokens.to(last.weight.dtype))
+                # Of a wrapped one (FSDP) the weights have their type while it runs only.
+                if isinstance(last, nn.Conv2d):
+                    tokens = tokens.to(last.weight.dtype)
+                out = last(tokens)
             outs.append(out.to(torch.promote_types(out.dtype, torch.float)))
         return outs[0], outs[1]
 

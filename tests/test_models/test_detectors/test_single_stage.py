@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import token_parts as parts
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from token_parts import IN_PLACE, MI, MOVED, PEVIT, TIMM, assert_same, build, collate, detect
+from torch.distributed import fsdp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from hime_mm.errors import ConfigError
 
@@ -17,6 +22,13 @@ ALL = {**MOVED, **IN_PLACE}
 of_all = pytest.mark.parametrize('name', ALL)
 #: Rows and columns of patches; the largest fits the batch, which all others leave padded.
 SIZES = [(3, 5), (2, 4), (3, 2)]
+
+
+@pytest.fixture
+def one_process():
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
 
 
 def model_of(name, test_cfg=None, **kwargs):
@@ -193,6 +205,43 @@ def test_parameters_of_other_types(name, dtype):
     with torch.no_grad():
         results = other.eval()(**halved, mode='predict')
     assert all(result.pred_instances.bboxes.isfinite().all() for result in results)
+
+
+def fsdp1(model, dtype, *classes):
+    return fsdp.FullyShardedDataParallel(
+        model,
+        device_id=torch.device('cpu'),
+        mixed_precision=fsdp.MixedPrecision(param_dtype=dtype),
+        auto_wrap_policy=ModuleWrapPolicy(classes) if classes else None,
+    )
+
+
+def fsdp1_with_convolutions(model, dtype):
+    return fsdp1(model, dtype, TransformerEncoderLayer, torch.nn.Conv2d)
+
+
+def fsdp2_with_convolutions(model, dtype):
+    head, kwargs = model.bbox_head, dict(mesh=init_device_mesh('cpu', (1,)))
+    kwargs.update(mp_policy=fsdp.MixedPrecisionPolicy(param_dtype=dtype))
+    for module in (*model.backbone.layers, head.conv_cls, head.conv_reg, model):
+        fsdp.fully_shard(module, **kwargs)
+    return model
+
+
+@pytest.mark.parametrize('wrap', [fsdp1, fsdp1_with_convolutions, fsdp2_with_convolutions])
+@pytest.mark.filterwarnings('ignore')
+def test_fully_sharded(one_process, wrap):
+    """With `param_dtype`, of the whole model and of layers and convolutions alone."""
+    model, cipher, patch = model_of('PEViT')
+    data = model.data_preprocessor(training_batch(cipher, patch), True)
+    expected = model(**copy.deepcopy(data), mode='loss')
+    sharded = wrap(model, torch.bfloat16)
+    got = sharded(**copy.deepcopy(data), mode='loss')
+    for name, (value,) in got.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected[name][0], atol=0, rtol=0.05)
+    sum(loss for many in got.values() for loss in many).backward()
+    assert all(param.grad is not None for param in sharded.parameters())
 
 
 def test_three_modes():

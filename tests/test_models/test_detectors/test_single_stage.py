@@ -7,44 +7,28 @@ import numpy as np
 import pytest
 import token_parts as parts
 import torch
-import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
-from token_parts import IN_PLACE, MI, MOVED, PEVIT, TIMM, assert_same, build, collate, detect
-from torch.distributed import fsdp
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from token_parts import (
+    ALL,
+    MI,
+    MOVED,
+    PEVIT,
+    SIZES,
+    TIMM,
+    assert_same,
+    build,
+    collate,
+    detect,
+    model_of,
+    pictures,
+    training_batch,
+    truth,
+)
 
 from hime_mm.errors import ConfigError
 
-ALL = {**MOVED, **IN_PLACE}
 of_all = pytest.mark.parametrize('name', ALL)
-#: Rows and columns of patches; the largest fits the batch, which all others leave padded.
-SIZES = [(3, 5), (2, 4), (3, 2)]
-
-
-@pytest.fixture
-def one_process():
-    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-def model_of(name, test_cfg=None, **kwargs):
-    backbone, cipher, patch = ALL[name]
-    if 'TIMM' in name:
-        pytest.importorskip('timm')
-    _, data = parts.sample(parts.picture(1, 1, patch), cipher, patch)
-    head = dict(patch_size=data.patch_layout.patch_size)
-    kwargs = dict(backbone, **kwargs)
-    if test_cfg is None:
-        return build(kwargs, head), cipher, patch
-    return build(kwargs, head, test_cfg=test_cfg), cipher, patch
-
-
-def pictures(patch):
-    return [parts.picture(*size, patch, seed) for seed, size in enumerate(SIZES)]
 
 
 @of_all
@@ -103,31 +87,6 @@ def test_the_token_that_predicts_a_box_gets_it_back(name):
     assert counts.tolist() == [2 * 3] * layout.num_patches
 
 
-def truth(rows, cols, patch):
-    """Two objects whose centres lie in one patch, and one that fills the image."""
-    h, w = rows * patch, cols * patch
-    p = patch
-    return (
-        np.array(
-            [
-                [p * 1.2, p * 0.3, p * 1.8, p * 0.9],
-                [p * 0.7, 0, p * 2.2, p * 1.0],
-                [w * 0.02, h * 0.2, w, h * 0.9],
-            ]
-        ),
-        [0, 1, 2],
-    )
-
-
-def training_batch(cipher, patch, sizes=SIZES):
-    return collate(
-        [
-            parts.sample(parts.picture(*size, patch, i), cipher, patch, truth(*size, patch))
-            for i, size in enumerate(sizes)
-        ]
-    )
-
-
 @of_all
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_losses_do_not_know_the_order(name, with_cp):
@@ -160,88 +119,6 @@ def test_no_objects_at_all():
     assert losses['loss_bbox'][0] == 0 and losses['loss_cls'][0].isfinite()
     sum(loss for many in losses.values() for loss in many).backward()
     assert all(param.grad is not None for param in model.parameters())
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize('name', ['PEViT', 'MI', 'TIMMPEViT'])
-def test_amp_trains(name, dtype):
-    """Losses stay float32 and finite, and fall."""
-    model, cipher, patch = model_of(name)
-    model.train()
-    batch = training_batch(cipher, patch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    scaler = torch.amp.GradScaler('cpu', enabled=dtype == torch.float16)
-    values = []
-    for _ in range(5):
-        # MMEngine's AmpOptimWrapper does the same, but not without a GPU.
-        with torch.autocast('cpu', dtype=dtype):
-            data = model.data_preprocessor(copy.deepcopy(batch), True)
-            loss, log = model.parse_losses(model(**data, mode='loss'))
-        assert all(value.dtype == torch.float32 and value.isfinite() for value in log.values())
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        values.append(loss.item())
-    assert values[-1] < values[0]
-    assert all(param.isfinite().all() for param in model.parameters())
-
-
-@pytest.mark.parametrize('name', ['PEViT', 'MI', 'TIMMPEViT'])
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
-def test_parameters_of_other_types(name, dtype):
-    model, cipher, patch = model_of(name)
-    other = copy.deepcopy(model).to(dtype)
-    data = model.data_preprocessor(training_batch(cipher, patch), True)
-    expected = model(**copy.deepcopy(data), mode='loss')
-    halved = dict(inputs=data['inputs'].to(dtype), data_samples=data['data_samples'])
-    got = other(**copy.deepcopy(halved), mode='loss')
-    for key, (value,) in got.items():
-        assert value.dtype in (torch.float32, torch.float64)
-        torch.testing.assert_close(value.float(), expected[key][0], atol=0, rtol=0.1)
-    sum(loss for many in got.values() for loss in many).backward()
-    for param in other.parameters():
-        assert param.grad.dtype == dtype and param.grad.isfinite().all()
-    with torch.no_grad():
-        results = other.eval()(**halved, mode='predict')
-    assert all(result.pred_instances.bboxes.isfinite().all() for result in results)
-
-
-def fsdp1(model, dtype, *classes):
-    return fsdp.FullyShardedDataParallel(
-        model,
-        device_id=torch.device('cpu'),
-        mixed_precision=fsdp.MixedPrecision(param_dtype=dtype),
-        auto_wrap_policy=ModuleWrapPolicy(classes) if classes else None,
-    )
-
-
-def fsdp1_with_convolutions(model, dtype):
-    return fsdp1(model, dtype, TransformerEncoderLayer, torch.nn.Conv2d)
-
-
-def fsdp2_with_convolutions(model, dtype):
-    head, kwargs = model.bbox_head, dict(mesh=init_device_mesh('cpu', (1,)))
-    kwargs.update(mp_policy=fsdp.MixedPrecisionPolicy(param_dtype=dtype))
-    for module in (*model.backbone.layers, head.conv_cls, head.conv_reg, model):
-        fsdp.fully_shard(module, **kwargs)
-    return model
-
-
-@pytest.mark.parametrize('wrap', [fsdp1, fsdp1_with_convolutions, fsdp2_with_convolutions])
-@pytest.mark.filterwarnings('ignore')
-def test_fully_sharded(one_process, wrap):
-    """With `param_dtype`, of the whole model and of layers and convolutions alone."""
-    model, cipher, patch = model_of('PEViT')
-    data = model.data_preprocessor(training_batch(cipher, patch), True)
-    expected = model(**copy.deepcopy(data), mode='loss')
-    sharded = wrap(model, torch.bfloat16)
-    got = sharded(**copy.deepcopy(data), mode='loss')
-    for name, (value,) in got.items():
-        assert value.dtype == torch.float32
-        torch.testing.assert_close(value, expected[name][0], atol=0, rtol=0.05)
-    sum(loss for many in got.values() for loss in many).backward()
-    assert all(param.grad is not None for param in sharded.parameters())
 
 
 def test_three_modes():

@@ -2,6 +2,7 @@
 """Small detectors that read each patch token by itself, and batches for them."""
 
 import numpy as np
+import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -38,6 +39,10 @@ IN_PLACE = {
     'plain': (dict(PEVIT, pos_encoding='learned'), 'center', 16),
     'TIMMPEViT, learned': (dict(TIMM, pos_encoding='learned'), 'center', 14),
 }
+
+ALL = {**MOVED, **IN_PLACE}
+#: Rows and columns of patches; the largest fits the batch, which all others leave padded.
+SIZES = [(3, 5), (2, 4), (3, 2)]
 
 
 def build(backbone=PEVIT, head=None, seed=0, **kwargs):
@@ -127,3 +132,44 @@ def assert_same(got, expected, atol=1e-3):
     cost = np.abs(got[:, None] - expected[None]) @ weights
     rows, cols = linear_sum_assignment(cost)
     np.testing.assert_allclose(got[rows], expected[cols], rtol=0, atol=atol)
+
+
+def model_of(name, test_cfg=None, **kwargs):
+    backbone, cipher, patch = ALL[name]
+    if 'TIMM' in name:
+        pytest.importorskip('timm')
+    _, data = sample(picture(1, 1, patch), cipher, patch)
+    head = dict(patch_size=data.patch_layout.patch_size)
+    kwargs = dict(backbone, **kwargs)
+    if test_cfg is None:
+        return build(kwargs, head), cipher, patch
+    return build(kwargs, head, test_cfg=test_cfg), cipher, patch
+
+
+def pictures(patch):
+    return [picture(*size, patch, seed) for seed, size in enumerate(SIZES)]
+
+
+def truth(rows, cols, patch):
+    """Two objects whose centres lie in one patch, and one that fills the image."""
+    h, w = rows * patch, cols * patch
+    p = patch
+    return (
+        np.array(
+            [
+                [p * 1.2, p * 0.3, p * 1.8, p * 0.9],
+                [p * 0.7, 0, p * 2.2, p * 1.0],
+                [w * 0.02, h * 0.2, w, h * 0.9],
+            ]
+        ),
+        [0, 1, 2],
+    )
+
+
+def training_batch(cipher, patch, sizes=SIZES):
+    return collate(
+        [
+            sample(picture(*size, patch, i), cipher, patch, truth(*size, patch))
+            for i, size in enumerate(sizes)
+        ]
+    )

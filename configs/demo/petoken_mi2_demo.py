@@ -107,7 +107,7 @@ model = dict(
         # A patch of 16 pixels is one of 8 in a compact MI image.
         patch_size=8,
         test_cfg=dict(
-            score_thr=0.01, nms_pre=200, max_per_img=20, nms=dict(type='nms', iou_threshold=0.6)
+            score_thr=0.01, nms_pre=200, max_per_img=20, nms=dict(type='nms', iou_threshold=0.5)
         ),
     ),
 )

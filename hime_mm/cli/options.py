@@ -49,7 +49,7 @@ def results_options(command: Callable) -> Callable:
             metavar='IOU',
             help='Of two boxes of one class that overlap more than this, '
             'leave out the one with the lower score; 1 keeps all.  '
-            '[default: 0.6 where patches were moved, else 1]',
+            '[default: 0.5 where patches were moved, else 1]',
         ),
         click.option(
             '--annotations',

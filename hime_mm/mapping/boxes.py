@@ -10,7 +10,7 @@ from hime_mm.errors import BoxError
 
 #: IoU above which, of two boxes of one class, the one with the lower score is
 #: left out where patches were moved. There a model cannot do it itself.
-SHUFFLED_NMS = 0.6
+SHUFFLED_NMS = 0.5
 
 
 def nms_threshold(nms: float | None, shuffled: bool) -> float | None:

@@ -259,7 +259,7 @@ class Client:
                 A model that is built from a config alone has to have its
                 ``data_preprocessor`` set.
             nms (float, optional): IoU of the non-maximum suppression in the
-                original picture; 1 keeps all boxes. None is 0.6 where patches
+                original picture; 1 keeps all boxes. None is 0.5 where patches
                 were moved, else 1. Defaults to None.
             clip (bool): Cut boxes to the picture. Defaults to True.
             color_type (str): As the ``LoadImageFromFile`` of the model's

@@ -240,7 +240,7 @@ def map_coco_results(
         key (Key, optional): The owner's key, needed where patches were moved.
             Defaults to None.
         nms (float, optional): IoU of the non-maximum suppression in the
-            original, from 0 to 1; 1 keeps all boxes. None is 0.6 where
+            original, from 0 to 1; 1 keeps all boxes. None is 0.5 where
             patches were moved, else 1. Defaults to None.
         clip (bool): Cut boxes to the originals. Defaults to True.
         force (bool): Replace ``out`` if it is there. Defaults to False.

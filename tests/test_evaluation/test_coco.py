@@ -88,7 +88,7 @@ def back_slowly(found, folder):
         h, w = layout.ori_shape
         boxes = np.array([slowly_back(box, layout) for box in boxes]).reshape(-1, 4)
         boxes = boxes.clip(0, [w, h, w, h])
-        keep = slowly_suppressed(boxes, scores, labels, 0.6) if layout.shuffled else slice(None)
+        keep = slowly_suppressed(boxes, scores, labels, 0.5) if layout.shuffled else slice(None)
         new[image['id']] = tuple(column[keep] for column in (boxes, scores, labels))
     return new
 

@@ -110,7 +110,7 @@ def test_equals_slots_as_images(folders, cipher, seed, iou):
             images.append(dict(id=new, height=h, width=w, file_name='none'))
             part = [column[slots == number] for column in (boxes, scores, labels)]
             keep = (
-                slowly_suppressed(*part, 0.6 if iou is None else iou) if iou != 1 else slice(None)
+                slowly_suppressed(*part, 0.5 if iou is None else iou) if iou != 1 else slice(None)
             )
             split[new] = tuple(column[keep] for column in part)
         for ann in coco['annotations']:

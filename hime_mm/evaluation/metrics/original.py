@@ -44,7 +44,7 @@ class OriginalCocoMetric(CocoMetric):
     Args:
         *args: As of ``CocoMetric``.
         nms (float, optional): IoU of the class-wise non-maximum suppression
-            in the original, from 0 to 1; 1 keeps all boxes. None is 0.6 where
+            in the original, from 0 to 1; 1 keeps all boxes. None is 0.5 where
             patches were moved, else 1. Defaults to None.
         key (str, optional): The owner's key file, for a folder of which
             patches were moved. Defaults to None.

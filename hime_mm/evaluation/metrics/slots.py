@@ -44,7 +44,7 @@ class SlotCocoMetric(CocoMetric):
         ann_file (str): The annotation file that was handed over.
         *args: As of ``CocoMetric``.
         nms (float, optional): IoU of the class-wise non-maximum suppression
-            within a slot, from 0 to 1; 1 keeps all boxes. None is 0.6 where
+            within a slot, from 0 to 1; 1 keeps all boxes. None is 0.5 where
             patches were moved, else 1. Defaults to None.
         **kwargs: As of ``CocoMetric``.
 

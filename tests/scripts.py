@@ -12,15 +12,18 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 #: Runs scripts one after the other, with a mark between their outputs.
 RUN = """
-import runpy, sys
+import os, runpy, sys
 sys.stdout.reconfigure(line_buffering=True)
 for args in {}:
     sys.argv = args
+    # As Python does; of this script only.
+    sys.path.insert(0, os.path.dirname(args[0]))
     try:
         runpy.run_path(args[0], run_name='__main__')
     except SystemExit as stopped:
         if stopped.code:
             raise
+    sys.path.pop(0)
     print('=== next')
 """
 

@@ -163,6 +163,7 @@ def file(tmp_path_factory):
 def narrow(name, file):
     cfg = row_config(name, weights=str(file))
     cfg.model.backbone.update(NARROW)
+    cfg.model.bbox_head.in_channels = NARROW['embed_dim']
     return cfg
 
 

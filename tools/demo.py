@@ -136,7 +136,7 @@ def hand_over(args, data):
     if not osp.exists(path):
         os.makedirs(osp.dirname(path), exist_ok=True)
         Key.generate().save(path)
-    key, folders = Key.load(path), []
+    key, folders = Key.from_file(path), []
     for split, views, augment in (('train', 10, dict(flip=0.5, crop=(0.5, 1.0))), ('val', 1, {})):
         folders.append(osp.join(args.work_dir, 'handed_over', split, ''))
         if not osp.exists(osp.join(folders[-1], 'hime.json')):

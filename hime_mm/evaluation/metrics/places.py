@@ -1,7 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Where the boxes of a data sample are, and which of them stay."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,12 +56,14 @@ def check_masks(metrics: list[str], why: str) -> None:
 def with_boxes(sample: dict, boxes: np.ndarray, keep: np.ndarray | None, masks: bool) -> dict:
     """A sample with other boxes, of which some stay, and nothing that its metric does not read."""
     pred = sample['pred_instances']
-    pick: Callable = (lambda value: value) if keep is None else (lambda value: _pick(value, keep))
     names = ('scores', 'labels') + ('masks', 'mask_scores') * masks
-    new = {name: pick(pred[name]) for name in names if name in pred}
+    new = {name: pick(pred[name], keep) for name in names if name in pred}
     kept = {key: sample[key] for key in ('img_id', 'ori_shape', 'instances') if key in sample}
-    return dict(kept, pred_instances=dict(new, bboxes=torch.from_numpy(pick(boxes))))
+    return dict(kept, pred_instances=dict(new, bboxes=torch.from_numpy(pick(boxes, keep))))
 
 
-def _pick(value: Any, keep: np.ndarray) -> Any:
+def pick(value: Any, keep: np.ndarray | None) -> Any:
+    """Of an array or a list those that stay; all of them for None."""
+    if keep is None:
+        return value
     return [value[i] for i in keep] if isinstance(value, list) else value[keep]

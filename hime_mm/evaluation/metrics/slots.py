@@ -16,7 +16,7 @@ from hime_mm.mapping.boxes import nms_threshold, suppress
 from hime_mm.registry import METRICS
 from hime_mm.run_check import check_current_run
 
-from .places import check_masks, encrypted_boxes, find_entry, with_boxes
+from .places import check_masks, encrypted_boxes, find_entry, pick, with_boxes
 
 #: Slots lie so many times the largest annotation apart, that boxes of two of
 #: them cannot match, however large a predicted one is.
@@ -80,27 +80,45 @@ class SlotCocoMetric(CocoMetric):
         for sample in data_samples:
             try:
                 entry, layout = self._place_of(sample)
+                if 'masks' in sample['pred_instances'] and layout.shuffled:
+                    check_masks(self.metrics, 'since masks cannot follow patches that moved')
+                    warnings.warn(f'{type(self).__name__} leaves predicted masks out', stacklevel=2)
+                boxes = encrypted_boxes(sample, entry)
+                samples.append(with_boxes(sample, boxes, None, masks=not layout.shuffled))
                 layouts.append(layout)
-                samples.append(self._in_slots(sample, entry, layout))
             except BoxError as error:
                 name = sample.get('img_path') or f'the image {sample.get("img_id")}'
                 raise BoxError(f'{type(self).__name__}: {name}: {error}') from None
         super().process(data_batch, samples)
         for (gt, _), layout in zip(self.results[start:], layouts, strict=True):
-            # What places the annotations, wherever results are gathered.
+            # What places boxes, wherever results are gathered.
             gt['layout'] = layout.public()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The host's numbers, once the annotations are in their slots, too."""
-        for gt, _ in results:
-            self._place_annotations(gt['img_id'], gt['layout'])
-        if any(gt['layout'].shuffled for gt, _ in results):
-            MMLogger.get_current_instance().info(
-                f'{type(self).__name__}: boxes are judged within the slots of encrypted images, '
-                'areas in their pixels; detections of one object from several patches cannot be '
-                'put together without the key, so the owner usually measures more'
-            )
-        return super().compute_metrics(results)
+        """The host's numbers, once boxes and annotations are in their slots.
+
+        The files of ``outfile_prefix`` have the boxes as they were predicted.
+        """
+        prefix, self.outfile_prefix = self.outfile_prefix, None
+        try:
+            if prefix is not None:
+                if self.cat_ids is None:
+                    self.cat_ids = self._coco_api.get_cat_ids(self.dataset_meta['classes'])
+                self.results2json([result for _, result in results], prefix)
+                if self.format_only:
+                    return {}
+            for gt, _ in results:
+                self._place_annotations(gt['img_id'], gt['layout'])
+            if any(gt['layout'].shuffled for gt, _ in results):
+                MMLogger.get_current_instance().info(
+                    f'{type(self).__name__}: boxes are judged within the slots of encrypted '
+                    'images, areas in their pixels; detections of one object from several patches '
+                    'cannot be put together without the key, so the owner usually measures more'
+                )
+            placed = [(gt, self._in_slots(result, gt['layout'])) for gt, result in results]
+            return super().compute_metrics(placed)
+        finally:
+            self.outfile_prefix = prefix
 
     def _place_of(self, sample: dict) -> tuple[FileEntry, PatchLayout]:
         found = find_entry(sample.get('img_path'), self.backend_args)
@@ -123,19 +141,17 @@ class SlotCocoMetric(CocoMetric):
             )
         return found[1], layout
 
-    def _in_slots(self, sample: dict, entry: FileEntry, layout: PatchLayout) -> dict:
-        boxes = encrypted_boxes(sample, entry)
-        pred, threshold = sample['pred_instances'], nms_threshold(self.nms, layout.shuffled)
-        if 'masks' in pred and layout.shuffled:
-            check_masks(self.metrics, 'since masks cannot follow patches that moved')
-            warnings.warn(f'{type(self).__name__} leaves predicted masks out', stacklevel=2)
+    def _in_slots(self, result: dict, layout: PatchLayout) -> dict:
+        """The boxes of an image in their slots, without those that others there suppress."""
+        threshold = nms_threshold(self.nms, layout.shuffled)
+        boxes, scores, labels = (result[name] for name in ('bboxes', 'scores', 'labels'))
         slots = layout.cells(boxes) if layout.shuffled else np.zeros(len(boxes), np.int64)
-        keep = None
+        new = dict(result, bboxes=boxes + self._offsets(boxes, layout))
         if threshold is not None:
-            scores, labels = (pred[name].detach().cpu().numpy() for name in ('scores', 'labels'))
             keep = suppress(boxes, scores, labels * layout.num_patches + slots, threshold)
-        boxes = boxes + self._offsets(boxes, layout)
-        return with_boxes(sample, boxes, keep, masks=not layout.shuffled)
+            # Beside the image's id all is of one box each.
+            new = {k: v if k == 'img_id' else pick(v, keep) for k, v in new.items()}
+        return new
 
     def _place_annotations(self, image_id: Any, layout: PatchLayout) -> None:
         """Move the annotations of an image into their slots, once."""

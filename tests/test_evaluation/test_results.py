@@ -35,6 +35,7 @@ from hime_mm.datasets.coco import load_coco
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError, CocoError, HimeError, InvalidKey, ManifestError
 from hime_mm.evaluation.coco import score
+from hime_mm.evaluation.metrics import SlotCocoMetric
 from hime_mm.transforms import LoadEncryptedMeta
 
 CIPHERS = ('shuffle', 'center+erode2+shuffle', 'mix2+shuffle', 'mix2', 'erode2', 'center')
@@ -107,15 +108,16 @@ def test_equals_pycocotools_on_boxes_mapped_by_a_loop(
     np.testing.assert_allclose(values(scores.numbers), expected, atol=1e-9)
 
 
-def test_through_files_as_in_memory(scenes, folders, tmp_path):
+@pytest.mark.parametrize('format_only', [True, False])
+@pytest.mark.parametrize('metric', [CocoMetric, SlotCocoMetric])
+def test_through_files_as_in_memory(scenes, folders, tmp_path, metric, format_only):
     """Shuffle, folder, predictions of a model, the host's results file, the key: the same AP."""
     folder = folders / 'shuffle'
     found = detect(read(folder), 7)
     steps = [LoadImageFromFile(), LoadEncryptedMeta(), PackDetInputs(meta_keys=META_KEYS)]
     pipeline = Compose(steps)
-    host = CocoMetric(
-        str(folder / ANN), format_only=True, outfile_prefix=str(tmp_path / 'engineer')
-    )
+    prefix = str(tmp_path / 'engineer')
+    host = metric(str(folder / ANN), format_only=format_only, outfile_prefix=prefix)
     host.dataset_meta = dict(classes=['cat', 'cup', 'dog'])
     for image in read(folder)['images']:
         boxes, confidence, labels = found[image['id']]

@@ -180,13 +180,6 @@ class PatchTokenHead(AnchorHead):
         metas = [dict(meta, pad_shape=meta['img_shape']) for meta in batch_img_metas]
         return super().get_anchors(featmap_sizes, metas, device)
 
-    def loss_by_feat(
-        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], *args, **kwargs
-    ) -> dict:
-        """Losses in float32. Arguments as :class:`AnchorHead`'s."""
-        with torch.autocast(cls_scores[0].device.type, enabled=False):
-            return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
-
     def loss_by_feat_single(
         self,
         cls_score: Tensor,

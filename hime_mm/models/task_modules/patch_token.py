@@ -125,7 +125,9 @@ class PatchTokenAssigner(BaseAssigner):
 def _holds(slots: Tensor, boxes: Tensor) -> Tensor:
     """Which slots hold the centres of which boxes, bool, (n, k).
 
-    A border has the owner that :meth:`PatchLayout.cells` gives it.
+    A border has the owner that :meth:`PatchLayout.cells` gives it, and so has
+    the end of the image: the last slots.
     """
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + BORDER
-    return ((centres >= slots[:, None, :2]) & (centres < slots[:, None, 2:])).all(-1)
+    ends = slots[:, 2:] + 2 * BORDER * (slots[:, 2:] == slots[:, 2:].amax(0))
+    return ((centres >= slots[:, None, :2]) & (centres < ends[:, None])).all(-1)

@@ -130,9 +130,9 @@ def test_three_modes():
         (scores,), (coded,) = model(**data, mode='tensor')
         without = model(data['inputs'], mode='tensor')
         named = dict(batch_inputs=data['inputs'], batch_data_samples=data['data_samples'])
-        plain = model.predict(**named, rescale=False)[0].pred_instances.bboxes.clone()
         for item in data['data_samples']:
             item.set_metainfo(dict(scale_factor=(0.5, 2.0)))
+        plain = model.predict(**named, rescale=False)[0].pred_instances.bboxes.clone()
         scaled = model.predict(**named)[0].pred_instances.bboxes
     assert scores.shape == (3, 2 * 3, 3, 5) and coded.shape == (3, 2 * 4, 3, 5)
     # What is padding matters to all but the first, which fills the batch.

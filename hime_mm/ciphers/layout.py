@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike
 from hime_mm.errors import BoxError
 
 from .permutation import check_permutation, invert_permutation
-from .travel import BORDER, cells_of, centres_of, travel, way_in
+from .travel import cells_of, centres_of, strays_of, travel
 
 # Pixels by which a box that lay within the original may stick out of it where
-# it came from: it may have given way to a border.
-_ROUNDING = BORDER + 1e-6
+# it came from, by rounding alone.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +24,7 @@ class PatchLayout:
 
     Boxes are mapped in two steps: they are scaled, and where patches were
     shuffled each one travels with the patch that holds its centre,
-    box' = box + (origin of the slot − origin of the patch). The borders of
-    patches lie :data:`BORDER` before them, see :meth:`cells`.
+    box' = box + (origin of the slot − origin of the patch).
 
     Args:
         ori_shape (tuple[int, int]): Height and width of the original in
@@ -203,24 +202,25 @@ class PatchLayout:
             cropped=state.get('cropped', False),
         )
 
-    def map_boxes(self, boxes: ArrayLike, dtype: Any = np.float64) -> np.ndarray:
+    def map_boxes(self, boxes: ArrayLike, precision: Any = np.float64) -> np.ndarray:
         """Boxes of the original image in encrypted coordinates.
 
         A moved box keeps its size and its offset to its patch, so it may
         stick out of the image. Its centre lies in the slot of its patch, also
-        after it was rounded to ``dtype`` or written as (x, y, w, h): one
-        within a few roundings of the end of its patch is moved off it by
-        them, and one outside of the image is moved to the nearest point of
-        the image before, for there is no patch to travel with.
+        after it was rounded to ``precision``, or written as (x, y, w, h) and
+        then read in it: one within a few roundings of the ends of its patch
+        is moved off them, and one outside of the image to the nearest point
+        of the nearest patch, for there is none to travel with.
 
         Args:
             boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
                 the original.
-            dtype (dtype): Floating-point type of what is returned. Defaults
-                to float64.
+            precision (dtype): Floating-point type in which they will be kept.
+                Defaults to float64.
 
         Returns:
-            np.ndarray: Shape (n, 4), in pixels of the encrypted image.
+            np.ndarray: float64, shape (n, 4), in pixels of the encrypted
+            image.
 
         Raises:
             BoxError: If ``boxes`` has another shape, or if patches were
@@ -234,13 +234,11 @@ class PatchLayout:
         if obstacle:
             raise BoxError(obstacle)
         if self.permutation is not None:
-            way = way_in(boxes, self.shape)
-            for i in np.flatnonzero(np.isnan(way).any(axis=1))[:1]:
+            for i in np.flatnonzero(~np.isfinite(centres_of(boxes)).all(axis=1))[:1]:
                 raise BoxError(f'box {i} has no centre: {boxes[i].tolist()}')
-            boxes += np.tile(way, 2)
             inverse = invert_permutation(self.permutation)
-            boxes = travel(boxes, inverse, self.patch_size, self.grid, dtype)
-        return boxes.astype(dtype, copy=False)
+            boxes = travel(boxes, inverse, self.patch_size, self.grid, precision)
+        return boxes
 
     def unmap_boxes(self, boxes: ArrayLike) -> np.ndarray:
         """Boxes of the encrypted image in original coordinates.
@@ -272,7 +270,7 @@ class PatchLayout:
     def find_strays(self, boxes: ArrayLike) -> np.ndarray:
         """Which boxes of the encrypted image are in no slot, though patches were moved.
 
-        Their centre lies more than :data:`BORDER` outside of the image or is
+        Their centre lies outside of the image, by more than rounding, or is
         not finite. No patch brings such a box back.
 
         Args:
@@ -285,7 +283,7 @@ class PatchLayout:
         """
         if not self.shuffled:
             return np.zeros(0, np.int64)
-        return np.flatnonzero(way_in(self._check_boxes(boxes), self.shape).any(axis=1))
+        return np.flatnonzero(strays_of(self._check_boxes(boxes), self.shape))
 
     def describe_stray(self, box: ArrayLike) -> str:
         """What is wrong with a box that :meth:`find_strays` found, for a message."""
@@ -299,8 +297,8 @@ class PatchLayout:
     def cells(self, boxes: ArrayLike) -> np.ndarray:
         """The slots of the encrypted image that hold the centres of boxes.
 
-        A slot begins :data:`BORDER` before its first pixel and ends so far
-        before that of the next one: floor((centre + BORDER) / patch size).
+        A centre on a border belongs to the slot behind it, to the right or
+        below.
 
         Args:
             boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of

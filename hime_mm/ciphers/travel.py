@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 #: Pixels of the encrypted image: a centre that lies less than this before the
-#: border of two patches belongs to the patch behind it, so that rounding does
-#: not decide whose a border is that is hit exactly.
-BORDER = 1e-3
+#: border of two patches belongs to the patch behind it, so that the rounding
+#: of scaled coordinates does not decide whose a border is that is hit exactly.
+BORDER = 1e-8
+# Pixels by which rounding may put the centre of a predicted box outside of the image.
+_EDGE = 1e-3
 
 
 def centres_of(boxes: np.ndarray) -> np.ndarray:
@@ -28,16 +30,11 @@ def cells_of(boxes: np.ndarray, size: int, grid: tuple[int, int]) -> np.ndarray:
     return row.astype(np.int64) * grid[1] + col.astype(np.int64)
 
 
-def way_in(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """From each centre to the image, (n, 2): zeros within BORDER of it.
-
-    It is NaN for one that is not finite.
-    """
+def strays_of(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Whether centres are in no slot, bool of shape (n, ): outside of the image, or not finite."""
     centres = centres_of(boxes)
-    with np.errstate(invalid='ignore'):
-        way = np.where(np.isfinite(centres), centres.clip(0, shape[::-1]) - centres, np.nan)
-    way[np.abs(way) <= BORDER] = 0
-    return way
+    inside = (centres >= -_EDGE) & (centres <= np.array(shape[::-1]) + _EDGE)
+    return np.logical_not(inside.all(axis=1))
 
 
 def travel(
@@ -45,28 +42,18 @@ def travel(
     targets: np.ndarray,
     size: int,
     grid: tuple[int, int],
-    dtype: Any = np.float64,
+    precision: Any = np.float64,
 ) -> np.ndarray:
     """Boxes moved from each slot k to the slot ``targets[k]``.
 
-    A centre ends in its target, also after the box was rounded to ``dtype``,
-    or written as (x, y, w, h) and read again.
-
-    The last slots of rows and columns own the last BORDER of the image as
-    well, and are longer by it than the others. So the end of a slot, from
-    three times BORDER before its last pixel's end on, is stretched or squeezed
-    to what its target has there: every centre has one place, and back.
+    A centre keeps off the ends of its slot by what rounding to ``precision``
+    may make of corners, sizes and centres, so that it is found there again.
+    One outside of the image comes in at the nearest point of its slot.
     """
-    cells, last = cells_of(boxes, size, grid), np.array(grid[::-1]) - 1
+    cells = cells_of(boxes, size, grid)
     old, new = (np.stack([k % grid[1], k // grid[1]], axis=1) for k in (cells, targets[cells]))
     moved = boxes + np.tile((new - old) * size, 2)
     offsets = centres_of(boxes) - old * size
-    ratios = np.where(new == last, 3, 2) / np.where(old == last, 3, 2)
-    shifts = np.maximum(offsets - (size - 3 * BORDER), 0) * (ratios - 1)
-    # What rounding makes of corners, sizes and centres keeps off the ends.
-    margin = 3 * np.finfo(dtype).eps * np.abs(moved).max(axis=1, keepdims=True, initial=0)
+    margin = 2 * np.finfo(precision).eps * np.abs(moved).max(axis=1, keepdims=True, initial=0)
     margin = np.minimum(margin, size / 2)
-    offsets += shifts
-    ends = np.where(new == last, size, size - BORDER) - margin
-    shifts += offsets.clip(margin - BORDER, ends) - offsets
-    return moved + np.tile(shifts, 2)
+    return moved + np.tile(offsets.clip(margin - BORDER, size - BORDER - margin) - offsets, 2)

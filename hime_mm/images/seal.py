@@ -86,7 +86,8 @@ def seal(
     return Sealed(
         encrypted,
         layout,
-        layout.map_boxes(prepared.boxes),
+        # Whoever reads them from a file has them in single precision.
+        layout.map_boxes(prepared.boxes, np.float32),
         scaled[:, 2:] - scaled[:, :2],
         prepared.kept,
         clipped,

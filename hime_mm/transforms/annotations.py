@@ -83,8 +83,8 @@ def _is_horizontal(boxes: Any) -> bool:
 
 def _moved(boxes: np.ndarray, layout: PatchLayout) -> np.ndarray:
     """In their own type, so that rounding to it takes no centre out of its slot."""
-    floating = np.issubdtype(boxes.dtype, np.floating)
-    return layout.map_boxes(boxes, boxes.dtype if floating else np.float32)
+    dtype = boxes.dtype if np.issubdtype(boxes.dtype, np.floating) else np.float32
+    return layout.map_boxes(boxes, dtype).astype(dtype)
 
 
 def resize_masks(results: dict, layout: PatchLayout, fitted: tuple[int, int], pad: bool) -> None:

@@ -304,31 +304,14 @@ def refused(text: str, p: int, channels: int = 3) -> bool:
     )
 
 
-def travel_along(centre: float, i: int, j: int, p: int, num: int) -> float:
-    """Where a coordinate in cell i of a row of ``num`` goes with the cell to j."""
-    offset, ends = centre - i * p, p - 0.003
-    if offset <= ends:
-        return j * p + offset
-    # A share of what the cell has there: 3 thousandths in the last one, else 2.
-    share = (offset - ends) / (0.003 if i == num - 1 else 0.002)
-    return j * p + ends + share * (0.003 if j == num - 1 else 0.002)
-
-
-def cell_along(centre: float, p: int, num: int) -> int:
-    """The cell of a row that holds a coordinate inside of the image."""
-    for i in range(num - 1):
-        if centre < (i + 1) * p - 0.001:
-            return i
-    return num - 1
-
-
 def travel_of(box, targets, p: int, grid: tuple[int, int]) -> list[float]:
     """One box with its centre in the image, moved from its cell k to the cell targets[k]."""
     x1, y1, x2, y2 = map(float, box)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     rows, cols = grid
-    col, row = cell_along(x, p, cols), cell_along(y, p, rows)
+    # A border that rounding has missed is hit.
+    row, col = (int((v + 1e-8) // p) for v in (y, x))
+    row, col = min(row, rows - 1), min(col, cols - 1)
     new_row, new_col = divmod(int(targets[row * cols + col]), cols)
-    dx = travel_along(x, col, new_col, p, cols) - x
-    dy = travel_along(y, row, new_row, p, rows) - y
+    dx, dy = (new_col - col) * p, (new_row - row) * p
     return [x1 + dx, y1 + dy, x2 + dx, y2 + dy]

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from owner_data import named
 
 from hime_mm.ciphers import STEPS, Cipher, Key, PatchLayout
-from hime_mm.ciphers.layout import BORDER
 from hime_mm.errors import BoxError, CipherError
 
 PARAMETERS = {
@@ -267,9 +266,9 @@ def test_boxes_return(case, seed):
     h, w = img.shape[:2]
     p, side, (_, cols) = cipher.patch_size, layout.patch_size, layout.grid
     rng = np.random.default_rng(seed)
-    # From where a patch begins, before its border, to where the last ones of rows differ.
+    # Down to a millionth of a pixel from borders.
     cell = rng.integers(0, layout.num_patches, 10)
-    inside = rng.uniform(-BORDER + 1e-6, side - 3 * BORDER, (10, 2)) * p / side
+    inside = rng.uniform(1e-6, side - 1e-6, (10, 2)) * p / side
     origin = np.stack([cell % cols, cell // cols], 1) * p
     half = rng.uniform(0, max(h, w), (10, 2))
     boxes = np.hstack([origin + inside - half, origin + inside + half])

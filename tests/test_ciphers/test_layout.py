@@ -16,7 +16,7 @@ from loops import travel_of
 from owner_data import forms_of_permutation, found, named
 
 from hime_mm.ciphers import Cipher, PatchLayout, shuffle_patches
-from hime_mm.ciphers.layout import BORDER
+from hime_mm.ciphers.travel import BORDER
 from hime_mm.errors import BoxError, CipherError
 
 
@@ -83,13 +83,9 @@ def test_map_is_the_loop(rows, cols, patch_size, scale, seed):
         mapped[:, 2:] - mapped[:, :2], scaled[:, 2:] - scaled[:, :2], rtol=0, atol=1e-6
     )
     moved = ((mapped - scaled)[:, :2]) / patch_size
-    centre = (scaled[:, :2] + scaled[:, 2:]) / 2
-    inner = centre % patch_size < patch_size - 3 * BORDER - 1e-6
-    inner &= centre < np.array(layout.shape[::-1]) - 3 * BORDER
-    np.testing.assert_allclose(moved[inner], moved[inner].round(), rtol=0, atol=1e-6)
-    np.testing.assert_allclose(moved * patch_size, moved.round() * patch_size, atol=1.001 * BORDER)
+    np.testing.assert_allclose(moved, moved.round(), rtol=0, atol=1e-6)
     centre = (mapped[:, :2] + mapped[:, 2:]) / 2
-    assert (centre >= -1e-6 - BORDER).all()
+    assert (centre >= -1e-6).all()
     assert (centre <= np.array(layout.shape[::-1]) + 1e-6).all()
 
 
@@ -125,7 +121,7 @@ def test_centre_on_a_border_and_outside():
         ([0, -40, 2, -38], [16, 15, 18, 17], [0, -1, 2, 1]),
     ):
         mapped = layout.map_boxes([box])
-        np.testing.assert_allclose(mapped, [moved], atol=1.001 * BORDER)
+        np.testing.assert_allclose(mapped, [moved], rtol=0, atol=1e-6)
         assert layout.cells(mapped)[0] == layout.permutation.tolist().index(layout.cells([box])[0])
         np.testing.assert_allclose(layout.unmap_boxes(mapped), [back], rtol=0, atol=1e-6)
 
@@ -334,7 +330,7 @@ def loop_places(box, layout) -> int:
     row = next((r for r in range(layout.grid[0]) if y < (r + 1) * p), layout.grid[0] - 1)
     height = layout.ori_shape[0] * layout.scale[1]
     width = layout.ori_shape[1] * layout.scale[0]
-    found, slack = 0, BORDER + 1e-6
+    found, slack = 0, 1e-3
     for r in range(layout.grid[0]):
         for c in range(layout.grid[1]):
             dx, dy = (c - col) * p, (r - row) * p

@@ -61,10 +61,14 @@ def test_there_and_back_as_they_are_written(case, data):
         half = np.array(data.draw(st.tuples(st.floats(0, 300), st.floats(0, 300))))
         boxes.append([*(centre - half), *(centre + half)])
     sealed = seal(np.zeros((*shape, 3), np.uint8), recipe, KEY.image_rng('d', 'a'), boxes)
-    np.testing.assert_allclose(sealed.layout.unmap_boxes(sealed.boxes), boxes, rtol=0, atol=1e-6)
+    there = sealed.layout.map_boxes(boxes)
+    np.testing.assert_allclose(sealed.layout.unmap_boxes(there), boxes, rtol=0, atol=1e-6)
     written = json.loads(json.dumps(np.hstack([sealed.boxes[:, :2], sealed.sizes]).tolist()))
     back = sealed.layout.unmap_boxes(to_corners(written))
-    np.testing.assert_allclose(back, boxes, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(back, boxes, rtol=0, atol=1e-3)
+    # Whoever reads them in single precision finds the same slots.
+    held = np.array(to_corners(written), np.float32)
+    assert sealed.layout.cells(held).tolist() == sealed.layout.cells(there).tolist()
 
 
 def nasty_boxes():
@@ -174,7 +178,7 @@ def test_a_nasty_file(coco_dataset, nasty, tmp_path, first, fit):
     np.testing.assert_allclose(back, boxes + np.tile(way, 2), rtol=0, atol=0.005)
     inside = ~way.any(axis=1)
     assert inside.sum() > 80
-    np.testing.assert_allclose(back[inside], boxes[inside], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(back[inside], boxes[inside], rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import pytest
 from owner_data import SECRET, named, photo
 
 from hime_mm.ciphers import Key
-from hime_mm.ciphers.layout import BORDER
 from hime_mm.errors import BoxError, PictureError
 from hime_mm.images import Recipe, seal
 
@@ -69,18 +68,14 @@ def test_as_step_by_step(cipher, preprocess):
     # Whole slots apart from where they would be without shuffling.
     scaled = ready.boxes * np.tile(sealed.layout.scale, 2)
     np.testing.assert_array_equal(sealed.sizes, scaled[:, 2:] - scaled[:, :2])
-    outside = np.zeros(len(scaled), bool)
     if perm is not None:  # a centre outside is moved to the edge before
         centre = (scaled[:, :2] + scaled[:, 2:]) / 2
         way = centre.clip(0, sealed.layout.shape[::-1]) - centre
-        outside = way.any(axis=1)
+        assert way.any() == ('center_crop' in preprocess)
         scaled += np.tile(way, 2)
-    assert outside.any() == (perm is not None and 'center_crop' in preprocess)
     moved = sealed.boxes - scaled
     side = sealed.layout.patch_size
-    whole = np.rint(moved / side) * side
-    np.testing.assert_allclose(moved[~outside], whole[~outside], atol=1e-9 * side)
-    np.testing.assert_allclose(moved, whole, atol=1.001 * BORDER)
+    np.testing.assert_allclose(moved, np.rint(moved / side) * side, atol=1e-4)
     assert (perm is not None) == bool(np.abs(moved).max() > 1e-9)
 
 

@@ -9,7 +9,7 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh, get_
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from hime_mm.ciphers.layout import BORDER
+from hime_mm.ciphers.travel import BORDER
 from hime_mm.registry import TASK_UTILS
 
 #: Share of a slot's side that a predicted centre keeps from its edges.
@@ -125,9 +125,7 @@ class PatchTokenAssigner(BaseAssigner):
 def _holds(slots: Tensor, boxes: Tensor) -> Tensor:
     """Which slots hold the centres of which boxes, bool, (n, k).
 
-    A border has the owner that :meth:`PatchLayout.cells` gives it, and so has
-    the end of the image: the last slots.
+    A border has the owner that :meth:`PatchLayout.cells` gives it.
     """
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + BORDER
-    ends = slots[:, 2:] + 2 * BORDER * (slots[:, 2:] == slots[:, 2:].amax(0))
-    return ((centres >= slots[:, None, :2]) & (centres < ends[:, None])).all(-1)
+    return ((centres >= slots[:, None, :2]) & (centres < slots[:, None, 2:])).all(-1)

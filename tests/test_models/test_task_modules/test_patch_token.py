@@ -10,8 +10,8 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from hime_mm.ciphers import draw_permutation
-from hime_mm.ciphers.layout import BORDER, PatchLayout
+from hime_mm.ciphers import PatchLayout, draw_permutation
+from hime_mm.ciphers.travel import BORDER
 from hime_mm.models.task_modules import PatchTokenAssigner, PatchTokenCoder
 
 CODER = PatchTokenCoder()

@@ -13,7 +13,8 @@ import numpy as np
 #: border of two patches belongs to the patch behind it, so that the rounding
 #: of scaled coordinates does not decide whose a border is that is hit exactly.
 BORDER = 1e-8
-# Pixels by which rounding may put the centre of a predicted box outside of the image.
+# Pixels by which rounding may put the centre of a predicted box outside of the
+# image, and by which at most a centre gives way to rounding.
 _EDGE = 1e-3
 
 
@@ -55,5 +56,5 @@ def travel(
     moved = boxes + np.tile((new - old) * size, 2)
     offsets = centres_of(boxes) - old * size
     margin = 2 * np.finfo(precision).eps * np.abs(moved).max(axis=1, keepdims=True, initial=0)
-    margin = np.minimum(margin, size / 2)
+    margin = np.minimum(margin, _EDGE)
     return moved + np.tile(offsets.clip(margin - BORDER, size - BORDER - margin) - offsets, 2)

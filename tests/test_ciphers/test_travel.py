@@ -98,29 +98,27 @@ def test_travels_as_the_loop_does(case):
         np.testing.assert_allclose(sizes(moved), sizes(given_), rtol=0, atol=1e-6)
 
 
-@given(cases(patch_sizes=(4, 16, 32)))
+@given(cases(patch_sizes=(4, 12, 16, 32)))
 def test_single_precision_keeps_the_owner(case):
-    """As a pipeline has boxes, and an assigner that computes in their type."""
+    """As a pipeline has boxes, a reader of files, and an assigner that computes in their type."""
     layout, encrypted = case
     boxes = (encrypted / np.tile(layout.scale, 2)).astype(np.float32)
     scaled = boxes.astype(np.float64) * np.tile(layout.scale, 2)
-    owner = layout.cells(scaled)
     mapped = layout.map_boxes(boxes, np.float32)
-    for there in (mapped, through_json(mapped)):
-        held = there.astype(np.float32)
-        assert layout.cells(held).tolist() == invert_permutation(layout.permutation)[owner].tolist()
-    mapped = mapped.astype(np.float32)
-    wanted = invert_permutation(layout.permutation)[owner]
-    assert layout.cells(mapped).tolist() == wanted.tolist()
-    col, row = np.floor((centres(mapped) + np.float32(BORDER)) / np.float32(layout.patch_size)).T
+    # Larger ones would have to give way further.
+    firm = np.abs(mapped).max(axis=1) < 4000
+    wanted = invert_permutation(layout.permutation)[layout.cells(scaled)][firm].tolist()
     rows, cols = layout.grid
-    assert (row.clip(0, rows - 1) * cols + col.clip(0, cols - 1)).tolist() == wanted.tolist()
-    assert layout.find_strays(mapped).size == 0
+    for there in (mapped, through_json(mapped)):
+        held = there.astype(np.float32)[firm]
+        assert layout.cells(held).tolist() == wanted
+        col, row = np.floor(centres(held) / np.float32(layout.patch_size)).astype(int).T
+        assert (row * cols + col).tolist() == wanted
+    assert layout.find_strays(mapped.astype(np.float32)).size == 0
     # What rounding took out of the image has come to its edge.
-    inside = np.setdiff1d(np.arange(len(boxes)), layout.find_strays(scaled))
-    error = np.abs(layout.unmap_boxes(mapped) - boxes).max(axis=1)
-    bound = 8 * np.finfo(np.float32).eps * np.abs(mapped).max(axis=1) / min(layout.scale) + 1e-6
-    assert (error <= bound)[inside].all()
+    inside = np.setdiff1d(np.flatnonzero(firm), layout.find_strays(scaled))
+    error = np.abs(layout.unmap_boxes(mapped) - boxes)[inside] * np.tile(layout.scale, 2)
+    assert (error <= 1e-3 + 1e-6).all()
 
 
 @pytest.mark.parametrize('dtype', [np.float64, np.float32])

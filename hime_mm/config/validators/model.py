@@ -87,7 +87,7 @@ def heads(plan: Plan) -> Iterator[Finding]:
         yield warning(
             neck.place, f'is {neck.name}, which mixes neighbouring tokens, {moved}', 'Leave it out'
         )
-    test_cfg = plan.find(f'{head.place}.test_cfg').value or plan.find(f'{model}.test_cfg').value
+    test_cfg = plan.find(f'{model}.test_cfg').value or plan.find(f'{head.place}.test_cfg').value
     if test_cfg.get('nms') is not None:
         yield error(
             f'{head.place}.test_cfg.nms',

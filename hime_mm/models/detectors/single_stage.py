@@ -24,8 +24,10 @@ class PESingleStageDetector(SingleStageDetector):
         neck (dict, optional): What mixes neighbouring tokens goes with images
             whose patches stay in place only. Defaults to None.
         bbox_head (dict): Such as a :class:`PatchTokenHead`.
-        train_cfg (dict, optional): The head's. Defaults to None.
-        test_cfg (dict, optional): The head's. Defaults to None.
+        train_cfg (dict, optional): The head's, in place of what it has
+            itself. Defaults to None.
+        test_cfg (dict, optional): The head's, in place of what it has itself.
+            Defaults to None.
         data_preprocessor (dict, optional): Usually a ``DetDataPreprocessor``.
             Defaults to None.
         init_cfg (dict, optional): Initialization config. Defaults to None.
@@ -45,6 +47,9 @@ class PESingleStageDetector(SingleStageDetector):
         data_preprocessor: OptConfigType = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
+        # The host replaces what a head has by its own, be it None.
+        train_cfg = train_cfg or (bbox_head or {}).get('train_cfg')
+        test_cfg = test_cfg or (bbox_head or {}).get('test_cfg')
         super().__init__(
             backbone=backbone,
             neck=neck,

@@ -310,3 +310,22 @@ def test_inferencer(tmp_path):
     assert len(first) == 90
     assert_same(first, second)
     assert first[:, :4].max() > 100
+
+
+@pytest.mark.parametrize(
+    'outer, inner, limit', [(None, 7, 7), (5, 7, 5), (5, None, 5), (None, None, 300)]
+)
+def test_whose_test_cfg_counts(outer, inner, limit):
+    """The detector's, as in the host; where it has none, the head keeps its own."""
+    head, own = (
+        None if value is None else dict(test_cfg=dict(max_per_img=value))
+        for value in (inner, outer)
+    )
+    model = build(head=head, **(own or dict(test_cfg=None)))
+    assert model.bbox_head.test_cfg.max_per_img == limit
+
+
+def test_whose_train_cfg_counts():
+    head = dict(train_cfg=dict(pos_weight=3))
+    assert build(head=head).bbox_head.train_cfg.pos_weight == 3
+    assert build(head=head, train_cfg=dict(pos_weight=2)).bbox_head.train_cfg.pos_weight == 2

@@ -140,7 +140,7 @@ def by_a_loop(layout, num, boxes, ignored):
     def inside(box):
         centre = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]
         return all(
-            -BORDER <= c < n * size + BORDER for c, n in zip(centre, (cols, rows), strict=True)
+            -BORDER <= c < n * size - BORDER for c, n in zip(centre, (cols, rows), strict=True)
         )
 
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in boxes]
@@ -163,7 +163,7 @@ def scenes(draw):
     middle = st.one_of(
         st.integers(-4 * size, 4 * size * 5).map(lambda n: n / 4),
         st.integers(-1, 5).map(lambda n: n * size),
-        # Within BORDER of one, and a little farther.
+        # Near one.
         *(
             st.integers(0, 4).map(lambda n, gap=gap: n * size + gap)
             for gap in (-(2**-11), 2**-11, -(2**-9), 2**-9)

@@ -2,7 +2,11 @@
 # pipeline, for two CPU cores: the first act of `make demo`, which makes the
 # data. Patches stay in place, so positions are learned, and the head may
 # suppress.
-_base_ = ['../_base_/ciphers/paper_mi.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/models/petoken_tiny.py',
+    '../_base_/ciphers/paper_mi.py',
+    '../_base_/default_runtime.py',
+]
 
 data_root = 'work_dirs/demo/data/'
 metainfo = dict(classes=('person', 'cat', 'cup', 'coin', 'motorcycle'))
@@ -80,35 +84,14 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-dims = 128
 model = dict(
-    type='hime_mm.PESingleStageDetector',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-    ),
     backbone=dict(
-        type='hime_mm.PEViT',
-        arch=dict(embed_dims=dims, num_layers=4, num_heads=4, feedforward_channels=4 * dims),
-        img_size=size,
-        patch_embed='mixed',
-        pos_encoding='learned',
-        # From random positions the same schedule learns hardly anything.
-        pos_init='sincos',
-        out_type='featmap',
+        arch=dict(num_layers=4), img_size=size, patch_embed='mixed', pos_encoding='learned'
     ),
-    bbox_head=dict(
-        type='hime_mm.PatchTokenHead',
-        num_classes=5,
-        in_channels=dims,
-        feat_channels=dims,
-        # A patch of 16 pixels is one of 8 in a compact MI image.
-        patch_size=8,
-        test_cfg=dict(
-            score_thr=0.01, nms_pre=200, max_per_img=20, nms=dict(type='nms', iou_threshold=0.5)
-        ),
+    # A patch of 16 pixels is one of 8 in a compact MI image.
+    bbox_head=dict(num_classes=5, patch_size=8),
+    test_cfg=dict(
+        score_thr=0.01, nms_pre=200, max_per_img=20, nms=dict(type='nms', iou_threshold=0.5)
     ),
 )
 

@@ -29,8 +29,8 @@ model = dict(
         in_channels=384,
         patch_size=16,
         loss_bbox=dict(type='mmdet.GIoULoss', loss_weight=2.0),
-        # No `nms`: neighbours are not neighbours here. The evaluator suppresses
-        # in coordinates of the originals.
-        test_cfg=dict(score_thr=0.01, nms_pre=1000, max_per_img=300),
     ),
+    # No `nms`: neighbours are not neighbours here. The evaluator suppresses in
+    # coordinates of the originals.
+    test_cfg=dict(score_thr=0.01, nms_pre=1000, max_per_img=300),
 )

@@ -131,6 +131,7 @@ def test_configs_for_encrypted_data_sets(path, tmp_path, monkeypatch):
     registry = importlib.import_module(f'{cfg.default_scope}.registry')
     init_default_scope(cfg.default_scope)
     cipher = path.stem.split('_')[1].replace('-folder', '')
+    cipher = {'center-erode2-rs': 'center+erode2+shuffle'}.get(cipher, cipher)
     manifests = set()
     for phase in ('train', 'val', 'test'):
         dataset = cfg[f'{phase}_dataloader'].dataset

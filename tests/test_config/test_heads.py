@@ -7,6 +7,8 @@ from mmengine.config import Config
 
 from hime_mm.apis import check_config
 from hime_mm.errors import ConfigError
+from hime_mm.models import PatchTokenHead
+from hime_mm.registry import MODELS
 
 TOKEN_HEAD = dict(type='hime_mm.PatchTokenHead', num_classes=3, in_channels=192)
 
@@ -59,6 +61,27 @@ def test_the_head_for_moved_patches():
     assert said_of(config('shuffle', bbox_head=dict(TOKEN_HEAD, test_cfg=dict(nms=None))), '') == []
 
 
+class DerivedHead(PatchTokenHead):
+    pass
+
+
+@pytest.fixture
+def derived():
+    MODELS.register_module(module=DerivedHead)
+    yield 'hime_mm.DerivedHead'
+    del MODELS._module_dict['DerivedHead']
+
+
+@pytest.mark.parametrize('named', ['name', 'class', 'derived'])
+def test_the_head_under_any_name(derived, named):
+    kind = dict(name=TOKEN_HEAD['type'], derived=derived).get(named, PatchTokenHead)
+    head = dict(TOKEN_HEAD, type=kind)
+    assert said_of(config('shuffle', bbox_head=head), 'bbox_head') == []
+    head['test_cfg'] = dict(nms=dict(type='nms', iou_threshold=0.6))
+    with pytest.raises(ConfigError, match='suppresses boxes'):
+        check_config(config('shuffle', bbox_head=head))
+
+
 def test_what_mixes_neighbours():
     (line,) = said_of(config('shuffle', bbox_head=TOKEN_HEAD, neck=dict(type='FPN')), 'neck')
     assert 'FPN' in line
@@ -70,7 +93,8 @@ def test_suppression_in_encrypted_coordinates(inside):
     model = dict(bbox_head=dict(TOKEN_HEAD, test_cfg=test_cfg))
     if not inside:
         model = dict(bbox_head=TOKEN_HEAD, test_cfg=test_cfg)
-    with pytest.raises(ConfigError, match=r'`model\.bbox_head\.test_cfg\.nms`.*`None`'):
+    place = r'model\.bbox_head\.test_cfg' if inside else r'model\.test_cfg'
+    with pytest.raises(ConfigError, match=rf'`{place}\.nms`.*`None`'):
         check_config(config('shuffle', **model))
     check_config(config('mix2', **model))
 

@@ -75,7 +75,7 @@ def heads(plan: Plan) -> Iterator[Finding]:
     if moving is None or head is None:
         return
     moved = f'but `{moving.place}` moves patches: neighbours are not neighbours then'
-    if head.name != TOKEN_HEAD:
+    if not head.is_named(TOKEN_HEAD):
         yield warning(
             head.place,
             f'is {head.name}, which needs to know where each patch is, {moved}',
@@ -87,10 +87,12 @@ def heads(plan: Plan) -> Iterator[Finding]:
         yield warning(
             neck.place, f'is {neck.name}, which mixes neighbouring tokens, {moved}', 'Leave it out'
         )
-    test_cfg = plan.find(f'{model}.test_cfg').value or plan.find(f'{head.place}.test_cfg').value
-    if test_cfg.get('nms') is not None:
+    # The detector's, where it has one, replaces the head's.
+    places = (f'{model}.test_cfg', f'{head.place}.test_cfg')
+    test_cfg = next((node for node in map(plan.find, places) if node.value), None)
+    if test_cfg is not None and test_cfg.value.get('nms') is not None:
         yield error(
-            f'{head.place}.test_cfg.nms',
+            f'{test_cfg.place}.nms',
             f'suppresses boxes that overlap, {moved}',
             'set it to `None`; whoever maps boxes back suppresses there',
         )

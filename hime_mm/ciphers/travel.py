@@ -55,6 +55,7 @@ def travel(
     old, new = (np.stack([k % grid[1], k // grid[1]], axis=1) for k in (cells, targets[cells]))
     moved = boxes + np.tile((new - old) * size, 2)
     offsets = centres_of(boxes) - old * size
-    margin = 2 * np.finfo(precision).eps * np.abs(moved).max(axis=1, keepdims=True, initial=0)
-    margin = np.minimum(margin, _EDGE)
+    # As far as from one end of the image to the other: images and boxes may be mirrored.
+    reach = np.abs(moved).max(axis=1, keepdims=True, initial=max(grid) * size)
+    margin = np.minimum(2 * np.finfo(precision).eps * reach, _EDGE)
     return moved + np.tile(offsets.clip(margin - BORDER, size - BORDER - margin) - offsets, 2)

@@ -139,6 +139,24 @@ def test_a_border_has_one_owner(dtype, cells, half):
         assert layout.cells(through_json(mapped).astype(dtype)).tolist() == [19 - owner[0]]
 
 
+@pytest.mark.parametrize('axis', [0, 1], ids=['horizontal', 'vertical'])
+@given(st.integers(1, 83), st.integers(0, 300), SCALES, st.integers(0, 99))
+def test_a_border_has_one_owner_in_the_mirror(axis, cell, half, scale, seed):
+    """Whoever mirrors a shuffled image and its boxes mirrors a shuffling."""
+    grid = (3, 84)[:: 1 - 2 * axis]
+    perm = np.random.default_rng(seed).permutation(252)
+    layout = PatchLayout((1000, 1000), 16, grid, scale, perm)
+    point = np.full(2, 24.0)
+    point[axis] = 16 * cell
+    boxes = np.array([[*(point - half), *(point + half)]]) / np.tile(scale, 2)
+    there = through_json(layout.map_boxes(boxes, np.float32)).astype(np.float32)
+    mirrored, side = there.copy(), layout.shape[1 - axis]
+    mirrored[:, axis], mirrored[:, 2 + axis] = side - there[:, 2 + axis], side - there[:, axis]
+    slot = list(divmod(layout.cells(there)[0], grid[1]))
+    slot[1 - axis] = grid[1 - axis] - 1 - slot[1 - axis]
+    assert layout.cells(mirrored).tolist() == [slot[0] * grid[1] + slot[1]]
+
+
 def test_owners_of_a_border():
     layout = PatchLayout((32, 48), 16, (2, 3))
     xs = [-5, 0, 16 - 2 * BORDER, 16 - BORDER / 2, 16, 17, 32 - BORDER / 2, 48 - BORDER / 2, 48, 99]

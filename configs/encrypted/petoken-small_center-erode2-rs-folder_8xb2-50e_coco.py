@@ -10,8 +10,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = dict(**val_evaluator, outfile_prefix='work_dirs/hardened')
 model = dict(
-    # 12 of 16 pixels of each patch are left, of mean 128.
-    data_preprocessor=dict(mean=[128.0] * 3, std=[40.0] * 3, pad_size_divisor=12),
+    # 12 of 16 pixels of each patch are left, of mean 128 and the standard deviation
+    # that was measured on encrypted images.
+    data_preprocessor=dict(mean=[128.0] * 3, std=[22.0] * 3, pad_size_divisor=12),
     backbone=dict(patch_size=12),
     bbox_head=dict(patch_size=12),
 )

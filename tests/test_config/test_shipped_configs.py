@@ -1,12 +1,14 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import importlib
 
+import numpy as np
 import pytest
 import torch
 from config_parts import ROOT, make_manifest, warnings_of
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
@@ -164,8 +166,6 @@ def test_configs_for_encrypted_data_sets(path, tmp_path, monkeypatch):
 def test_coco_recipe():
     """The optimiser does what DESIGN's recipe says, parameter by parameter."""
     from mmdet.registry import MODELS
-    from mmengine.optim import build_optim_wrapper
-    from mmengine.registry import init_default_scope
 
     init_default_scope('mmdet')
     for name, base, embedding in (
@@ -240,6 +240,49 @@ def test_configs_of_the_token_head(path):
     assert torch.isfinite(loss)
     loss.backward()
     assert all(param.grad is not None for param in model.parameters() if param.requires_grad)
+
+
+def test_shuffled_coco_recipe():
+    cfg = Config.fromfile(ROOT / 'configs/hime_vit_coco_rs.py')
+    init_default_scope('mmdet')
+    registry = importlib.import_module('mmdet.registry')
+    cfg.model.backbone.init_cfg = None
+    model = registry.MODELS.build(cfg.model)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    found = {group['param_name']: (group['lr'], group['weight_decay']) for group in groups}
+    assert set(found) == {name for name, _ in model.named_parameters()}
+    for name, (lr, decay) in found.items():
+        depth = 13 if not name.startswith('backbone.') or name.startswith('backbone.ln1') else 0
+        if '.layers.' in name:
+            depth = int(name.split('.')[2]) + 1
+        assert lr == pytest.approx(2e-4 * 0.75 ** (13 - depth)), name
+        assert decay == (0 if '.ln' in name else 0.05), name
+
+
+STILL = ('LoadImageFromFile', 'Resize', 'hime_mm.Encrypt')
+
+
+@pytest.mark.parametrize(
+    'path, images',
+    [
+        ('hime_vit_coco_rs_hardened.py', 'coco_tiny/train2017'),
+        ('bccd/petoken-tiny_center-erode2-rs_1xb4-40e_bccd.py', 'bccd/train'),
+        ('chess/petoken-tiny_center-erode2-rs_1xb4-40e_chess.py', 'chess/train'),
+    ],
+)
+def test_images_without_means_are_divided_by_what_was_measured(path, images, data_root):
+    if not (data_root / images).is_dir():
+        pytest.skip(f'no images in {images}')
+    cfg = Config.fromfile(ROOT / 'configs' / path)
+    init_default_scope('mmdet')
+    steps = [s for s in inner(cfg.test_dataloader.dataset).pipeline if s.type in STILL]
+    pipeline = Compose(steps)
+    files = sorted((data_root / images).iterdir())[:24:6]
+    pixels = [pipeline(dict(img_path=str(file)))['img'] / 1.0 - 128 for file in files]
+    assert abs(np.mean([one.mean() for one in pixels])) < 1
+    measured = np.sqrt(np.mean([(one**2).mean() for one in pixels]))
+    (std,) = set(cfg.model.data_preprocessor.std)
+    assert 0.75 < std / measured < 1.33
 
 
 def inner(dataset):

@@ -184,6 +184,31 @@ def test_transforms_of_users_encrypt(kind, root):
         check_config(cfg)
 
 
+@pytest.mark.parametrize('kind', ['hime_mm.Encrypt', 'hime_mm.PatchShuffle'])
+@pytest.mark.parametrize('trained, judged', [(None, 'keep'), ('keep', 'patch'), ('keep', None)])
+def test_boxes_are_judged_where_they_were_learnt(root, kind, trained, judged):
+    cipher = dict(cipher='shuffle') if kind.endswith('Encrypt') else {}
+
+    def shuffle(mode):
+        return dict(type=kind, **cipher, **(dict(box_mode=mode) if mode else {}))
+
+    cfg = build(root, {'train', 'val', 'test'}, dict(train='pipeline', test='pipeline'))
+    for phase, mode in dict(train=trained, val=trained, test=judged).items():
+        cfg[f'{phase}_dataloader'].dataset.pipeline[1:1] = [shuffle(mode)]
+        cfg[f'{phase}_dataloader'].dataset.pipeline[2:] = [PACK]
+    with warnings_of() as lines:
+        check_config(cfg)
+    (line,) = [line for line in lines if 'box_mode' in line]
+    assert line.startswith('`test_dataloader.dataset.pipeline.1.box_mode`') and "'keep'" in line
+    cfg.val_dataloader.dataset.pipeline[1] = shuffle(judged)
+    with pytest.raises(ConfigError, match='^`val_dataloader.*box_mode` is .* that of training'):
+        check_config(cfg)
+    cfg.train_dataloader.dataset.pipeline[1] = shuffle(judged)
+    with warnings_of() as lines:
+        check_config(cfg)
+    assert not any('box_mode' in line for line in lines)
+
+
 def test_a_loader_in_a_model(root):
     """MMPretrain's retrievers have one, of prototypes."""
     cfg = build(root, {'train'}, {'train': 'pipeline'})

@@ -172,6 +172,19 @@ def test_slots(folder, cipher):
     refused(online, 'val', 'OriginalCocoMetric', 'encrypts anew', type=SLOTS, ann_file=ann_file)
 
 
+@pytest.mark.parametrize('metric', ['segm', ['bbox', 'segm']])
+def test_masks_that_cannot_follow(folder, metric):
+    online = dataset('none', KEPT, BOXES, PACK)
+    refused(online, 'val', 'evaluator.metric`', 'segm', type=ORIGINALS, metric=metric)
+    root = folder('shuffle')
+    handed_over = dataset(root, META, BOXES, PACK)
+    ann_file = str(root / 'annotations/a.json')
+    words = 'evaluator.metric`', 'pipeline.1`', 'segm'
+    refused(handed_over, 'test', *words, type=SLOTS, metric=metric, ann_file=ann_file)
+    still = dataset('none', encrypt('negate'), BOXES, PACK)
+    assert checked(still, type=ORIGINALS, metric=metric) == []
+
+
 def test_others_are_told_of_ours():
     data = dataset('none', encrypt(), BOXES, PACK)
     lines = checked(data, type='CocoMetric', ann_file='a.json')

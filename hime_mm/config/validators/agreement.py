@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ..findings import Finding, error, validator, warning
 from ..hosts import LOADING
-from ..plan import EVALUATION, Plan, Way
+from ..plan import EVALUATION, Plan, Use, Way
 
 
 @validator
@@ -44,7 +44,29 @@ def phases(plan: Plan) -> Iterator[Finding]:
         if use.cipher in ciphers:
             continue
         text = f'has {use.origin}, another cipher than that of training, {trained[0].description}'
-        if use.phase in ('val', 'switch'):
-            yield error(use.place, text, 'encrypt all of them with the same one')
-        elif use.phase in EVALUATION:
-            yield warning(use.place, text, 'metrics are those of other pictures')
+        remedy = 'encrypt all of them with the same one'
+        yield from _mismatch(use, use.place, text, remedy, 'metrics are those of other pictures')
+
+
+@validator
+def box_modes(plan: Plan) -> Iterator[Finding]:
+    """Where patches move, boxes of training and evaluation are in the same places."""
+    uses = [use for use in plan.uses if use.online and use.cipher and use.cipher.shuffles]
+    trained = {use.moves_boxes: use for use in uses if use.is_for('train')}
+    for use in uses if trained else ():
+        if use.moves_boxes not in trained:
+            (other,) = trained.values()
+            text = (
+                f'is {use.value.get("box_mode", "patch")!r}, but that of training, '
+                f'`{other.place}`, is {other.value.get("box_mode", "patch")!r}'
+            )
+            effect = 'boxes are judged where no model puts them'
+            yield from _mismatch(use, f'{use.place}.box_mode', text, 'take one for all', effect)
+
+
+def _mismatch(use: Use, place: str, text: str, remedy: str, effect: str) -> Iterator[Finding]:
+    """An error where a run goes by what it measures, else a warning."""
+    if use.phase in ('val', 'switch'):
+        yield error(place, text, remedy)
+    elif use.phase in EVALUATION:
+        yield warning(place, text, effect)

@@ -27,6 +27,19 @@ def keys(plan: Plan) -> Iterator[Finding]:
 
 
 @validator
+def masks(plan: Plan) -> Iterator[Finding]:
+    """No masks are judged where patches have moved, which masks do not follow."""
+    for name in (ORIGINAL_METRIC, SLOT_METRIC):
+        for _, use, metric in _judged(plan, name):
+            if use.moves_boxes and 'segm' in metric.value.get('metric', ()):
+                yield error(
+                    f'{metric.place}.metric',
+                    f"has 'segm', but `{use.place}` moves patches, which masks do not follow",
+                    "leave 'segm' out",
+                )
+
+
+@validator
 def original_metric(plan: Plan) -> Iterator[Finding]:
     """What maps boxes back gets their permutations, and the annotations of the originals."""
     for way, use, metric in _judged(plan, ORIGINAL_METRIC):

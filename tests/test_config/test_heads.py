@@ -61,6 +61,24 @@ def test_the_head_for_moved_patches():
     assert said_of(config('shuffle', bbox_head=dict(TOKEN_HEAD, test_cfg=dict(nms=None))), '') == []
 
 
+@pytest.mark.parametrize('detector', ['hime_mm.PESingleStageDetector', 'SingleStageDetector'])
+@pytest.mark.parametrize(
+    'cipher, side, other',
+    [('shuffle', 16, 8), ('center+erode2+shuffle', 12, None), ('mix2+shuffle', 8, 16)],
+)
+def test_slots_of_the_head_are_the_patches(detector, cipher, side, other):
+    cfg = config(cipher, bbox_head=dict(TOKEN_HEAD, patch_size=side))
+    cfg.model.type = detector
+    assert said_of(cfg, 'bbox_head') == []
+    cfg.model.bbox_head.pop('patch_size')
+    if other is not None:
+        cfg.model.bbox_head.patch_size = other
+    with pytest.raises(
+        ConfigError, match=rf'^`model\.bbox_head` does not fit.*`patch_size={side}`'
+    ):
+        check_config(cfg)
+
+
 class DerivedHead(PatchTokenHead):
     pass
 

@@ -82,6 +82,11 @@ def heads(plan: Plan) -> Iterator[Finding]:
             f"Use `type='{TOKEN_HEAD}'` in a `hime_mm.PESingleStageDetector`",
         )
         return
+    side = moving.cipher.encrypted_patch_size
+    if head.value.get('patch_size', 16) != side:
+        yield error(
+            head.place, f'does not fit {moving.description}', f'set its `patch_size={side}`'
+        )
     neck = plan.find(f'{model}.neck')
     if neck.value:
         yield warning(

@@ -55,7 +55,9 @@ def travel(
     old, new = (np.stack([k % grid[1], k // grid[1]], axis=1) for k in (cells, targets[cells]))
     moved = boxes + np.tile((new - old) * size, 2)
     offsets = centres_of(boxes) - old * size
-    # As far as from one end of the image to the other: images and boxes may be mirrored.
+    # As far as from one end of the image to the other: boxes have come from there, and may be
+    # mirrored. What is computed here rounds as well.
     reach = np.abs(moved).max(axis=1, keepdims=True, initial=max(grid) * size)
-    margin = np.minimum(2 * np.finfo(precision).eps * reach, _EDGE)
+    eps = max(2 * np.finfo(precision).eps, 8 * np.finfo(np.float64).eps)
+    margin = np.minimum(eps * reach, _EDGE)
     return moved + np.tile(offsets.clip(margin - BORDER, size - BORDER - margin) - offsets, 2)

@@ -78,6 +78,23 @@ def test_there_and_back(case):
     np.testing.assert_allclose(layout.map_boxes(back), encrypted, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize('axis', [0, 1])
+@pytest.mark.parametrize('size', [2, 12, 16])
+def test_from_the_far_end_of_the_image(axis, size):
+    """Coordinates there round more coarsely than those where a box goes to."""
+    rng, count = np.random.default_rng(size + axis), 200
+    for num in (3, 7, 64):
+        shape, grid, scale = (97, 2 * size), (num, 2), (1.0, num * size / 97)
+        if axis == 0:
+            shape, grid, scale = shape[::-1], grid[::-1], scale[::-1]
+        layout = PatchLayout(shape, size, grid, scale, np.arange(2 * num)[::-1])
+        centres, sides = rng.uniform(0, 1, (2, count, 2)) * shape[::-1]
+        centres[:, axis] = shape[1 - axis]
+        boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
+        for there in (layout.map_boxes(boxes), through_json(layout.map_boxes(boxes))):
+            np.testing.assert_allclose(layout.unmap_boxes(there), boxes, rtol=0, atol=1e-6)
+
+
 @given(cases())
 def test_travels_as_the_loop_does(case):
     layout, encrypted = case

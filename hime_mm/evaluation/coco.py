@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def evaluate_results(
         check_out(out, data, [results, ann_file], force)
     check_original(ann_file, data)
     truth = load_coco(ann_file)
-    _category_ids(truth, classes, ann_file)
+    _class_names(truth, classes, ann_file)
     mapped, summary, images = map_file(results, data, annotations, key, nms, progress=progress)
     shared = _shared_images(truth, images, ann_file, data)
     _check_results(mapped, truth, results, ann_file)
@@ -140,17 +141,22 @@ def check_options(max_dets: Sequence[int], iou_thrs: Sequence[float] | None) -> 
 
 def check_original(ann_file: str, data: Manifest) -> None:
     """Refuse an annotation file that was handed over: its boxes are in encrypted coordinates."""
-    remedy = 'name that of the originals'
     if is_inside(ann_file, data):
         raise CocoError(
-            f'{ann_file} lies in {data.root}: it is in pixels of the encrypted images: {remedy}'
+            f'{ann_file} lies in {data.root}: it is in pixels of the encrypted images: name that '
+            'of the originals'
         )
+    check_copy(ann_file, data)
+
+
+def check_copy(ann_file: str, data: Manifest) -> None:
+    """Refuse a copy of an annotation file that was handed over."""
     handed_over = {row['sha256'] for row in data.annotations if 'sha256' in row}
     # What is no regular file is refused when it is read.
     if os.path.isfile(ann_file) and file_sha256(ann_file) in handed_over:
         raise CocoError(
-            f'{ann_file} is a copy of one that was handed over with {data.root}, '
-            f'in pixels of the encrypted images: {remedy}'
+            f'{ann_file} is a copy of one that was handed over with {data.place}, in pixels of '
+            'the encrypted images: name that of the originals'
         )
 
 
@@ -172,13 +178,7 @@ def _shared_images(truth: dict, images: Mapping, ann_file: str, data: Manifest) 
                 f'{" and ".join(entry)}: name the annotation file the results were made with '
                 '(`annotations=...`)'
             )
-        size = (image.get('height'), image.get('width'))
-        if None not in size and size != entry.ori_shape:
-            raise CocoError(
-                f'the image {image["id"]} is {_size(size)} (height x width) in {ann_file}, but '
-                f'its original was {_size(entry.ori_shape)}: name the annotation file from which '
-                f'{data.root} was made'
-            )
+        check_image(image, entry, ann_file, data)
         shared.append(image['id'])
     if not shared:
         raise CocoError(
@@ -186,6 +186,27 @@ def _shared_images(truth: dict, images: Mapping, ann_file: str, data: Manifest) 
             'it was made'
         )
     return shared
+
+
+def check_image(image: dict, entry: FileEntry, ann_file: str, data: Manifest) -> None:
+    """Refuse an image of an original file that only has the id of one of the data set.
+
+    Many tools count from 0 in each file, and scale all pictures to one size.
+    """
+    remedy = f'name the annotation file from which the data set of {data.place} was made'
+    size = (image.get('height'), image.get('width'))
+    if None not in size and size != entry.ori_shape:
+        raise CocoError(
+            f'the image {image["id"]} is {_size(size)} (height x width) in {ann_file}, but its '
+            f'original was {_size(entry.ori_shape)}: {remedy}'
+        )
+    name = image.get('file_name', entry.path)
+    stems = {PurePosixPath(one.replace('\\', '/')).stem for one in (name, entry.path)}
+    if data.state.get('names') == 'keep' and len(stems) > 1:
+        raise CocoError(
+            f'the image {image["id"]} is {name} in {ann_file}, but the data set has {entry.path}: '
+            f'{remedy}'
+        )
 
 
 def _size(shape: tuple) -> str:
@@ -204,18 +225,25 @@ def _check_results(rows: Sequence[dict], truth: dict, results: str, ann_file: st
                 )
 
 
-def _category_ids(truth: dict, classes: Collection[str] | None, place: str) -> dict[str, int]:
-    """The ids of the classes that count, by name, in the order of the file."""
-    ids = {str(one.get('name', one['id'])): one['id'] for one in truth['categories']}
+def _class_names(truth: dict, classes: Collection[str] | None, place: str) -> dict[int, str]:
+    """The names of the classes that count, by id, in the order of the file.
+
+    Some tools write one name twice, and entries that nothing refers to.
+    """
+    names = {
+        one['id']: str(one.get('name', one['id']))
+        for one in truth['categories']
+        if is_id(one.get('id'))
+    }
     if classes is None:
-        return ids
-    unknown = [name for name in classes if name not in ids]
+        return names
+    unknown = [name for name in classes if name not in names.values()]
     if unknown or not classes:
         raise CocoError(
             f'{place} has no class {", ".join(map(repr, unknown))}: `classes` are some of '
-            f'{", ".join(ids)}'
+            f'{", ".join(names.values())}'
         )
-    return {name: number for name, number in ids.items() if name in classes}
+    return {number: name for number, name in names.items() if name in classes}
 
 
 def _pycocotools() -> tuple[type, type]:
@@ -249,11 +277,8 @@ def score(
         iou_thrs (Sequence[float], optional): Of a match.
     """
     COCO, COCOeval = _pycocotools()  # noqa: N806
-    categories = _category_ids(truth, classes, 'the annotation file')
-    anns = [
-        dict(ann, area=ann.get('area', ann['bbox'][2] * ann['bbox'][3]), iscrowd=_crowd(ann))
-        for ann in truth['annotations']
-    ]
+    names = _class_names(truth, classes, 'the annotation file')
+    anns = [dict(ann, area=_area(ann), iscrowd=_crowd(ann)) for ann in truth['annotations']]
     found = [
         dict(
             image_id=row['image_id'],
@@ -268,7 +293,7 @@ def score(
     with contextlib.redirect_stdout(io.StringIO()):
         judge = COCOeval(*(_indexed(COCO, truth, rows) for rows in (anns, found)), 'bbox')
         judge.params.imgIds = list(image_ids)
-        judge.params.catIds = list(categories.values())
+        judge.params.catIds = list(names)
         judge.params.maxDets = list(max_dets)
         if iou_thrs is not None:
             judge.params.iouThrs = np.array(sorted(iou_thrs), np.float64)
@@ -286,12 +311,15 @@ def score(
     for i, area in enumerate(_AREAS[1:], 1):
         numbers[f'AR{area}'] = _mean(recall[:, :, i, -1])
     # pycocotools sorts the ids.
-    order = sorted(categories.values())
-    per_class = {
-        name: _mean(precision[:, :, order.index(number), 0, -1])
-        for name, number in categories.items()
-    }
+    order = np.array([names[number] for number in sorted(names)])
+    per_class = {name: _mean(precision[:, :, order == name, 0, -1]) for name in names.values()}
     return CocoScores(numbers, per_class, len(set(image_ids)))
+
+
+def _area(ann: dict) -> float:
+    """Its box's where it has none, as in what is handed over."""
+    area: Any = ann.get('area')
+    return area if is_number(area) else ann['bbox'][2] * ann['bbox'][3]
 
 
 def _crowd(ann: dict) -> int:
@@ -302,9 +330,8 @@ def _indexed(kind: Any, truth: dict, rows: list[dict]) -> Any:
     coco = kind()
     # An annotation of id 0 would never count as found.
     numbered = [dict(row, id=i) for i, row in enumerate(rows, 1)]
-    coco.dataset = dict(
-        images=truth['images'], categories=truth['categories'], annotations=numbered
-    )
+    # Which categories count is said to the judge.
+    coco.dataset = dict(images=truth['images'], categories=[], annotations=numbered)
     coco.createIndex()
     return coco
 

@@ -39,7 +39,7 @@ from owner_data import found as found_in
 
 from hime_mm.ciphers import Cipher, Key
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.errors import BoxError, ConfigError, InvalidKey
+from hime_mm.errors import BoxError, ConfigError, InvalidKey, ManifestError
 from hime_mm.evaluation.metrics import OriginalCocoMetric
 from hime_mm.registry import METRICS
 from hime_mm.transforms import LoadEncryptedMeta
@@ -286,6 +286,16 @@ def test_plain_images_of_a_checked_run(scenes):
         OriginalCocoMetric(str(scenes / ANN)).process({}, samples)
 
 
+def test_a_damaged_manifest_does_not_make_images_plain(scenes, tmp_path):
+    folder = encrypted(scenes, tmp_path / 'shuffle')
+    samples = of_folder(folder)
+    for sample in samples:
+        del sample['patch_layout']
+    (folder / 'hime.json').write_text('{}')
+    with pytest.raises(ManifestError, match='hime.json'):
+        PlainRun().build(str(scenes / ANN)).process({}, samples)
+
+
 def test_options_of_the_host(scenes, tmp_path):
     coco = read(scenes)
     found = detect(coco, 5)
@@ -422,6 +432,15 @@ def test_wrong_folders(scenes, folders, tmp_path):
     refused(InvalidKey, moved, 'wrong key', key=str(other))
     refused(BoxError, moved, 'ann_file', ann_file=None, key=key)
     refused(BoxError, of_folder(folders / 'mix2'), 'ann_file', '70x101', ann_file=handed_over)
+    # Of the same sizes, where patches move: a copy, and another split's file.
+    copy = tmp_path / 'copy.json'
+    copy.write_bytes((folders / 'shuffle' / ANN).read_bytes())
+    refused(BoxError, moved[1:2], moved[1]['img_path'], 'a copy', ann_file=str(copy), key=key)
+    coco = read(scenes)
+    for image in coco['images']:
+        image['file_name'] = f'train_{image["file_name"]}'
+    copy.write_text(json.dumps(coco))
+    refused(BoxError, moved, 'ann_file', 'train_0.png', ann_file=str(copy), key=key)
     small = make_scenes(tmp_path / 'small', sizes=((70, 101), (96, 128)))
     refused(BoxError, of_folder(folders / 'mix2')[2:], 'the image id 16', ann_file=str(small / ANN))
     once = encrypted(scenes, tmp_path / 'one-way', 'shuffle', key=None, one_way=True)

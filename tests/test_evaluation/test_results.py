@@ -214,6 +214,78 @@ def test_files_that_say_less(scenes, folders, tmp_path):
     assert less.numbers == run(rows, folders / 'mix2', scenes, tmp_path).numbers
 
 
+@pytest.mark.parametrize('file_name', ['0.jpg', 'val/0.png', 'val\\\\0.webp'])
+def test_a_picture_is_known_by_its_own_name(scenes, folders, tmp_path, file_name):
+    """Its folder and extension may be written in another way than in the source."""
+    ann_file = tmp_path / 'others.json'
+    ann_file.write_text((scenes / ANN).read_text())
+    edit_json(ann_file, lambda coco: coco['images'][0].update(file_name=file_name))
+    scores = run([], folders / 'shuffle', scenes, tmp_path, ann_file=str(ann_file))
+    assert scores.images == 4
+
+
+def test_names_that_are_ids(scenes, tmp_path):
+    folder = encrypted(scenes, tmp_path / 'ids', names='ids')
+    rows = as_results(detect(read(folder)), read(folder))
+    scores = run(rows, folder, scenes, tmp_path, nms=1, key=KEY)
+    assert scores.numbers['AP'] == pytest.approx(1)
+
+
+def entry_without_id(coco):
+    coco['categories'].append(dict(name='background'))
+
+
+def entry_of_text(coco):
+    coco['categories'].insert(0, dict(id='x', name='background'))
+
+
+def entry_twice(coco):
+    coco['categories'].append(dict(coco['categories'][1]))
+
+
+def name_of_nothing_twice(coco):
+    coco['categories'].append(dict(id=0, name='cat', supercategory='none'))
+
+
+def area_of_text(coco):
+    for ann in coco['annotations']:
+        ann['area'] = 'large'
+
+
+@pytest.mark.parametrize(
+    'change',
+    [entry_without_id, entry_of_text, entry_twice, name_of_nothing_twice, area_of_text],
+)
+def test_what_other_tools_write(scenes, folders, tmp_path, change):
+    """`hime encrypt` takes such files; what nothing refers to does not count here either."""
+    folder, ann_file = folders / 'shuffle', tmp_path / 'others.json'
+    ann_file.write_text((scenes / ANN).read_text())
+    edit_json(ann_file, change)
+    rows = as_results(detect(read(folder), 1), read(folder))
+    for classes in (None, ['cat', 'dog']):
+        scores, others = (
+            run(rows, folder, scenes, tmp_path, ann_file=str(path), classes=classes)
+            for path in (scenes / ANN, ann_file)
+        )
+        assert others.numbers == pytest.approx(scores.numbers)
+        assert others.classes == pytest.approx(scores.classes)
+
+
+def test_two_classes_of_one_name_both_count(scenes, folders, tmp_path):
+    folder, ann_file, truth = folders / 'mix2', tmp_path / 'twice.json', read(scenes)
+    truth['categories'][1]['name'] = 'cat'
+    ann_file.write_text(json.dumps(truth))
+    found = detect(read(folder), 1)
+    back = back_slowly(found, folder)
+    rows = as_results(found, read(folder))
+    scores = run(rows, folder, scenes, tmp_path, ann_file=str(ann_file))
+    np.testing.assert_allclose(values(scores.numbers), judged(truth, back), atol=1e-9)
+    assert scores.classes['cat'] == pytest.approx(judged(truth, back, [2, 7])[0], abs=1e-9)
+    assert list(scores.classes) == ['cat', 'dog']
+    scores = run(rows, folder, scenes, tmp_path, ann_file=str(ann_file), classes=['cat'])
+    np.testing.assert_allclose(values(scores.numbers), judged(truth, back, [2, 7]), atol=1e-9)
+
+
 def test_results_are_written_where_they_may(scenes, folders, tmp_path):
     folder = folders / 'shuffle'
     rows = as_results(detect(read(folder)), read(folder))
@@ -278,6 +350,19 @@ def other_ids(coco):
         one['image_id'] += 1000
 
 
+def other_names(coco):
+    """As another split has them: the same ids and sizes."""
+    for one in coco['images']:
+        one['file_name'] = 'other_' + one['file_name']
+
+
+def names_in_turn(coco):
+    images = coco['images'][:2]
+    images[0]['file_name'], images[1]['file_name'] = (one['file_name'] for one in images[::-1])
+    for one in images:
+        del one['width']
+
+
 def one_image_less(coco):
     drop_image(coco, coco['images'][0]['id'])
 
@@ -294,6 +379,8 @@ def other_classes(coco):
     [
         (other_sizes, CocoError, '70x102'),
         (other_ids, CocoError, 'no image'),
+        (other_names, CocoError, 'other_0.png'),
+        (names_in_turn, CocoError, '1.png'),
         (one_image_less, BoxError, '`image_id` 10'),
         (other_classes, BoxError, '`category_id`'),
         (lambda coco: coco.pop('images'), CocoError, 'images'),

@@ -11,7 +11,8 @@ from mmdet.evaluation import CocoMetric
 from hime_mm.ciphers import Key, PatchLayout
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.errors import BoxError, ConfigError
+from hime_mm.errors import BoxError, CocoError, ConfigError
+from hime_mm.evaluation.coco import check_copy, check_image
 from hime_mm.mapping.boxes import nms_threshold, suppress, unmap_boxes
 from hime_mm.registry import METRICS
 from hime_mm.run_check import check_current_run
@@ -78,6 +79,9 @@ class OriginalCocoMetric(CocoMetric):
             self._key = Key.from_env(key_env)
         # In a run whose config was checked, an image without a layout is plain.
         self._checked = check_current_run()
+        self._ann_file = args[0] if args else kwargs.get('ann_file')
+        # Data sets of which it is known to be no copy of what was handed over.
+        self._own_of: set[str] = set()
         super().__init__(*args, **kwargs)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -93,7 +97,7 @@ class OriginalCocoMetric(CocoMetric):
     def _named(self, sample: dict) -> dict:
         try:
             return self._original(sample)
-        except BoxError as error:
+        except (BoxError, CocoError) as error:
             name = sample.get('img_path') or f'the image {sample.get("img_id")}'
             raise BoxError(f'{type(self).__name__}: {name}: {error}') from None
 
@@ -103,7 +107,7 @@ class OriginalCocoMetric(CocoMetric):
         entry = None if found is None else found[1]
         if found is not None:
             layout = self._layout_of(*found, layout)
-            self._check_truth(sample, found[1])
+            self._check_truth(sample, *found)
         elif layout is None:
             if not self._checked:
                 raise BoxError(
@@ -158,7 +162,7 @@ class OriginalCocoMetric(CocoMetric):
             return manifest.secret_layout(entry, self._key)
         return manifest.layout(entry)
 
-    def _check_truth(self, sample: dict, entry: FileEntry) -> None:
+    def _check_truth(self, sample: dict, manifest: Manifest, entry: FileEntry) -> None:
         """Refuse annotations of encrypted images."""
         if self._coco_api is None:
             raise BoxError(
@@ -171,13 +175,10 @@ class OriginalCocoMetric(CocoMetric):
                 f'the image id {sample["img_id"]} is not in `ann_file`: name the annotation file '
                 'from which the data set was made'
             )
-        size = (image.get('height'), image.get('width'))
-        if None not in size and size != entry.ori_shape:
-            raise BoxError(
-                f'its original was {entry.ori_shape[0]}x{entry.ori_shape[1]} (height x width), in '
-                f'`ann_file` it is {size[0]}x{size[1]}: name the annotation file from which the '
-                'data set was made'
-            )
+        check_image(image, entry, '`ann_file`', manifest)
+        if manifest.dataset_id not in self._own_of:
+            check_copy(self._ann_file, manifest)
+            self._own_of.add(manifest.dataset_id)
 
     @staticmethod
     def _remedy(layout: PatchLayout, found: tuple[Manifest, FileEntry] | None) -> str:

@@ -25,9 +25,11 @@ def find_entry(path: Any, backend_args: dict | None = None) -> tuple[Manifest, F
     try:
         if is_remote(path, backend_args):
             return remote_entry(path, None, backend_of(path, backend_args))
-        manifest = load_manifest(find_manifest(path))
+        place = find_manifest(path)
     except ManifestError:
         return None
+    # A damaged one does not make the images plain.
+    manifest = load_manifest(place)
     return manifest, manifest.entry(path)
 
 

@@ -38,7 +38,7 @@ def test_a_short_table(call, encrypted, coco_src, results):
     """And nothing of pycocotools, nor any file."""
     before = [tree(folder) for folder in (encrypted, coco_src, results.parent)]
     lines = call().splitlines()
-    assert lines[0] == '6 boxes of 3 images, 3 kept by suppression at IoU 0.6'
+    assert lines[0] == '6 boxes of 3 images, 3 kept by suppression at IoU 0.5'
     assert lines[1] == f'evaluated on 4 images of {coco_src / ANN}'
     rows = dict(line.split() for line in lines[2:])
     assert len(rows) == 12 and rows['AP'] == rows['AP50'] == rows['AR@100'] == '1.0000'

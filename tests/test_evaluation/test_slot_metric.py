@@ -216,7 +216,7 @@ def test_only_public_facts_are_gathered(folders):
     assert all(gt['layout'].permutation is None and gt['layout'].shuffled for gt, _ in gathered)
 
 
-def test_wrong_input(scenes, folders):
+def test_wrong_input(scenes, folders, tmp_path):
     folder = folders / 'shuffle'
     with pytest.raises(ConfigError, match='ann_file'):
         SlotCocoMetric()
@@ -231,9 +231,39 @@ def test_wrong_input(scenes, folders):
     sample = with_predictions(sample, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
     with pytest.raises(BoxError, match=named(sample['img_path'], 'OriginalCocoMetric')):
         SlotCocoMetric(str(folder / ANN)).process({}, [sample])
+    coco = read(folder)
+    for image in coco['images']:
+        image['file_name'] = f'train_{image["file_name"]}'
+    other = tmp_path / 'other.json'
+    other.write_text(json.dumps(coco))
+    with pytest.raises(BoxError, match=named(samples[0]['img_path'], 'handed over', 'train_0.png')):
+        SlotCocoMetric(str(other)).process({}, samples)
+    coco['images'] = []
+    other.write_text(json.dumps(dict(coco, annotations=[])))
+    with pytest.raises(BoxError, match=named(samples[0]['img_path'], 'image 10 is not there')):
+        SlotCocoMetric(str(other)).process({}, samples)
     samples[0]['patch_layout'] = replace(samples[0]['patch_layout'], reshuffled=True)
     with pytest.raises(BoxError, match='PatchReshuffle'):
         SlotCocoMetric(str(folder / ANN)).process({}, samples)
+
+
+@pytest.mark.parametrize('cipher', ['shuffle', 'mix2'])
+@pytest.mark.parametrize('box', [[-9, 5, 1, 9], [5, 900, 9, 910], [0, 0, np.inf, 9], [np.nan] * 4])
+def test_boxes_in_no_slot(folders, cipher, box):
+    """They are refused as the owner will refuse them, where patches moved."""
+    folder = folders / cipher
+    found = dict.fromkeys(
+        [image['id'] for image in read(folder)['images']],
+        (np.array([[4, 4, 9, 9], box], float), np.ones(2), np.zeros(2, int)),
+    )
+    samples, metric = loaded(folder, found), SlotCocoMetric(str(folder / ANN))
+    if cipher == 'mix2':
+        metric.process({}, samples)
+        assert len(metric.results) == len(samples)
+        return
+    with pytest.raises(BoxError, match=named(samples[0]['img_path'], 'box 1 is in no slot')):
+        metric.process({}, samples)
+    assert metric.results == []
 
 
 def test_the_owner_sees_at_least_what_the_engineer_sees(scenes, folders):

@@ -3,6 +3,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ class SlotCocoMetric(CocoMetric):
 
     Raises:
         BoxError: If ``nms`` is no IoU; at the first sample that is not of an
-            encrypted folder, or of another one than ``ann_file``.
+            encrypted folder, or of another one than ``ann_file``, or has a
+            box in no slot, which its owner could not map back.
         ConfigError: If there is no ``ann_file``.
     """
 
@@ -73,8 +75,8 @@ class SlotCocoMetric(CocoMetric):
         """Take over the predictions of a batch, each in its slot.
 
         Raises:
-            BoxError: If a sample is not of the folder of ``ann_file``; it
-                names the sample.
+            BoxError: If a sample is not of the folder of ``ann_file``, or a
+                box in no slot; it names the sample.
         """
         start, layouts, samples = len(self.results), [], []
         for sample in data_samples:
@@ -84,6 +86,8 @@ class SlotCocoMetric(CocoMetric):
                     check_masks(self.metrics, 'since masks cannot follow patches that moved')
                     warnings.warn(f'{type(self).__name__} leaves predicted masks out', stacklevel=2)
                 boxes = encrypted_boxes(sample, entry)
+                for i in layout.find_strays(boxes)[:1]:
+                    raise BoxError(f'box {i} is in no slot: {layout.describe_stray(boxes[i])}')
                 samples.append(with_boxes(sample, boxes, None, masks=not layout.shuffled))
                 layouts.append(layout)
             except BoxError as error:
@@ -133,11 +137,13 @@ class SlotCocoMetric(CocoMetric):
             raise BoxError(layout.obstacle)
         layout = found[0].layout(found[1])
         image = self._coco_api.imgs.get(sample['img_id'], {})
-        size = (image.get('height'), image.get('width'))
-        if size != layout.shape:
+        size, name = (image.get('height'), image.get('width')), image.get('file_name', 'not there')
+        # Sizes are often those of all images, and ids those of other files.
+        if size != layout.shape or PurePath(name).name != PurePath(found[1].path).name:
             raise BoxError(
-                f'it is {layout.shape[0]}x{layout.shape[1]} (height x width), in `ann_file` '
-                f'{size[0]}x{size[1]}: name the annotation file that was handed over with it'
+                f'it is {layout.shape[0]}x{layout.shape[1]} (height x width), in `ann_file` the '
+                f'image {sample["img_id"]} is {name}, {size[0]}x{size[1]}: name the annotation '
+                'file that was handed over with it'
             )
         return found[1], layout
 

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key, PatchLayout
+from hime_mm.ciphers.keys import looks_like_key
 from hime_mm.datasets.coco import as_json, from_corners, is_id, is_number, to_corners
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
@@ -285,13 +286,17 @@ def map_file(
 
 
 def check_out(out: str, data: Manifest, sources: Sequence[str], force: bool) -> None:
-    """Refuse a place for mapped results: what is there, what is read, the data set."""
+    """Refuse a place for mapped results: what is there, what is read, a key, the data set."""
     if os.path.isdir(out):
         raise BoxError(f'{out} is a folder: name a file')
     if os.path.exists(out):
         for source in sources:
             if os.path.exists(source) and os.path.samefile(source, out):
                 raise BoxError(f'{out} is the file {source} itself: choose another file')
+        if _holds_key(out):
+            raise BoxError(
+                f'{out} holds a key, and a key is never overwritten: choose another file'
+            )
         if not force:
             raise FileExistsError(
                 f'{out} is there already: choose another file, or replace it with `force=True`'
@@ -302,3 +307,10 @@ def check_out(out: str, data: Manifest, sources: Sequence[str], force: bool) -> 
             f'{out} lies in {data.root}, which is handed over: boxes in '
             'original pixels would tell where its patches come from'
         )
+
+
+def _holds_key(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    with open(path, 'rb') as file:
+        return looks_like_key(file.read(256).decode(errors='replace'))

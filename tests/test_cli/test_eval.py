@@ -5,7 +5,7 @@ import json
 
 import pytest
 from cli_parts import ANN, invoke
-from owner_data import SECRET, forms_of_key, found, hime, tree
+from owner_data import SECRET, forms_of_key, found, hime, key_file, tree
 
 
 @pytest.fixture(scope='module')
@@ -76,6 +76,12 @@ def test_out(call, encrypted, tmp_path):
     assert '`--force`' in call('--out', out, status=1)
     call('--out', out, '--force', '--nms', 1)
     assert len(json.loads(out.read_text())) == 6
+    # It would be the only copy, and what it encrypted could not come back.
+    key = key_file(tmp_path / 'owner.key')
+    content = key.read_bytes()
+    for force in ((), ('--force',)):
+        assert 'never overwritten' in call('--out', key, *force, status=1)
+    assert key.read_bytes() == content
     before = tree(encrypted)
     assert 'handed over' in call('--out', encrypted / 'mapped.json', status=1)
     assert tree(encrypted) == before

@@ -16,6 +16,8 @@ BORDER = 1e-8
 # Pixels by which rounding may put the centre of a predicted box outside of the
 # image, and by which at most a centre gives way to rounding.
 _EDGE = 1e-3
+# Pixels to which moved boxes are handed over.
+_GRAIN = 2.0**-26
 
 
 def centres_of(boxes: np.ndarray) -> np.ndarray:
@@ -61,3 +63,14 @@ def travel(
     eps = max(2 * np.finfo(precision).eps, 8 * np.finfo(np.float64).eps)
     margin = np.minimum(eps * reach, _EDGE)
     return moved + np.tile(offsets.clip(margin - BORDER, size - BORDER - margin) - offsets, 2)
+
+
+def blunted(values: np.ndarray) -> np.ndarray:
+    """Coordinates or sizes of moved boxes without the digits that tell where they were.
+
+    Beyond these, numbers show how coarsely those that they were computed from
+    were rounded, and so how large those were. What is below 1 stays below 1,
+    the size of which readers leave boxes out.
+    """
+    rounded = np.round(values / _GRAIN) * _GRAIN
+    return np.where(values < 1, np.minimum(rounded, 1 - _GRAIN), rounded)

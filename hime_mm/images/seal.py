@@ -13,6 +13,7 @@ import numpy as np
 from hime_mm.ciphers import ImageRNG, PatchLayout
 from hime_mm.ciphers.grid import check_image
 from hime_mm.ciphers.randomness import RNG
+from hime_mm.ciphers.travel import blunted
 
 from .recipe import Recipe
 
@@ -26,10 +27,12 @@ class Sealed:
         layout (PatchLayout): Between the original, or what augmentation left
             of it, and the encrypted picture, with the permutation.
         boxes (np.ndarray): float64 of shape (n, 4), (x1, y1, x2, y2) in
-            pixels of the encrypted picture.
+            pixels of the encrypted picture. Where patches moved, they and
+            ``sizes`` are rounded to 2^-26 pixels: finer digits would tell
+            where a box was.
         sizes (np.ndarray): float64 of shape (n, 2), their widths and heights,
-            to the last bit those that they have where no patch moves: whoever
-            leaves out boxes below a size leaves out the same.
+            below 1 where they are so where no patch moves: whoever leaves out
+            boxes below one pixel leaves out the same.
         kept (np.ndarray): int64 of shape (n, ), which of the boxes that came
             in these are.
         clipped (dict[str, tuple[int, int]]): Values that each step clipped,
@@ -82,13 +85,10 @@ def seal(
     layout = cipher.secret_layout(prepared.img.shape[:2], drawn).within(
         prepared.ori_shape, prepared.scale, preprocess.crops
     )
+    # Whoever reads them from a file has them in single precision.
+    moved = layout.map_boxes(prepared.boxes, np.float32)
     scaled = layout.in_place().map_boxes(prepared.boxes)
-    return Sealed(
-        encrypted,
-        layout,
-        # Whoever reads them from a file has them in single precision.
-        layout.map_boxes(prepared.boxes, np.float32),
-        scaled[:, 2:] - scaled[:, :2],
-        prepared.kept,
-        clipped,
-    )
+    sizes = scaled[:, 2:] - scaled[:, :2]
+    if layout.shuffled:
+        moved, sizes = blunted(moved), blunted(sizes)
+    return Sealed(encrypted, layout, moved, sizes, prepared.kept, clipped)

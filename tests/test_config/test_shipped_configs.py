@@ -252,7 +252,8 @@ def test_shuffled_coco_recipe():
     found = {group['param_name']: (group['lr'], group['weight_decay']) for group in groups}
     assert set(found) == {name for name, _ in model.named_parameters()}
     for name, (lr, decay) in found.items():
-        depth = 13 if not name.startswith('backbone.') or name.startswith('backbone.ln1') else 0
+        new = not name.startswith('backbone.') or name.startswith(('backbone.ln1', 'backbone.rpe'))
+        depth = 13 if new else 0
         if '.layers.' in name:
             depth = int(name.split('.')[2]) + 1
         assert lr == pytest.approx(2e-4 * 0.75 ** (13 - depth)), name

@@ -366,9 +366,12 @@ class PEViT(VisionTransformer):
     def get_layer_depth(self, param_name: str, prefix: str = ''):
         """Get the layer-wise depth of a parameter, as :class:`VisionTransformer` does it.
 
-        All that makes the first layer's input has depth 0.
+        All that makes the first layer's input has depth 0, but for the
+        reference encoding: no trained ViT brings one, so it learns as a head does.
         """
-        stem = ('rpe.', 'det_token', 'det_pos_embed', 'mid_pos_embed', 'mid_det_pos_embed')
+        if param_name.startswith(f'{prefix}rpe.'):
+            return self.num_layers + 1, self.num_layers + 2
+        stem = ('det_token', 'det_pos_embed', 'mid_pos_embed', 'mid_det_pos_embed')
         if param_name.startswith(tuple(prefix + name for name in stem)):
             return 0, self.num_layers + 2
         return super().get_layer_depth(param_name, prefix)

@@ -365,7 +365,8 @@ class TIMMPEViT(BaseBackbone):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Get the layer-wise depth of a parameter, as MMPretrain's backbones do it.
 
-        All that makes the first block's input has depth 0, as in :class:`VisionTransformer`.
+        All that makes the first block's input has depth 0, as in :class:`VisionTransformer`, but
+        for the reference encoding: no model of timm brings one, so it learns as a head does.
         """
         num_layers = self.num_layers + 2
         # All else is behind the blocks, as a head is.
@@ -374,6 +375,6 @@ class TIMMPEViT(BaseBackbone):
             name = param_name[len(prefix) :].removeprefix('timm_model.')
             if name.startswith('blocks.'):
                 depth = int(name.split('.')[1]) + 1
-            elif name.startswith(('rpe.', *PREFIX_TOKENS, 'pos_embed', 'patch_embed', 'norm_pre')):
+            elif name.startswith((*PREFIX_TOKENS, 'pos_embed', 'patch_embed', 'norm_pre')):
                 depth = 0
         return depth, num_layers

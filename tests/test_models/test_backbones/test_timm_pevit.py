@@ -271,7 +271,7 @@ def test_layer_depth_for_layer_wise_decay(prefix):
                 assert depth == int(key.split('.')[2]) + 1
             else:
                 assert depth == (
-                    3 if key.startswith(('timm_model.norm.', 'timm_model.fc_norm')) else 0
+                    3 if key.startswith(('rpe.', 'timm_model.norm.', 'timm_model.fc_norm')) else 0
                 ), key
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (3, 4)
 

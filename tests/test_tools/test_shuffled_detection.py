@@ -130,6 +130,8 @@ model = dict(
     backbone=dict(arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)),
     bbox_head=dict(num_classes=5, in_channels=16, feat_channels=16))
 train_cfg = dict(max_epochs=3, val_interval=3)
+# One of the name that another test used would write to the folder of that one.
+visualizer = dict(name='simulation')
 """
     (tmp_path / 'config.py').write_text(config)
     work = tmp_path / 'work'

@@ -172,7 +172,7 @@ class TestClasses:
             st.sampled_from([full, *MISSING]),
             min_size=1,
             max_size=6,
-        )
+        ).filter(lambda classes: len({name.casefold() for name in classes}) == len(classes))
     )
     def test_have_the_same_numbers_in_any_tree(self, classes):
         with tempfile.TemporaryDirectory() as place:

@@ -325,7 +325,7 @@ def test_in_a_classifier():
     rates = {id(group['params'][0]): group['lr'] for group in optim.param_groups}
     blocks = model.backbone.timm_model.blocks
     for param, times in (
-        (model.backbone.rpe.reference, 1),
+        (model.backbone.rpe.reference, 8),
         (model.backbone.timm_model.cls_token, 1),
         (blocks[0].attn.qkv.weight, 2),
         (blocks[1].mlp.fc1.bias, 4),

@@ -33,7 +33,7 @@ CONFIGS = dict(mi='configs/demo/petoken_mi2_demo.py', rs='configs/demo/petoken_r
 CIPHER = 'center+erode2+shuffle'
 GOAL = 0.7
 #: Scores of boxes that are drawn.
-SHOWN = 0.4
+SHOWN = 0.35
 
 
 def parse_args():

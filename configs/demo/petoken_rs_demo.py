@@ -33,10 +33,24 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 
 model = dict(
-    # Images without means.
-    data_preprocessor=dict(mean=[128.0] * 3, std=[40.0] * 3),
+    # Images without means; the deviation was measured on them.
+    data_preprocessor=dict(mean=[128.0] * 3, std=[28.0] * 3),
     backbone=dict(patch_size=patch_size, patch_embed='linear', pos_encoding='rpe'),
     bbox_head=dict(patch_size=patch_size),
     # More than after a suppression, which is the owner's.
     test_cfg=dict(max_per_img=100, nms=None),
 )
+
+max_epochs = 8
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(
+        type='CosineAnnealingLR',
+        begin=0,
+        end=max_epochs,
+        T_max=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from hime_mm.errors import BoxError
 
 from .permutation import check_permutation, invert_permutation
-from .travel import cells_of, centres_of, strays_of, travel
+from .travel import GRAIN, cells_of, centres_of, rounded, strays_of, travel
 
 # Pixels by which a box that lay within the original may stick out of it where
 # it came from, by rounding alone.
@@ -313,17 +313,47 @@ class PatchLayout:
         """
         return cells_of(self._check_boxes(boxes), self.patch_size, self.grid)
 
-    def count_places(self, boxes: ArrayLike) -> np.ndarray:
-        """From how many places the patches of boxes may come, for whoever has no key.
+    def round_boxes(self, boxes: ArrayLike, steps: ArrayLike) -> np.ndarray:
+        """Moved boxes so coarse that their numbers do not tell where they were.
 
-        Where a box lies in its patch does not change when the patch moves,
-        and the box lay within the original: of a large one, only few patches
-        can hold the centre. Crowds are boxes as any. A box that stuck out of
-        the original leaves too few places, or wrong ones.
+        Numbers that were multiples of a step in the original are such ones
+        again in few places, see :meth:`count_places`. Rounded as coarsely in
+        the encrypted image, they may come from any.
 
         Args:
             boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
                 the encrypted image.
+            steps (array-like): Shape (n, ), what the numbers of each box are
+                multiples of in the original, in its pixels; 0 for nothing.
+
+        Returns:
+            np.ndarray: float64, shape (n, 4), each box on multiples of the
+            smallest power of two that is no smaller than its step, or of the
+            largest that divides the patch size, and in the slot that it was
+            in.
+        """
+        boxes, steps = self._check_boxes(boxes), np.asarray(steps, np.float64)
+        need = np.maximum(steps * max(self.scale), GRAIN)
+        grain = np.minimum(2.0 ** np.ceil(np.log2(need)), self.patch_size & -self.patch_size)
+        coarse = rounded(boxes, grain[:, None], self.patch_size, self.grid)
+        return np.where(steps[:, None] > 0, coarse, boxes)
+
+    def count_places(self, boxes: ArrayLike, steps: ArrayLike = 0) -> np.ndarray:
+        """From how many places the patches of boxes may come, for whoever has no key.
+
+        Where a box lies in its patch does not change when the patch moves,
+        and the box lay within the original: of a large one, only few patches
+        can hold the centre. Where its numbers were multiples of a step in the
+        original, they are such ones in few places, too. Crowds are boxes as
+        any. A box that stuck out of the original leaves too few places, or
+        wrong ones.
+
+        Args:
+            boxes (array-like): Shape (n, 4), (x1, y1, x2, y2) in pixels of
+                the encrypted image, as they are handed over.
+            steps (array-like): Shape (n, ), or one for all: what the numbers
+                of each box are multiples of in the original, in its pixels; 0
+                for nothing. Defaults to 0.
 
         Returns:
             np.ndarray: int64, shape (n, ), from 0 to the number of patches.
@@ -332,25 +362,31 @@ class PatchLayout:
             BoxError: If ``boxes`` has another shape.
         """
         boxes = self._check_boxes(boxes)
-        cells, size = self.cells(boxes), self.patch_size
+        steps = np.broadcast_to(np.asarray(steps, np.float64), len(boxes))[:, None, None]
+        cells, size, slack = self.cells(boxes), self.patch_size, _slack(boxes)[:, None, None]
         places = np.ones(len(boxes), np.int64)
         for axis, cell in enumerate((cells % self.grid[1], cells // self.grid[1])):
-            num = self.grid[1 - axis]
-            extent = min(self.ori_shape[1 - axis] * self.scale[axis], num * size)
-            low, high = (boxes[:, [axis, axis + 2]] - cell[:, None] * size).T
-            first = np.ceil((-low - _ROUNDING) / size).clip(0, num)
-            last = np.floor((extent - high + _ROUNDING) / size).clip(-1, num - 1)
-            places *= np.maximum(last - first + 1, 0).astype(np.int64)
+            num, scale = self.grid[1 - axis], self.scale[axis]
+            extent = min(self.ori_shape[1 - axis] * scale, num * size)
+            ends = boxes[:, [axis, axis + 2]] - cell[:, None] * size
+            # Of each box both ends, with its patch in each row or column.
+            ends = ends[:, None] + np.arange(num)[:, None] * size
+            fits = (ends[..., 0] >= -_ROUNDING) & (ends[..., 1] <= extent + _ROUNDING)
+            step = np.where(steps > 0, steps, 1) * scale
+            off = np.abs(ends - np.rint(ends / step) * step)
+            exact = fits & ((off <= slack) | (steps == 0)).all(axis=-1)
+            # One that gave way to a border is nowhere exact.
+            places *= np.where(exact.any(axis=1), exact.sum(axis=1), fits.sum(axis=1))
         return places
 
-    def count_telling(self, boxes: np.ndarray) -> int:
+    def count_telling(self, boxes: np.ndarray, steps: ArrayLike = 0) -> int:
         """How many boxes leave their patches at most two places to come from.
 
         See :meth:`count_places`. None does where no patch was moved.
         """
         if not self.shuffled or not len(boxes):  # most pictures of a folder
             return 0
-        return int((self.count_places(boxes) <= 2).sum())
+        return int((self.count_places(boxes, steps) <= 2).sum())
 
     @staticmethod
     def _check_boxes(boxes: ArrayLike) -> np.ndarray:
@@ -358,6 +394,16 @@ class PatchLayout:
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise BoxError(f'boxes must have shape (n, 4), (x1, y1, x2, y2), got {boxes.shape}')
         return boxes
+
+
+def _slack(boxes: np.ndarray) -> np.ndarray:
+    """By how much at most each box was rounded: half of what its numbers are multiples of."""
+    grains = np.full(len(boxes), GRAIN)
+    grain = 2 * GRAIN
+    while grain <= 8 and len(boxes):
+        grains[(boxes % grain == 0).all(axis=1)] = grain
+        grain *= 2
+    return grains / 2 + GRAIN
 
 
 def reduce_secret(layout: PatchLayout) -> tuple:

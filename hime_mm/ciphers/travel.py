@@ -16,8 +16,8 @@ BORDER = 1e-8
 # Pixels by which rounding may put the centre of a predicted box outside of the
 # image, and by which at most a centre gives way to rounding.
 _EDGE = 1e-3
-# Pixels to which moved boxes are handed over.
-_GRAIN = 2.0**-26
+#: Pixels to which moved boxes are handed over.
+GRAIN = 2.0**-26
 
 
 def centres_of(boxes: np.ndarray) -> np.ndarray:
@@ -72,5 +72,16 @@ def blunted(values: np.ndarray) -> np.ndarray:
     were rounded, and so how large those were. What is below 1 stays below 1,
     the size of which readers leave boxes out.
     """
-    rounded = np.round(values / _GRAIN) * _GRAIN
-    return np.where(values < 1, np.minimum(rounded, 1 - _GRAIN), rounded)
+    rounded = np.round(values / GRAIN) * GRAIN
+    return np.where(values < 1, np.minimum(rounded, 1 - GRAIN), rounded)
+
+
+def rounded(boxes: np.ndarray, grain: float, size: int, grid: tuple[int, int]) -> np.ndarray:
+    """Boxes on multiples of a grain that divides patches, their centres in the slots they are in.
+
+    A side that is no shorter than the grain stays so.
+    """
+    cells = cells_of(boxes, size, grid)
+    new = np.floor(boxes / grain + 0.5) * grain
+    offsets = centres_of(new) - np.stack([cells % grid[1], cells // grid[1]], axis=1) * size
+    return new + np.tile(grain * ((offsets < 0).astype(int) - (offsets >= size)), 2)

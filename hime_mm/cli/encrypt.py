@@ -79,6 +79,12 @@ def _source_options(command: Callable) -> Callable:
     show_default=True,
     help='Outlines of the objects, where the cipher leaves pixels in place.',
 )
+@click.option(
+    '--round-boxes',
+    is_flag=True,
+    help='Where patches move, round boxes as coarsely as the annotations are: their digits would '
+    'tell from which rows and columns patches came.',
+)
 @_source_options
 @recipe_options('center_crop')
 def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **arguments: Any) -> None:
@@ -183,9 +189,9 @@ def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
         )
     if summary.telling:
         echo(
-            f'{summary.telling} boxes are so large that they leave at most two places from '
-            'which the patch of their centre can have come: leave such objects out where '
-            'that matters'
+            f'{summary.telling} boxes leave at most two places from which the patch of their '
+            'centre can have come, since they are large or since round numbers tell it: '
+            'where that matters, leave large objects out, and use --round-boxes'
         )
     if summary.dropped:
         echo(f'not handed over: {", ".join(summary.dropped)}')

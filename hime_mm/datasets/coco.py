@@ -216,6 +216,19 @@ def from_corners(boxes: np.ndarray) -> list[list[float]]:
     return [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes.tolist()]
 
 
+def steps_of(boxes: np.ndarray) -> np.ndarray:
+    """Of each box the power of ten that its numbers are multiples of, 1 to 1e-6; 0 for none.
+
+    Boxes have shape (n, 4), steps (n, ).
+    """
+    steps = np.zeros(len(boxes))
+    for digits in range(7):
+        scaled = boxes * 10.0**digits
+        exact = np.abs(scaled - np.rint(scaled)) <= 1e-9 + 1e-15 * np.abs(scaled)
+        steps[exact.all(axis=1) & (steps == 0)] = 10.0**-digits
+    return steps
+
+
 def group_annotations(coco: dict) -> dict[int, list[dict]]:
     """The annotations of each image by its id."""
     groups: dict[int, list[dict]] = {}

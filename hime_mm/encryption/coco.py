@@ -51,8 +51,11 @@ class CocoSource:
         images: Sequence[str] | None,
         licenses: bool,
         segmentation: bool,
+        round_boxes: bool,
     ) -> None:
         self.options = dict(licenses=licenses, segmentation=segmentation)
+        if round_boxes:
+            self.options['round_boxes'] = True
         self.files: list[_File] = []
         self.items: list[Item] = []
         self._digests: list[str] = []

@@ -34,12 +34,15 @@ class Job:
         out (str): Folder of the encrypted data set.
         recipe (Recipe): All settings.
         dataset_id (str): Id of the data set; empty until one is drawn.
+        round_boxes (bool): Whether moved boxes are rounded as coarsely as
+            those of the originals are.
     """
 
     src: str
     out: str
     recipe: Recipe
     dataset_id: str = ''
+    round_boxes: bool = False
 
     def target(self, item: Item, view: int) -> str:
         """Path of an encrypted file, relative to the output."""
@@ -71,8 +74,9 @@ class Summary:
             ``turned`` by their EXIF orientation, ``dark`` since 16 bits are
             hardly used and were read into 8, with colours ``hidden`` under
             alpha 0, the first of several ``frames``.
-        telling (int): Boxes so large that at most two places are left from
-            which the patch of their centre can have come.
+        telling (int): Boxes of which at most two places are left from which
+            the patch of their centre can have come: they are large, or round
+            numbers tell it.
         dropped (list[str]): Fields of annotations that were not handed over.
         tiny (int): Objects whose boxes shrank below 1x1 pixel, which
             MMDetection's ``CocoDataset`` leaves out.

@@ -43,6 +43,7 @@ def encrypt_coco(
     images: Sequence[str] | None = None,
     licenses: bool = True,
     segmentation: bool = False,
+    round_boxes: bool = False,
     key: Key | None = None,
     dataset_id: str | None = None,
     workers: int = 0,
@@ -78,6 +79,10 @@ def encrypt_coco(
         licenses (bool): Hand over the licences. Defaults to True.
         segmentation (bool): Hand over segmentations, outlines of the objects,
             where the cipher leaves pixels in place. Defaults to False.
+        round_boxes (bool): Where patches move, round boxes as coarsely as the
+            annotations are: round numbers would tell from which rows and
+            columns patches came. It moves an edge by half a step of the
+            annotations, or by up to a whole one. Defaults to False.
         key (Key, optional): All randomness is derived from it. Defaults to
             None.
         dataset_id (str, optional): Identifies the data set in the derivation
@@ -119,8 +124,10 @@ def encrypt_coco(
             f'segmentations cannot follow the cipher {str(recipe.cipher)!r} '
             'or augmentation: leave them out (`segmentation=False`)'
         )
-    source = CocoSource(src, recipe.names, annotations, images, licenses, segmentation)
-    return _run(source, job, key, workers, progress, strict, report)
+    source = CocoSource(src, recipe.names, annotations, images, licenses, segmentation, round_boxes)
+    return _run(
+        source, replace(job, round_boxes=round_boxes), key, workers, progress, strict, report
+    )
 
 
 def encrypt_folder(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hime_mm.ciphers import Key
+from hime_mm.datasets.coco import steps_of
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.errors import HimeError, PictureError
 from hime_mm.images import seal
@@ -128,11 +129,13 @@ def _encrypt_view(
         scale=sealed.layout.scale,
     ).to_dict()
     _write(job, path, data)
-    boxes = dict(
-        kept=sealed.kept.tolist(),
-        boxes=np.hstack([sealed.boxes[:, :2], sealed.sizes]).tolist(),
-    )
-    return row, boxes, sealed.clipped, sealed.layout.count_telling(sealed.boxes)
+    layout, boxes, sizes = sealed.layout, sealed.boxes, sealed.sizes
+    steps = steps_of(np.reshape(item.boxes or [], (-1, 4)))[sealed.kept]
+    if job.round_boxes and layout.shuffled:
+        boxes = layout.round_boxes(boxes, steps)
+        sizes = boxes[:, 2:] - boxes[:, :2]
+    written = dict(kept=sealed.kept.tolist(), boxes=np.hstack([boxes[:, :2], sizes]).tolist())
+    return row, written, sealed.clipped, layout.count_telling(boxes, steps)
 
 
 def _write(job: Job, path: str, data: bytes) -> None:

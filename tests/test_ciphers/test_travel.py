@@ -11,8 +11,8 @@ from loops import travel_of
 from owner_data import named
 
 from hime_mm.ciphers import PatchLayout, invert_permutation
-from hime_mm.ciphers.travel import BORDER
-from hime_mm.datasets.coco import from_corners, to_corners
+from hime_mm.ciphers.travel import BORDER, blunted
+from hime_mm.datasets.coco import from_corners, steps_of, to_corners
 from hime_mm.errors import BoxError
 
 SCALES = st.sampled_from([(1.0, 1.0), (0.5, 0.25), (0.7, 1.3), (400 / 427, 592 / 601)])
@@ -275,3 +275,78 @@ def centres(boxes):
 
 def sizes(boxes):
     return boxes[:, 2:] - boxes[:, :2]
+
+
+# What digits tell
+
+
+def places_by_a_loop(box, layout, step, slack):
+    """A box is put into each slot with its patch, and looked at in pixels of the original."""
+    (cell,), (rows, cols), p = layout.cells([box]), layout.grid, layout.patch_size
+    height, width = (n * s for n, s in zip(layout.ori_shape, layout.scale[::-1], strict=True))
+    fitting, exact = 0, [set(), set()]
+    for r in range(rows):
+        for c in range(cols):
+            dx, dy = (c - cell % cols) * p, (r - cell // cols) * p
+            x1, y1, x2, y2 = (v + d for v, d in zip(box, (dx, dy, dx, dy), strict=True))
+            inside = min(x1, y1) >= -1e-3 and x2 <= width + 1e-3 and y2 <= height + 1e-3
+            fitting += inside
+            for axis, (ends, scale, at) in enumerate(
+                (((x1, x2), layout.scale[0], c), ((y1, y2), layout.scale[1], r))
+            ):
+                if inside and all(
+                    abs(v / scale / step - round(v / scale / step)) * scale * step <= slack
+                    for v in ends
+                ):
+                    exact[axis].add(at)
+    return fitting, len(exact[0]) * len(exact[1])
+
+
+@pytest.mark.parametrize('step', [1, 0.1, 0.01])
+@pytest.mark.parametrize('shape', [(427, 640), (333, 500), (100, 100), (160, 96), (37, 1000)])
+def test_round_numbers_tell_places(shape, step):
+    rng = np.random.default_rng(0)
+    grid = (max(shape[0] // 32, 1), max(shape[1] // 32, 1))
+    scale = (grid[1] * 16 / shape[1], grid[0] * 16 / shape[0])
+    layout = PatchLayout(shape, 16, grid, scale, rng.permutation(grid[0] * grid[1]))
+    corner = rng.uniform(0, np.array(shape[::-1]) * 0.7, (20, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(1, np.array(shape[::-1]) * 0.3, (20, 2))])
+    boxes = np.round(boxes / step) * step
+    np.testing.assert_allclose(steps_of(boxes), step)
+    moved = blunted(layout.map_boxes(boxes, np.float32))
+    places = layout.count_places(moved, step)
+    for box, found in zip(moved, places, strict=True):
+        fitting, exact = places_by_a_loop(box, layout, step, 2.5e-8)
+        assert found == (exact or fitting)
+    # Whoever does not know the step knows less, and rounding takes it from those who do.
+    assert (places <= layout.count_places(moved)).all()
+    coarse = layout.round_boxes(moved, np.full(20, step))
+    # Those along an edge of the picture may stick out of it now.
+    inside = (coarse.round(6) >= 0).all(axis=1)
+    assert (layout.count_places(coarse, step) == layout.count_places(coarse))[inside].all()
+
+
+@given(cases(patch_sizes=(2, 12, 14, 16)), st.sampled_from([1.0, 0.5, 0.1, 0.01, 1e-6, 0.0]))
+def test_rounded_boxes(case, step):
+    layout, encrypted = case
+    encrypted = encrypted.clip(-1e4, 1e4)
+    new = layout.round_boxes(encrypted, np.full(len(encrypted), step))
+    assert layout.cells(new).tolist() == layout.cells(encrypted).tolist()
+    if not step:
+        np.testing.assert_array_equal(new, encrypted)
+        return
+    grain = 2.0**-26
+    while grain < step * max(layout.scale) and layout.patch_size % (2 * grain) == 0:
+        grain *= 2
+    assert (new % grain == 0).all()
+    assert np.abs(new - encrypted).max() <= 1.5 * grain
+    long = sizes(encrypted) >= grain
+    assert (sizes(new)[long] >= grain).all()
+    np.testing.assert_array_equal(layout.round_boxes(new, np.full(len(new), step)), new)
+
+
+def test_steps():
+    boxes = [[1, 2, 3, 4], [1, 2, 3.5, 4], [0.25, 1, 1, 1], [1e6 / 3, 0, 0, 0], [0, 0, 0, 0]]
+    boxes += [[123456.78, 0, 0, 1e-6], [1, 1, 1, 2 / 3]]
+    assert steps_of(np.array(boxes)).tolist() == [1, 0.1, 0.01, 0, 1, 1e-6, 0]
+    assert steps_of(np.zeros((0, 4))).shape == (0,)

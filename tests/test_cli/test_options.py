@@ -60,6 +60,10 @@ class TestOptions:
             (('--compression', 7), dict(image_format=dict(format='png', compression=7))),
             (('--licenses', 'drop'), dict(options=dict(licenses=False, segmentation=False))),
             (('--segmentation', 'keep'), dict(options=dict(licenses=True, segmentation=True))),
+            (
+                ('--round-boxes',),
+                dict(options=dict(licenses=True, segmentation=False, round_boxes=True)),
+            ),
             (('--dataset-id', 'x'), dict(dataset_id='x')),
         ],
     )

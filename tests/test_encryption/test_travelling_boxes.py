@@ -13,6 +13,8 @@ from pycocotools.coco import COCO
 
 from hime_mm.datasets.coco import to_corners
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.encryption.verify import verify_dataset
+from hime_mm.errors import EncryptionError
 from hime_mm.images import Recipe, seal
 
 ANN = 'annotations/instances_val2017.json'
@@ -263,3 +265,43 @@ def test_a_pipeline_gives_the_same_boxes(nasty, tmp_path, monkeypatch, cipher, f
     layout = results['patch_layout']
     assert layout.cells(found).tolist() == layout.cells(wanted).tolist()
     assert results['gt_ignore_flags'] is flags
+
+
+@pytest.mark.parametrize('cipher', ['shuffle', 'center+erode2+shuffle', 'negate'])
+def test_round_numbers_are_counted_and_rounded(tmp_path, cipher):
+    """Whole pixels tell the row and the column of a resized picture; rounded ones tell nothing."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 430, 40), rng.integers(0, 260, 40)
+    w, h = rng.integers(3, 60, 40), rng.integers(3, 60, 40)
+    boxes = np.stack([x, y, w, h], 1).tolist()
+    rows = [annotation(i, 7, box) for i, box in enumerate(boxes, 1)]
+    root = tmp_path / 'plain'
+    write(root / 'val2017/a.png', photo(333, 500))
+    (root / 'annotations').mkdir()
+    (root / ANN).write_text(json.dumps(coco_file({'a.png': (333, 500)}, rows)))
+    moves = cipher != 'negate'
+    plain = coco(root, tmp_path / 'plain_out', cipher)
+    assert plain.telling == (40 if moves else 0)
+    assert 'round_boxes' not in Manifest.load(tmp_path / 'plain_out').state['options']
+    coarse = coco(root, tmp_path / 'coarse', cipher, round_boxes=True)
+    assert coarse.telling == 0
+    assert Manifest.load(tmp_path / 'coarse').state['options']['round_boxes'] is True
+    assert verify_dataset(str(tmp_path / 'coarse'), KEY, progress=False).ok
+    old, new = (
+        np.array([row['bbox'] for row in annotations(tmp_path / name)['annotations']])
+        for name in ('plain_out', 'coarse')
+    )
+    if not moves:
+        assert (old == new).all()
+        return
+    assert (new == np.rint(new)).all() and not (old == np.rint(old)).any(axis=1).all()
+    assert np.abs(new[:, :2] - old[:, :2]).max() <= 1.5
+    manifest = Manifest.load(tmp_path / 'coarse')
+    layout = manifest.secret_layout(manifest.entry('val2017/a.png'), KEY)
+    assert layout.cells(to_corners(new)).tolist() == layout.cells(to_corners(old)).tolist()
+
+
+def test_going_on_with_other_rounding_is_refused(nasty, tmp_path):
+    coco(nasty, tmp_path / 'out', 'shuffle', round_boxes=True)
+    with pytest.raises(EncryptionError):
+        coco(nasty, tmp_path / 'out', 'shuffle')

@@ -42,7 +42,7 @@ class PatchTokenHead(AnchorHead):
     Boxes are not clipped and nothing is suppressed: in encrypted coordinates
     a box may stick out of the image, and neighbours are not neighbours. The
     holder of the permutation maps boxes back, clips them and suppresses
-    (:class:`hime_mm.OriginalCocoMetric`, ``hime boxes``, the client). Where
+    (:class:`~hime_mm.evaluation.metrics.OriginalCocoMetric`, ``hime boxes``, the client). Where
     patches stay in place, as in plain and MI images, ``test_cfg.nms`` makes
     the head do both, as any head of MMDetection does.
 

@@ -136,6 +136,10 @@ class Manifest:
         side = self.cipher.patch_size
         return replace(self.cipher.plan((side, side)), cropped=self.cropped)
 
+    def holds(self, path: str) -> bool:
+        """Whether a file lies in the folder of the data set, links followed."""
+        return os.path.realpath(path).startswith(os.path.join(os.path.realpath(self.root), ''))
+
     def entry(self, path: str) -> FileEntry:
         """What the manifest says of a file.
 

@@ -141,7 +141,7 @@ def check_options(max_dets: Sequence[int], iou_thrs: Sequence[float] | None) -> 
 
 def check_original(ann_file: str, data: Manifest) -> None:
     """Refuse an annotation file that was handed over: its boxes are in encrypted coordinates."""
-    if is_inside(ann_file, data):
+    if data.holds(ann_file):
         raise CocoError(
             f'{ann_file} lies in {data.root}: it is in pixels of the encrypted images: name that '
             'of the originals'
@@ -158,11 +158,6 @@ def check_copy(ann_file: str, data: Manifest) -> None:
             f'{ann_file} is a copy of one that was handed over with {data.place}, in pixels of '
             'the encrypted images: name that of the originals'
         )
-
-
-def is_inside(path: str, data: Manifest) -> bool:
-    """Whether a file lies in the folder of a data set, links followed."""
-    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(data.root), ''))
 
 
 def _shared_images(truth: dict, images: Mapping, ann_file: str, data: Manifest) -> list[int]:

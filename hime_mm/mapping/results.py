@@ -301,8 +301,7 @@ def check_out(out: str, data: Manifest, sources: Sequence[str], force: bool) -> 
             raise FileExistsError(
                 f'{out} is there already: choose another file, or replace it with `force=True`'
             )
-    inside = os.path.realpath(data.root) + os.sep
-    if data.cipher.shuffles and os.path.realpath(out).startswith(inside):
+    if data.cipher.shuffles and data.holds(out):
         raise BoxError(
             f'{out} lies in {data.root}, which is handed over: boxes in '
             'original pixels would tell where its patches come from'

@@ -1,7 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Whether what is evaluated, and drawn, is what was trained on."""
 
-import os
 from collections.abc import Iterator
 
 from ..findings import Finding, error, validator, warning
@@ -49,8 +48,7 @@ def _coordinates(place: str, metric: Node, use: Use) -> Iterator[Finding]:
                 "name the original annotation file in `ann_file`, or set `coordinates='encrypted'`",
             )
     elif use.manifest is not None:
-        root = os.path.realpath(use.manifest.root)
-        inside = os.path.realpath(ann_file).startswith(os.path.join(root, ''))
+        inside = use.manifest.holds(ann_file)
         if original and inside:
             yield error(
                 f'{place}.ann_file',
@@ -61,7 +59,7 @@ def _coordinates(place: str, metric: Node, use: Use) -> Iterator[Finding]:
         elif not original and not inside:
             yield warning(
                 f'{place}.ann_file',
-                f'is not part of {root}, but `{use.place}` has '
+                f'is not part of {use.manifest.root}, but `{use.place}` has '
                 'predictions come back in pixels of the encrypted images',
                 "For the original annotation file set `coordinates='original'`",
             )

@@ -1,7 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Whether our metrics get what they need to know where boxes belong."""
 
-import os
 from collections.abc import Iterator
 
 from hime_mm.ciphers.keys import looks_like_key
@@ -108,18 +107,12 @@ def _of_folder(use: Use, metric: Node) -> Iterator[Finding]:
     elif layout.obstacle and not layout.needs_key:
         yield error(metric.place, f'maps boxes back, but of {root} they do not: {layout.obstacle}')
     ann_file = metric.value.get('ann_file')
-    if ann_file is None or _is_inside(ann_file, use):
+    if ann_file is None or use.manifest.holds(ann_file):
         yield error(
             f'{metric.place}.ann_file',
             f'is not the file of the originals, in whose pixels the boxes of {root} come back',
             "name the owner's own annotation file",
         )
-
-
-def _is_inside(path: str, use: Use) -> bool:
-    assert use.manifest is not None
-    root = os.path.realpath(use.manifest.root)
-    return os.path.realpath(path).startswith(os.path.join(root, ''))
 
 
 @validator
@@ -134,7 +127,7 @@ def slot_metric(plan: Plan) -> Iterator[Finding]:
                 f'`{use.place}` encrypts anew',
                 f'use {ORIGINAL_METRIC!r}',
             )
-        elif use.manifest is not None and ann_file is not None and not _is_inside(ann_file, use):
+        elif use.manifest is not None and ann_file is not None and not use.manifest.holds(ann_file):
             yield warning(
                 f'{metric.place}.ann_file',
                 f'is not part of {use.manifest.root}, but boxes are judged in pixels of its '

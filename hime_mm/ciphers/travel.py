@@ -72,8 +72,8 @@ def blunted(values: np.ndarray) -> np.ndarray:
     were rounded, and so how large those were. What is below 1 stays below 1,
     the size of which readers leave boxes out.
     """
-    rounded = np.round(values / GRAIN) * GRAIN
-    return np.where(values < 1, np.minimum(rounded, 1 - GRAIN), rounded)
+    blunt = np.round(values / GRAIN) * GRAIN
+    return np.where(values < 1, np.minimum(blunt, 1 - GRAIN), blunt)
 
 
 def rounded(boxes: np.ndarray, grain: float, size: int, grid: tuple[int, int]) -> np.ndarray:

@@ -81,8 +81,8 @@ def encrypt_coco(
             where the cipher leaves pixels in place. Defaults to False.
         round_boxes (bool): Where patches move, round boxes as coarsely as the
             annotations are: round numbers would tell from which rows and
-            columns patches came. It moves an edge by half a step of the
-            annotations, or by up to a whole one. Defaults to False.
+            columns patches came. An edge moves by at most one and a half
+            times what is rounded to. Defaults to False.
         key (Key, optional): All randomness is derived from it. Defaults to
             None.
         dataset_id (str, optional): Identifies the data set in the derivation

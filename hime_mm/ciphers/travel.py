@@ -66,7 +66,7 @@ def travel(
 
 
 def blunted(values: np.ndarray) -> np.ndarray:
-    """Coordinates or sizes of moved boxes without the digits that tell where they were.
+    """Coordinates, sizes or areas of moved boxes without the digits that tell where they were.
 
     Beyond these, numbers show how coarsely those that they were computed from
     were rounded, and so how large those were. What is below 1 stays below 1,

@@ -246,7 +246,7 @@ def encrypted_annotation(
         ann (dict): Of the original.
         box (list[float]): Its box in encrypted coordinates, (x, y, w, h).
         scale (tuple[float, float]): Encrypted per original pixels.
-        cut (bool): Whether the box was cut, so that its own area counts.
+        cut (bool): Whether the box was cut or rounded, so that its own area counts.
         segmentation (list | dict, optional): In encrypted coordinates; None
             leaves it out.
     """

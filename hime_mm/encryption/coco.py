@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from hime_mm.ciphers.travel import blunted
 from hime_mm.datasets import coco as coco_format
 from hime_mm.datasets.segmentation import scale_segmentation
 from hime_mm.errors import CocoError, EncryptionError
@@ -212,13 +213,17 @@ class CocoSource:
             segmentation = scale_segmentation(
                 ann['segmentation'], tuple(row['scale']), tuple(row['shape'])
             )
+        moved = job.recipe.cipher.shuffles
         new = coco_format.encrypted_annotation(
             ann,
             box,
             tuple(row['scale']),
-            job.recipe.preprocess.augment.crop is not None,
+            # The area of the original would tell the sides that were rounded.
+            job.recipe.preprocess.augment.crop is not None or (moved and job.round_boxes),
             segmentation,
         )
+        if moved:
+            new['area'] = float(blunted(new['area']))
         new['id'] = ann['id'] * job.recipe.views + view
         new['image_id'] = image_id
         return new

@@ -107,6 +107,25 @@ def test_last_digits_do_not_tell_from_which_patch(cipher, shape):
     assert len({tuple(one) for one in sealed.sizes}) == 1
 
 
+@pytest.mark.parametrize('given', [True, False])
+@pytest.mark.parametrize('cipher', ['shuffle', 'center+erode2+shuffle'])
+def test_areas_do_not_tell_from_which_patch(tmp_path, cipher, given):
+    """A width is the difference of two ends, whose rounding shows how large they were."""
+    x = np.arange(20) * 48 + 0.1
+    rows = [
+        annotation(i, 7, [low, 5.0, (low + 12.3) - low, 20.0]) for i, low in enumerate(x.tolist())
+    ]
+    for row in rows:
+        row['area'] = row['bbox'][2] * row['bbox'][3] if given else None
+    assert len({row['bbox'][2] for row in rows}) > 3
+    root = tmp_path / 'plain'
+    write(root / 'val2017/a.png', photo(32, 1000))
+    (root / 'annotations').mkdir()
+    (root / ANN).write_text(json.dumps(coco_file({'a.png': (32, 1000)}, rows)))
+    coco(root, tmp_path / 'out', cipher)
+    assert len({row['area'] for row in annotations(tmp_path / 'out')['annotations']}) == 1
+
+
 def nasty_boxes():
     """(x, y, w, h) and further fields: all that annotation files hold, and more."""
     rng = np.random.default_rng(0)
@@ -201,7 +220,8 @@ def test_a_nasty_file(coco_dataset, nasty, tmp_path, first, fit):
     for one, other in zip(old['annotations'], new['annotations'], strict=True):
         assert one['bbox'][2:] == pytest.approx(other['bbox'][2:], rel=0, abs=2**-26)
         assert [side < 1 for side in one['bbox'][2:]] == [side < 1 for side in other['bbox'][2:]]
-        assert dict(one, bbox=None) == dict(other, bbox=None)
+        assert one['area'] == pytest.approx(other['area'], rel=0, abs=2**-26)
+        assert dict(one, bbox=None, area=None) == dict(other, bbox=None, area=None)
     api = COCO(moved / ANN)
     assert len(api.anns) == len(nasty_boxes())
     # The owner has every box back; one whose centre was outside, at the edge of the image.
@@ -297,6 +317,8 @@ def test_round_numbers_are_counted_and_rounded(tmp_path, cipher):
     assert (new == np.rint(new)).all() and not (old == np.rint(old)).any(axis=1).all()
     assert np.abs(new[:, :2] - old[:, :2]).max() <= 1.5
     manifest = Manifest.load(tmp_path / 'coarse')
+    for row in annotations(tmp_path / 'coarse')['annotations']:
+        assert row['area'] == row['bbox'][2] * row['bbox'][3]
     layout = manifest.secret_layout(manifest.entry('val2017/a.png'), KEY)
     assert layout.cells(to_corners(new)).tolist() == layout.cells(to_corners(old)).tolist()
 

@@ -217,16 +217,17 @@ def from_corners(boxes: np.ndarray) -> list[list[float]]:
 
 
 def steps_of(boxes: np.ndarray) -> np.ndarray:
-    """Of each box the power of ten that its numbers are multiples of, 1 to 1e-6; 0 for none.
+    """Of each box what its numbers are multiples of: the largest 1/n, with n a divisor of 10^6.
 
-    Boxes have shape (n, 4), steps (n, ).
+    Boxes have shape (n, 4), steps (n, ); 0 is for none.
     """
-    steps = np.zeros(len(boxes))
-    for digits in range(7):
-        scaled = boxes * 10.0**digits
-        exact = np.abs(scaled - np.rint(scaled)) <= 1e-9 + 1e-15 * np.abs(scaled)
-        steps[exact.all(axis=1) & (steps == 0)] = 10.0**-digits
-    return steps
+    unit = 10**6
+    scaled = boxes * float(unit)
+    whole = np.rint(scaled)
+    # What sums of decimals round, 1e-9 pixels.
+    exact = np.abs(scaled - whole) <= 1e-3 + 1e-15 * np.abs(scaled)
+    steps = np.gcd.reduce(whole.astype(np.int64), axis=1, initial=unit) / unit
+    return np.where(exact.all(axis=1), steps, 0)
 
 
 def group_annotations(coco: dict) -> dict[int, list[dict]]:

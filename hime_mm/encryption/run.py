@@ -80,9 +80,10 @@ def encrypt_coco(
         segmentation (bool): Hand over segmentations, outlines of the objects,
             where the cipher leaves pixels in place. Defaults to False.
         round_boxes (bool): Where patches move, round boxes as coarsely as the
-            annotations are: round numbers would tell from which rows and
-            columns patches came. An edge moves by at most one and a half
-            times what is rounded to. Defaults to False.
+            annotations are, or to hundredths: round numbers would tell from
+            which rows and columns patches came. An edge moves by at most one
+            and a half times what is rounded to, and areas are those of the
+            boxes. Defaults to False.
         key (Key, optional): All randomness is derived from it. Defaults to
             None.
         dataset_id (str, optional): Identifies the data set in the derivation

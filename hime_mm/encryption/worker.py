@@ -132,7 +132,8 @@ def _encrypt_view(
     layout, boxes, sizes = sealed.layout, sealed.boxes, sealed.sizes
     steps = steps_of(np.reshape(item.boxes or [], (-1, 4)))[sealed.kept]
     if job.round_boxes and layout.shuffled:
-        boxes = layout.round_boxes(boxes, steps)
+        # Numbers of no step that is found may have another, such as normalized ones.
+        boxes = layout.round_boxes(boxes, np.maximum(steps, 0.01))
         sizes = boxes[:, 2:] - boxes[:, :2]
     written = dict(kept=sealed.kept.tolist(), boxes=np.hstack([boxes[:, :2], sizes]).tolist())
     return row, written, sealed.clipped, layout.count_telling(boxes, steps)

@@ -323,6 +323,21 @@ def test_round_numbers_are_counted_and_rounded(tmp_path, cipher):
     assert layout.cells(to_corners(new)).tolist() == layout.cells(to_corners(old)).tolist()
 
 
+@pytest.mark.parametrize('grid', [1 / 3, 640 * 5e-7, 2.0**-17])
+def test_other_numbers_are_rounded_to_hundredths(tmp_path, grid):
+    """Normalized coordinates and single precision are no round numbers, and tell as much."""
+    rng = np.random.default_rng(0)
+    boxes = np.rint(rng.uniform(64, 120, (20, 4)) / grid) * grid
+    root = tmp_path / 'plain'
+    write(root / 'val2017/a.png', photo(480, 640))
+    (root / 'annotations').mkdir()
+    rows = [annotation(i, 7, box) for i, box in enumerate(boxes.tolist())]
+    (root / ANN).write_text(json.dumps(coco_file({'a.png': (480, 640)}, rows)))
+    coco(root, tmp_path / 'out', 'shuffle', round_boxes=True)
+    found = np.array([row['bbox'] for row in annotations(tmp_path / 'out')['annotations']])
+    assert (found * 64 == np.rint(found * 64)).all()
+
+
 def test_going_on_with_other_rounding_is_refused(nasty, tmp_path):
     coco(nasty, tmp_path / 'out', 'shuffle', round_boxes=True)
     with pytest.raises(EncryptionError):

@@ -185,6 +185,12 @@ def test_masks_that_cannot_follow(folder, metric):
     assert checked(still, type=ORIGINALS, metric=metric) == []
 
 
+@pytest.mark.parametrize('metric', ['bbox', ['bbox', 'proposal'], [], None, 5])
+def test_other_metrics_are_the_hosts_matter(metric):
+    data = dataset('none', KEPT, BOXES, PACK)
+    assert checked(data, type=ORIGINALS, ann_file='a.json', metric=metric) == []
+
+
 def test_others_are_told_of_ours():
     data = dataset('none', encrypt(), BOXES, PACK)
     lines = checked(data, type='CocoMetric', ann_file='a.json')

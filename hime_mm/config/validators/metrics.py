@@ -30,7 +30,9 @@ def masks(plan: Plan) -> Iterator[Finding]:
     """No masks are judged where patches have moved, which masks do not follow."""
     for name in (ORIGINAL_METRIC, SLOT_METRIC):
         for _, use, metric in _judged(plan, name):
-            if use.moves_boxes and 'segm' in metric.value.get('metric', ()):
+            names = metric.value.get('metric')
+            # As the host takes one, or a list.
+            if use.moves_boxes and 'segm' in (names if isinstance(names, list) else [names]):
                 yield error(
                     f'{metric.place}.metric',
                     f"has 'segm', but `{use.place}` moves patches, which masks do not follow",

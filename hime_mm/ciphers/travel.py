@@ -76,10 +76,10 @@ def blunted(values: np.ndarray) -> np.ndarray:
     return np.where(values < 1, np.minimum(blunt, 1 - GRAIN), blunt)
 
 
-def rounded(boxes: np.ndarray, grain: float, size: int, grid: tuple[int, int]) -> np.ndarray:
-    """Boxes on multiples of a grain that divides patches, their centres in the slots they are in.
+def rounded(boxes: np.ndarray, grain: np.ndarray, size: int, grid: tuple[int, int]) -> np.ndarray:
+    """Boxes on multiples of grains that divide patches, their centres in the slots they are in.
 
-    A side that is no shorter than the grain stays so.
+    Grains have shape (n, 1). A side that is no shorter than its grain stays so.
     """
     cells = cells_of(boxes, size, grid)
     new = np.floor(boxes / grain + 0.5) * grain

@@ -346,6 +346,19 @@ class TestEntry:
                 assert manifest.entry(path).path == 'train/a.png', path
             assert manifest.entry('ü b.png').path == 'ü b.png'
 
+    def test_what_the_folder_holds(self, tmp_path, monkeypatch):
+        root = tmp_path / 'real'
+        root.mkdir()
+        write(root)
+        (tmp_path / 'link').symlink_to(root)
+        monkeypatch.chdir(tmp_path)
+        for place in ('real', str(root), 'link', 'real/../link'):
+            manifest = Manifest.load(place)
+            for path in ('real/a.json', 'link/sub/a.json', str(root / 'a.json')):
+                assert manifest.holds(path), path
+            for path in ('a.json', 'real.json', 'real_plain/a.json', 'real/../a.json'):
+                assert not manifest.holds(path), path
+
     def test_foreign_file(self, tmp_path):
         write(tmp_path)
         for path in ('a.png', 'train/b.png', '/train/a.png', '../a.png'):

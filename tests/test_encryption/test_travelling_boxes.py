@@ -313,6 +313,10 @@ def test_round_numbers_are_counted_and_rounded(tmp_path, cipher):
     )
     if not moves:
         assert (old == new).all()
+        # Areas are the objects', not the boxes'.
+        assert [row['area'] for row in annotations(tmp_path / 'coarse')['annotations']] == [
+            row['area'] for row in annotations(tmp_path / 'plain_out')['annotations']
+        ]
         return
     assert (new == np.rint(new)).all() and not (old == np.rint(old)).any(axis=1).all()
     assert np.abs(new[:, :2] - old[:, :2]).max() <= 1.5

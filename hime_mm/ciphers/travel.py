@@ -61,7 +61,8 @@ def travel(
     # mirrored. What is computed here rounds as well.
     reach = np.abs(moved).max(axis=1, keepdims=True, initial=max(grid) * size)
     eps = max(2 * np.finfo(precision).eps, 8 * np.finfo(np.float64).eps)
-    margin = np.minimum(eps * reach, _EDGE)
+    # So that what a border takes beside it, and rounding to the grain, stay within the edge.
+    margin = np.minimum(eps * reach, _EDGE - 2 * BORDER)
     return moved + np.tile(offsets.clip(margin - BORDER, size - BORDER - margin) - offsets, 2)
 
 

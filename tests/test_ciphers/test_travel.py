@@ -95,6 +95,14 @@ def test_from_the_far_end_of_the_image(axis, size):
             np.testing.assert_allclose(layout.unmap_boxes(there), boxes, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize('half', [1.0, 4000.0, 4192.0, 1e5])
+@pytest.mark.parametrize('centre', [0.0, 16.0])
+def test_a_centre_gives_way_by_a_thousandth_at_most(half, centre):
+    layout = PatchLayout((16, 16), 16, (1, 1), (1.0, 1.0), np.zeros(1, int))
+    box = np.array([[8 - half, centre - half, 8 + half, centre + half]])
+    assert np.abs(blunted(layout.map_boxes(box, np.float32)) - box).max() <= 1e-3
+
+
 @given(cases())
 def test_travels_as_the_loop_does(case):
     layout, encrypted = case

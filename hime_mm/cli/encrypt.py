@@ -191,7 +191,7 @@ def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
         echo(
             f'{summary.telling} boxes leave at most two places from which the patch of their '
             'centre can have come, since they are large or since round numbers tell it: '
-            'where that matters, leave large objects out, and use --round-boxes'
+            'where that matters, leave large objects out; --round-boxes hides round numbers'
         )
     if summary.dropped:
         echo(f'not handed over: {", ".join(summary.dropped)}')

@@ -178,7 +178,10 @@ def _fault(row: Any, place: str, images: dict[int, Any]) -> str | None:
         and all(is_number(v) for v in box)
         and min(box[2:]) >= 0
     ):
-        return f'the `bbox` of {place} is not [x, y, width, height] in numbers'
+        return (
+            f'the `bbox` of {place} is not [x, y, width, height], numbers of pixels with no '
+            f'negative size: {as_json(box)}'
+        )
     for name in ('image_id', 'category_id'):
         if not is_id(row.get(name)):
             return f'the `{name}` of {place} is no whole number: {as_json(row.get(name))}'

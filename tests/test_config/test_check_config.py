@@ -1,6 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import pytest
-from config_parts import ROOT, encrypting, loading, on_device, warnings_of
+from config_parts import BOXES, PACK, ROOT, dataset, encrypting, loading, on_device, warnings_of
 from mmdet.engine.hooks import DetVisualizationHook
 from mmengine.config import Config
 
@@ -158,3 +158,28 @@ def test_statistics_of_images_without_means(cipher, mean, warned):
         with warnings_of() as lines:
             check_config(cfg)
         assert any('mean 128' in line for line in lines) is warned
+
+
+@pytest.mark.parametrize('asked', ['with_mask', 'with_seg'])
+@pytest.mark.parametrize(
+    'step, found',
+    [
+        (dict(type='hime_mm.PatchShuffle'), True),
+        (dict(type='hime_mm.Encrypt', cipher='orient'), True),
+        (dict(type='RandomOrder', transforms=[dict(type='hime_mm.PatchShuffle')]), True),
+        (dict(type='hime_mm.Encrypt', cipher='center+mix2'), False),
+        (dict(type='RandomFlip', prob=0.5), False),
+    ],
+)
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_masks_that_cannot_follow(asked, step, found, phase):
+    def check(*steps):
+        with warnings_of() as lines:
+            check_config(loading(dataset('none', *steps, PACK), phase))
+        return [line for line in lines if 'masks' in line]
+
+    lines = check(dict(BOXES, **{asked: True}), step)
+    assert [f'pipeline.1.{asked}`' in line for line in lines] == [True] * found
+    assert not check(dict(BOXES, **{asked: False}), step)
+    # Loaded behind it they are the metric's, of originals.
+    assert not check(step, dict(BOXES, **{asked: True}))

@@ -129,6 +129,31 @@ def _changes(
 
 
 @validator
+def masks(plan: Plan) -> Iterator[Finding]:
+    """No masks come to patches that move."""
+    # Ways share pipelines.
+    yield from dict.fromkeys(finding for way in plan.ways for finding in _masks(way))
+
+
+def _masks(way: Way) -> Iterator[Finding]:
+    for use in way.encrypts:
+        if use.cipher is None or not use.cipher.moves_pixels:
+            continue
+        for step in flatten(way.steps):
+            if step.place == use.place:
+                break
+            asked = [key for key in ('with_mask', 'with_seg') if step.value.get(key)]
+            if step.name.endswith('LoadAnnotations') and asked:
+                # No error: a step of the user may take them away again.
+                yield warning(
+                    f'{step.place}.{asked[0]}',
+                    f'loads masks, which cannot follow the pixels that `{use.place}` moves '
+                    f'(cipher {str(use.cipher)!r}) and end the run at the first image',
+                    'leave them out',
+                )
+
+
+@validator
 def original_coordinates(plan: Plan) -> Iterator[Finding]:
     """Coordinates of the original are asked for where somebody knows them."""
     for line in plan.pipelines:

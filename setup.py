@@ -132,6 +132,8 @@ setup(
         'mim': requirements('mminstall'),
         'tests': requirements('tests'),
         'docs': requirements('docs'),
+        # For the attacks.
+        'audit': requirements('audit'),
         # For `hime eval`.
         'eval': requirements('eval'),
         # For hime_mm.TIMMPEViT.

@@ -67,3 +67,7 @@ class ConfigError(HimeError):
 
 class ConversionError(HimeError):
     """Weights that cannot be taken over completely."""
+
+
+class AttackError(HimeError):
+    """Evidence that an attack cannot start from."""

@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What a step is, and what is asked of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -134,6 +134,14 @@ class Step:
     def next_layout(self, layout: PatchLayout) -> PatchLayout:
         """The layout after this step, without any randomness."""
         return layout
+
+    def choices(self, channels: tuple[int, ...]) -> Sequence:
+        """All values of which one is drawn for each patch, where there are few.
+
+        ``channels`` is the shape of a pixel. Steps that draw something else,
+        or nothing, have none.
+        """
+        return ()
 
     def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> Any:
         """Draw what :meth:`apply` needs for one image of this layout.

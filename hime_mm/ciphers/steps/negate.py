@@ -44,5 +44,8 @@ class Negate(Step):
         '0.89 (16-pixel patches, 224x224)'
     )
 
+    def choices(self, channels: tuple[int, ...]) -> tuple[bool, bool]:
+        return False, True
+
     def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
         return draw_codes(layout.num_patches, 1, rng).astype(bool)

@@ -58,5 +58,8 @@ class Orient(Step):
         'patches, 224x224)'
     )
 
+    def choices(self, channels: tuple[int, ...]) -> range:
+        return range(8)
+
     def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
         return draw_codes(layout.num_patches, 3, rng)

@@ -2,6 +2,7 @@
 """Permute the channels of every patch."""
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -59,6 +60,9 @@ class PermuteChannels(Step):
                 f'{cls.name!r} needs an image with at least two channels: '
                 'leave it out of the cipher for grayscale images'
             )
+
+    def choices(self, channels: tuple[int, ...]) -> list[tuple[int, ...]]:
+        return [*permutations(range(*channels))]
 
     def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> np.ndarray:
         self.check_channels(channels)

@@ -1,0 +1,198 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""The jigsaw solver: costs of pairs, loops, merging, filling."""
+
+import numpy as np
+
+from hime_mm.ciphers import Cipher
+from hime_mm.ciphers.pixels import mid_grey
+
+from ..base import Arrangement, Attack, Evidence, Practice, assemble, cut, register_attack
+from .assembly import Grid, borders, cap, fill, grids_of, merge
+from .compatibility import buddies, mgc
+from .learned import StripModel
+from .loops import loop_costs
+
+#: Costs to choose from: columns of a border that the learnt cost sees, and the
+#: powers of gradient compatibility and of the learnt likelihood ratio.
+DEPTHS = (1, 2, 3)
+POWERS = ((1, 0.1), (1, 0.3), (0, 0.2))
+#: Public pictures that the cost is chosen on, and how many rows and columns of patches of
+#: each; it is learnt from the others.
+TRIALS, CORNER = 6, 14
+
+
+@register_attack
+class Jigsaw(Attack):
+    """Puts shuffled patches back by how their borders fit.
+
+    Gradient compatibility is what needs no learning. Of public pictures, which
+    the adversary encrypts himself, a likelihood ratio of facing borders is
+    learnt beside it; which of them is used, and how many columns of a border
+    it sees, is what finds most neighbours on public pictures that were kept
+    for that.
+
+    Left out of the papers: unknown orientations (see :class:`OrientedJigsaw`),
+    and the second half of Gallagher's trimming, since a part that is wrong in
+    one place is mostly right in others.
+    """
+
+    name = 'jigsaw'
+    title = 'puts shuffled patches back by how their borders fit'
+    source = (
+        'Gallagher, CVPR 2012 (gradient compatibility, constrained merging); Son, Hays and '
+        'Cooper, ECCV 2014 (loops); a Gaussian scale mixture of facing borders'
+    )
+    guesses = Arrangement
+
+    @classmethod
+    def why_not(cls, evidence: Evidence) -> str:
+        if not evidence.cipher.shuffles:
+            return 'no patch is moved'
+        if any(step.scatters for step in evidence.cipher.steps):
+            return 'the pixels within patches are permuted, and have to be put back first'
+        if any(step.choices(evidence.images[0].shape[2:]) for step in evidence.cipher.steps):
+            return 'patches are turned, negated or recoloured: `oriented-jigsaw` is for these'
+        return ''
+
+    def prepare(self, evidence: Evidence) -> None:
+        super().prepare(evidence)
+        self.model: StripModel | None = None
+        self.powers = (1.0, 0.0)
+        solved = [_solved(one, evidence.cipher) for one in evidence.practice]
+        # Half of them at most: a cost that is learnt from one picture is chosen on another.
+        trials = [_corner(*one) for one in solved[: min(TRIALS, len(solved) // 2)]]
+        best = _found(trials, None, self.powers)
+        for depth in DEPTHS if trials else ():
+            if depth > trials[0][0].shape[1]:
+                break
+            model = StripModel.fit(solved[len(trials) :], depth)
+            for powers in POWERS:
+                found = _found(trials, model, powers)
+                if found > best:
+                    best, self.model, self.powers = found, model, powers
+
+    def guess(self, index: int) -> Arrangement:
+        layout = self.evidence.layouts[index]
+        pieces, there = shown(self.evidence.pieces(index), self.evidence.cipher)
+        return spread(solve(pieces, layout.grid, self.model, self.powers), there, layout.grid)
+
+    def undo(self, index: int, guess: Arrangement) -> np.ndarray:
+        """The picture with its patches where the guess has them."""
+        return assemble(self.evidence.images[index], self.evidence.layouts[index], guess.cells)
+
+
+def solve(
+    pieces: np.ndarray,
+    grid: Grid | None,
+    model: StripModel | None = None,
+    powers: tuple[float, float] = (1.0, 0.0),
+) -> Arrangement:
+    """Solve one puzzle.
+
+    Args:
+        pieces (np.ndarray): Shape (n, p, p, C).
+        grid (tuple[int, int], optional): Rows and columns, of n cells or
+            more; None tries all pairs of factors of n.
+        model (StripModel, optional): A learnt cost. Defaults to None.
+        powers (tuple[float, float]): Of gradient compatibility and of the
+            learnt likelihood ratio in the cost. Defaults to (1, 0).
+
+    Returns:
+        Arrangement: Where they go.
+    """
+    grids = [grid] if grid else grids_of(len(pieces))
+    if len(pieces) < 3:
+        return as_they_are(len(pieces), grids[0])
+    costs = pair_costs(pieces, model, powers)
+    looped = loop_costs(costs)
+    parts, spots = merge(looped, grids)
+    costs = cap(costs)
+    cells = fill(costs, parts, spots, grids)
+    mutual = [pairs[a, b] for pairs, a, b in zip(buddies(looped), *borders(cells), strict=True)]
+    return Arrangement(float(np.concatenate(mutual).mean()), cells, parts, spots, costs)
+
+
+def shown(pieces: np.ndarray, cipher: Cipher) -> tuple[np.ndarray, np.ndarray]:
+    """What there is to see of patches: without those left out, and without painted borders.
+
+    Args:
+        pieces (np.ndarray): Shape (n, p, p, C).
+        cipher (Cipher): What they were encrypted by.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: The other pieces, of shape (m, q, q, C),
+        and which these are, bool of shape (n, ).
+    """
+    grey = pieces == mid_grey(pieces.dtype)
+    there = np.ones(len(pieces), bool)
+    if any(step.drops_patches for step in cipher.steps):
+        there = ~grey.all(axis=(1, 2, 3))
+    if any(step.paints_border for step in cipher.steps):
+        inner = np.flatnonzero(~grey.all(axis=(0, 2, 3)))
+        # All of a picture may be grey.
+        low, high = (inner[0], inner[-1]) if inner.size else (0, pieces.shape[1] - 1)
+        pieces = pieces[:, low : high + 1, low : high + 1]
+    return pieces[there], there
+
+
+def spread(found: Arrangement, there: np.ndarray, grid: Grid) -> Arrangement:
+    """An arrangement of some patches as one of all: the others take the cells that are left."""
+    if there.all():
+        return found
+    n, m = len(there), len(found.cells)
+    free = np.ones(grid, bool)
+    free[tuple(found.cells.T)] = False
+    cells, spots = np.zeros((n, 2), np.int64), np.zeros((n, 2), np.int64)
+    parts, costs = np.arange(m, m + n), np.full((2, n, n), found.costs.max(initial=0))
+    cells[there], cells[~there] = found.cells, np.argwhere(free)
+    spots[there], parts[there] = found.spots, found.parts
+    costs[np.ix_(np.arange(2), there, there)] = found.costs
+    return Arrangement(found.confidence, cells, parts, spots, costs)
+
+
+def as_they_are(n: int, grid: Grid) -> Arrangement:
+    """Pieces that are too few to compare, in the order in which they came."""
+    cells = np.stack(np.divmod(np.arange(n), grid[1]), axis=1)
+    return Arrangement(0.0, cells, np.arange(n), np.zeros_like(cells), np.zeros((2, n, n)))
+
+
+def pair_costs(
+    pieces: np.ndarray, model: StripModel | None, powers: tuple[float, float]
+) -> np.ndarray:
+    """Gradient compatibility and a learnt likelihood ratio in one cost, of shape (2, n, n)."""
+    gradients, ratio = powers
+    if model is None or not ratio:
+        return mgc(pieces)
+    log = ratio * model.costs(pieces)
+    log -= log.min()
+    costs = np.exp(np.minimum(log, 60))
+    if gradients:
+        costs *= mgc(pieces) ** gradients
+    costs[:, np.arange(len(pieces)), np.arange(len(pieces))] = np.inf
+    return costs
+
+
+def _solved(practice: Practice, cipher: Cipher) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces of a puzzle, and the row and column of each."""
+    pieces, there = shown(cut(practice.encrypted, practice.layout), cipher)
+    cells = np.argwhere(np.ones(practice.layout.grid))[practice.layout.permutation]
+    return pieces, cells[there]
+
+
+def _corner(pieces: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces of a corner of a picture, and the row and column of each."""
+    kept = (cells < CORNER).all(axis=1)
+    return pieces[kept], cells[kept]
+
+
+def _found(trials: list, model: StripModel | None, powers: tuple[float, float]) -> float:
+    """The share of neighbours that have each other as the best, on solved puzzles."""
+    found = []
+    for pieces, cells in trials:
+        if len(pieces) < 3:
+            continue
+        best = buddies(loop_costs(pair_costs(pieces, model, powers)))
+        found += [
+            pairs[first, second] for pairs, first, second in zip(best, *borders(cells), strict=True)
+        ]
+    return float(np.concatenate(found).mean()) if found else 0.0

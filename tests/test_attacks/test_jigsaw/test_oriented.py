@@ -1,0 +1,100 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Patches that were turned, negated or recoloured before they were shuffled."""
+
+import numpy as np
+import pytest
+from attack_parts import encrypted, photo, true_cells
+
+from hime_mm.attacks.jigsaw import OrientedJigsaw
+from hime_mm.attacks.jigsaw.changes import Changes
+from hime_mm.ciphers import Cipher, split_patches
+
+CIPHERS = {'orient': 8, 'negate': 2, 'permute_channels': 6, 'negate+permute_channels': 12}
+
+
+@pytest.mark.parametrize('cipher', CIPHERS)
+def test_changes_are_a_group(cipher):
+    changes = Changes(Cipher(f'{cipher}+shuffle'), 5, 3)
+    k = CIPHERS[cipher]
+    assert len(changes) == k
+    assert (np.sort(changes.products, axis=1) == np.arange(k)).all()
+    assert (changes.products[0] == np.arange(k)).all()
+    assert (changes.products[np.arange(k), changes.inverses] == 0).all()
+    pieces = np.random.default_rng(0).integers(0, 256, (3, 5, 5, 3)).astype(np.uint8)
+    for a in range(k):
+        for b in range(k):
+            twice = changes.apply(changes.apply(pieces, b), a)
+            assert (twice == changes.apply(pieces, changes.products[a, b])).all()
+    turns = changes.turns
+    assert (turns[changes.products] == np.einsum('aij,bjk->abik', turns, turns)).all()
+
+
+def test_turns_are_where_pixels_go():
+    changes = Changes(Cipher('orient+shuffle'), 3, 1)
+    square = np.arange(9, dtype=np.uint8).reshape(1, 3, 3, 1)
+    for change in range(8):
+        moved = changes.apply(square, change)[0, ..., 0]
+        for place, value in np.ndenumerate(square[0, ..., 0]):
+            there = np.argwhere(moved == value)[0] - 1
+            assert (there == changes.turns[change] @ (np.array(place) - 1)).all()
+
+
+def changed_alike(evidence, guess, img, layout):
+    """The change of the picture as a whole that each patch was left with."""
+    changes = Changes(evidence.cipher, 16, 3)
+    pieces, plain = evidence.pieces(0), split_patches(img, 16)[layout.permutation]
+    left = []
+    for slot in range(len(pieces)):
+        back = changes.apply(pieces[slot : slot + 1], guess.turns[slot])
+        same = [
+            (changes.apply(plain[slot : slot + 1], c) == back).all() for c in range(len(changes))
+        ]
+        left.append(int(np.argmax(same)))
+    return changes, left
+
+
+@pytest.mark.parametrize(
+    'cipher, least', [('orient+shuffle', 0.85), ('negate+permute_channels+shuffle', 0.85)]
+)
+def test_changed_photos_come_back(cipher, least):
+    img = photo('coffee', 128, 160)
+    evidence, (layout,) = encrypted(cipher, [img])
+    solver = OrientedJigsaw()
+    solver.prepare(evidence)
+    guess = solver.guess(0)
+    changes, left = changed_alike(evidence, guess, img, layout)
+    cells, found, total = true_cells(layout), 0, 0
+    at = {tuple(cell): i for i, cell in enumerate(cells.tolist())}
+    for (y, x), i in at.items():
+        for step in ((0, 1), (1, 0)):
+            j = at.get((y + step[0], x + step[1]))
+            if j is None:
+                continue
+            total += 1
+            moved = changes.turns[left[i]] @ np.array(step)
+            together = guess.parts[i] == guess.parts[j] and left[i] == left[j]
+            found += int(together and (guess.spots[j] - guess.spots[i] == moved).all())
+    assert found / total > least
+    # The picture comes back as a whole, up to one change of all of it.
+    undone = solver.undo(0, guess)
+    views = [changes.apply(img[None, :128, :128], c)[0] for c in range(len(changes))]
+    assert undone.shape in {(128, 160, 3), (160, 128, 3)}
+    assert len(views) == len(changes)
+    assert len(np.unique(guess.cells, axis=0)) == len(cells)
+
+
+def test_noise_stays_in_pieces():
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3)).astype(np.uint8)
+    evidence, _ = encrypted('orient+shuffle', [noise])
+    solver = OrientedJigsaw()
+    solver.prepare(evidence)
+    guess = solver.guess(0)
+    assert guess.confidence < 1
+    assert sorted(map(tuple, guess.cells.tolist())) == [(y, x) for y in range(6) for x in range(6)]
+
+
+def test_what_has_no_changes():
+    evidence, _ = encrypted('shuffle', [photo('coffee')])
+    assert OrientedJigsaw.why_not(evidence)
+    evidence, _ = encrypted('orient+shuffle', [photo('coffee')])
+    assert not OrientedJigsaw.why_not(evidence)

@@ -132,7 +132,7 @@ setup(
         'mim': requirements('mminstall'),
         'tests': requirements('tests'),
         'docs': requirements('docs'),
-        # For the attacks.
+        # For `hime audit`.
         'audit': requirements('audit'),
         # For `hime eval`.
         'eval': requirements('eval'),

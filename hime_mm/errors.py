@@ -71,3 +71,7 @@ class ConversionError(HimeError):
 
 class AttackError(HimeError):
     """Evidence that an attack cannot start from."""
+
+
+class AuditError(HimeError):
+    """An audit that cannot be made of what was given."""

@@ -10,9 +10,12 @@ from typing import Any
 
 #: Where each name is defined.
 _PLACES = {
+    'AuditSettings': 'audit.settings',
     'Client': 'mapping.client',
     'EncryptedPicture': 'mapping.client',
     'Recipe': 'images.recipe',
+    'audit_dataset': 'audit.run',
+    'audit_pictures': 'audit.run',
     'check_config': 'config',
     'check_environment': 'environment',
     'cipher_on_device': 'config',

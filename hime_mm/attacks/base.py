@@ -216,9 +216,16 @@ class Attack(ABC):
     pictures share, and then guesses at each of them on its own.
 
     Examples:
-        >>> attack = Jigsaw()  # doctest: +SKIP
-        >>> attack.prepare(evidence)  # doctest: +SKIP
-        >>> attack.guess(0).cells  # doctest: +SKIP
+        >>> import numpy as np
+        >>> from hime_mm.attacks.base import Evidence
+        >>> from hime_mm.attacks.jigsaw import Jigsaw
+        >>> from hime_mm.ciphers import Cipher
+        >>> img = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+        >>> encrypted, layout, _ = Cipher('shuffle').encrypt(img)
+        >>> attack = Jigsaw()
+        >>> attack.prepare(Evidence([encrypted], [layout.public()], Cipher('shuffle')))
+        >>> attack.guess(0).cells.shape
+        (16, 2)
     """
 
     #: Name in commands and reports.

@@ -19,6 +19,7 @@ _PLACES = {
     'info': 'hime_mm.cli.datasets:info',
     'boxes': 'hime_mm.cli.datasets:boxes',
     'eval': 'hime_mm.cli.evaluation:evaluate',
+    'audit': 'hime_mm.cli.audit:audit',
     'doctor': 'hime_mm.cli.doctor:doctor',
 }
 

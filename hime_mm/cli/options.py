@@ -148,6 +148,14 @@ def _option(item: Field) -> Callable:
     )
 
 
+_patch_size = click.option(
+    '--patch-size',
+    type=click.IntRange(1),
+    metavar='P',
+    help="Side of a patch in pixels.  [default: the preset's, or 16]",
+)
+
+
 def steps_text() -> str:
     """All steps of a cipher, and the presets, as the end of a command's help."""
     lines = ['\b', 'Steps, with the number that each has unless it gets another:']
@@ -183,12 +191,7 @@ def recipe_options(*without: str) -> Callable:
                 help='Steps in order of application, such as "center+erode2+shuffle", or a '
                 f'preset: {", ".join(PRESETS)}. The steps are listed below.',
             ),
-            click.option(
-                '--patch-size',
-                type=click.IntRange(1),
-                metavar='P',
-                help="Side of a patch in pixels.  [default: the preset's, or 16]",
-            ),
+            _patch_size,
             key_options,
             click.option(
                 '--dataset-id',
@@ -207,19 +210,42 @@ def recipe_options(*without: str) -> Callable:
     return decorate
 
 
+def sizing_options(command: Callable) -> Callable:
+    """Options of patches, and of how pictures are read, sized and augmented before encryption.
+
+    The command gets them as ``recipe``, arguments of :meth:`~hime_mm.images.Recipe.build`.
+    """
+
+    @wraps(command)
+    def with_recipe(patch_size: int | None, **options: Any) -> Any:
+        recipe = dict(_settled(options), patch_size=patch_size)
+        return command(recipe=recipe, **options)
+
+    owners = [item for owner, item in _settings() if owner is not Recipe]
+    for decorator in (*map(_option, reversed(owners)), _patch_size):
+        with_recipe = decorator(with_recipe)
+    return with_recipe
+
+
 def _arguments(options: dict) -> dict:
-    given: dict[type, dict] = {Preprocess: {}, Augment: {}, Recipe: {}}
-    for owner, item in _settings():
-        if item.name in options:
-            given[owner][item.name] = options.pop(item.name)
-    preprocess, recipe = given[Preprocess], given[Recipe]
-    if preprocess['pad_val'] and len(preprocess['pad_val']) == 1:
-        (preprocess['pad_val'],) = preprocess['pad_val']
+    recipe = _settled(options)
     # The environment's key is no contradiction to --one-way.
     place, key = options.pop('key'), None
     if place.named or not recipe['one_way']:
         key = place.read()
-    return dict(options, **recipe, key=key, preprocess=dict(preprocess, augment=given[Augment]))
+    return dict(options, **recipe, key=key)
+
+
+def _settled(options: dict) -> dict:
+    """The fields of a recipe that are among the options, which lose them."""
+    given: dict[type, dict] = {Preprocess: {}, Augment: {}, Recipe: {}}
+    for owner, item in _settings():
+        if item.name in options:
+            given[owner][item.name] = options.pop(item.name)
+    preprocess = given[Preprocess]
+    if preprocess['pad_val'] and len(preprocess['pad_val']) == 1:
+        (preprocess['pad_val'],) = preprocess['pad_val']
+    return dict(given[Recipe], preprocess=dict(preprocess, augment=given[Augment]))
 
 
 def show_problems(problems: Any, what: str, remedy: str = '', max_lines: int = 20) -> None:

@@ -105,7 +105,7 @@ def locked(folder: str) -> Iterator[None]:
                 pass
             except BlockingIOError:
                 raise EncryptionError(
-                    f'another process is encrypting into {os.path.dirname(folder)} at the moment'
+                    f'another process is writing to {os.path.dirname(folder)} at the moment'
                 ) from None
             # The lock of a file that a run which ended has deleted is none.
             if not _is_same_file(file.fileno(), path):

@@ -18,13 +18,14 @@ TEMPORARY_PREFIX, TEMPORARY_SUFFIX = '.hime-', '.part'
 
 
 @contextmanager
-def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
+def atomic_file(path: str, sync: bool = True, private: bool = False) -> Iterator[BinaryIO]:
     """Write a file so that it is there as a whole or not at all.
 
     Args:
         path (str): Where to; its folder is made where it is missing.
         sync (bool): Wait until it is on the disk, so that this also holds
             after a power cut. Defaults to True.
+        private (bool): Let nobody but its owner read it. Defaults to False.
 
     Yields:
         file: To write bytes to.
@@ -45,9 +46,10 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
                 if sync:
                     os.fsync(file.fileno())
             # `mkstemp` makes files for their owner only.
-            mask = os.umask(0o022)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
+            if not private:
+                mask = os.umask(0o022)
+                os.umask(mask)
+                os.chmod(temporary, 0o666 & ~mask)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)
@@ -56,9 +58,9 @@ def atomic_file(path: str, sync: bool = True) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror, path) from None
 
 
-def write_atomic(path: str, data: bytes | str, sync: bool = True) -> None:
+def write_atomic(path: str, data: bytes | str, sync: bool = True, private: bool = False) -> None:
     """Write all of a file at once, a string as UTF-8; see :func:`atomic_file`."""
-    with atomic_file(path, sync) as file:
+    with atomic_file(path, sync, private) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 

@@ -37,6 +37,9 @@ class Sealed:
             in these are.
         clipped (dict[str, tuple[int, int]]): Values that each step clipped,
             and of how many, by the step's short form.
+        plain (np.ndarray): What was encrypted, sized and perhaps augmented.
+        drawn (list): What was drawn for it, see
+            :meth:`~hime_mm.ciphers.Cipher.draw`.
     """
 
     img: np.ndarray
@@ -45,6 +48,8 @@ class Sealed:
     sizes: np.ndarray
     kept: np.ndarray
     clipped: dict[str, tuple[int, int]]
+    plain: np.ndarray
+    drawn: list[Any]
 
 
 def seal(
@@ -91,4 +96,4 @@ def seal(
     sizes = scaled[:, 2:] - scaled[:, :2]
     if layout.shuffled:
         moved, sizes = blunted(moved), blunted(sizes)
-    return Sealed(encrypted, layout, moved, sizes, prepared.kept, clipped)
+    return Sealed(encrypted, layout, moved, sizes, prepared.kept, clipped, prepared.img, drawn)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from mmengine.visualization import Visualizer
 
 from hime_mm.errors import PictureError
 
@@ -59,6 +58,9 @@ def draw_boxes(
     Returns:
         np.ndarray: uint8, shape (H, W, 3).
     """
+    # Pictures are tiled where MMEngine is not installed, too.
+    from mmengine.visualization import Visualizer
+
     image = _as_rgb(image)
     h, w = image.shape[:2]
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)

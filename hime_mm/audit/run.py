@@ -1,0 +1,395 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""An audit: subjects are attacked, picture by picture, and can be taken up again."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from hime_mm.ciphers import Cipher, Key
+from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.writing import MANIFEST_NAME
+from hime_mm.encryption.engines import run_tasks
+from hime_mm.encryption.journal import Journal, locked
+from hime_mm.encryption.walk import lies_in
+from hime_mm.errors import AuditError, WorkerDied
+from hime_mm.images import Recipe
+from hime_mm.images.codec import encode_image, read_image
+from hime_mm.images.files import read_json, write_atomic
+from hime_mm.version import __version__
+
+from .public import check_public, public_pictures
+from .report import Report, measured
+from .session import Result, Session, check_attacks
+from .settings import AuditSettings
+from .sheet import write_sheet
+from .subject import (
+    AUDIT_ID,
+    Subject,
+    audit_key,
+    delivered_cases,
+    encrypt_cases,
+    pictures_in,
+    rehearsal,
+    sample,
+    subject_of,
+)
+from .written import SHEET, write_report
+
+#: Folder of an unfinished audit that says what is done.
+WORK_NAME = '.audit-work'
+#: Folder of an audit that holds reconstructions: plain pictures, if an attack worked.
+PICTURES = 'reconstructions'
+
+
+def audit_pictures(
+    src: str, out: str, recipes: Sequence[Recipe], settings: AuditSettings | None = None
+) -> Report:
+    """Measure what ciphers would leave of plain pictures.
+
+    Args:
+        src (str): Folder of plain pictures.
+        out (str): Folder to write to: new, empty, or of the same audit.
+        recipes (Sequence[Recipe]): How they would be encrypted.
+        settings (AuditSettings, optional): The rest. Defaults to None, the
+            defaults.
+
+    Returns:
+        Report: What leaked.
+
+    Raises:
+        AuditError: If it cannot be made of what was given, or the budget was
+            too little for one picture.
+        OSError: If the output cannot be written.
+    """
+    settings = settings or AuditSettings()
+    check_door((src,), out, settings)
+    if os.path.isfile(os.path.join(src, MANIFEST_NAME)):
+        raise AuditError(f'{src} is an encrypted data set: leave out `cipher`, or name plain ones')
+    names = pictures_in(src)
+    chosen = sample(names, settings.num_pictures, settings.seed)
+
+    key = audit_key(settings.seed)
+
+    def subjects() -> Iterator[Subject]:
+        for recipe in recipes:
+            public = public_pictures(settings, src, recipe.preprocess.color_type)
+            cases, failed = encrypt_cases(src, chosen, recipe, key, public.classes)
+            yield subject_of(
+                recipe.cipher,
+                cases,
+                public.pictures,
+                settings.seed,
+                partial(_chosen, recipe.cipher, key, AUDIT_ID),
+                public.labels,
+                failed=failed,
+                pictures=len(names),
+            )
+
+    head = dict(
+        kind='plain pictures',
+        recipes=[recipe.to_dict() for recipe in recipes],
+        digest=digest(src, chosen),
+    )
+    folders = [folder_name(recipe.cipher) for recipe in recipes]
+    return _audit((src,), out, folders, subjects(), chosen, head, settings)
+
+
+def audit_dataset(
+    src: str,
+    out: str,
+    key: Key | None = None,
+    originals: str | None = None,
+    settings: AuditSettings | None = None,
+) -> Report:
+    """Measure what an encrypted data set leaves, with as much truth as there is.
+
+    With the key the layout of each picture is known; with the originals, their
+    pixels. Without either, only the attacks' confidence is told of the data
+    set, and beside it the same attacks are measured on public pictures under
+    its cipher.
+
+    Args:
+        src (str): Folder of the data set.
+        out (str): Folder to write to: new, empty, or of the same audit.
+        key (Key, optional): The owner's key. Defaults to None.
+        originals (str, optional): Folder that was encrypted. Defaults to None.
+        settings (AuditSettings, optional): The rest. Defaults to None, the
+            defaults.
+
+    Returns:
+        Report: What leaked.
+
+    Raises:
+        AuditError: If it cannot be made of what was given, or the budget was
+            too little for one picture.
+        InvalidKey: If the key is another one.
+        ManifestError: If there is no manifest, or it was changed.
+        OSError: If the output cannot be written.
+    """
+    settings = settings or AuditSettings()
+    places = (src,) if originals is None else (src, originals)
+    check_door(places, out, settings)
+    manifest = Manifest.load(src)
+    if key is not None:
+        manifest.check_key(key)
+    names = [*manifest.files]
+    if not names:
+        raise AuditError(f'{src} holds no pictures')
+    chosen = sample(names, settings.num_pictures, settings.seed)
+    cipher, seed = manifest.cipher, settings.seed
+    folders = [folder_name(cipher)]
+    if key is None and originals is None:
+        folders.append(f'{folders[0]}_rehearsal')
+
+    def subjects() -> Iterator[Subject]:
+        public = public_pictures(settings, originals or src, manifest.recipe.preprocess.color_type)
+        cases, failed = delivered_cases(manifest, chosen, key, originals)
+        oracle = None if key is None else partial(_chosen, cipher, key, manifest.dataset_id)
+        yield subject_of(
+            cipher,
+            cases,
+            public.pictures,
+            seed,
+            oracle,
+            public.labels,
+            failed=failed,
+            pictures=len(names),
+        )
+        if len(folders) > 1:
+            stand_ins, learn = (
+                rehearsal(cases, public.pictures, cipher, seed) if cases else ([], [])
+            )
+            yield subject_of(
+                cipher, stand_ins, learn, seed, pictures=len(stand_ins), rehearsal=True
+            )
+
+    head = dict(
+        kind='encrypted data set',
+        dataset_id=manifest.dataset_id,
+        checksum=manifest.state['checksum'],
+        key=key is not None,
+        originals=None if originals is None else digest(originals, pictures_in(originals)),
+    )
+    return _audit(places, out, folders, subjects(), chosen, head, settings)
+
+
+def _chosen(cipher: Cipher, key: Key, dataset_id: str, plain: np.ndarray) -> np.ndarray:
+    """A picture of the adversary's, encrypted with the owner's key."""
+    return cipher.encrypt(plain, key.image_rng(dataset_id, 'chosen by the adversary'))[0]
+
+
+def digest(folder: str, names: Sequence[str]) -> str:
+    """SHA-256 of the names and sizes of files, and of when they were written."""
+    told = hashlib.sha256()
+    for name in sorted(names):
+        stat = os.stat(os.path.join(folder, name))
+        told.update(
+            f'{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0'.encode(errors='surrogateescape')
+        )
+    return told.hexdigest()
+
+
+def check_door(places: Sequence[str], out: str, settings: AuditSettings) -> None:
+    """Refuse what an audit cannot begin with.
+
+    Args:
+        places (Sequence[str]): Folders of pictures: the source, the originals.
+        out (str): Folder to write to.
+        settings (AuditSettings): How it is to be made.
+
+    Raises:
+        AuditError: If a package is missing, an attack is unknown, the public
+            pictures are those of the owner, or the output does not do.
+    """
+    if lacking := [name for name in ('scipy', 'skimage') if find_spec(name) is None]:
+        raise AuditError(
+            f"an audit needs {' and '.join(lacking)}: install it with pip install 'hime-mm[audit]'"
+        )
+    check_attacks(settings.attacks)
+    if settings.public is not None:
+        check_public(places, settings.public)
+        places = (*places, settings.public)
+    for place in places:
+        check_out(place, out)
+
+
+def _audit(
+    places: Sequence[str],
+    out: str,
+    folders: Sequence[str],
+    subjects: Iterator[Subject],
+    names: Sequence[str],
+    head: dict[str, Any],
+    settings: AuditSettings,
+) -> Report:
+    public = settings.public
+    learnt = None if public is None else digest(public, pictures_in(public))
+    head = dict(head, version=__version__, settings=settings.what, public=learnt, names=list(names))
+    report = Report(dict(head, names=len(names)))
+    ends = None if settings.budget is None else time.monotonic() + settings.budget
+    if len(set(folders)) < len(folders):
+        raise AuditError('a cipher is named twice: name each once')
+    # What is wrong with what was given shows before anything is written.
+    subjects = chain([next(subjects)], subjects)
+    with locked(os.path.join(out, WORK_NAME)):
+        _check_same(out, head)
+        for number, folder in enumerate(folders):
+            # Each cipher gets its share of the time that is left.
+            now = time.monotonic()
+            until = None if ends is None else now + (ends - now) / (len(folders) - number)
+            subject = next(subjects)
+            work = _Work(out, folder, subject, settings)
+            work.go_on(until)
+            report.subjects.append(measured(subject, work.about, work.results(), folder))
+            write_sheet(
+                os.path.join(out, folder, SHEET), subject, report.subjects[-1], work.picture
+            )
+            write_report(out, report)
+    if not any(one.done for one in report.subjects):
+        raise AuditError(
+            f'{settings.budget:g} seconds were too little for one picture: give more as `budget`, '
+            'or fewer attacks as `attacks`'
+            if settings.budget is not None
+            else 'no picture could be taken: ' + report.first_failure
+        )
+    return report
+
+
+def check_out(src: str, out: str) -> None:
+    """Refuse an output that would be handed over, or holds something else.
+
+    Raises:
+        AuditError: If it lies in the source or in an encrypted data set, or
+            holds something else.
+    """
+    real, real_out = os.path.realpath(src), os.path.realpath(out)
+    if lies_in(real, real_out) or lies_in(real_out, real):
+        raise AuditError(
+            f'{out} and {src} lie in each other: an audit holds plain pictures, which must not be '
+            'handed over'
+        )
+    above = real_out
+    while above != (above := os.path.dirname(above)):
+        if os.path.isfile(os.path.join(above, MANIFEST_NAME)):
+            raise AuditError(
+                f'{out} lies in the encrypted data set {above}: an audit holds plain pictures, '
+                'which must not be handed over with it'
+            )
+    if os.path.isdir(out) and os.listdir(out) and not os.path.isdir(os.path.join(out, WORK_NAME)):
+        raise AuditError(f'{out} holds something else: choose a new folder')
+
+
+def _check_same(out: str, head: dict[str, Any]) -> None:
+    """Refuse an output of another audit, or note which one it is of."""
+    place = os.path.join(out, WORK_NAME, 'audit.json')
+    # As JSON has it, where tuples are lists.
+    new = json.loads(json.dumps(head))
+    if not os.path.exists(place):
+        write_atomic(place, json.dumps(new))
+    elif read_json(place, 'notes', AuditError) != new:
+        raise AuditError(
+            f'{out} holds another audit, of other pictures or with other settings: choose a new '
+            'folder'
+        )
+
+
+def folder_name(cipher: Cipher) -> str:
+    """The folder of a cipher in an audit, such as ``center+erode2+shuffle_p16``."""
+    return f'{cipher}_p{cipher.patch_size}'.replace(':', '-')
+
+
+class _Work:
+    """What is done of the attacks on one subject, on disk."""
+
+    def __init__(self, out: str, folder: str, subject: Subject, settings: AuditSettings) -> None:
+        self.out, self.folder = out, folder
+        self.subject, self.settings = subject, settings
+        self.journal = Journal(os.path.join(out, WORK_NAME, f'{folder}.jsonl'), len(subject.cases))
+        self._head = dict(folder=folder, cases=[case.name for case in subject.cases])
+        self.about: dict[str, Any] = dict(not_tried={}, learnt={})
+
+    @property
+    def _about_place(self) -> str:
+        return os.path.join(self.out, WORK_NAME, f'{self.folder}.json')
+
+    def go_on(self, until: float | None) -> None:
+        """Attack the pictures that are left, until this time."""
+        self.journal.open(self._head, self._check)
+        try:
+            if os.path.exists(self._about_place):
+                self.about = read_json(self._about_place, 'notes', AuditError)
+            todo = [i for i in range(len(self.subject.cases)) if self.journal[i] is None]
+            if todo:
+                self._attack(todo, until)
+        finally:
+            self.journal.close()
+
+    def _check(self, old: dict) -> None:
+        if old != self._head:
+            raise AuditError(
+                f'pictures of {self.out} have become readable, or unreadable, since it was begun: '
+                'choose a new folder'
+            )
+
+    def _attack(self, todo: list[int], until: float | None) -> None:
+        quiet, title = not self.settings.progress, self.folder
+        session = Session(self.subject, self.settings.attacks)
+        with tqdm(desc=f'{title}: learn', unit='attack', disable=quiet) as bar:
+            for name in session.prepare():
+                bar.set_postfix_str(name)
+                bar.update()
+                if _late(until):
+                    return
+        # What an earlier run could try stays in the report, if it cannot be tried any more.
+        learnt = {**self.about['learnt'], **session.learnt}
+        not_tried = {k: v for k, v in session.not_tried.items() if k not in learnt}
+        self.about = dict(not_tried=not_tried, learnt=learnt)
+        write_atomic(self._about_place, json.dumps(self.about))
+        tasks = (i for i in todo if not _late(until))
+        done = run_tasks(_run_one, session, None, tasks, self.settings.workers)
+        for number, found in tqdm(done, f'{title}: attack', len(todo), unit='image', disable=quiet):
+            index = todo[number]
+            if isinstance(found, WorkerDied):
+                found = {name: Result(failed=str(found)) for name in session.attacks}
+            for name, result in found.items():
+                if result.picture is not None:
+                    data = encode_image(result.picture)
+                    write_atomic(self._picture_place(name, index), data, sync=False, private=True)
+            self.journal.append(index, {name: one.to_dict() for name, one in found.items()})
+
+    def results(self) -> dict[int, dict[str, Result]]:
+        """By number of the picture and name of the attack."""
+        self.journal.open(self._head, lambda old: None)
+        try:
+            rows = {i: self.journal[i] for i in range(len(self.subject.cases))}
+        finally:
+            self.journal.close()
+        return {
+            i: {name: Result.from_dict(one) for name, one in row.items() if name != 'i'}
+            for i, row in rows.items()
+            if row is not None
+        }
+
+    def picture(self, name: str, index: int) -> np.ndarray:
+        """What an attack made of a picture."""
+        return read_image(self._picture_place(name, index), 'unchanged')
+
+    def _picture_place(self, name: str, index: int) -> str:
+        return os.path.join(self.out, self.folder, PICTURES, name, f'{index:04}.png')
+
+
+def _late(until: float | None) -> bool:
+    return until is not None and time.monotonic() > until
+
+
+def _run_one(session: Session, key: Key | None, index: int) -> dict[str, Result]:
+    return session.run(index)

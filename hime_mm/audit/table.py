@@ -1,0 +1,72 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""A report as a table for people to read."""
+
+from hime_mm.evaluation.leakage.grades import SOURCE as GRADES
+
+from .report import Measured, Report
+
+#: What is shown; files have all.
+SHOWN = ('nc_component', 'nc', 'pixel_order', 'ssim', 'psnr', 'rank_1', 'accuracy')
+BOUND = (
+    'Every figure is a lower bound: what these attacks got, not what can be got. '
+    'This is perceptual obfuscation, not encryption in the cryptographic sense.'
+)
+
+
+def table(report: Report) -> list[str]:
+    """The report in lines for people to read."""
+    lines: list[str] = []
+    for one in report.subjects:
+        lines += _lines(one)
+    graded = any(attack.grades for one in report.subjects for attack in one.attacks)
+    grades = [f'Grades: {GRADES}.'] if graded else []
+    return [*lines, *grades, *(f'{text}.' for text in BOUND.rstrip('.').split('. '))]
+
+
+def _lines(one: Measured) -> list[str]:
+    what = 'public pictures in the place of the delivered ones' if one.rehearsal else 'pictures'
+    lines = [
+        f'{one.cipher}, patches of {one.patch_size} pixels: {one.done} of {one.pictures} {what}, '
+        + (one.sizes[0] if len(one.sizes) == 1 else f'{len(one.sizes)} sizes')
+    ]
+    header = ('attack', 'measure', 'mean', '95 %', 'most', 'control', 'chance', 'counts')
+    rows = [header]
+    for attack in one.attacks:
+        shown = [risk for name, risk in attack.risks.items() if name in SHOWN]
+        for risk in shown:
+            main, other, base = risk.main, risk.control, risk.baseline
+            between = '' if main.low is None else f'{main.low:.3g} to {main.high:.3g}'
+            counts = {True: 'yes', False: 'no', None: 'too few'}[risk.counts]
+            numbers = [_number(value) for value in (main.mean, main.max, other.mean, base.mean)]
+            mean, most, control, chance = numbers
+            rows.append((attack.name, risk.metric, mean, between, most, control, chance, counts))
+        if not shown or one.rehearsal:
+            confidence = '-' if attack.confidence is None else f'{attack.confidence:.3g}'
+            truth = '' if shown else 'no truth'
+            rows.append((attack.name, 'confidence', confidence, '', '', '', '', truth))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines += [
+        '  '
+        + '  '.join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    for attack in one.attacks:
+        if attack.failed:
+            name, reason = next(iter(attack.failed.items()))
+            lines.append(
+                f'  {attack.name} failed on {len(attack.failed)}, such as {name}: {reason}'
+            )
+        lines += [
+            f'  {attack.name}: {grade["grade"]}{"" if grade["sure"] else ", though not surely"}, '
+            'by the grades below'
+            for grade in attack.grades
+        ]
+    lines += [f'  not taken: {name}: {reason}' for name, reason in one.failed.items()]
+    if left := one.sampled - one.done - len(one.failed):
+        lines.append(f'  not reached: {left} pictures; run it again to go on')
+    lines += [f'  not tried: {name}: {reason}' for name, reason in one.not_tried.items()]
+    return [*lines, '']
+
+
+def _number(value: float | None) -> str:
+    return '-' if value is None else f'{value:.3g}'

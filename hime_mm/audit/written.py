@@ -1,0 +1,76 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""A report as files; docs/leakage.md describes them."""
+
+import json
+import os
+from typing import Any
+
+from hime_mm.attacks.registry import all_attacks
+from hime_mm.images.files import write_atomic
+from hime_mm.version import __version__
+
+from .report import Attacked, Measured, Report
+from .table import BOUND, table
+
+SUMMARY, TABLE, SHEET = 'audit.json', 'audit.txt', 'worst.png'
+#: What every file begins with.
+HEAD = dict(format='hime-audit', format_version=1, tool_version=__version__)
+#: Of each risk, what the summary has.
+BRIEF = ('counts', 'pictures', 'pictures_failed', 'main', 'control', 'baseline')
+
+
+def write_report(out: str, report: Report) -> None:
+    """Write the summary, the table, and a file for each attack."""
+    for one in report.subjects:
+        for attack in one.attacks:
+            what = dict(
+                attack=attack.name,
+                cipher=one.cipher,
+                patch_size=one.patch_size,
+                sizes=one.sizes,
+                rehearsal=one.rehearsal,
+                lower_bound=True,
+            )
+            found = dict(
+                risks=[risk.to_dict() for risk in attack.risks.values()],
+                failed=attack.failed,
+                said=attack.said,
+            )
+            _write(out, _place(one, attack), {**HEAD, **what, **_said(attack), **found})
+    ciphers = [_cipher(one) for one in report.subjects]
+    _write(out, SUMMARY, {**HEAD, **report.head, 'lower_bounds': BOUND, 'ciphers': ciphers})
+    write_atomic(os.path.join(out, TABLE), '\n'.join(table(report)) + '\n')
+
+
+def _write(out: str, place: str, state: dict[str, Any]) -> None:
+    write_atomic(os.path.join(out, place), json.dumps(state, indent=1) + '\n')
+
+
+def _place(one: Measured, attack: Attacked) -> str:
+    return f'{one.folder}/{attack.name}.json'
+
+
+def _said(attack: Attacked) -> dict[str, Any]:
+    """What is said of an attack everywhere."""
+    kind = all_attacks()[attack.name]
+    return dict(
+        title=kind.title,
+        source=kind.source,
+        setting=kind.setting,
+        confidence=attack.confidence,
+        seconds_to_learn=attack.seconds,
+        seconds_each=attack.seconds_each,
+        pictures_failed=len(attack.failed),
+        grades=attack.grades,
+    )
+
+
+def _cipher(one: Measured) -> dict[str, Any]:
+    """What the summary says of a cipher."""
+    attacks = {}
+    for attack in one.attacks:
+        risks = {name: risk.to_dict() for name, risk in attack.risks.items()}
+        metrics = {name: {key: risk[key] for key in BRIEF} for name, risk in risks.items()}
+        attacks[attack.name] = dict(_said(attack), file=_place(one, attack), metrics=metrics)
+    worst = [row._asdict() for row in one.worst]
+    return {**vars(one), 'attacks': attacks, 'worst': worst}

@@ -75,3 +75,10 @@ class AttackError(HimeError):
 
 class AuditError(HimeError):
     """An audit that cannot be made of what was given."""
+
+
+def printable(text: str) -> str:
+    r"""A text of one line: ``\x1b`` for the character, likewise line feeds and half characters."""
+    return ''.join(
+        char if char.isprintable() else char.encode('unicode_escape').decode() for char in text
+    )

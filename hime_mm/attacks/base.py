@@ -14,6 +14,8 @@ import numpy as np
 from hime_mm.ciphers import Cipher, PatchLayout, Step, join_patches, split_patches
 from hime_mm.errors import AttackError
 
+#: Of a picture, for attacks that compare all pairs: so many take some gigabytes.
+MOST_PATCHES = 6000
 ATTACKS: dict[str, type['Attack']] = {}
 
 
@@ -254,6 +256,13 @@ class Attack(ABC):
     @abstractmethod
     def guess(self, index: int) -> Guess:
         """Attack one of the encrypted pictures; the same each time it is asked."""
+
+
+def too_large(evidence: Evidence) -> str:
+    """Why costs of all pairs of patches do not fit into the memory; empty if they do."""
+    if any(layout.num_patches > MOST_PATCHES for layout in evidence.layouts):
+        return f'a picture has more than {MOST_PATCHES} patches'
+    return ''
 
 
 def cut(img: np.ndarray, layout: PatchLayout) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from hime_mm.evaluation.leakage import Risk, grade_risk
 from hime_mm.evaluation.leakage.risk import METRICS
 
-from .session import Result
+from .session import FAILED, Result
 from .subject import Subject
 
 #: Rows of the contact sheet.
@@ -135,6 +135,16 @@ class Report:
                 continue
             if missing := one.sampled - one.done - len(one.failed):
                 found.append(f'{one.cipher}: {missing} pictures were not reached')
+            found += [
+                f'{one.cipher}: {attack.name} failed on {len(attack.failed)} pictures'
+                for attack in one.attacks
+                if attack.failed
+            ]
+            found += [
+                f'{one.cipher}: {name} was not made: {reason}'
+                for name, reason in one.not_tried.items()
+                if reason.startswith(FAILED)
+            ]
             for metric, limit in limits.items():
                 strongest = one.strongest(metric)
                 if strongest is None:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from hime_mm.ciphers import Cipher, Key
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.datasets.writing import MANIFEST_NAME
+from hime_mm.encryption.door import is_encrypted
 from hime_mm.encryption.engines import run_tasks
 from hime_mm.encryption.journal import Journal, locked
 from hime_mm.encryption.walk import lies_in
@@ -72,8 +73,13 @@ def audit_pictures(
     """
     settings = settings or AuditSettings()
     check_door((src,), out, settings)
-    if os.path.isfile(os.path.join(src, MANIFEST_NAME)):
-        raise AuditError(f'{src} is an encrypted data set: leave out `cipher`, or name plain ones')
+    if is_encrypted(src):
+        raise AuditError(
+            f'{src} is an encrypted data set, or an unfinished one: name plain pictures, or finish '
+            'it and leave out `cipher`'
+        )
+    if os.path.isdir(os.path.join(src, WORK_NAME)):
+        raise AuditError(f'{src} is an audit: name the pictures that it was made of')
     names = pictures_in(src)
     chosen = sample(names, settings.num_pictures, settings.seed)
 
@@ -146,13 +152,18 @@ def audit_dataset(
         raise AuditError(f'{src} holds no pictures')
     chosen = sample(names, settings.num_pictures, settings.seed)
     cipher, seed = manifest.cipher, settings.seed
+    if originals is not None and manifest.recipe.names == 'ids':
+        raise AuditError(
+            f'the names of the pictures of {src} were replaced by ids, so their originals cannot '
+            'be found: leave out `originals`'
+        )
     folders = [folder_name(cipher)]
     if key is None and originals is None:
         folders.append(f'{folders[0]}_rehearsal')
 
     def subjects() -> Iterator[Subject]:
         public = public_pictures(settings, originals or src, manifest.recipe.preprocess.color_type)
-        cases, failed = delivered_cases(manifest, chosen, key, originals)
+        cases, failed = delivered_cases(manifest, chosen, key, originals, public.classes)
         oracle = None if key is None else partial(_chosen, cipher, key, manifest.dataset_id)
         yield subject_of(
             cipher,
@@ -191,10 +202,11 @@ def digest(folder: str, names: Sequence[str]) -> str:
     """SHA-256 of the names and sizes of files, and of when they were written."""
     told = hashlib.sha256()
     for name in sorted(names):
-        stat = os.stat(os.path.join(folder, name))
-        told.update(
-            f'{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0'.encode(errors='surrogateescape')
-        )
+        what = [name]
+        with suppress(OSError):  # links may lead nowhere
+            stat = os.stat(os.path.join(folder, name))
+            what += [str(stat.st_size), str(stat.st_mtime_ns)]
+        told.update('\0'.join([*what, '']).encode(errors='surrogateescape'))
     return told.hexdigest()
 
 
@@ -277,11 +289,12 @@ def check_out(src: str, out: str) -> None:
             f'{out} and {src} lie in each other: an audit holds plain pictures, which must not be '
             'handed over'
         )
-    above = real_out
-    while above != (above := os.path.dirname(above)):
-        if os.path.isfile(os.path.join(above, MANIFEST_NAME)):
+    folder, above = '', real_out
+    while folder != above:
+        folder, above = above, os.path.dirname(above)
+        if is_encrypted(folder):
             raise AuditError(
-                f'{out} lies in the encrypted data set {above}: an audit holds plain pictures, '
+                f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
                 'which must not be handed over with it'
             )
     if os.path.isdir(out) and os.listdir(out) and not os.path.isdir(os.path.join(out, WORK_NAME)):
@@ -327,11 +340,20 @@ class _Work:
         try:
             if os.path.exists(self._about_place):
                 self.about = read_json(self._about_place, 'notes', AuditError)
-            todo = [i for i in range(len(self.subject.cases)) if self.journal[i] is None]
+            todo = [i for i in range(len(self.subject.cases)) if not self._is_done(i)]
             if todo:
                 self._attack(todo, until)
         finally:
             self.journal.close()
+
+    def _is_done(self, index: int) -> bool:
+        """Whether a picture was attacked, and what was made of it is there."""
+        row = self.journal[index]
+        return row is not None and all(
+            os.path.isfile(self._picture_place(name, index))
+            for name, one in row.items()
+            if name != 'i' and one['pictured']
+        )
 
     def _check(self, old: dict) -> None:
         if old != self._head:

@@ -18,6 +18,8 @@ from .judge import judge
 from .subject import Subject, cipher_shape
 
 #: What an attack may run into: its picture then counts as one on which it failed.
+#: How the reason begins why an attack that failed to learn was not made.
+FAILED = 'it failed to learn'
 FAILURES = (ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, cv2.error)
 
 
@@ -161,7 +163,7 @@ class Session:
             try:
                 attack.prepare(evidence)
             except FAILURES as error:
-                self.not_tried[name] = f'it failed to learn: {error}'
+                self.not_tried[name] = f'{FAILED}: {error}'
                 return
             self.learnt[name] = time.perf_counter() - begun
             # The oracle holds the owner's key, and has been asked.

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import cycle
 from typing import Any
@@ -84,10 +84,11 @@ class Subject:
 
         They are drawn: neighbours in a data set are alike.
         """
-        order = np.random.default_rng(derived(self.evidence.seed, 'control')).permutation(
-            len(self.cases)
-        )
-        out = np.empty(len(order), int)
+        # What a known-plaintext attack was given is no control of what it says.
+        told = [i for i in self.given if len(self.cases) > len(self.given) + 1]
+        rest = [i for i in range(len(self.cases)) if i not in told]
+        order = np.random.default_rng(derived(self.evidence.seed, 'control')).permutation(rest)
+        out = np.full(len(self.cases), order[0] if len(order) else 0)
         out[order] = np.roll(order, 1)
         return out.tolist()
 
@@ -165,9 +166,13 @@ def encrypt_cases(
     cases, failed = [], {}
     for name in names:
         try:
+            name.encode()
             picture = read_picture(read_bytes(os.path.join(src, name)), recipe.preprocess)
             img = eight_bits(picture.img)
             sealed = seal(img, recipe, key.image_rng(AUDIT_ID, name))
+        except UnicodeEncodeError:
+            failed[name] = 'its name is not UTF-8: rename it'
+            continue
         except HimeError as error:
             failed[name] = str(error)
             continue
@@ -187,16 +192,22 @@ def encrypt_cases(
 
 
 def delivered_cases(
-    manifest: Manifest, names: Sequence[str], key: Key | None, originals: str | None
+    manifest: Manifest,
+    names: Sequence[str],
+    key: Key | None,
+    originals: str | None,
+    classes: Mapping[str, int],
 ) -> tuple[list[Case], dict[str, str]]:
     """Read encrypted pictures, and what key and originals say of them."""
     found = _by_stem(originals) if originals is not None else {}
     cases, failed = [], {}
     for name in names:
         try:
-            cases.append(_delivered(manifest, name, key, originals, found))
+            case = _delivered(manifest, name, key, originals, found)
         except HimeError as error:
             failed[name] = str(error)
+        else:
+            cases.append(replace(case, label=classes.get(os.path.dirname(name))))
     return cases, failed
 
 
@@ -292,8 +303,18 @@ def subject_of(
 
     Its gallery holds the originals in another order, and the public pictures.
     """
-    known = [i for i, case in enumerate(cases) if case.original is not None]
-    order = np.random.default_rng(derived(seed, 'gallery')).permutation(known).tolist()
+    if len({case.encrypted.ndim for case in cases}) > 1:
+        cases = [_coloured(case) for case in cases]
+    # Views of one picture have one original.
+    originals: dict[bytes, np.ndarray] = {}
+    mine: dict[int, bytes] = {}
+    for i, case in enumerate(cases):
+        if case.original is not None:
+            mine[i] = hashlib.sha256(case.original.tobytes()).digest()
+            originals[mine[i]] = case.original
+    order = np.random.default_rng(derived(seed, 'gallery')).permutation(len(originals))
+    gallery = [[*originals][k] for k in order]
+    places = {i: gallery.index(told) for i, told in mine.items()}
     if all(case.label is None for case in cases):
         labels = ()
     told = [(case.plain, case.encrypted) for case in cases[:PAIRS]]
@@ -304,12 +325,24 @@ def subject_of(
         cipher,
         public,
         labels,
-        [*(img for i in order if (img := cases[i].original) is not None), *public],
+        [*(originals[told] for told in gallery), *public],
         pairs,
         oracle,
         # What the owner draws is drawn from something else.
         derived(seed, 'adversary'),
     )
-    return Subject(
-        cipher, cases, evidence, {case: place for place, case in enumerate(order)}, **said
+    return Subject(cipher, cases, evidence, places, **said)
+
+
+def _coloured(case: Case) -> Case:
+    """A picture with three channels, where others of the data set have them."""
+
+    def coloured(img: np.ndarray | None) -> np.ndarray | None:
+        return None if img is None else matched(img, (3,))
+
+    return replace(
+        case,
+        encrypted=matched(case.encrypted, (3,)),
+        original=coloured(case.original),
+        plain=coloured(case.plain),
     )

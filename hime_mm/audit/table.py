@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A report as a table for people to read."""
 
+from hime_mm.errors import printable
 from hime_mm.evaluation.leakage.grades import SOURCE as GRADES
 
 from .report import Measured, Report
@@ -20,7 +21,9 @@ def table(report: Report) -> list[str]:
         lines += _lines(one)
     graded = any(attack.grades for one in report.subjects for attack in one.attacks)
     grades = [f'Grades: {GRADES}.'] if graded else []
-    return [*lines, *grades, *(f'{text}.' for text in BOUND.rstrip('.').split('. '))]
+    bound = [f'{text}.' for text in BOUND.rstrip('.').split('. ')]
+    # Names of files may hold anything.
+    return [printable(line) for line in (*lines, *grades, *bound)]
 
 
 def _lines(one: Measured) -> list[str]:

@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What leaks: audit."""
 
+import math
 import os
 import sys
 from dataclasses import fields
@@ -12,6 +13,8 @@ from click.core import ParameterSource
 from hime_mm.audit.run import audit_dataset, audit_pictures
 from hime_mm.audit.settings import AuditSettings
 from hime_mm.audit.table import table
+from hime_mm.ciphers import Key
+from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.evaluation.leakage.risk import METRICS
 from hime_mm.images import Recipe
@@ -29,16 +32,28 @@ _OF_PLAIN = {'ciphers', 'patch_size', *(item.name for item in fields(Preprocess)
 }
 
 
+def _key(place: KeyPlace, src: str) -> Key | None:
+    """The key that is named, or that of the environment if it is the data set's."""
+    key = place.read()
+    # That of another data set in the environment is no error.
+    fits = place.named or key is None or key.id == Manifest.load(src).key_id
+    return key if fits else None
+
+
 def _limits(
     context: click.Context, param: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, float]:
-    limits = {}
+    limits: dict[str, float] = {}
     for text in texts:
         name, _, value = text.partition('=')
         try:
-            limits[name] = float(value)
+            limit = float(value)
         except ValueError:
-            raise click.BadParameter(f'{text!r} is no limit such as nc=0.1') from None
+            limit = math.nan
+        if not math.isfinite(limit):
+            raise click.BadParameter(f'{text!r} is no limit such as nc=0.1')
+        # Of several the strictest counts.
+        limits[name] = min(limit, limits.get(name, limit))
         if name not in METRICS:
             raise click.BadParameter(
                 f'no measure is called {name!r}: known are {", ".join(METRICS)}'
@@ -156,7 +171,7 @@ def audit(
     if os.path.isfile(os.path.join(src, MANIFEST_NAME)):
         if given:
             raise click.UsageError(f'{src} is encrypted already: leave out {", ".join(given)}')
-        report = audit_dataset(src, out, key.read(), originals, chosen)
+        report = audit_dataset(src, out, _key(key, src), originals, chosen)
     elif not ciphers or originals or key.named:
         remedy = 'leave out the key' if key.named else 'leave out --originals'
         raise click.UsageError(

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from hime_mm.errors import printable
+
 _SETTING = re.compile(r'`([A-Za-z_.]+)(?:=([^`]*))?`')
 #: Options that are not called as the arguments are.
 _OPTIONS = {'key': 'key_file', 'Key.from_fd': 'key_fd', 'overwrite': 'force'}
@@ -29,13 +31,6 @@ def echo(*lines: str, err: bool = False) -> None:
     for line in lines:
         text = printable(line).encode(encoding, 'backslashreplace').decode(encoding)
         click.echo(text, err=err)
-
-
-def printable(text: str) -> str:
-    r"""A text of one line: ``\x1b`` for the character, likewise line feeds and half characters."""
-    return ''.join(
-        char if char.isprintable() else char.encode('unicode_escape').decode() for char in text
-    )
 
 
 def in_options(text: str, command: click.Command | None) -> str:

@@ -83,14 +83,14 @@ def _check_places(out: str, source: Source) -> None:
             )
         while folder not in asked:
             asked.add(folder)
-            if _is_encrypted(folder):
+            if is_encrypted(folder):
                 raise EncryptionError(
                     f'{folder} is an encrypted data set: give the folder of the plain pictures'
                 )
             folder = os.path.dirname(folder)
 
 
-def _is_encrypted(folder: str) -> bool:
+def is_encrypted(folder: str) -> bool:
     """Whether a folder is an encrypted data set, perhaps an unfinished one."""
     if os.path.isdir(os.path.join(folder, WORK_NAME)):
         return True

@@ -15,6 +15,7 @@ from attack_parts import PHOTOS, photo
 from hime_mm.apis import AuditSettings, Recipe, audit_dataset, audit_pictures, encrypt_folder
 from hime_mm.audit import run as run_module
 from hime_mm.audit import session as session_module
+from hime_mm.audit.public import public_pictures
 from hime_mm.audit.session import Session
 from hime_mm.audit.subject import delivered_cases, rehearsal, subject_of
 from hime_mm.audit.table import table
@@ -218,7 +219,7 @@ def test_rehearsal_draws_as_an_owner_does(pictures, owner_key, tmp_path):
         progress=False,
     )
     manifest = Manifest.load(str(folder))
-    cases, _ = delivered_cases(manifest, [*manifest.files][:2], None, None)
+    cases, _ = delivered_cases(manifest, [*manifest.files][:2], None, None, {})
     public = [photo(name, 64, 64) for name in PHOTOS]
     stand_ins, learn = rehearsal(cases, public, manifest.cipher, 0)
     assert len(stand_ins) == len(learn) == 2
@@ -286,6 +287,100 @@ def test_nothing_is_written_into_what_is_handed_over(delivered, pictures, tmp_pa
     with pytest.raises(AuditError, match='lies in the encrypted|holds something else'):
         audit(pictures, folder / inside, 'shuffle')
     assert tree(folder) == before
+
+
+def test_unfinished_data_sets_are_no_place(pictures, tmp_path):
+    """Neither to write to, nor to take for plain pictures."""
+    folder = tmp_path / 'set'
+    shutil.copytree(pictures, folder)
+    (folder / '.hime-work').mkdir()
+    before = tree(folder)
+    for inside in ('audit', 'a/audit', 'new/audit'):
+        with pytest.raises(AuditError, match='lies in the encrypted data set'):
+            audit(pictures, folder / inside, 'shuffle')
+    with pytest.raises(AuditError, match='or an unfinished one'):
+        audit(folder, tmp_path / 'a', 'shuffle')
+    assert tree(folder) == before
+    audit(pictures, tmp_path / 'b', 'shuffle')
+    with pytest.raises(AuditError, match='is an audit'):
+        audit(tmp_path / 'b', tmp_path / 'c', 'shuffle')
+
+
+def test_names_and_links_that_lead_nowhere(pictures, tmp_path):
+    src = tmp_path / 'src'
+    shutil.copytree(pictures, src)
+    (src / 'dead.jpg').symlink_to(tmp_path / 'nothing.jpg')
+    with open(os.fsencode(src) + b'/b\xff\xfe.png', 'wb') as file:
+        file.write((src / 'a' / 'astronaut.png').read_bytes())
+    shutil.copy(src / 'a' / 'astronaut.png', src / 'line\n\x1b[2J.png')
+    report = audit(src, tmp_path / 'a', 'shuffle')
+    failed = report.subjects[0].failed
+    assert set(failed) == {'dead.jpg', os.fsdecode(b'b\xff\xfe.png')}
+    assert 'its name is not UTF-8: rename it' in failed.values()
+    text = (tmp_path / 'a' / 'audit.txt').read_text()
+    assert '\x1b' not in text
+    json.loads((tmp_path / 'a' / 'audit.json').read_text())
+
+
+def test_grey_and_coloured_pictures_together(pictures, tmp_path):
+    src = tmp_path / 'src'
+    shutil.copytree(pictures, src)
+    for path in sorted(src.rglob('*_small.png')):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    recipe = Recipe.build('shuffle', preprocess=dict(color_type='unchanged'))
+    settings = AuditSettings(attacks=('jigsaw', 'histogram'), progress=False)
+    report = audit_pictures(str(src), str(tmp_path / 'a'), [recipe], settings)
+    for name, metric in (('jigsaw', 'ssim'), ('histogram', 'rank_1')):
+        assert len(of(report, name).risks[metric].values) == 8
+        assert not of(report, name).failed
+
+
+def test_views_have_one_original(pictures, owner_key, tmp_path):
+    folder = tmp_path / 'set'
+    encrypt_folder(
+        str(pictures), str(folder), 'shuffle', key=owner_key, patch_size=16, views=2, progress=False
+    )
+    settings = AuditSettings(attacks=('histogram',), progress=False)
+    report = audit_dataset(str(folder), str(tmp_path / 'a'), owner_key, str(pictures), settings)
+    assert report.subjects[0].done == 16
+    found = of(report, 'histogram').risks['rank_1'].values
+    # The small ones are scaled copies of the others, and tie.
+    assert all(one.main == 1 for name, one in found.items() if 'small' not in name)
+
+
+def test_names_that_were_replaced(pictures, owner_key, tmp_path):
+    folder = tmp_path / 'set'
+    encrypt_folder(
+        str(pictures), str(folder), 'shuffle', key=owner_key, names='ids', progress=False
+    )
+    with pytest.raises(AuditError, match='were replaced by ids.*`originals`'):
+        audit_dataset(str(folder), str(tmp_path / 'a'), owner_key, str(pictures))
+    assert not (tmp_path / 'a').exists()
+
+
+def test_lost_reconstructions_are_made_again(pictures, tmp_path):
+    out = tmp_path / 'a'
+    audit(pictures, out, 'shuffle')
+    before = tree(out)
+    gone = sorted(out.rglob('reconstructions/jigsaw/*.png'))[3]
+    gone.unlink()
+    audit(pictures, out, 'shuffle')
+    after = tree(out)
+    assert after.keys() == before.keys()
+    name = str(gone.relative_to(out))
+    assert after[name] == before[name]
+
+
+def test_attacks_that_failed_are_above_every_limit(pictures, tmp_path, monkeypatch):
+    from hime_mm.attacks.jigsaw import Jigsaw
+
+    def fail(self, evidence):
+        raise FloatingPointError('overflow')
+
+    monkeypatch.setattr(Jigsaw, 'prepare', fail)
+    report = audit(pictures, tmp_path / 'a', 'shuffle', attacks=('jigsaw', 'paikin-tal'))
+    (line,) = report.above({'nc': 1.0})
+    assert line == 'shuffle: jigsaw was not made: it failed to learn: overflow'
 
 
 def test_pictures_that_changed_under_the_same_names(pictures, tmp_path):
@@ -410,6 +505,27 @@ def test_public_pictures(pictures, tmp_path):
         audit(pictures, tmp_path / 'b', 'shuffle', public=str(public))
     cv2.imwrite(str(public / 'one.png'), photo('coffee', 96, 96))
     audit(pictures, tmp_path / 'c', 'shuffle', public=str(public))
+
+
+def test_control_is_not_what_was_told(pictures, tmp_path):
+    report = audit(pictures, tmp_path / 'a', 'shuffle', attacks=('known-plaintext',))
+    risk = of(report, 'known-plaintext').risks['nc']
+    assert len(risk.values) == 7
+    assert risk.control.mean < 0.2
+
+
+def test_classes_of_delivered_pictures(pictures, delivered, owner_key, tmp_path):
+    public = tmp_path / 'public'
+    for folder, name in (('a', 'astronaut'), ('b', 'rocket')):
+        (public / folder).mkdir(parents=True)
+        cv2.imwrite(str(public / folder / 'one.png'), photo(name, 160, 160))
+    settings = AuditSettings(progress=False, public=str(public))
+    manifest = Manifest.load(str(delivered))
+    found = public_pictures(settings, str(delivered), 'color')
+    assert found.classes == {'a': 0, 'b': 1}
+    assert found.labels == [0, 1]
+    cases, _ = delivered_cases(manifest, [*manifest.files], owner_key, None, found.classes)
+    assert {case.name[0]: case.label for case in cases} == {'a': 0, 'b': 1}
 
 
 def test_limits(pictures, tmp_path):

@@ -62,13 +62,20 @@ def test_report(pictures, tmp_path):
 def test_limits_give_an_exit_status(pictures, tmp_path):
     args = (pictures, '-c', 'shuffle', '--attack', 'jigsaw', '--out', tmp_path / 'a')
     assert hime(*args, '--fail-above', 'nc=1').exit_code == 0
-    done = hime(*args, '--fail-above', 'nc=0.1', '--fail-above', 'ssim=1')
+    done = hime(*args, '--fail-above', 'nc=0.1', '--fail-above', 'ssim=1', '--fail-above', 'nc=1')
     assert done.exit_code == 1
     assert re.search(r'^hime: shuffle: nc is \S+ by jigsaw, above 0.1$', done.output, re.M)
 
 
 @pytest.mark.parametrize(
-    'limit, words', [('nc', 'no limit such as nc=0.1'), ('nc=x', 'no limit'), ('n=1', "called 'n'")]
+    'limit, words',
+    [
+        ('nc', 'no limit such as nc=0.1'),
+        ('nc=x', 'no limit'),
+        ('nc=nan', 'no limit'),
+        ('nc=inf', 'no limit'),
+        ('n=1', "called 'n'"),
+    ],
 )
 def test_limits_that_are_none(pictures, tmp_path, limit, words):
     done = hime(pictures, '-c', 'shuffle', '--out', tmp_path / 'a', '--fail-above', limit)
@@ -96,6 +103,20 @@ def test_sources_and_ciphers(pictures, tmp_path):
     done = hime(delivered, *args)
     assert done.exit_code == 0, done.output
     assert re.search(r'^  jigsaw +ssim', done.output, re.M)
+
+
+def test_key_of_another_data_set_in_the_environment(pictures, tmp_path):
+    """It is no error, as long as nobody names it."""
+    delivered, key = tmp_path / 'set', Key(bytes(32))
+    encrypt_folder(str(pictures), str(delivered), 'shuffle', key=key, progress=False)
+    for name, secret, known in (('a', bytes(range(32)), False), ('b', bytes(32), True)):
+        place = tmp_path / f'{name}.key'
+        Key(secret).save(str(place))
+        env = dict(HIME_KEY=place.read_text().strip())
+        args = ['audit', '-q', '-j', '1', str(delivered), '--attack', 'jigsaw']
+        done = CliRunner(env=env).invoke(main, [*args, '--out', str(tmp_path / name)])
+        assert done.exit_code == 0, done.output
+        assert ('no truth' not in done.output) == known
 
 
 def test_budget(pictures, tmp_path):

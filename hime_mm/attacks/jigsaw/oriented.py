@@ -7,7 +7,7 @@ import numpy as np
 
 from hime_mm.ciphers import join_patches
 
-from ..base import Arrangement, Attack, Evidence, register_attack
+from ..base import Arrangement, Attack, Evidence, register_attack, too_large
 from .assembly import Grid
 from .changes import Changes
 from .compatibility import beside
@@ -43,6 +43,8 @@ class OrientedJigsaw(Attack):
             return 'no patch is changed in one of few ways of its own'
         if any(step.scatters for step in evidence.cipher.steps):
             return 'the pixels within patches are permuted, and have to be put back first'
+        if too_large(evidence):
+            return too_large(evidence)
         return ''
 
     def prepare(self, evidence: Evidence) -> None:

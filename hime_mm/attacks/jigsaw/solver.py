@@ -6,7 +6,16 @@ import numpy as np
 from hime_mm.ciphers import Cipher
 from hime_mm.ciphers.pixels import mid_grey
 
-from ..base import Arrangement, Attack, Evidence, Practice, assemble, cut, register_attack
+from ..base import (
+    Arrangement,
+    Attack,
+    Evidence,
+    Practice,
+    assemble,
+    cut,
+    register_attack,
+    too_large,
+)
 from .assembly import Grid, borders, cap, fill, grids_of, merge
 from .compatibility import buddies, mgc
 from .learned import StripModel
@@ -16,6 +25,8 @@ from .loops import loop_costs
 #: powers of gradient compatibility and of the learnt likelihood ratio.
 DEPTHS = (1, 2, 3)
 POWERS = ((1, 0.1), (1, 0.3), (0, 0.2))
+#: Neighbours that a cost is learnt from, at least.
+LEAST = 100
 #: Public pictures that the cost is chosen on, and how many rows and columns of patches of
 #: each; it is learnt from the others.
 TRIALS, CORNER = 6, 14
@@ -50,6 +61,8 @@ class Jigsaw(Attack):
             return 'no patch is moved'
         if any(step.scatters for step in evidence.cipher.steps):
             return 'the pixels within patches are permuted, and have to be put back first'
+        if too_large(evidence):
+            return too_large(evidence)
         if any(step.choices(evidence.images[0].shape[2:]) for step in evidence.cipher.steps):
             return 'patches are turned, negated or recoloured: `oriented-jigsaw` is for these'
         return ''
@@ -62,7 +75,8 @@ class Jigsaw(Attack):
         # Half of them at most: a cost that is learnt from one picture is chosen on another.
         trials = [_corner(*one) for one in solved[: min(TRIALS, len(solved) // 2)]]
         best = _found(trials, None, self.powers)
-        for depth in DEPTHS if trials else ():
+        pairs = sum(len(one) for _, cells in solved[len(trials) :] for one in borders(cells)[0])
+        for depth in DEPTHS if trials and pairs >= LEAST else ():
             if depth > trials[0][0].shape[1]:
                 break
             model = StripModel.fit(solved[len(trials) :], depth)

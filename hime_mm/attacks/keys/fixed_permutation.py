@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 
-from ..base import Arrangement, Attack, Evidence, assemble, register_attack
+from ..base import Arrangement, Attack, Evidence, assemble, register_attack, too_large
 from ..jigsaw.assembly import Grid, cap, fill, merge
 from ..jigsaw.compatibility import alternatives, buddies
 from ..jigsaw.learned import StripModel
@@ -49,7 +49,7 @@ class FixedPermutation(Attack):
             return 'the pixels within patches are permuted, and have to be put back first'
         if all(len(indices) < 2 for indices in by_grid(evidence).values()):
             return 'no two pictures have as many rows and columns of patches'
-        return ''
+        return too_large(evidence)
 
     def prepare(self, evidence: Evidence) -> None:
         super().prepare(evidence)

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..base import Arrangement, Attack, Evidence, PixelOrder, assemble, cut, register_attack
+from ..base import (
+    Arrangement,
+    Attack,
+    Evidence,
+    PixelOrder,
+    assemble,
+    cut,
+    register_attack,
+    too_large,
+)
 from ..jigsaw.assembly import Grid, cap
 from ..jigsaw.compatibility import mgc
 from ..jigsaw.solver import shown
@@ -45,7 +54,7 @@ class KnownPlaintext(Attack):
             return NO_PAIRS
         if not {grid_of(evidence, plain) for plain, _ in evidence.pairs} & grids(evidence):
             return 'no known original has as many rows and columns of patches as a picture'
-        return ''
+        return too_large(evidence)
 
     def prepare(self, evidence: Evidence) -> None:
         super().prepare(evidence)

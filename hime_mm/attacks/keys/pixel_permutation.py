@@ -12,6 +12,8 @@ from ..jigsaw.solver import shown
 from .orders import put_back, scattering, seam_fit, smoothness, turned_singly
 from .square import arrange, symmetries
 
+#: Side of a patch, at most: correlations of all pairs of pixels have to fit into the memory.
+LARGEST = 64
 #: Patches that vary less are left out: they tell of noise and rounding.
 LEAST_DEVIATION = 2.0
 #: Pictures whose seams tell how all patches are turned.
@@ -49,6 +51,8 @@ class PixelPermutation(Attack):
             return 'no step permutes the pixels of all patches alike'
         if turned_singly(evidence.cipher, evidence.images[0].shape[2:]):
             return 'each patch is turned in a way of its own beside its pixels being permuted'
+        if evidence.layouts[0].patch_size > LARGEST:
+            return f'patches have sides of more than {LARGEST} pixels'
         return ''
 
     def prepare(self, evidence: Evidence) -> None:

@@ -103,6 +103,19 @@ def test_painted_borders_are_cut_off():
     assert (found == compact.pieces(0)).all()
 
 
+@pytest.mark.parametrize('kind', SOLVERS)
+def test_pictures_that_are_too_large(kind):
+    evidence, _ = encrypted('shuffle', [np.zeros((80 * 8, 80 * 8), np.uint8)], patch_size=8)
+    assert 'more than 6000 patches' in kind.why_not(evidence)
+
+
+def test_nothing_is_learnt_from_next_to_nothing():
+    evidence, _ = encrypted('drop99+shuffle', [photo('coffee', 96, 96)], learn=public('coffee'))
+    solver = attack(Jigsaw, evidence)
+    assert solver.model is None
+    assert len(np.unique(solver.guess(0).cells, axis=0)) == 36
+
+
 def test_grey_all_over():
     evidence, _ = encrypted('erode2:filled+shuffle', [np.full((48, 48, 3), 128, np.uint8)])
     assert len(np.unique(attack(Jigsaw, evidence).guess(0).cells, axis=0)) == 9

@@ -81,8 +81,9 @@ def audit_pictures(
     if os.path.isdir(os.path.join(src, WORK_NAME)):
         raise AuditError(f'{src} is an audit: name the pictures that it was made of')
     names = pictures_in(src)
+    if not recipes:
+        raise AuditError('no cipher was named: give at least one')
     chosen = sample(names, settings.num_pictures, settings.seed)
-
     key = audit_key(settings.seed)
 
     def subjects() -> Iterator[Subject]:
@@ -106,7 +107,7 @@ def audit_pictures(
         digest=digest(src, chosen),
     )
     folders = [folder_name(recipe.cipher) for recipe in recipes]
-    return _audit((src,), out, folders, subjects(), chosen, head, settings)
+    return _audit(out, folders, subjects(), chosen, head, settings)
 
 
 def audit_dataset(
@@ -190,7 +191,7 @@ def audit_dataset(
         key=key is not None,
         originals=None if originals is None else digest(originals, pictures_in(originals)),
     )
-    return _audit(places, out, folders, subjects(), chosen, head, settings)
+    return _audit(out, folders, subjects(), chosen, head, settings)
 
 
 def _chosen(cipher: Cipher, key: Key, dataset_id: str, plain: np.ndarray) -> np.ndarray:
@@ -235,7 +236,6 @@ def check_door(places: Sequence[str], out: str, settings: AuditSettings) -> None
 
 
 def _audit(
-    places: Sequence[str],
     out: str,
     folders: Sequence[str],
     subjects: Iterator[Subject],

@@ -427,6 +427,8 @@ def test_output_of_something_else(pictures, tmp_path):
     with pytest.raises(AuditError, match='another audit'):
         audit(pictures, tmp_path / 'b', 'mix2+shuffle', num_pictures=2)
     assert tree(tmp_path / 'b') == before
+    with pytest.raises(AuditError, match='no cipher was named'):
+        audit(pictures, tmp_path / 'c')
     with pytest.raises(AuditError, match='twice'):
         audit(pictures, tmp_path / 'c', 'shuffle', 'shuffle')
 

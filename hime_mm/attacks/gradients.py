@@ -3,7 +3,7 @@
 
 The adversary takes part in federated learning: holds the model's weights and
 the gradients that a client sent, and no encrypted picture. So these attacks
-stand beside those of :data:`~hime_mm.attacks.base.ATTACKS`, which attack data
+stand beside those that are registered, which attack data
 sets. They need torch, which is imported when they are called.
 """
 

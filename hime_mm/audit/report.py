@@ -102,7 +102,7 @@ class Measured:
 
 
 @dataclass
-class Report:
+class AuditReport:
     """What an audit found.
 
     Attributes:

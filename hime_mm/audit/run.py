@@ -28,7 +28,7 @@ from hime_mm.images.files import read_json, write_atomic
 from hime_mm.version import __version__
 
 from .public import check_public, public_pictures
-from .report import Report, measured
+from .report import AuditReport, measured
 from .session import Result, Session, check_attacks
 from .settings import AuditSettings
 from .sheet import write_sheet
@@ -53,7 +53,7 @@ PICTURES = 'reconstructions'
 
 def audit_pictures(
     src: str, out: str, recipes: Sequence[Recipe], settings: AuditSettings | None = None
-) -> Report:
+) -> AuditReport:
     """Measure what ciphers would leave of plain pictures.
 
     Args:
@@ -64,7 +64,7 @@ def audit_pictures(
             defaults.
 
     Returns:
-        Report: What leaked.
+        AuditReport: What leaked.
 
     Raises:
         AuditError: If it cannot be made of what was given, or the budget was
@@ -116,7 +116,7 @@ def audit_dataset(
     key: Key | None = None,
     originals: str | None = None,
     settings: AuditSettings | None = None,
-) -> Report:
+) -> AuditReport:
     """Measure what an encrypted data set leaves, with as much truth as there is.
 
     With the key the layout of each picture is known; with the originals, their
@@ -133,7 +133,7 @@ def audit_dataset(
             defaults.
 
     Returns:
-        Report: What leaked.
+        AuditReport: What leaked.
 
     Raises:
         AuditError: If it cannot be made of what was given, or the budget was
@@ -242,11 +242,11 @@ def _audit(
     names: Sequence[str],
     head: dict[str, Any],
     settings: AuditSettings,
-) -> Report:
+) -> AuditReport:
     public = settings.public
     learnt = None if public is None else digest(public, pictures_in(public))
     head = dict(head, version=__version__, settings=settings.what, public=learnt, names=list(names))
-    report = Report(dict(head, names=len(names)))
+    report = AuditReport(dict(head, names=len(names)))
     ends = None if settings.budget is None else time.monotonic() + settings.budget
     if len(set(folders)) < len(folders):
         raise AuditError('a cipher is named twice: name each once')

@@ -4,7 +4,7 @@
 from hime_mm.errors import printable
 from hime_mm.evaluation.leakage.grades import SOURCE as GRADES
 
-from .report import Measured, Report
+from .report import AuditReport, Measured
 
 #: What is shown; files have all.
 SHOWN = ('nc_component', 'nc', 'pixel_order', 'ssim', 'psnr', 'rank_1', 'accuracy')
@@ -14,7 +14,7 @@ BOUND = (
 )
 
 
-def table(report: Report) -> list[str]:
+def table(report: AuditReport) -> list[str]:
     """The report in lines for people to read."""
     lines: list[str] = []
     for one in report.subjects:

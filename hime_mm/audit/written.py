@@ -9,7 +9,7 @@ from hime_mm.attacks.registry import all_attacks
 from hime_mm.images.files import write_atomic
 from hime_mm.version import __version__
 
-from .report import Attacked, Measured, Report
+from .report import Attacked, AuditReport, Measured
 from .table import BOUND, table
 
 SUMMARY, TABLE, SHEET = 'audit.json', 'audit.txt', 'worst.png'
@@ -19,7 +19,7 @@ HEAD = dict(format='hime-audit', format_version=1, tool_version=__version__)
 BRIEF = ('counts', 'pictures', 'pictures_failed', 'main', 'control', 'baseline')
 
 
-def write_report(out: str, report: Report) -> None:
+def write_report(out: str, report: AuditReport) -> None:
     """Write the summary, the table, and a file for each attack."""
     for one in report.subjects:
         for attack in one.attacks:

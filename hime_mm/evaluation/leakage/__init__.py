@@ -12,7 +12,7 @@ from .grades import Grade, grade_risk
 from .identity import RankScores, relative_accuracy, score_ranking
 from .pictures import PictureScores, score_picture
 from .puzzle import PuzzleScores, score_pixel_order, score_puzzle
-from .risk import METRICS, Judged, Risk, Summary, summarize
+from .risk import METRICS, Estimate, Judged, Risk, estimate
 from .seams import SeamEnergy, seam_energy
 from .symmetries import inverse_symmetry
 
@@ -25,7 +25,7 @@ __all__ = [
     'RankScores',
     'Risk',
     'SeamEnergy',
-    'Summary',
+    'Estimate',
     'chance',
     'grade_risk',
     'inverse_symmetry',
@@ -36,5 +36,5 @@ __all__ = [
     'score_puzzle',
     'score_ranking',
     'seam_energy',
-    'summarize',
+    'estimate',
 ]

@@ -47,7 +47,7 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Summary:
+class Estimate:
     """Of the values of all pictures on which the attack ran; None where there are none.
 
     Attributes:
@@ -100,24 +100,24 @@ class Risk:
                 raise HimeError(f'{self.metric} of {name} is not finite: {tuple(judged)}')
 
     @property
-    def main(self) -> Summary:
-        """Summary: The guesses against the truth."""
-        return self._summaries[0]
+    def main(self) -> Estimate:
+        """Estimate: The guesses against the truth."""
+        return self._estimates[0]
 
     @property
-    def control(self) -> Summary:
-        """Summary: The same guesses against the truth of other pictures."""
-        return self._summaries[1]
+    def control(self) -> Estimate:
+        """Estimate: The same guesses against the truth of other pictures."""
+        return self._estimates[1]
 
     @property
-    def baseline(self) -> Summary:
-        """Summary: Random guesses against the truth."""
-        return self._summaries[2]
+    def baseline(self) -> Estimate:
+        """Estimate: Random guesses against the truth."""
+        return self._estimates[2]
 
     @property
-    def excess(self) -> Summary:
-        """Summary: Main less control, picture by picture."""
-        return self._summaries[3]
+    def excess(self) -> Estimate:
+        """Estimate: Main less control, picture by picture."""
+        return self._estimates[3]
 
     @property
     def counts(self) -> bool | None:
@@ -129,11 +129,11 @@ class Risk:
         return None if self.excess.low is None else self.excess.low > 0
 
     @cached_property
-    def _summaries(self) -> list[Summary]:
+    def _estimates(self) -> list[Estimate]:
         # In an order of their own: a run that was taken up again gives the same intervals.
         judged = [self.values[name] for name in sorted(self.values)]
         rows = [(*one, one.main - one.control) for one in judged]
-        return summarize(np.array(rows, np.float64).reshape(-1, 4), self.seed)
+        return estimate(np.array(rows, np.float64).reshape(-1, 4), self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON, without NaN, in the order in which it is read."""
@@ -169,7 +169,7 @@ class Risk:
             raise HimeError(f'this is no risk as `to_dict` writes it: {error!r}') from None
 
 
-def summarize(table: np.ndarray, seed: int = 0) -> list[Summary]:
+def estimate(table: np.ndarray, seed: int = 0) -> list[Estimate]:
     """Summarize each column of values.
 
     Args:
@@ -178,10 +178,10 @@ def summarize(table: np.ndarray, seed: int = 0) -> list[Summary]:
         seed (int): Of the bootstrap. Defaults to 0.
     """
     if not len(table):
-        return [Summary() for _ in range(table.shape[1])]
+        return [Estimate() for _ in range(table.shape[1])]
     intervals = _intervals(table, seed) if len(table) >= FEWEST else [(None, None)] * table.shape[1]
     return [
-        Summary(float(one.mean()), *ends, float(np.median(one)), float(one.max()))
+        Estimate(float(one.mean()), *ends, float(np.median(one)), float(one.max()))
         for one, ends in zip(table.T, intervals, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hime_mm.errors import HimeError
-from hime_mm.evaluation.leakage import METRICS, Grade, Judged, Risk, Summary, grade_risk, summarize
+from hime_mm.evaluation.leakage import METRICS, Estimate, Grade, Judged, Risk, estimate, grade_risk
 
 FINITE = st.floats(-1e6, 1e6)
 VALUES = st.dictionaries(st.text(), st.builds(Judged, FINITE, FINITE, FINITE), max_size=12)
@@ -27,7 +27,7 @@ def risk(main, control=0.1, baseline=0.1, metric='nc', **options):
 class TestSummary:
     @given(st.lists(FINITE, min_size=6, max_size=30))
     def test_equals_loops(self, values):
-        (got,) = summarize(np.array(values)[:, None])
+        (got,) = estimate(np.array(values)[:, None])
         assert got.mean == pytest.approx(sum(values) / len(values), abs=1e-6)
         assert got.median == pytest.approx(statistics.median(values))
         assert got.max == max(values)
@@ -38,7 +38,7 @@ class TestSummary:
         values = [0.1, 0.9, 0.4, 0.4, 0.7, 0.2, 1.0, 0.95]
         twin = random.Random(1)
         means = sorted(sum(twin.choices(values, k=8)) / 8 for _ in range(20_000))
-        (got,) = summarize(np.array(values)[:, None])
+        (got,) = estimate(np.array(values)[:, None])
         assert got.low == pytest.approx(means[500], abs=0.02)
         assert got.high == pytest.approx(means[19_500], abs=0.02)
 
@@ -46,27 +46,27 @@ class TestSummary:
         rng = np.random.default_rng(0)
         hits = 0
         for _ in range(150):
-            (got,) = summarize(rng.exponential(size=(50, 1)))
+            (got,) = estimate(rng.exponential(size=(50, 1)))
             hits += int(got.low <= 1 <= got.high)
         assert 0.86 <= hits / 150 <= 0.99
 
     def test_of_many_pictures(self):
         # More than one part of the draws.
         values = np.random.default_rng(0).normal(3, 1, (2500, 1))
-        (got,) = summarize(values)
+        (got,) = estimate(values)
         assert got.high - got.low == pytest.approx(2 * 1.96 / 50, rel=0.1)
 
     @pytest.mark.parametrize('count', range(1, 6))
     def test_few_have_no_interval(self, count):
-        (got,) = summarize(np.arange(count)[:, None] * 1.0)
+        (got,) = estimate(np.arange(count)[:, None] * 1.0)
         assert got.low is None and got.high is None and got.max == count - 1
 
     def test_none(self):
-        assert summarize(np.empty((0, 2))) == [Summary(), Summary()]
+        assert estimate(np.empty((0, 2))) == [Estimate(), Estimate()]
 
     def test_differs_with_the_seed_only(self):
         values = np.random.default_rng(0).random((30, 1))
-        assert summarize(values) == summarize(values) != summarize(values, seed=1)
+        assert estimate(values) == estimate(values) != estimate(values, seed=1)
 
 
 class TestRisk:
@@ -115,7 +115,7 @@ class TestRisk:
 
     def test_all_failed(self):
         one = Risk('nc', {}, {'a.png': 'crashed'})
-        assert one.main == Summary() and one.counts is None
+        assert one.main == Estimate() and one.counts is None
         got = json.loads(json.dumps(one.to_dict(), allow_nan=False))
         assert got['pictures'] == 0 and got['counts'] is None and got['main']['mean'] is None
         assert Risk.from_dict(got) == one

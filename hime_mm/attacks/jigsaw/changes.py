@@ -38,6 +38,14 @@ class Changes:
             column = step.kernel(column, np.array([choice] * n), p)
         return column.reshape(pieces.shape)
 
+    def apply_each(self, pieces: np.ndarray, changes: np.ndarray) -> np.ndarray:
+        """Change each of the pieces in its own way, int64 of shape (n, )."""
+        out = np.empty_like(pieces)
+        for change in np.unique(changes):
+            mask = changes == change
+            out[mask] = self.apply(pieces[mask], change)
+        return out
+
     @cached_property
     def products(self) -> np.ndarray:
         """np.ndarray: int64 of shape (k, k): ``[a, b]`` is b first, and then a."""

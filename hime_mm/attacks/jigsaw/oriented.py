@@ -7,11 +7,12 @@ import numpy as np
 
 from hime_mm.ciphers import join_patches
 
-from ..base import Arrangement, Attack, Evidence, register_attack, too_large
+from ..base import Arrangement, Attack, Evidence, cut, register_attack, too_large
 from .assembly import Grid
 from .changes import Changes
 from .compatibility import beside
-from .solver import shown, spread
+from .looks import Looks
+from .solver import shown, solved, spread
 
 #: Candidates that are kept for each side of each piece.
 CANDIDATES = 10
@@ -24,9 +25,10 @@ class OrientedJigsaw(Attack):
     """Puts patches back that were turned, negated or recoloured as well.
 
     Each pair is tried in each relative change, and parts carry the change of
-    each of their pieces. The picture comes back up to one change of the whole.
+    each of their pieces. Of the changes of the whole, which borders cannot
+    tell apart, the one is taken that looks most like public pictures.
     Left out of the papers: what remains once parts are merged is not filled
-    up, and no loops are looked for.
+    up, and no loops are looked for. Places that are known are not used.
     """
 
     name = 'oriented-jigsaw'
@@ -52,32 +54,45 @@ class OrientedJigsaw(Attack):
         side = evidence.layouts[0].patch_size
         channels = (*evidence.images[0].shape[2:], 1)[0]
         self.changes = Changes(evidence.cipher, side, channels)
+        self.looks = Looks.fit(_unchanged(evidence, self.changes))
 
     def guess(self, index: int) -> Arrangement:
         grid = self.evidence.layouts[index].grid
         pieces, there = shown(self.evidence.pieces(index), self.evidence.cipher)
-        return spread(solve_changed(pieces, grid, self.changes), there, grid)
+        return spread(solve_changed(pieces, grid, self.changes, self.looks), there, grid)
 
     def undo(self, index: int, guess: Arrangement) -> np.ndarray:
         """The picture with its patches where, and as, the guess has them."""
         pieces, grid = self.evidence.pieces(index), self.evidence.layouts[index].grid
+        assert guess.turns is not None
         out = np.empty_like(pieces)
         slots = guess.cells[:, 0] * grid[1] + guess.cells[:, 1]
-        assert guess.turns is not None
-        for change in np.unique(guess.turns):
-            mask = guess.turns == change
-            out[slots[mask]] = self.changes.apply(pieces[mask], change)
+        out[slots] = self.changes.apply_each(pieces, guess.turns)
         picture = join_patches(out, grid)
         return picture if self.evidence.images[index].ndim == 3 else picture[..., 0]
 
 
-def solve_changed(pieces: np.ndarray, grid: Grid, changes: Changes) -> Arrangement:
+def _unchanged(
+    evidence: Evidence, changes: Changes
+) -> Iterator[tuple[np.ndarray, np.ndarray, Grid]]:
+    """Pieces, cells and grid of public pictures, as all steps but the changes make them."""
+    rest = evidence.left(evidence.images, *changes.steps)
+    for one in rest.practise() if rest else evidence.practice:
+        grid = one.layout.grid
+        if rest:
+            yield *solved(one, rest.cipher), grid
+        else:
+            yield cut(one.plain, one.layout), np.argwhere(np.ones(grid)), grid
+
+
+def solve_changed(pieces: np.ndarray, grid: Grid, changes: Changes, looks: Looks) -> Arrangement:
     """Solve one puzzle whose pieces may each have been changed.
 
     Args:
         pieces (np.ndarray): Shape (n, p, p, C).
         grid (tuple[int, int]): Rows and columns, which may have been swapped.
         changes (Changes): All changes.
+        looks (Looks): What pictures look like.
 
     Returns:
         Arrangement: With the change that brings each piece back in ``turns``.
@@ -85,17 +100,20 @@ def solve_changed(pieces: np.ndarray, grid: Grid, changes: Changes) -> Arrangeme
     n = len(pieces)
     parts, spots, turns = _merge(_candidates(pieces, changes), n, grid, changes)
     largest = parts == np.bincount(parts).argmax()
-    # The part as a whole is changed so that it fits, where sides were swapped.
+    wholes = []
     for change in range(len(changes)):
         moved = spots @ changes.turns[change].T
         moved -= moved[largest].min(axis=0)
+        # Where sides were swapped not all of them fit.
         if (moved[largest].max(axis=0) < grid).all():
-            break
+            turned = changes.products[change, turns]
+            seen = changes.apply_each(pieces[largest], turned[largest])
+            wholes.append((looks.likelihood(seen, moved[largest], grid), change, moved, turned))
+    _, _, moved, turns = max(wholes, key=lambda whole: whole[:2])
     free = np.ones(grid, bool)
     free[tuple(moved[largest].T)] = False
     cells = moved.copy()
     cells[~largest] = np.argwhere(free)[: n - largest.sum()]
-    turns = changes.products[change, turns]
     none = np.zeros((2, n, n), np.float32)
     return Arrangement(float(largest.mean()), cells, parts, moved, none, turns)
 

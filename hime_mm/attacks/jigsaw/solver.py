@@ -24,12 +24,12 @@ from .loops import loop_costs
 #: Costs to choose from: columns of a border that the learnt cost sees, and the
 #: powers of gradient compatibility and of the learnt likelihood ratio.
 DEPTHS = (1, 2, 3)
-POWERS = ((1, 0.1), (1, 0.3), (0, 0.2))
+POWERS = ((1, 0.1), (1, 0.3), (0.5, 0.2), (0, 0.2))
 #: Neighbours that a cost is learnt from, at least.
 LEAST = 100
 #: Public pictures that the cost is chosen on, and how many rows and columns of patches of
 #: each; it is learnt from the others.
-TRIALS, CORNER = 6, 14
+TRIALS, CORNER = 20, 14
 
 
 @register_attack
@@ -71,15 +71,16 @@ class Jigsaw(Attack):
         super().prepare(evidence)
         self.model: StripModel | None = None
         self.powers = (1.0, 0.0)
-        solved = [_solved(one, evidence.cipher) for one in evidence.practice]
+        puzzles = [solved(one, evidence.cipher) for one in evidence.practice]
         # Half of them at most: a cost that is learnt from one picture is chosen on another.
-        trials = [_corner(*one) for one in solved[: min(TRIALS, len(solved) // 2)]]
+        most = min(TRIALS, len(puzzles) // 2)
+        trials, others = [_corner(*one) for one in puzzles[:most]], puzzles[most:]
         best = _found(trials, None, self.powers)
-        pairs = sum(len(one) for _, cells in solved[len(trials) :] for one in borders(cells)[0])
+        pairs = sum(len(one) for _, cells in others for one in borders(cells)[0])
         for depth in DEPTHS if trials and pairs >= LEAST else ():
             if depth > trials[0][0].shape[1]:
                 break
-            model = StripModel.fit(solved[len(trials) :], depth)
+            model = StripModel.fit(others, depth)
             for powers in POWERS:
                 found = _found(trials, model, powers)
                 if found > best:
@@ -186,10 +187,12 @@ def pair_costs(
     return costs
 
 
-def _solved(practice: Practice, cipher: Cipher) -> tuple[np.ndarray, np.ndarray]:
+def solved(practice: Practice, cipher: Cipher) -> tuple[np.ndarray, np.ndarray]:
     """The pieces of a puzzle, and the row and column of each."""
     pieces, there = shown(cut(practice.encrypted, practice.layout), cipher)
-    cells = np.argwhere(np.ones(practice.layout.grid))[practice.layout.permutation]
+    cells = np.argwhere(np.ones(practice.layout.grid))
+    if practice.layout.permutation is not None:
+        cells = cells[practice.layout.permutation]
     return pieces, cells[there]
 
 

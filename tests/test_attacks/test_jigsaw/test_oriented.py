@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from attack_parts import encrypted, photo, true_cells
+from attack_parts import encrypted, photo, public, true_cells
 
 from hime_mm.attacks.jigsaw import OrientedJigsaw
 from hime_mm.attacks.jigsaw.changes import Changes
@@ -104,3 +104,16 @@ def test_what_has_no_changes():
     assert OrientedJigsaw.why_not(evidence)
     evidence, _ = encrypted('orient+shuffle', [photo('coffee')])
     assert not OrientedJigsaw.why_not(evidence)
+
+
+@pytest.mark.parametrize('name', ['astronaut', 'coffee'])
+def test_colours_of_the_whole_are_those_of_photos(name):
+    img = photo(name, 128, 160)
+    evidence, (layout,) = encrypted('negate+permute_channels+shuffle', [img], learn=public(name))
+    solver = OrientedJigsaw()
+    solver.prepare(evidence)
+    guess = solver.guess(0)
+    # Of twelve changes of the whole one is none.
+    back = solver.changes.apply_each(evidence.pieces(0), guess.turns)
+    right = (back == split_patches(img, 16)[layout.permutation]).all(axis=(1, 2, 3))
+    assert right.mean() > 0.8

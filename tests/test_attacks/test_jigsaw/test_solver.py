@@ -152,7 +152,7 @@ STRENGTHS = {
     'shuffle': (0.95, 40),
     'erode1+shuffle': (0.58, 40),
     'erode2+shuffle': (0.31, 40),
-    'center+shuffle': (0.70, 20),
+    'center+shuffle': (0.80, 40),
     'center+erode2+shuffle': (0.10, 40),
     'mix2+shuffle': (0.26, 40),
 }

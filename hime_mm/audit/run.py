@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -34,6 +33,7 @@ from .settings import AuditSettings
 from .sheet import write_sheet
 from .subject import (
     AUDIT_ID,
+    Oracle,
     Subject,
     audit_key,
     delivered_cases,
@@ -95,7 +95,7 @@ def audit_pictures(
                 cases,
                 public.pictures,
                 settings.seed,
-                partial(_chosen, recipe.cipher, key, AUDIT_ID),
+                Oracle(recipe.cipher, key, AUDIT_ID),
                 public.labels,
                 failed=failed,
                 pictures=len(names),
@@ -154,10 +154,16 @@ def audit_dataset(
     chosen = sample(names, settings.num_pictures, settings.seed)
     cipher, seed = manifest.cipher, settings.seed
     if originals is not None and manifest.recipe.names == 'ids':
-        raise AuditError(
-            f'the names of the pictures of {src} were replaced by ids, so their originals cannot '
-            'be found: leave out `originals`'
-        )
+        if manifest.annotations:
+            raise AuditError(
+                f'the pictures of {src} are called by the ids of their annotations, so their '
+                'originals cannot be found: leave out `originals`'
+            )
+        if key is None:
+            raise AuditError(
+                f'the names of the pictures of {src} were replaced by ids, which the key alone '
+                'can match with those of the originals: give `key`, or leave out `originals`'
+            )
     folders = [folder_name(cipher)]
     if key is None and originals is None:
         folders.append(f'{folders[0]}_rehearsal')
@@ -165,7 +171,7 @@ def audit_dataset(
     def subjects() -> Iterator[Subject]:
         public = public_pictures(settings, originals or src, manifest.recipe.preprocess.color_type)
         cases, failed = delivered_cases(manifest, chosen, key, originals, public.classes)
-        oracle = None if key is None else partial(_chosen, cipher, key, manifest.dataset_id)
+        oracle = None if key is None else Oracle(cipher, key, manifest.dataset_id)
         yield subject_of(
             cipher,
             cases,
@@ -192,11 +198,6 @@ def audit_dataset(
         originals=None if originals is None else digest(originals, pictures_in(originals)),
     )
     return _audit(out, folders, subjects(), chosen, head, settings)
-
-
-def _chosen(cipher: Cipher, key: Key, dataset_id: str, plain: np.ndarray) -> np.ndarray:
-    """A picture of the adversary's, encrypted with the owner's key."""
-    return cipher.encrypt(plain, key.image_rng(dataset_id, 'chosen by the adversary'))[0]
 
 
 def digest(folder: str, names: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 from hime_mm.attacks.base import Evidence, matched, sized
 from hime_mm.ciphers import Cipher, Key, PatchLayout
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.encryption.job import Item
+from hime_mm.encryption.names import name_secret, renamed
 from hime_mm.encryption.verify import read_entry
 from hime_mm.encryption.walk import Tree, is_picture
 from hime_mm.errors import AuditError, HimeError, PictureError
@@ -111,6 +113,19 @@ class Subject:
         )
 
 
+class Oracle:
+    """Encrypts, with the owner's key, what an adversary chooses, each time anew."""
+
+    def __init__(self, cipher: Cipher, key: Key, dataset_id: str) -> None:
+        self._cipher, self._key, self._dataset_id = cipher, key, dataset_id
+        self.asked = 0
+
+    def __call__(self, plain: np.ndarray) -> np.ndarray:
+        self.asked += 1
+        rng = self._key.image_rng(self._dataset_id, f'chosen by the adversary, {self.asked}')
+        return self._cipher.encrypt(plain, rng)[0]
+
+
 def derived(seed: int, purpose: str) -> int:
     """A seed for one purpose, which tells nothing of those for others."""
     return int.from_bytes(hashlib.sha256(f'hime audit {seed} {purpose}'.encode()).digest()[:8])
@@ -199,7 +214,7 @@ def delivered_cases(
     classes: Mapping[str, int],
 ) -> tuple[list[Case], dict[str, str]]:
     """Read encrypted pictures, and what key and originals say of them."""
-    found = _by_stem(originals) if originals is not None else {}
+    found = {} if originals is None else _by_target(originals, manifest, key)
     cases, failed = [], {}
     for name in names:
         try:
@@ -268,8 +283,14 @@ def _stem(name: str, views: int) -> str:
     return re.sub(r'_v\d+$', '', stem) if views > 1 else stem
 
 
-def _by_stem(folder: str) -> dict[str, str]:
-    return {os.path.splitext(name)[0]: name for name in pictures_in(folder)}
+def _by_target(folder: str, manifest: Manifest, key: Key | None) -> dict[str, str]:
+    """Pictures of a folder by the name that encryption gave them, without extension."""
+    names = pictures_in(folder)
+    if manifest.recipe.names == 'ids' and key is not None:
+        secret = name_secret(key, manifest.dataset_id)
+        assert secret is not None
+        return {item.target: item.path for item in renamed([Item(n, '') for n in names], secret)}
+    return {os.path.splitext(name)[0]: name for name in names}
 
 
 def rehearsal(

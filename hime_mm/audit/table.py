@@ -1,6 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A report as a table for people to read."""
 
+import math
+
 from hime_mm.errors import printable
 from hime_mm.evaluation.leakage.grades import SOURCE as GRADES
 
@@ -12,6 +14,15 @@ BOUND = (
     'Every figure is a lower bound: what these attacks got, not what can be got. '
     'This is perceptual obfuscation, not encryption in the cryptographic sense.'
 )
+#: What the columns mean.
+LEGEND = (
+    'mean: over the pictures, with its 95 % bootstrap interval; max: of the picture of which most '
+    'leaked.',
+    'control: the same guess, judged against another picture. counts: whether the mean beats it, '
+    'which fewer than six pictures are too few to tell.',
+    'chance: a random guess; of ssim and psnr, a grey picture.',
+    "confidence: the attack's own, to compare pictures of one attack by, and nothing else.",
+)
 
 
 def table(report: AuditReport) -> list[str]:
@@ -19,6 +30,13 @@ def table(report: AuditReport) -> list[str]:
     lines: list[str] = []
     for one in report.subjects:
         lines += _lines(one)
+    if report.head.get('originals') and not report.head['key']:
+        lines += [
+            'The originals were found by their names, and not checked: give the key for that.',
+            '',
+        ]
+    if any(one.attacks for one in report.subjects):
+        lines += [*LEGEND, '']
     graded = any(attack.grades for one in report.subjects for attack in one.attacks)
     grades = [f'Grades: {GRADES}.'] if graded else []
     bound = [f'{text}.' for text in BOUND.rstrip('.').split('. ')]
@@ -32,7 +50,11 @@ def _lines(one: Measured) -> list[str]:
         f'{one.cipher}, patches of {one.patch_size} pixels: {one.done} of {one.pictures} {what}, '
         + (one.sizes[0] if len(one.sizes) == 1 else f'{len(one.sizes)} sizes')
     ]
-    header = ('attack', 'measure', 'mean', '95 %', 'most', 'control', 'chance', 'counts')
+    if not one.attacks:
+        lines.append('  nothing was measured')
+    elif best := _strongest(one):
+        lines.append(f'  strongest: {best}')
+    header = ('attack', 'measure', 'mean', '95 %', 'max', 'control', 'chance', 'counts')
     rows = [header]
     for attack in one.attacks:
         shown = [risk for name, risk in attack.risks.items() if name in SHOWN]
@@ -52,6 +74,7 @@ def _lines(one: Measured) -> list[str]:
         '  '
         + '  '.join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
+        if one.attacks
     ]
     for attack in one.attacks:
         if attack.failed:
@@ -69,6 +92,17 @@ def _lines(one: Measured) -> list[str]:
         lines.append(f'  not reached: {left} pictures; run it again to go on')
     lines += [f'  not tried: {name}: {reason}' for name, reason in one.not_tried.items()]
     return [*lines, '']
+
+
+def _strongest(one: Measured) -> str:
+    """Of each measure the attack that got most, of what counts."""
+    best: dict[str, tuple[float, str]] = {}
+    for attack in one.attacks:
+        for name, risk in attack.risks.items():
+            if name in SHOWN and risk.counts and risk.main.mean is not None:
+                best[name] = max(best.get(name, (-math.inf, '')), (risk.main.mean, attack.name))
+    said = [f'{name} {best[name][0]:.3g} ({best[name][1]})' for name in SHOWN if name in best]
+    return ', '.join(said)
 
 
 def _number(value: float | None) -> str:

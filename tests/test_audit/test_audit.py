@@ -12,14 +12,21 @@ import numpy as np
 import pytest
 from attack_parts import PHOTOS, photo
 
-from hime_mm.apis import AuditSettings, Recipe, audit_dataset, audit_pictures, encrypt_folder
+from hime_mm.apis import (
+    AuditSettings,
+    Recipe,
+    audit_dataset,
+    audit_pictures,
+    encrypt_coco,
+    encrypt_folder,
+)
 from hime_mm.audit import run as run_module
 from hime_mm.audit import session as session_module
 from hime_mm.audit.public import public_pictures
 from hime_mm.audit.session import Session
-from hime_mm.audit.subject import delivered_cases, rehearsal, subject_of
+from hime_mm.audit.subject import Oracle, delivered_cases, rehearsal, subject_of
 from hime_mm.audit.table import table
-from hime_mm.ciphers import Key
+from hime_mm.ciphers import Cipher, Key
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import AuditError, InvalidKey, ManifestError
 
@@ -348,14 +355,55 @@ def test_views_have_one_original(pictures, owner_key, tmp_path):
     assert all(one.main == 1 for name, one in found.items() if 'small' not in name)
 
 
+def test_table_begins_with_the_strongest(pictures, tmp_path):
+    report = audit(pictures, tmp_path / 'a', 'shuffle', attacks=('jigsaw', 'paikin-tal'))
+    lines = table(report)
+    risks = {name: of(report, name).risks['nc_component'] for name in ('jigsaw', 'paikin-tal')}
+    name = max(risks, key=lambda one: risks[one].main.mean)
+    assert risks[name].counts
+    assert lines[1].startswith(f'  strongest: nc_component {risks[name].main.mean:.3g} ({name})')
+    assert any('  max  ' in line for line in lines) and any('bootstrap' in line for line in lines)
+    nothing = audit(pictures, tmp_path / 'b', 'mix2', 'shuffle')
+    assert 'nothing was measured' in table(nothing)[1]
+
+
 def test_names_that_were_replaced(pictures, owner_key, tmp_path):
     folder = tmp_path / 'set'
     encrypt_folder(
-        str(pictures), str(folder), 'shuffle', key=owner_key, names='ids', progress=False
+        str(pictures), str(folder), 'center+shuffle', key=owner_key, names='ids', progress=False
     )
-    with pytest.raises(AuditError, match='were replaced by ids.*`originals`'):
-        audit_dataset(str(folder), str(tmp_path / 'a'), owner_key, str(pictures))
+    with pytest.raises(AuditError, match='were replaced by ids.*give `key`.*`originals`'):
+        audit_dataset(str(folder), str(tmp_path / 'a'), None, str(pictures))
     assert not (tmp_path / 'a').exists()
+    settings = AuditSettings(attacks=('jigsaw',), progress=False)
+    report = audit_dataset(str(folder), str(tmp_path / 'a'), owner_key, str(pictures), settings)
+    assert report.subjects[0].done == 8 and not report.subjects[0].failed
+    assert {'nc', 'ssim'} <= of(report).risks.keys()
+
+
+def test_names_that_are_ids_of_annotations(coco_like, owner_key, tmp_path):
+    folder = tmp_path / 'set'
+    encrypt_coco(str(coco_like), str(folder), 'shuffle', key=owner_key, names='ids', progress=False)
+    with pytest.raises(AuditError, match='ids of their annotations.*leave out `originals`'):
+        audit_dataset(str(folder), str(tmp_path / 'a'), owner_key, str(coco_like))
+
+
+def test_originals_without_key_are_said_to_be_unchecked(pictures, delivered, owner_key, tmp_path):
+    settings = AuditSettings(attacks=('histogram',), progress=False)
+    for name, key in (('a', None), ('b', owner_key)):
+        report = audit_dataset(str(delivered), str(tmp_path / name), key, str(pictures), settings)
+        assert ('not checked' in '\n'.join(table(report))) == (key is None)
+
+
+def test_oracle_draws_anew(owner_key):
+    img = photo('coffee', 64, 64)
+    oracle = Oracle(Cipher('noise25'), owner_key, 'set')
+    assert (oracle(img) != oracle(img)).any()
+    again = Oracle(Cipher('noise25'), owner_key, 'set')
+    assert (again(img) != again(img)).any() and again.asked == 2
+    first = Oracle(Cipher('noise25'), owner_key, 'set')(img)
+    assert (first == Oracle(Cipher('noise25'), owner_key, 'set')(img)).all()
+    assert owner_key.secret_bytes().hex() not in repr(oracle)
 
 
 def test_lost_reconstructions_are_made_again(pictures, tmp_path):

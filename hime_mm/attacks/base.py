@@ -258,6 +258,27 @@ class Attack(ABC):
         """Attack one of the encrypted pictures; the same each time it is asked."""
 
 
+class LayoutAttack(Attack):
+    """An attack that says where the patches of each picture were."""
+
+    guesses = Arrangement
+
+    @classmethod
+    def why_not(cls, evidence: Evidence) -> str:
+        return too_large(evidence) if evidence.cipher.shuffles else 'no patch is moved'
+
+    def undo(self, index: int, guess: Arrangement) -> np.ndarray:
+        """The picture with its patches where the guess has them."""
+        return assemble(self.evidence.images[index], self.evidence.layouts[index], guess.cells)
+
+
+def scattered(evidence: Evidence) -> str:
+    """Why patches cannot be compared yet; empty if they can."""
+    if any(step.scatters for step in evidence.cipher.steps):
+        return 'the pixels within patches are permuted, and have to be put back first'
+    return ''
+
+
 def too_large(evidence: Evidence) -> str:
     """Why costs of all pairs of patches do not fit into the memory; empty if they do."""
     if any(layout.num_patches > MOST_PATCHES for layout in evidence.layouts):

@@ -9,6 +9,7 @@ import numpy as np
 
 from hime_mm.attacks.base import Arrangement, Labels, Picture, PixelOrder, Ranking
 from hime_mm.attacks.jigsaw.changes import Changes
+from hime_mm.ciphers.grid import cells_of
 from hime_mm.evaluation.leakage import (
     Judged,
     PuzzleScores,
@@ -151,11 +152,6 @@ def _(guess: Labels, subject: Subject, index: int, other: int, rng: np.random.Ge
     counts = np.bincount([one.label for one in subject.cases if one.label is not None])
     row = (said == case.label, said == control.label, counts.argmax() == case.label)
     return {'accuracy': Judged(*map(float, row))}, {}
-
-
-def cells_of(permutation: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Row and column in the picture of the patch in each slot, int64 of shape (n, 2)."""
-    return np.stack(np.divmod(permutation, grid[1]), axis=1)
 
 
 def by_slot(case: Case, subject: Subject, wanted: str) -> list[np.ndarray]:

@@ -148,7 +148,7 @@ class Cipher:
     @property
     def random(self) -> bool:
         """bool: Whether any step draws randomness."""
-        return any(type(step).draw is not Step.draw for step in self.steps)
+        return any(step.draws for step in self.steps)
 
     @property
     def encrypted_patch_size(self) -> int:

@@ -36,6 +36,19 @@ def check_image(img: np.ndarray) -> np.ndarray:
     return img
 
 
+def cells_of(slots: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Rows and columns of slots, which are numbered row by row.
+
+    Args:
+        slots (np.ndarray): Integers of any shape.
+        grid (tuple[int, int]): Rows and columns.
+
+    Returns:
+        np.ndarray: Of shape (..., 2).
+    """
+    return np.stack(np.divmod(slots, grid[1]), axis=-1)
+
+
 def spatial_shape(img: np.ndarray) -> tuple[int, int]:
     """Height and width in pixels of an image or batch that :func:`check_image` passed."""
     start = int(check_image(img).ndim == 4)

@@ -7,7 +7,7 @@ import numpy as np
 
 from hime_mm.ciphers import join_patches
 
-from ..base import Arrangement, Attack, Evidence, cut, register_attack, too_large
+from ..base import Arrangement, Attack, Evidence, cut, register_attack, scattered, too_large
 from .assembly import Grid
 from .changes import Changes
 from .compatibility import beside
@@ -43,11 +43,7 @@ class OrientedJigsaw(Attack):
     def why_not(cls, evidence: Evidence) -> str:
         if not any(step.choices(evidence.images[0].shape[2:]) for step in evidence.cipher.steps):
             return 'no patch is changed in one of few ways of its own'
-        if any(step.scatters for step in evidence.cipher.steps):
-            return 'the pixels within patches are permuted, and have to be put back first'
-        if too_large(evidence):
-            return too_large(evidence)
-        return ''
+        return scattered(evidence) or too_large(evidence)
 
     def prepare(self, evidence: Evidence) -> None:
         super().prepare(evidence)

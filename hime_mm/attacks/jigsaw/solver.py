@@ -4,17 +4,17 @@
 import numpy as np
 
 from hime_mm.ciphers import Cipher
+from hime_mm.ciphers.grid import cells_of
 from hime_mm.ciphers.pixels import mid_grey
 
 from ..base import (
     Arrangement,
-    Attack,
     Evidence,
+    LayoutAttack,
     Practice,
-    assemble,
     cut,
     register_attack,
-    too_large,
+    scattered,
 )
 from .assembly import Grid, borders, cap, fill, grids_of, merge
 from .compatibility import buddies, mgc
@@ -33,7 +33,7 @@ TRIALS, CORNER = 20, 14
 
 
 @register_attack
-class Jigsaw(Attack):
+class Jigsaw(LayoutAttack):
     """Puts shuffled patches back by how their borders fit.
 
     Gradient compatibility is what needs no learning. Of public pictures, which
@@ -53,16 +53,11 @@ class Jigsaw(Attack):
         'Gallagher, CVPR 2012 (gradient compatibility, constrained merging); Son, Hays and '
         'Cooper, ECCV 2014 (loops); a Gaussian scale mixture of facing borders'
     )
-    guesses = Arrangement
 
     @classmethod
     def why_not(cls, evidence: Evidence) -> str:
-        if not evidence.cipher.shuffles:
-            return 'no patch is moved'
-        if any(step.scatters for step in evidence.cipher.steps):
-            return 'the pixels within patches are permuted, and have to be put back first'
-        if too_large(evidence):
-            return too_large(evidence)
+        if reason := super().why_not(evidence) or scattered(evidence):
+            return reason
         if any(step.choices(evidence.images[0].shape[2:]) for step in evidence.cipher.steps):
             return 'patches are turned, negated or recoloured: `oriented-jigsaw` is for these'
         return ''
@@ -90,10 +85,6 @@ class Jigsaw(Attack):
         layout = self.evidence.layouts[index]
         pieces, there = shown(self.evidence.pieces(index), self.evidence.cipher)
         return spread(solve(pieces, layout.grid, self.model, self.powers), there, layout.grid)
-
-    def undo(self, index: int, guess: Arrangement) -> np.ndarray:
-        """The picture with its patches where the guess has them."""
-        return assemble(self.evidence.images[index], self.evidence.layouts[index], guess.cells)
 
 
 def solve(
@@ -167,7 +158,7 @@ def spread(found: Arrangement, there: np.ndarray, grid: Grid) -> Arrangement:
 
 def as_they_are(n: int, grid: Grid) -> Arrangement:
     """Pieces that are too few to compare, in the order in which they came."""
-    cells = np.stack(np.divmod(np.arange(n), grid[1]), axis=1)
+    cells = cells_of(np.arange(n), grid)
     return Arrangement(0.0, cells, np.arange(n), np.zeros_like(cells), np.zeros((2, n, n)))
 
 

@@ -7,12 +7,12 @@ import numpy as np
 
 from hime_mm.ciphers import Cipher
 
-from ..base import Evidence, cut, register_attack
+from ..base import Evidence, LayoutAttack, cut, register_attack
 from ..jigsaw.assembly import Grid
 from ..jigsaw.solver import shown
-from .known_plaintext import KnownPlaintext, KnownPlaintextPixels, Pair, grids, match, no_order
+from .known_plaintext import KnownPlaintext, KnownPlaintextPixels, Pair, grids, match
 from .matching import piece_pair
-from .orders import scattering
+from .orders import PixelOrderAttack, scattering
 
 #: Pictures that are asked for at most, for each grid.
 LIMIT = 8
@@ -36,9 +36,7 @@ class ChosenPlaintext(KnownPlaintext):
 
     @classmethod
     def why_not(cls, evidence: Evidence) -> str:
-        if not evidence.cipher.shuffles:
-            return 'no patch is moved'
-        return _no_oracle(evidence)
+        return LayoutAttack.why_not(evidence) or _no_oracle(evidence)
 
     def known(self) -> Sequence[Pair]:
         answers = ask(self.evidence, sorted(grids(self.evidence)))
@@ -61,7 +59,7 @@ class ChosenPlaintextPixels(KnownPlaintextPixels):
 
     @classmethod
     def why_not(cls, evidence: Evidence) -> str:
-        return no_order(evidence) or _no_oracle(evidence)
+        return PixelOrderAttack.why_not(evidence) or _no_oracle(evidence)
 
     def known(self) -> Sequence[Pair]:
         answers = ask(self.evidence, [max(grids(self.evidence))])

@@ -6,7 +6,9 @@ from functools import reduce
 
 import numpy as np
 
-from ..base import Arrangement, Attack, Evidence, assemble, register_attack, too_large
+from hime_mm.ciphers.grid import cells_of
+
+from ..base import Arrangement, Evidence, LayoutAttack, register_attack, scattered
 from ..jigsaw.assembly import Grid, cap, fill, merge
 from ..jigsaw.compatibility import alternatives, buddies
 from ..jigsaw.learned import StripModel
@@ -22,7 +24,7 @@ LARGEST = 300.0
 
 
 @register_attack
-class FixedPermutation(Attack):
+class FixedPermutation(LayoutAttack):
     """Adds up over all pictures how badly each pair of slots fits, and solves one puzzle.
 
     A cipher that draws anew for each picture is attacked all the same: the
@@ -39,17 +41,14 @@ class FixedPermutation(Attack):
     source = (
         'sums of log-likelihood ratios over pictures, on the jigsaw solver of Gallagher, CVPR 2012'
     )
-    guesses = Arrangement
 
     @classmethod
     def why_not(cls, evidence: Evidence) -> str:
-        if not evidence.cipher.shuffles:
-            return 'no patch is moved'
-        if any(step.scatters for step in evidence.cipher.steps):
-            return 'the pixels within patches are permuted, and have to be put back first'
+        if reason := super().why_not(evidence) or scattered(evidence):
+            return reason
         if all(len(indices) < 2 for indices in by_grid(evidence).values()):
             return 'no two pictures have as many rows and columns of patches'
-        return too_large(evidence)
+        return ''
 
     def prepare(self, evidence: Evidence) -> None:
         super().prepare(evidence)
@@ -79,16 +78,12 @@ class FixedPermutation(Attack):
         layout = self.evidence.layouts[index]
         if index not in self.found:
             n = layout.num_patches
-            cells = np.stack(np.divmod(np.arange(n), layout.grid[1]), axis=1)
+            cells = cells_of(np.arange(n), layout.grid)
             return Arrangement(0.0, cells, np.arange(n), np.zeros_like(cells), np.zeros((2, n, n)))
         found, cost = self.found[index]
         ratios, there = self._ratios(index, cost)
         confidence = seam_fit(ratios[np.ix_(np.arange(2), there, there)], found.cells[there])
         return Arrangement(confidence, found.cells, found.parts, found.spots, found.costs)
-
-    def undo(self, index: int, guess: Arrangement) -> np.ndarray:
-        """The picture with its patches where the guess has them."""
-        return assemble(self.evidence.images[index], self.evidence.layouts[index], guess.cells)
 
     def _halves(
         self, halves: tuple[list[int], list[int]], cost: Cost

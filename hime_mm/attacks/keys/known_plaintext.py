@@ -6,28 +6,28 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from hime_mm.ciphers.grid import cells_of
+
 from ..base import (
     Arrangement,
-    Attack,
     Evidence,
+    LayoutAttack,
     PixelOrder,
-    assemble,
     cut,
     register_attack,
-    too_large,
 )
 from ..jigsaw.assembly import Grid, cap
 from ..jigsaw.compatibility import mgc
 from ..jigsaw.solver import shown
 from .matching import PiecePair, match_patches, piece_pair, pixel_distances
-from .orders import put_back, scattering, seam_fit, smoothness, turned_singly
+from .orders import PixelOrderAttack, put_back, scattering, seam_fit, smoothness
 
 Pair = tuple[np.ndarray, np.ndarray]
 NO_PAIRS = 'of no picture both the original and what it was encrypted to are known'
 
 
 @register_attack
-class KnownPlaintext(Attack):
+class KnownPlaintext(LayoutAttack):
     """Finds where all patches go from pictures whose original is known.
 
     One picture is enough, but for patches that look the same in it. Pictures
@@ -44,17 +44,16 @@ class KnownPlaintext(Attack):
         'Lo, Signal Processing 2011 (permutation-only ciphers)'
     )
     setting = 'known-plaintext'
-    guesses = Arrangement
 
     @classmethod
     def why_not(cls, evidence: Evidence) -> str:
-        if not evidence.cipher.shuffles:
-            return 'no patch is moved'
+        if reason := super().why_not(evidence):
+            return reason
         if not evidence.pairs:
             return NO_PAIRS
         if not {grid_of(evidence, plain) for plain, _ in evidence.pairs} & grids(evidence):
             return 'no known original has as many rows and columns of patches as a picture'
-        return too_large(evidence)
+        return ''
 
     def prepare(self, evidence: Evidence) -> None:
         super().prepare(evidence)
@@ -71,7 +70,7 @@ class KnownPlaintext(Attack):
             img = put_back(img, layout, self.evidence.cipher, self.order)
         pieces, there = shown(cut(img, layout), self.evidence.cipher)
         slots = np.arange(layout.num_patches) if patches is None else patches
-        cells = np.stack(np.divmod(slots, layout.grid[1]), axis=1)
+        cells = cells_of(slots, layout.grid)
         costs, confidence = np.zeros((2, len(slots), len(slots))), 0.0
         if len(pieces) > 1:
             known = mgc(pieces)
@@ -80,13 +79,9 @@ class KnownPlaintext(Attack):
             confidence = 0.0 if patches is None else seam_fit(known, cells[there])
         return Arrangement(confidence, cells, np.zeros_like(slots), cells, costs)
 
-    def undo(self, index: int, guess: Arrangement) -> np.ndarray:
-        """The picture with its patches where the guess has them."""
-        return assemble(self.evidence.images[index], self.evidence.layouts[index], guess.cells)
-
 
 @register_attack
-class KnownPlaintextPixels(Attack):
+class KnownPlaintextPixels(PixelOrderAttack):
     """Finds how the pixels of all patches were permuted from pictures whose original is known.
 
     Each patch is a sample, so that one picture is enough.
@@ -96,11 +91,10 @@ class KnownPlaintextPixels(Attack):
     title = 'finds a permutation of pixels that patches share from known originals'
     source = KnownPlaintext.source
     setting = 'known-plaintext'
-    guesses = PixelOrder
 
     @classmethod
     def why_not(cls, evidence: Evidence) -> str:
-        return no_order(evidence) or ('' if evidence.pairs else NO_PAIRS)
+        return super().why_not(evidence) or ('' if evidence.pairs else NO_PAIRS)
 
     def prepare(self, evidence: Evidence) -> None:
         super().prepare(evidence)
@@ -115,13 +109,6 @@ class KnownPlaintextPixels(Attack):
         guess = PixelOrder(0.0, self.order)
         pieces = cut(self.undo(index, guess), self.evidence.layouts[index])
         return PixelOrder(smoothness(pieces), self.order)
-
-    def undo(self, index: int, guess: PixelOrder) -> np.ndarray:
-        """The picture with the pixels of its patches in order."""
-        evidence = self.evidence
-        return put_back(
-            evidence.images[index], evidence.layouts[index], evidence.cipher, guess.order
-        )
 
 
 def match(
@@ -145,15 +132,6 @@ def match(
         for pair in known
     )
     return patches, linear_sum_assignment(distances)[1].astype(np.int64)
-
-
-def no_order(evidence: Evidence) -> str:
-    """Why no order of pixels can be found here; empty where one can."""
-    if scattering(evidence.cipher) is None:
-        return 'no step permutes the pixels of all patches alike'
-    if turned_singly(evidence.cipher, evidence.images[0].shape[2:]):
-        return 'each patch is turned in a way of its own beside its pixels being permuted'
-    return ''
 
 
 def grid_of(evidence: Evidence, plain: np.ndarray) -> Grid:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from hime_mm.ciphers import Cipher, Step
+from hime_mm.ciphers import Cipher
 
 from ..base import cut
 from ..jigsaw.solver import shown
@@ -27,7 +27,7 @@ def piece_pair(cipher: Cipher, plain: np.ndarray, encrypted: np.ndarray) -> Piec
     """The patches of a known picture, and of what it was encrypted to."""
     height, width = plain.shape[:2]
     layout = cipher.plan((height, width))
-    public = [step for step in cipher.steps if type(step).draw is Step.draw]
+    public = [step for step in cipher.steps if not step.draws]
     if public:
         plain, *_ = Cipher(public, cipher.patch_size).encrypt(plain)
     return cut(plain, layout), cut(encrypted, layout)

@@ -5,6 +5,7 @@ import numpy as np
 
 from hime_mm.ciphers import Cipher, PatchLayout, Step
 
+from ..base import Attack, Evidence, PixelOrder
 from ..jigsaw.assembly import borders
 
 
@@ -13,16 +14,33 @@ def scattering(cipher: Cipher) -> Step | None:
     return next((step for step in cipher.steps if step.scatters and step.shared), None)
 
 
-def turned_singly(cipher: Cipher, channels: tuple[int, ...]) -> bool:
-    """Whether the pixels of each patch move in a way of its own."""
-    return any(step.moves_pixels and step.choices(channels) for step in cipher.steps)
-
-
 def put_back(img: np.ndarray, layout: PatchLayout, cipher: Cipher, order: np.ndarray) -> np.ndarray:
     """The picture with the pixels of its patches in order again."""
     step = scattering(cipher)
     assert step is not None
     return step.undo(img, layout, order)
+
+
+class PixelOrderAttack(Attack):
+    """An attack that says how the pixels of all patches were permuted."""
+
+    guesses = PixelOrder
+
+    @classmethod
+    def why_not(cls, evidence: Evidence) -> str:
+        if scattering(evidence.cipher) is None:
+            return 'no step permutes the pixels of all patches alike'
+        channels = evidence.images[0].shape[2:]
+        if any(step.moves_pixels and step.choices(channels) for step in evidence.cipher.steps):
+            return 'each patch is turned in a way of its own beside its pixels being permuted'
+        return ''
+
+    def undo(self, index: int, guess: PixelOrder) -> np.ndarray:
+        """The picture with the pixels of its patches in order."""
+        evidence = self.evidence
+        return put_back(
+            evidence.images[index], evidence.layouts[index], evidence.cipher, guess.order
+        )
 
 
 def smoothness(pieces: np.ndarray) -> float:

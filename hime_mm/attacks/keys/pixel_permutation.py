@@ -6,10 +6,12 @@ from math import isqrt
 
 import numpy as np
 
-from ..base import Attack, Evidence, PixelOrder, cut, register_attack
+from hime_mm.ciphers.grid import cells_of
+
+from ..base import Evidence, PixelOrder, cut, register_attack
 from ..jigsaw.compatibility import mgc
 from ..jigsaw.solver import shown
-from .orders import put_back, scattering, seam_fit, smoothness, turned_singly
+from .orders import PixelOrderAttack, scattering, seam_fit, smoothness
 from .square import arrange, symmetries
 
 #: Side of a patch, at most: correlations of all pairs of pixels have to fit into the memory.
@@ -21,7 +23,7 @@ JUDGED = 8
 
 
 @register_attack
-class PixelPermutation(Attack):
+class PixelPermutation(PixelOrderAttack):
     """Finds the order of the pixels from how they correlate over all patches.
 
     Each patch of each picture is a sample of the same permutation. The
@@ -43,14 +45,11 @@ class PixelPermutation(Attack):
         'Le Roux, Bengio, Lamblin, Joliveau and Kegl, NeurIPS 2007 (topology of pixels from '
         'their correlations)'
     )
-    guesses = PixelOrder
 
     @classmethod
     def why_not(cls, evidence: Evidence) -> str:
-        if scattering(evidence.cipher) is None:
-            return 'no step permutes the pixels of all patches alike'
-        if turned_singly(evidence.cipher, evidence.images[0].shape[2:]):
-            return 'each patch is turned in a way of its own beside its pixels being permuted'
+        if reason := super().why_not(evidence):
+            return reason
         if evidence.layouts[0].patch_size > LARGEST:
             return f'patches have sides of more than {LARGEST} pixels'
         return ''
@@ -73,23 +72,17 @@ class PixelPermutation(Attack):
             self.order = max((way[self.order] for way in ways), key=self._seams)
 
     def guess(self, index: int) -> PixelOrder:
-        pieces = cut(self._ordered(index, self.order), self.evidence.layouts[index])
+        guess = PixelOrder(0.0, self.order)
+        pieces = cut(self.undo(index, guess), self.evidence.layouts[index])
         return PixelOrder(smoothness(pieces), self.order)
-
-    def undo(self, index: int, guess: PixelOrder) -> np.ndarray:
-        """The picture with the pixels of its patches in order."""
-        return self._ordered(index, guess.order)
-
-    def _ordered(self, index: int, order: np.ndarray) -> np.ndarray:
-        evidence = self.evidence
-        return put_back(evidence.images[index], evidence.layouts[index], evidence.cipher, order)
 
     def _seams(self, order: np.ndarray) -> float:
         """How well patches that keep their places fit in this order."""
         fits = []
         for index, layout in enumerate(self.evidence.layouts[:JUDGED]):
-            cells = np.stack(np.divmod(np.arange(layout.num_patches), layout.grid[1]), axis=1)
-            fits.append(seam_fit(mgc(cut(self._ordered(index, order), layout)), cells))
+            cells = cells_of(np.arange(layout.num_patches), layout.grid)
+            ordered = self.undo(index, PixelOrder(0.0, order))
+            fits.append(seam_fit(mgc(cut(ordered, layout)), cells))
         return float(np.mean(fits))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hime_mm.ciphers import Cipher, PatchLayout, Step
+from hime_mm.ciphers import Cipher, PatchLayout
 
 from ..base import Attack, Evidence, Ranking, cut, matched
 
@@ -94,9 +94,7 @@ class _Imitations:
 def draws_values(cipher: Cipher) -> bool:
     """Whether the key decides more than which patches are where, and which are left."""
     return any(
-        type(step).draw is not Step.draw
-        for step in cipher.steps
-        if not (step.moves_patches or step.drops_patches)
+        step.draws for step in cipher.steps if not (step.moves_patches or step.drops_patches)
     )
 
 

@@ -143,6 +143,11 @@ class Step:
         """
         return ()
 
+    @property
+    def draws(self) -> bool:
+        """bool: Whether the key decides anything of what it does."""
+        return type(self).draw is not Step.draw
+
     def draw(self, layout: PatchLayout, channels: tuple[int, ...], rng: RNG) -> Any:
         """Draw what :meth:`apply` needs for one image of this layout.
 

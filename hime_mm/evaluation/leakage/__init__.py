@@ -14,7 +14,6 @@ from .pictures import PictureScores, score_picture
 from .puzzle import PuzzleScores, score_pixel_order, score_puzzle
 from .risk import METRICS, Estimate, Judged, Risk, estimate
 from .seams import SeamEnergy, seam_energy
-from .symmetries import inverse_symmetry
 
 __all__ = [
     'METRICS',
@@ -28,7 +27,6 @@ __all__ = [
     'Estimate',
     'chance',
     'grade_risk',
-    'inverse_symmetry',
     'random_arrangement',
     'relative_accuracy',
     'score_picture',

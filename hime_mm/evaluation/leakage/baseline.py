@@ -5,6 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from hime_mm.ciphers.grid import cells_of
+
 from .puzzle import PuzzleScores, find_borders, largest_part
 
 _DRAWS = 500
@@ -22,7 +24,7 @@ def random_arrangement(
             one for each cell. Defaults to None.
     """
     order = rng.permutation(grid[0] * grid[1])[:pieces]
-    return np.stack(np.divmod(order, grid[1]), axis=1)
+    return cells_of(order, grid)
 
 
 def chance(grid: tuple[int, int], truth: np.ndarray | None = None) -> PuzzleScores:
@@ -37,7 +39,7 @@ def chance(grid: tuple[int, int], truth: np.ndarray | None = None) -> PuzzleScor
         truth (np.ndarray, optional): int64 of shape (n, 2), cells of the pieces
             that are there, where patches were dropped. Defaults to None, all.
     """
-    full = np.stack(np.divmod(np.arange(grid[0] * grid[1]), grid[1]), axis=1)
+    full = cells_of(np.arange(grid[0] * grid[1]), grid)
     cells = (full if truth is None else truth).tolist()
     return _chance(grid, tuple(sorted(map(tuple, cells))))
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hime_mm.ciphers.grid import cells_of
 from hime_mm.errors import HimeError
 
 from .extra import needed
@@ -160,7 +161,7 @@ def score_pixel_order(guess: np.ndarray, truth: np.ndarray) -> float:
                 f'an order of pixels holds each number from 0 to p² - 1 once, not {order.shape} '
                 'numbers like these'
             )
-    cells = np.stack(np.divmod(truth, side), axis=1)
+    cells = cells_of(truth, (side, side))
     orders = (move_cells(cells, (side, side), code) @ [side, 1] for code in range(8))
     return max(float((guess == order).mean()) for order in orders)
 

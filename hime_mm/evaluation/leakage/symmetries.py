@@ -23,11 +23,6 @@ _CODES = {matrix.tobytes(): code for code, matrix in enumerate(MATRICES)}
 BETWEEN = np.array([[_CODES[(a @ b.T).tobytes()] for b in MATRICES] for a in MATRICES])
 
 
-def inverse_symmetry(codes: np.ndarray) -> np.ndarray:
-    """The symmetries that undo these, such as those that the step ``orient`` drew."""
-    return BETWEEN[0][codes]
-
-
 def move_cells(cells: np.ndarray, grid: tuple[int, int], code: int) -> np.ndarray:
     """Where the cells of a grid are once the whole of it is mirrored and turned.
 

@@ -9,8 +9,8 @@ from leakage_twins import flood, puzzle_twin, touching, turned
 
 from hime_mm.ciphers.steps import orient_patches
 from hime_mm.errors import HimeError
-from hime_mm.evaluation.leakage import inverse_symmetry, score_pixel_order, score_puzzle
-from hime_mm.evaluation.leakage.symmetries import move_cells
+from hime_mm.evaluation.leakage import score_pixel_order, score_puzzle
+from hime_mm.evaluation.leakage.symmetries import BETWEEN, move_cells
 
 
 def cells_of(rows, cols):
@@ -149,7 +149,7 @@ class TestSymmetries:
         patch = np.arange(9, dtype=np.uint8).reshape(3, 3)
         there = orient_patches(patch, np.array([code]), 3)
         assert (there == turned(patch, code)).all()
-        back = orient_patches(there, inverse_symmetry(np.array([code])), 3)
+        back = orient_patches(there, BETWEEN[0][np.array([code])], 3)
         assert (back == patch).all()
 
     @settings(max_examples=30)
@@ -222,7 +222,7 @@ class TestTurns:
             whole = [{frozenset(p + more for p in two) for two in pixels} for more in (0, 1000)]
             if found.get(pair) in whole and (parts is None or len(set(parts[list(pair)])) == 1):
                 right.append(set(pair))
-        back = inverse_symmetry(drawn)
+        back = BETWEEN[0][drawn]
         scores = score_puzzle(guess, truth, parts, turns=(turns, back), colors=colors)
         assert scores.neighbor == (pytest.approx(len(right) / len(true)) if true else None)
         assert scores.largest == pytest.approx(flood(n, right) / n)
@@ -238,7 +238,7 @@ class TestTurns:
     def test_the_whole_picture_turned(self, puzzle, code):
         truth, _, rng = puzzle
         grid, back = tuple(truth.max(axis=0) + 1), rng.integers(0, 8, len(truth))
-        true = inverse_symmetry(back)
+        true = BETWEEN[0][back]
         patch = np.arange(9).reshape(3, 3)
         turns = np.array([turn_that_makes(turned(patch, one), turned(patch, code)) for one in back])
         guess = move_cells(truth, grid, code)

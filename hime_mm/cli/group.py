@@ -98,9 +98,16 @@ class LazyGroup(click.Group):
             sys.exit(INTERRUPTED)
 
 
+#: The extra that a package that only some commands need comes with.
+EXTRAS = {'scipy': 'audit', 'skimage': 'audit'}
+
+
 def _unavailable_command(name: str, error: ImportError) -> click.Command:
     """A command that cannot be imported here, so that others can be."""
     text = f'does not work here ({error}): `hime doctor` says more'
+    package = (error.name or '').partition('.')[0]
+    if package in EXTRAS:
+        text = f"needs {package}: pip install 'hime-mm[{EXTRAS[package]}]'"
 
     def refuse() -> None:
         raise click.ClickException(f'{name} {text}')

@@ -3,6 +3,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -140,3 +142,14 @@ def test_wrong_words(pictures, tmp_path):
         assert done.exit_code == 1, done.output
         assert words in done.output
         assert 'Traceback' not in done.output
+
+
+@pytest.mark.parametrize('module', ['scipy', 'skimage'])
+def test_packages_that_are_missing(pictures, tmp_path, module):
+    """In a process of its own: they are imported when the command is."""
+    code = f'import sys; sys.modules["{module}"] = None; from hime_mm.cli import main; main()'
+    args = ['audit', str(pictures), '-c', 'shuffle', '--out', str(tmp_path / 'a')]
+    done = subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f'needs {module}' in done.stderr and 'hime-mm[audit]' in done.stderr
+    assert not (tmp_path / 'a').exists()

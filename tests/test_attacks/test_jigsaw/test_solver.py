@@ -54,6 +54,23 @@ def test_order_of_the_slots_changes_nothing(kind):
     assert min(found) > 0.3
 
 
+@pytest.mark.parametrize('cipher', ['noise5+shuffle', 'erode1+noise5+shuffle'])
+def test_slots_in_another_order_go_to_the_same_places(cipher):
+    """Each patch by itself: noise leaves no two that are alike."""
+    evidence, (layout,) = encrypted(cipher, [photo('astronaut')])
+    pieces = evidence.pieces(0)
+    order = np.random.default_rng(1).permutation(len(pieces))
+    one, other = (solve(part, layout.grid) for part in (pieces, pieces[order]))
+    parts, spots = one.parts[order], one.spots[order]
+    together = parts[:, None] == parts
+    assert (together == (other.parts[:, None] == other.parts)).all()
+    apart = [where[:, None] - where for where in (spots, other.spots)]
+    assert (apart[0] == apart[1])[together].all()
+    # What is filled up goes by capped costs, of which many are the same.
+    if cipher == 'noise5+shuffle':
+        assert (one.cells[order] == other.cells).all()
+
+
 def test_unknown_grid():
     evidence, (layout,) = encrypted('shuffle', [photo('coffee', 160, 240)])
     guess = solve(evidence.pieces(0), None)

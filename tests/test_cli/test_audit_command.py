@@ -38,11 +38,11 @@ def hime(*args):
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     """Attacks are made here: processes take seconds to begin."""
-    from hime_mm.audit import run
+    from hime_mm.audit import work
 
-    serial = run.run_tasks
+    serial = work.run_tasks
     monkeypatch.setattr(
-        run,
+        work,
         'run_tasks',
         lambda function, context, key, tasks, workers: serial(function, context, key, tasks, 0),
     )

@@ -1,6 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The jigsaw solver: costs of pairs, loops, merging, filling."""
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 
 from hime_mm.ciphers import Cipher
@@ -30,6 +32,9 @@ LEAST = 100
 #: Public pictures that the cost is chosen on, and how many rows and columns of patches of
 #: each; it is learnt from the others.
 TRIALS, CORNER = 20, 14
+#: A learnt cost, if there is one, and the powers of gradient compatibility and of it.
+Cost = tuple[StripModel | None, tuple[float, float]]
+_CHOSEN: WeakKeyDictionary[Evidence, Cost] = WeakKeyDictionary()
 
 
 @register_attack
@@ -64,27 +69,35 @@ class Jigsaw(LayoutAttack):
 
     def prepare(self, evidence: Evidence) -> None:
         super().prepare(evidence)
-        self.model: StripModel | None = None
-        self.powers = (1.0, 0.0)
-        puzzles = [solved(one, evidence.cipher) for one in evidence.practice]
-        # Half of them at most: a cost that is learnt from one picture is chosen on another.
-        most = min(TRIALS, len(puzzles) // 2)
-        trials, others = [_corner(*one) for one in puzzles[:most]], puzzles[most:]
-        best = _found(trials, None, self.powers)
-        pairs = sum(len(one) for _, cells in others for one in borders(cells)[0])
-        for depth in DEPTHS if trials and pairs >= LEAST else ():
-            if depth > trials[0][0].shape[1]:
-                break
-            model = StripModel.fit(others, depth)
-            for powers in POWERS:
-                found = _found(trials, model, powers)
-                if found > best:
-                    best, self.model, self.powers = found, model, powers
+        self.model, self.powers = choose_cost(evidence)
 
     def guess(self, index: int) -> Arrangement:
         layout = self.evidence.layouts[index]
         pieces, there = shown(self.evidence.pieces(index), self.evidence.cipher)
         return spread(solve(pieces, layout.grid, self.model, self.powers), there, layout.grid)
+
+
+def choose_cost(evidence: Evidence) -> Cost:
+    """What finds most neighbours on public pictures; learnt once of each evidence."""
+    if evidence in _CHOSEN:
+        return _CHOSEN[evidence]
+    puzzles = [solved(one, evidence.cipher) for one in evidence.practice]
+    # Half of them at most: a cost that is learnt from one picture is chosen on another.
+    most = min(TRIALS, len(puzzles) // 2)
+    trials, others = [_corner(*one) for one in puzzles[:most]], puzzles[most:]
+    chosen: Cost = (None, (1.0, 0.0))
+    best = _found(trials, *chosen)
+    pairs = sum(len(one) for _, cells in others for one in borders(cells)[0])
+    for depth in DEPTHS if trials and pairs >= LEAST else ():
+        if depth > trials[0][0].shape[1]:
+            break
+        model = StripModel.fit(others, depth)
+        for powers in POWERS:
+            found = _found(trials, model, powers)
+            if found > best:
+                best, chosen = found, (model, powers)
+    _CHOSEN[evidence] = chosen
+    return chosen
 
 
 def solve(

@@ -11,12 +11,10 @@ from hime_mm.ciphers.grid import cells_of
 from ..base import Arrangement, Evidence, LayoutAttack, register_attack, scattered
 from ..jigsaw.assembly import Grid, cap, fill, merge
 from ..jigsaw.compatibility import alternatives, buddies
-from ..jigsaw.learned import StripModel
 from ..jigsaw.loops import loop_costs
-from ..jigsaw.solver import Jigsaw, pair_costs, shown
+from ..jigsaw.solver import Cost, choose_cost, pair_costs, shown
 from .orders import seam_fit
 
-Cost = tuple[StripModel | None, tuple[float, float]]
 #: Two halves of the pictures agree by so many standard deviations of chance.
 SURE = 4.0
 #: Logarithms are kept below this, so that no cost is too large or small a number.
@@ -54,11 +52,10 @@ class FixedPermutation(LayoutAttack):
         super().prepare(evidence)
         # Gradients alone, and what tells most neighbours on public pictures: in sums either may
         # be the better.
-        jigsaw = Jigsaw()
-        jigsaw.prepare(evidence)
         costs: list[Cost] = [(None, (1.0, 0.0))]
-        if jigsaw.model is not None:
-            costs.append((jigsaw.model, jigsaw.powers))
+        model, powers = choose_cost(evidence)
+        if model is not None:
+            costs.append((model, powers))
         self.found: dict[int, tuple[Arrangement, Cost]] = {}
         for grid, indices in by_grid(evidence).items():
             if len(indices) < 2 or grid[0] * grid[1] < 3:

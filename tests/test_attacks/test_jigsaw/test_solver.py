@@ -1,13 +1,17 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The solvers on encrypted photos."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from attack_parts import encrypted, neighbors_found, photo, public, true_cells
 
 from hime_mm.attacks.base import cut
 from hime_mm.attacks.jigsaw import Jigsaw, PaikinTal, solve
+from hime_mm.attacks.jigsaw.learned import StripModel
 from hime_mm.attacks.jigsaw.solver import shown
+from hime_mm.attacks.keys import FixedPermutation
 from hime_mm.ciphers import Cipher, split_patches
 
 SOLVERS = (Jigsaw, PaikinTal)
@@ -200,3 +204,23 @@ def test_pieces_are_patches_by_slot():
     img = photo('coffee')
     evidence, (layout,) = encrypted('shuffle', [img])
     assert (cut(evidence.images[0], layout) == split_patches(img, 16)[layout.permutation]).all()
+
+
+def test_the_cost_is_learnt_once_of_each_evidence(monkeypatch):
+    fitted = []
+    fit = StripModel.fit
+
+    def counted(*args):
+        fitted.append(args)
+        return fit(*args)
+
+    monkeypatch.setattr(StripModel, 'fit', counted)
+    learn = [photo(name, 96, 96) for name in ('chelsea', 'coffee', 'rocket', 'astronaut')]
+    evidence, _ = encrypted('center+shuffle', [photo('astronaut', 96, 96)] * 2, learn=learn)
+    attack(Jigsaw, evidence)
+    first = len(fitted)
+    assert first
+    attack(FixedPermutation, evidence)
+    assert len(fitted) == first
+    attack(Jigsaw, replace(evidence))
+    assert len(fitted) == 2 * first

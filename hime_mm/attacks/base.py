@@ -16,6 +16,8 @@ from hime_mm.errors import AttackError
 
 #: Of a picture, for attacks that compare all pairs: so many take some gigabytes.
 MOST_PATCHES = 6000
+#: What an owner may have scaled pictures by, the default first.
+INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC)
 ATTACKS: dict[str, type['Attack']] = {}
 
 
@@ -95,17 +97,18 @@ class Evidence:
 
     @cached_property
     def practice(self) -> list[Practice]:
-        """list[Practice]: The public pictures, sized like the encrypted ones, and encrypted."""
-        return list(self.practise())
+        """list[Practice]: The public pictures, sized like the encrypted ones, and encrypted.
 
-    def practise(self) -> Iterator[Practice]:
-        """Encrypt the public pictures one by one, with randomness of the adversary's own."""
+        With randomness of the adversary's own.
+        """
         rng = np.random.default_rng(self.seed)
         channels = self.images[0].shape[2:]
+        found = []
         for picture, layout in zip(self.public, cycle(self.layouts), strict=False):
             plain = matched(sized(picture, layout.grid, self.cipher.patch_size), channels)
             encrypted, secret, drawn = self.cipher.encrypt(plain, rng)
-            yield Practice(plain, encrypted, secret, drawn)
+            found.append(Practice(plain, encrypted, secret, drawn))
+        return found
 
     def left(self, images: list[np.ndarray], *undone: Step) -> 'Evidence | None':
         """The evidence once these steps have been undone, or believed to be.
@@ -323,3 +326,21 @@ def sized(picture: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.nda
         for side, most in zip(picture.shape[:2], (height, width), strict=True)
     )
     return np.ascontiguousarray(picture[: rows * patch_size, : cols * patch_size])
+
+
+def resized(
+    picture: np.ndarray,
+    grid: tuple[int, int],
+    patch_size: int,
+    interpolations: Sequence[int] = INTERPOLATIONS[:1],
+) -> Iterator[np.ndarray]:
+    """A picture scaled to a grid of patches by each way; as it is where it has that size."""
+    size = (grid[1] * patch_size, grid[0] * patch_size)
+    if picture.shape[1::-1] == size:
+        yield picture
+        return
+    for interpolation in interpolations:
+        # OpenCV drops a channel axis of length one.
+        yield cv2.resize(picture, size, interpolation=interpolation).reshape(
+            *size[::-1], *picture.shape[2:]
+        )

@@ -11,8 +11,7 @@ import numpy as np
 from hime_mm.ciphers import PatchLayout
 from hime_mm.errors import AttackError
 
-from .base import Attack, Evidence, Labels, matched, register_attack
-from .linkage.gallery import resized
+from .base import Attack, Evidence, Labels, matched, register_attack, resized
 
 
 @register_attack

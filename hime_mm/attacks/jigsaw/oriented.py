@@ -73,7 +73,7 @@ def _unchanged(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Grid]]:
     """Pieces, cells and grid of public pictures, as all steps but the changes make them."""
     rest = evidence.left(evidence.images, *changes.steps)
-    for one in rest.practise() if rest else evidence.practice:
+    for one in (rest or evidence).practice:
         grid = one.layout.grid
         if rest:
             yield *solved(one, rest.cipher), grid

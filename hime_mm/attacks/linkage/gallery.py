@@ -5,15 +5,11 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from hime_mm.ciphers import Cipher, PatchLayout
 
-from ..base import Attack, Evidence, Ranking, cut, matched
-
-#: What an owner may have scaled pictures by, the default first.
-INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC)
+from ..base import INTERPOLATIONS, Attack, Evidence, Ranking, cut, matched, resized
 
 
 class Linkage(Attack):
@@ -118,24 +114,6 @@ def imitate(
         if not (step.moves_patches or step.drops_patches):
             plain = step.apply(plain, before, step.draw(before, channels, rng))
     return cut(plain, layout)
-
-
-def resized(
-    picture: np.ndarray,
-    grid: tuple[int, int],
-    patch_size: int,
-    interpolations: Sequence[int] = INTERPOLATIONS[:1],
-) -> Iterator[np.ndarray]:
-    """A picture scaled to a grid of patches by each way; as it is where it has that size."""
-    size = (grid[1] * patch_size, grid[0] * patch_size)
-    if picture.shape[1::-1] == size:
-        yield picture
-        return
-    for interpolation in interpolations:
-        # OpenCV drops a channel axis of length one.
-        yield cv2.resize(picture, size, interpolation=interpolation).reshape(
-            *size[::-1], *picture.shape[2:]
-        )
 
 
 def uneven(pieces: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from ..base import Evidence, register_attack
-from .gallery import INTERPOLATIONS, Linkage
+from ..base import INTERPOLATIONS, Evidence, register_attack
+from .gallery import Linkage
 
 
 @register_attack

@@ -11,7 +11,7 @@ from hime_mm.ciphers import PatchLayout, join_patches
 
 from ..base import Attack, Evidence, Picture, register_attack
 from .mosaic import as_picture, filled_means, spread_of
-from .observed import Observed, hindrance, opponents, practise
+from .observed import Observed, hindrance, opponents, turned_practice
 
 #: Values that are taken of each neighbour: about so many, and two columns at least.
 STRIP = 64
@@ -48,7 +48,7 @@ class Lmmse(Attack):
 
     def _learn(self) -> dict[bool, np.ndarray]:
         """One model for patches that are there, and one for those that were left out."""
-        practice = practise(self.evidence)
+        practice = turned_practice(self.evidence)
         rng = np.random.default_rng(self.evidence.seed)
         share = SAMPLES / sum(one.layout.num_patches for views in practice for one in views)
         # Half of the pictures tell how strong a ridge the other half needs.

@@ -13,7 +13,7 @@ from hime_mm.ciphers import PatchLayout, join_patches
 from ..base import Attack, Evidence, Picture, cut, register_attack
 from .lmmse import Lmmse
 from .mosaic import as_picture
-from .observed import Observed, hindrance, opponents, practise
+from .observed import Observed, hindrance, opponents, turned_practice
 
 #: Seams that are learnt from.
 SAMPLES = 20000
@@ -77,7 +77,7 @@ class Seams(Attack):
 
     def _learn(self) -> None:
         rng = np.random.default_rng(self.evidence.seed)
-        practice = [one for views in practise(self.evidence) for one in views]
+        practice = [one for views in turned_practice(self.evidence) for one in views]
         share = SAMPLES / max(sum(2 * one.layout.num_patches for one in practice), 1)
         samples, known = [], []
         for one in practice:

@@ -30,7 +30,7 @@ def hindrance(evidence: Evidence, learns: bool = False) -> str:
     return 'needs public pictures, at least two' if learns and len(evidence.public) < 2 else ''
 
 
-def practise(evidence: Evidence) -> list[list[Practice]]:
+def turned_practice(evidence: Evidence) -> list[list[Practice]]:
     """Each public picture encrypted, and if there are few also turned and mirrored."""
     if len(evidence.public) * evidence.layouts[0].num_patches >= FEW:
         return [[one] for one in evidence.practice]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from pixel_parts import IN_PLACE, PATCH, evidence, scenes
 
-from hime_mm.attacks.pixels.observed import Observed, hindrance, opponents, practise
+from hime_mm.attacks.pixels.observed import Observed, hindrance, opponents, turned_practice
 from hime_mm.ciphers import Cipher
 
 
@@ -86,12 +86,12 @@ def test_opponent_colours_turn_only(channels):
 
 
 def test_few_pictures_are_turned_and_many_are_not():
-    few = practise(evidence('mix2'))
+    few = turned_practice(evidence('mix2'))
     assert [len(views) for views in few] == [8] * 3
     for views in few:
         assert len({one.plain.tobytes() for one in views}) == 8
         assert len({one.plain[..., 0].sum() for one in views}) < 8
-    many = practise(evidence('mix2', public=scenes() * 50))
+    many = turned_practice(evidence('mix2', public=scenes() * 50))
     assert {len(views) for views in many} == {1}
 
 

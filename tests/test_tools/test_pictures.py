@@ -1,0 +1,22 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""The pictures of the pages can be made again."""
+
+import cv2
+import pytest
+from scripts import run_script
+
+
+@pytest.mark.parametrize(
+    ('script', 'panels', 'rows'),
+    [
+        ('tools/misc/make_attack_picture.py', 5, 1),
+        ('tools/misc/make_pictures.py', 3, 2),
+    ],
+)
+def test_pictures_are_made(tmp_path, script, panels, rows):
+    out = tmp_path / 'picture.jpg'
+    given = ('--height', '96', '--panel', '64', '--ciphers', 'shuffle', 'center')
+    run_script(script, *given, '-o', str(out))
+    height, width = cv2.imread(str(out)).shape[:2]
+    assert width >= 64 * panels
+    assert height >= 64 * rows

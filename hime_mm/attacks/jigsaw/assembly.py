@@ -90,7 +90,11 @@ def _candidates(costs: np.ndarray) -> tuple[list[int], list[int], list[int]]:
 
 
 def fill(
-    costs: np.ndarray, part: np.ndarray, spots: np.ndarray, grids: Sequence[Grid]
+    costs: np.ndarray,
+    part: np.ndarray,
+    spots: np.ndarray,
+    grids: Sequence[Grid],
+    forms_of: np.ndarray | None = None,
 ) -> np.ndarray:
     """Place the largest part, and single pieces around it, the surest cells first.
 
@@ -102,10 +106,14 @@ def fill(
         part (np.ndarray): From :func:`merge`.
         spots (np.ndarray): From :func:`merge`.
         grids (Sequence[tuple[int, int]]): As there, each of n cells or more.
+        forms_of (np.ndarray, optional): Shape (n, ); those with the same number are forms of
+            one piece, of which one is placed. Defaults to None, n pieces.
 
     Returns:
-        np.ndarray: int64 of shape (n, 2), row and column of each piece.
+        np.ndarray: int64 of shape (n, 2), row and column of each piece; −1
+        for forms that are not taken.
     """
+    forms_of = np.arange(len(part)) if forms_of is None else forms_of
     largest = np.flatnonzero(part == np.bincount(part).argmax())
     placed = spots[largest] - spots[largest].min(axis=0)
     options = []
@@ -113,7 +121,7 @@ def fill(
         room = np.array(grid) - placed.max(axis=0) - 1
         if (room >= 0).all():
             options += [
-                _filled(costs, largest, placed + (dy, dx), grid)
+                _filled(costs, largest, placed + (dy, dx), grid, forms_of)
                 for dy in sorted({0, room[0] // 2, room[0]})
                 for dx in sorted({0, room[1] // 2, room[1]})
             ]
@@ -127,7 +135,8 @@ def cap(costs: np.ndarray) -> np.ndarray:
 
 def energy(costs: np.ndarray, cells: np.ndarray) -> float:
     """The mean cost of the borders of an assembled picture; 0 without any."""
-    first, second = borders(cells)
+    there = np.flatnonzero(cells[:, 0] >= 0)
+    first, second = ([there[one] for one in side] for side in borders(cells[there]))
     seams = [one[a, b] for one, a, b in zip(costs, first, second, strict=True)]
     return float(np.concatenate(seams).mean()) if len(np.concatenate(seams)) else 0.0
 
@@ -144,13 +153,14 @@ def borders(cells: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return first, second
 
 
-def _filled(costs: np.ndarray, pieces: np.ndarray, cells: np.ndarray, grid: Grid) -> np.ndarray:
+def _filled(
+    costs: np.ndarray, pieces: np.ndarray, cells: np.ndarray, grid: Grid, forms_of: np.ndarray
+) -> np.ndarray:
     n = costs.shape[1]
     board = np.full((grid[0] + 2, grid[1] + 2), -1)
     board[tuple((cells + 1).T)] = pieces
-    free = np.ones(n, bool)
-    free[pieces] = False
-    out = np.zeros((n, 2), np.int64)
+    free = ~np.isin(forms_of, forms_of[pieces])
+    out = np.full((n, 2), -1)
     out[pieces] = cells
     sides = (
         (0, -1, costs[0], False),
@@ -190,7 +200,8 @@ def _filled(costs: np.ndarray, pieces: np.ndarray, cells: np.ndarray, grid: Grid
         if not free[piece]:
             push(y, x)
             continue
-        board[y + 1, x + 1], out[piece], free[piece] = piece, (y, x), False
+        board[y + 1, x + 1], out[piece] = piece, (y, x)
+        free[forms_of == forms_of[piece]] = False
         for dy, dx, *_ in sides:
             push(y + dy, x + dx)
     return out

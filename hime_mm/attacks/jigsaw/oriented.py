@@ -8,14 +8,16 @@ import numpy as np
 from hime_mm.ciphers import join_patches
 
 from ..base import Arrangement, Attack, Evidence, cut, register_attack, scattered, too_large
-from .assembly import Grid
+from .assembly import Grid, cap, fill
 from .changes import Changes
-from .compatibility import beside
+from .compatibility import beside, mgc
 from .looks import Looks
 from .solver import shown, solved, spread
 
 #: Candidates that are kept for each side of each piece.
 CANDIDATES = 10
+#: Pieces in all their changes that are compared when gaps are filled up, at most.
+MOST_FORMS = 4000
 #: Right, down, left, up, as (row, column).
 SIDES = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
 
@@ -27,8 +29,9 @@ class OrientedJigsaw(Attack):
     Each pair is tried in each relative change, and parts carry the change of
     each of their pieces. Of the changes of the whole, which borders cannot
     tell apart, the one is taken that looks most like public pictures.
-    Left out of the papers: what remains once parts are merged is not filled
-    up, and no loops are looked for. Places that are known are not used.
+    Left out of the papers: no loops are looked for, and what remains once parts
+    are merged is filled up only where costs of all its changes fit into the
+    memory. Places that are known are not used.
     """
 
     name = 'oriented-jigsaw'
@@ -106,12 +109,43 @@ def solve_changed(pieces: np.ndarray, grid: Grid, changes: Changes, looks: Looks
             seen = changes.apply_each(pieces[largest], turned[largest])
             wholes.append((looks.likelihood(seen, moved[largest], grid), change, moved, turned))
     _, _, moved, turns = max(wholes, key=lambda whole: whole[:2])
-    free = np.ones(grid, bool)
-    free[tuple(moved[largest].T)] = False
-    cells = moved.copy()
-    cells[~largest] = np.argwhere(free)[: n - largest.sum()]
+    cells, turned = _filled(pieces, largest, moved, turns, grid, changes)
     none = np.zeros((2, n, n), np.float32)
-    return Arrangement(float(largest.mean()), cells, parts, moved, none, turns)
+    return Arrangement(float(largest.mean()), cells, parts, moved, none, turned)
+
+
+def _filled(
+    pieces: np.ndarray,
+    largest: np.ndarray,
+    spots: np.ndarray,
+    turns: np.ndarray,
+    grid: Grid,
+    changes: Changes,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cells and changes of all pieces around the largest part, the others as they fit best."""
+    cells, turns = spots.copy(), turns.copy()
+    others = np.flatnonzero(~largest)
+    k, placed = len(changes), int(largest.sum())
+    if not len(others):
+        return cells, turns
+    if placed + len(others) * k > MOST_FORMS:
+        free = np.ones(grid, bool)
+        free[tuple(spots[largest].T)] = False
+        cells[~largest] = np.argwhere(free)[: len(others)]
+        return cells, turns
+    forms = np.concatenate(
+        [changes.apply_each(pieces[largest], turns[largest])]
+        + [changes.apply(pieces[others], change) for change in range(k)]
+    )
+    forms_of = np.concatenate([np.flatnonzero(largest), np.tile(others, k)])
+    part = np.concatenate([np.zeros(placed, int), np.arange(1, 1 + len(others) * k)])
+    where = np.concatenate([spots[largest], np.zeros((len(others) * k, 2), int)])
+    found = fill(cap(mgc(forms)), part, where, [grid], forms_of)
+    taken = np.flatnonzero(found[:, 0] >= 0)
+    cells[forms_of[taken]] = found[taken]
+    new = taken[taken >= placed]
+    turns[forms_of[new]] = (new - placed) // len(others)
+    return cells, turns
 
 
 def _candidates(pieces: np.ndarray, changes: Changes) -> Iterator[tuple[int, int, int, int]]:

@@ -80,6 +80,24 @@ def test_more_cells_than_pieces():
 
 
 @given(grids, st.integers(0, 2**32 - 1))
+def test_of_the_forms_of_a_piece_the_one_that_fits_is_placed(grid, seed):
+    """Each piece comes in two forms, of which the second fits nowhere."""
+    costs, cells = made_costs(grid, seed, 0.1)
+    n = len(cells)
+    both = 1 + np.random.default_rng(seed).random((2, 2 * n, 2 * n))
+    both[:, :n, :n] = costs
+    both[:, range(2 * n), range(2 * n)] = np.inf
+    forms_of = np.tile(np.arange(n), 2)
+    # One piece is where it belongs, the others have to be found.
+    start = int(np.flatnonzero((cells == 0).all(axis=1))[0])
+    part = np.arange(1, 2 * n + 1)
+    part[[start, start + n]] = 0, 2 * n + 1
+    found = fill(cap(both), part, np.zeros((2 * n, 2), int), [grid], forms_of)
+    assert (found[:n] == cells).all()
+    assert (found[n:] == -1).all()
+
+
+@given(grids, st.integers(0, 2**32 - 1))
 def test_energy_is_the_mean_over_borders(grid, seed):
     costs, cells = made_costs(grid, seed, 3)
     rows = []

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from attack_parts import encrypted, photo, public, true_cells
 
-from hime_mm.attacks.jigsaw import OrientedJigsaw
+from hime_mm.attacks.jigsaw import OrientedJigsaw, oriented
 from hime_mm.attacks.jigsaw.changes import Changes
 from hime_mm.ciphers import Cipher, split_patches
 
@@ -117,3 +117,21 @@ def test_colours_of_the_whole_are_those_of_photos(name):
     back = solver.changes.apply_each(evidence.pieces(0), guess.turns)
     right = (back == split_patches(img, 16)[layout.permutation]).all(axis=(1, 2, 3))
     assert right.mean() > 0.8
+
+
+@pytest.mark.parametrize('name, shape', [('astronaut', (128, 160)), ('rocket', (224, 224))])
+def test_gaps_are_filled_with_what_fits(monkeypatch, name, shape):
+    """Of the pieces that no part holds more are right than in an order of chance."""
+    img = photo(name, *shape)
+    evidence, (layout,) = encrypted('orient+shuffle', [img])
+    right = []
+    for most in (0, oriented.MOST_FORMS):
+        monkeypatch.setattr(oriented, 'MOST_FORMS', most)
+        solver = OrientedJigsaw()
+        solver.prepare(evidence)
+        guess = solver.guess(0)
+        assert len(np.unique(guess.cells, axis=0)) == layout.num_patches
+        made = solver.undo(0, guess)
+        views = [np.rot90(one, k) for one in (made, made[:, ::-1]) for k in range(4)]
+        right.append(max(float((one == img).mean()) for one in views if one.shape == img.shape))
+    assert right[1] > right[0] + 0.08

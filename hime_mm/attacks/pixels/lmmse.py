@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The best linear guess at a patch, learnt from pictures that the adversary encrypted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class Lmmse(Attack):
         rng = np.random.default_rng(self.evidence.seed)
         share = SAMPLES / sum(one.layout.num_patches for views in practice for one in views)
         # Half of the pictures tell how strong a ridge the other half needs.
-        halves: dict[bool, tuple[list[Moments], list[Moments]]] = {True: ([], []), False: ([], [])}
+        halves: dict[bool, dict[int, Moments]] = {True: {}, False: {}}
         for number, one in ((k, one) for k, views in enumerate(practice) for one in views):
             view = View.of(self.observed, one.encrypted, one.layout)
             features = view.features()
@@ -62,12 +62,10 @@ class Lmmse(Attack):
             for there, half in halves.items():
                 rows = chosen & (view.there == there)
                 if rows.any():
-                    half[number % 2].append(Moments.of(features[:, rows], target[:, rows]))
-        return {
-            there: fit(sum_of(half[0]), sum_of(half[1]))
-            for there, half in halves.items()
-            if all(half)
-        }
+                    new = Moments.of(features[:, rows], target[:, rows])
+                    # Summed up at once: those of all pictures fill the memory.
+                    half[number % 2] = new + half[number % 2] if number % 2 in half else new
+        return {there: fit(half[0], half[1]) for there, half in halves.items() if len(half) == 2}
 
     def guess(self, index: int) -> Picture:
         img, layout = self.evidence.images[index], self.evidence.layouts[index]
@@ -151,11 +149,9 @@ class Moments(NamedTuple):
         back = features.swapaxes(1, 2)
         return cls((back @ features).astype(np.float64), (back @ target).astype(np.float64))
 
-
-def sum_of(moments: Sequence[Moments]) -> Moments:
-    """Of all samples together."""
-    inputs, cross = zip(*moments, strict=True)
-    return Moments(np.sum(inputs, axis=0), np.sum(cross, axis=0))
+    def __add__(self, other: 'Moments') -> 'Moments':  # type: ignore[override]
+        """Of the samples of both."""
+        return Moments(self.inputs + other.inputs, self.cross + other.cross)
 
 
 def fit(first: Moments, second: Moments) -> np.ndarray:
@@ -169,7 +165,7 @@ def fit(first: Moments, second: Moments) -> np.ndarray:
         for found in solutions(first, np.tile(RIDGES[:, None], len(first.inputs)))
     ]
     best = RIDGES[np.argmin(losses, axis=0)]
-    return next(solutions(sum_of([first, second]), best[None])).astype(np.float32)
+    return next(solutions(first + second, best[None])).astype(np.float32)
 
 
 def solutions(moments: Moments, ridges: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import tracemalloc
 from dataclasses import replace
 
 import cv2
@@ -14,7 +15,6 @@ from hime_mm.attacks.pixels.lmmse import (
     by_opponents,
     fit,
     plain_colours,
-    sum_of,
 )
 from hime_mm.attacks.pixels.mosaic import Mosaic
 from hime_mm.attacks.pixels.observed import Observed
@@ -174,7 +174,7 @@ def test_the_ridge_is_a_ridge():
     targets = [x @ truth + 0.1 * rng.normal(size=(2, 40, 3)) for x in samples]
     halves = [Moments.of(x, y) for x, y in zip(samples, targets, strict=True)]
     found = fit(*halves)
-    inputs, cross = sum_of(halves)
+    inputs, cross = halves[0] + halves[1]
     for channel in range(2):
         scale = np.trace(inputs[channel]) / 6
         solved = [
@@ -183,6 +183,18 @@ def test_the_ridge_is_a_ridge():
         ]
         assert min(np.abs(found[channel] - one).max() for one in solved) < 1e-5
     np.testing.assert_allclose(found, truth, atol=0.1)
+
+
+def test_sums_of_one_picture_at_a_time_are_in_memory():
+    """Of 32-pixel patches they take 10 MB and more, and 80 public pictures are turned eight times each."""
+    peaks = []
+    for number in (2, 4):
+        held = evidence('erode8', [scenes()[0][:64, :64]], others()[:2] * (number // 2), 32)
+        tracemalloc.start()
+        Lmmse().prepare(held)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
 
 
 def test_what_does_not_hold_elsewhere_is_not_learnt():

@@ -51,14 +51,14 @@ class Probe(Attack):
         super().prepare(evidence)
         backbone = self.backbone or small_backbone(evidence.layouts[0])
         settings = {'seed': evidence.seed, **self.settings}
-        self._probe = train_probe(_Encrypted(evidence), evidence.labels, backbone, **settings)
+        self._probe = train_probe(EncryptedAnew(evidence), evidence.labels, backbone, **settings)
 
     def guess(self, index: int) -> Labels:
         scores = self._probe.scores([self.evidence.images[index]])[0]
         return Labels(float(scores.max()), scores)
 
 
-class _Encrypted(Sequence):
+class EncryptedAnew(Sequence):
     """Public pictures; each is encrypted anew whenever it is asked for."""
 
     def __init__(self, evidence: Evidence) -> None:

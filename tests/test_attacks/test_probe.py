@@ -8,7 +8,7 @@ import torch
 from skimage import data
 
 from hime_mm.attacks.base import ATTACKS, Evidence, Labels
-from hime_mm.attacks.probe import Probe, _Encrypted, small_backbone, train_probe
+from hime_mm.attacks.probe import Probe, EncryptedAnew, small_backbone, train_probe
 from hime_mm.ciphers import Cipher
 from hime_mm.errors import AttackError
 
@@ -97,12 +97,12 @@ def test_guesses_repeat_and_know_no_order():
 
 def test_each_epoch_sees_another_encryption():
     evidence, _ = given()
-    pictures = _Encrypted(evidence)
+    pictures = EncryptedAnew(evidence)
     first, again = pictures[0], pictures[0]
     assert (first != again).any()
     assert sorted(first.ravel()) == sorted(again.ravel())
     small = replace(evidence, public=[evidence.public[0][:9, :20, 0]], labels=[0])
-    assert _Encrypted(small)[0].shape == evidence.images[0].shape
+    assert EncryptedAnew(small)[0].shape == evidence.images[0].shape
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,10 @@ class Arrangement(Guess):
         spots (np.ndarray): int64 of shape (n, 2), row and column within it.
         costs (np.ndarray): Shape (2, n, n): that the second patch is right of
             the first, or below it, capped. What was minimised is their sum.
-        turns (np.ndarray): int64 of shape (n, ), which of the changes of a
-            patch that the attack considers brings it back; 0 is none.
+        turns (np.ndarray, optional): int64 of shape (n, ), which of the
+            changes of a patch that the attack considers brings it back, where
+            ``cells`` has it; 0 is none. None where it considers none.
+        part_turns (np.ndarray, optional): Likewise, where ``spots`` has it.
     """
 
     cells: np.ndarray
@@ -166,6 +168,7 @@ class Arrangement(Guess):
     spots: np.ndarray
     costs: np.ndarray
     turns: np.ndarray | None = None
+    part_turns: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

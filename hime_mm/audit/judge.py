@@ -66,19 +66,22 @@ def _(guess: Arrangement, subject: Subject, index: int, other: int, rng: np.rand
         cells = cells_of(control.permutation, grid)
         wrong = wrong if (cells == truth).all() else cells
     blank = dropped(case, subject)
-    how: dict = dict(empty=blank, symmetries=subject.mirrored or guess.turns is not None)
-    if guess.turns is not None:
-        turns, how['colors'] = _left_wrong(guess, case, subject)
-        how['turns'] = (turns, np.zeros_like(turns))
-    by_part = [score_puzzle(guess.spots, one, guess.parts, **how) for one in (truth, wrong)]
-    whole = [score_puzzle(guess.cells, one, **how) for one in (truth, wrong)]
+    turned = guess.turns is not None
+    how: dict = dict(empty=blank, symmetries=subject.mirrored or turned)
+    in_parts, in_cells = (
+        {**how, **(_left_wrong(turns, case, subject) if turned else {})}
+        for turns in (guess.part_turns, guess.turns)
+    )
+    by_part = [score_puzzle(guess.spots, one, guess.parts, **in_parts) for one in (truth, wrong)]
+    whole = [score_puzzle(guess.cells, one, **in_cells) for one in (truth, wrong)]
     base = chance(grid, truth if blank is None else truth[~blank])
     if how['symmetries']:
         # As a whole it may be turned: chance, too, has eight tries.
-        draws = [score_puzzle(random_arrangement(grid, rng), truth, **how) for _ in range(DRAWS)]
-        base = PuzzleScores(
-            *(np.mean([getattr(one, name) for one in draws]) for name in vars(base))
-        )
+        draws = [
+            score_puzzle(random_arrangement(grid, rng), truth, **in_cells) for _ in range(DRAWS)
+        ]
+        means: list[Any] = [_mean([getattr(one, name) for one in draws]) for name in vars(base)]
+        base = PuzzleScores(*means)
     scores: dict[str, list[Any]] = {
         'dc': [*(one.direct for one in whole), base.direct],
         'nc': [*(one.neighbor for one in whole), base.neighbor],
@@ -96,12 +99,11 @@ def _(guess: Arrangement, subject: Subject, index: int, other: int, rng: np.rand
 @_judge.register
 def _(guess: PixelOrder, subject: Subject, index: int, other: int, rng: np.random.Generator):
     case = subject.cases[index]
-    # It is one guess for all pictures, and judged once.
-    if case.drawn is None or index:
+    if case.drawn is None:
         return {}, {}
     scattered = zip(subject.cipher.steps, case.drawn, strict=True)
     (truth,) = (drawn for step, drawn in scattered if step.scatters)
-    # All pictures share it: the control is another one altogether.
+    # All pictures share both: the control is another one altogether.
     orders = [guess.order, guess.order, rng.permutation(len(truth))]
     truths = [truth, rng.permutation(len(truth)), truth]
     row = [score_pixel_order(*pair) for pair in zip(orders, truths, strict=True)]
@@ -177,19 +179,24 @@ def turned(img: np.ndarray, code: int) -> np.ndarray:
     return np.rot90(img[:, ::-1] if code & 4 else img, code & 3)
 
 
-def _left_wrong(guess: Arrangement, case: Case, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
-    """How each patch is still turned after the guess, and whether its colours are wrong.
+def _mean(values: list) -> float | None:
+    """Their mean; None of what is not defined."""
+    return None if None in values else float(np.mean(values))
+
+
+def _left_wrong(turns: Any, case: Case, subject: Subject) -> dict[str, Any]:
+    """How each patch is still turned after it was, and whether its colours are wrong.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: Symmetries, and numbers of which 0 is
-        no change of colours, both int64 of shape (n, ).
+        dict: Arguments of :func:`score_puzzle`: symmetries as ``turns``, and as ``colors``
+        numbers of which 0 is no change.
     """
     channels = (*case.encrypted.shape[2:], 1)[0]
     changes = Changes(subject.cipher, case.layout.patch_size, channels)
     drawn = by_slot(case, subject, 'choices')
     known = {tuple(map(_equal, choice)): i for i, choice in enumerate(changes.choices)}
-    true = [known[tuple(_equal(one[slot]) for one in drawn)] for slot in range(len(guess.cells))]
-    left = changes.products[guess.turns, true]
+    true = [known[tuple(_equal(one[slot]) for one in drawn)] for slot in range(len(turns))]
+    left = changes.products[turns, true]
     codes = [
         next(code for code, matrix in enumerate(MATRICES) if (matrix == turn).all())
         for turn in changes.turns
@@ -202,7 +209,9 @@ def _left_wrong(guess: Arrangement, case: Case, subject: Subject) -> tuple[np.nd
         )
         for choice in changes.choices
     ]
-    return np.array(codes)[left], np.array([hues.index(hue) for hue in hues])[left]
+    turned = np.array(codes)[left]
+    colors = np.array([hues.index(hue) for hue in hues])[left]
+    return dict(turns=(turned, np.zeros_like(turned)), colors=colors)
 
 
 def _equal(choice: Any) -> tuple:

@@ -151,9 +151,12 @@ def audit_dataset(
                 'originals cannot be found: leave out `originals`'
             )
         if key is None:
+            remedy = 'leave out `originals`'
+            if manifest.key_id is not None:
+                remedy = f'give `key`, or {remedy}'
             raise AuditError(
-                f'the names of the pictures of {src} were replaced by ids, which the key alone '
-                'can match with those of the originals: give `key`, or leave out `originals`'
+                f'the names of the pictures of {src} were replaced by ids, which a key alone can '
+                f'match with those of the originals: {remedy}'
             )
     folders = [folder_name(cipher)]
     if key is None and originals is None:
@@ -187,6 +190,7 @@ def audit_dataset(
         checksum=manifest.state['checksum'],
         key=key is not None,
         originals=None if originals is None else digest(originals, pictures_in(originals)),
+        originals_checked=originals is not None and (key is not None or not cipher.random),
     )
     return _audit(out, folders, subjects(), chosen, head, settings)
 

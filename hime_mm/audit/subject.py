@@ -231,7 +231,9 @@ def _delivered(
 ) -> Case:
     entry, recipe, cipher = manifest.files[name], manifest.recipe, manifest.cipher
     encrypted = read_entry(str(manifest.root), entry)
-    drawn = manifest.draw(entry, key) if key is not None else None
+    drawn: list[Any] | None = None if cipher.random else [None] * len(cipher.steps)
+    if key is not None:
+        drawn = manifest.draw(entry, key)
     original = plain = permutation = None
     if key is not None:
         permutation = manifest.secret_layout(entry, key).permutation

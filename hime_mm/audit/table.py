@@ -30,11 +30,9 @@ def table(report: AuditReport) -> list[str]:
     lines: list[str] = []
     for one in report.subjects:
         lines += _lines(one)
-    if report.head.get('originals') and not report.head['key']:
-        lines += [
-            'The originals were found by their names, and not checked: give the key for that.',
-            '',
-        ]
+    if report.head.get('originals') and not report.head['originals_checked']:
+        lines += ['The originals were found by their names, and not checked: that takes the key.']
+        lines += ['']
     if any(one.attacks for one in report.subjects):
         lines += [*LEGEND, '']
     graded = any(attack.grades for one in report.subjects for attack in one.attacks)
@@ -95,12 +93,13 @@ def _lines(one: Measured) -> list[str]:
 
 
 def _strongest(one: Measured) -> str:
-    """Of each measure the attack that got most, of what counts."""
+    """Of each measure the attack that got most, of what counts and is more than chance."""
     best: dict[str, tuple[float, str]] = {}
     for attack in one.attacks:
         for name, risk in attack.risks.items():
-            if name in SHOWN and risk.counts and risk.main.mean is not None:
-                best[name] = max(best.get(name, (-math.inf, '')), (risk.main.mean, attack.name))
+            mean, chance = risk.main.mean or 0.0, risk.baseline.mean or 0.0
+            if name in SHOWN and risk.counts and mean > chance:
+                best[name] = max(best.get(name, (-math.inf, '')), (mean, attack.name))
     said = [f'{name} {best[name][0]:.3g} ({best[name][1]})' for name in SHOWN if name in best]
     return ', '.join(said)
 

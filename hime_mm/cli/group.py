@@ -105,9 +105,8 @@ EXTRAS = {'scipy': 'audit', 'skimage': 'audit'}
 def _unavailable_command(name: str, error: ImportError) -> click.Command:
     """A command that cannot be imported here, so that others can be."""
     text = f'does not work here ({error}): `hime doctor` says more'
-    package = (error.name or '').partition('.')[0]
-    if package in EXTRAS:
-        text = f"needs {package}: pip install 'hime-mm[{EXTRAS[package]}]'"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        text = f"needs {error.name}: pip install 'hime-mm[{EXTRAS[error.name]}]'"
 
     def refuse() -> None:
         raise click.ClickException(f'{name} {text}')

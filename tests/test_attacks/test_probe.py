@@ -8,7 +8,7 @@ import torch
 from skimage import data
 
 from hime_mm.attacks.base import ATTACKS, Evidence, Labels
-from hime_mm.attacks.probe import Probe, EncryptedAnew, small_backbone, train_probe
+from hime_mm.attacks.probe import EncryptedAnew, Probe, small_backbone, train_probe
 from hime_mm.ciphers import Cipher
 from hime_mm.errors import AttackError
 

@@ -94,7 +94,7 @@ def solve_changed(pieces: np.ndarray, grid: Grid, changes: Changes, looks: Looks
         looks (Looks): What pictures look like.
 
     Returns:
-        Arrangement: With the change that brings each piece back in ``turns``.
+        Arrangement: With the changes that bring pieces back.
     """
     n = len(pieces)
     parts, spots, turns = _merge(_candidates(pieces, changes), n, grid, changes)
@@ -109,9 +109,9 @@ def solve_changed(pieces: np.ndarray, grid: Grid, changes: Changes, looks: Looks
             seen = changes.apply_each(pieces[largest], turned[largest])
             wholes.append((looks.likelihood(seen, moved[largest], grid), change, moved, turned))
     _, _, moved, turns = max(wholes, key=lambda whole: whole[:2])
-    cells, turned = _filled(pieces, largest, moved, turns, grid, changes)
+    cells, filled = _filled(pieces, largest, moved, turns, grid, changes)
     none = np.zeros((2, n, n), np.float32)
-    return Arrangement(float(largest.mean()), cells, parts, moved, none, turned)
+    return Arrangement(float(largest.mean()), cells, parts, moved, none, filled, turns)
 
 
 def _filled(

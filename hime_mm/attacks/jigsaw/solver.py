@@ -166,7 +166,17 @@ def spread(found: Arrangement, there: np.ndarray, grid: Grid) -> Arrangement:
     cells[there], cells[~there] = found.cells, np.argwhere(free)
     spots[there], parts[there] = found.spots, found.parts
     costs[np.ix_(np.arange(2), there, there)] = found.costs
-    return Arrangement(found.confidence, cells, parts, spots, costs)
+    turns = [_of_all(one, there) for one in (found.turns, found.part_turns)]
+    return Arrangement(found.confidence, cells, parts, spots, costs, *turns)
+
+
+def _of_all(turns: np.ndarray | None, there: np.ndarray) -> np.ndarray | None:
+    """The changes of some patches, and none of the others."""
+    if turns is None:
+        return None
+    out = np.zeros(len(there), np.int64)
+    out[there] = turns
+    return out
 
 
 def as_they_are(n: int, grid: Grid) -> Arrangement:
@@ -216,4 +226,4 @@ def _found(trials: list, model: StripModel | None, powers: tuple[float, float]) 
         found += [
             pairs[first, second] for pairs, first, second in zip(best, *borders(cells), strict=True)
         ]
-    return float(np.concatenate(found).mean()) if found else 0.0
+    return float(np.concatenate(found).mean()) if sum(map(len, found)) else 0.0

@@ -137,6 +137,13 @@ def test_nothing_is_learnt_from_next_to_nothing():
     assert len(np.unique(solver.guess(0).cells, axis=0)) == 36
 
 
+def test_nothing_is_chosen_where_no_two_are_neighbours(recwarn):
+    learn = [photo(name, 96, 128) for name in ('chelsea', 'coffee', 'rocket')]
+    evidence, _ = encrypted('drop90+shuffle', [photo('astronaut', 96, 128)], learn=learn)
+    assert attack(Jigsaw, evidence).guess(0).cells.shape == (48, 2)
+    assert not recwarn
+
+
 def test_grey_all_over():
     evidence, _ = encrypted('erode2:filled+shuffle', [np.full((48, 48, 3), 128, np.uint8)])
     assert len(np.unique(attack(Jigsaw, evidence).guess(0).cells, axis=0)) == 9

@@ -186,7 +186,7 @@ def test_the_ridge_is_a_ridge():
 
 
 def test_sums_of_one_picture_at_a_time_are_in_memory():
-    """Of 32-pixel patches they take 10 MB and more, and 80 public pictures are turned eight times each."""
+    """Of 32-pixel patches they take 10 MB and more; 80 public pictures are turned 8 times each."""
     peaks = []
     for number in (2, 4):
         held = evidence('erode8', [scenes()[0][:64, :64]], others()[:2] * (number // 2), 32)

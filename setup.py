@@ -122,8 +122,8 @@ setup(
     ],
     python_requires='>=3.10',
     packages=find_packages(include=['hime_mm', 'hime_mm.*']),
-    # The package says its types: py.typed.
-    package_data={'hime_mm': ['py.typed']},
+    # The package says its types: py.typed. What leaks is quoted from figures.json.
+    package_data={'hime_mm': ['py.typed', 'ciphers/figures.json']},
     include_package_data=True,
     install_requires=requirements('core'),
     # `mim` and `mminstall`: the names that openmim and onedl-mim look for.

@@ -1,7 +1,7 @@
 # The same with RS hardened: each patch loses its mean and a border of 2 pixels
 # before it moves, so 12 of 16 pixels remain, of mean 128. A jigsaw solver
-# without the key put 11 % of the neighbouring patches back at 224x224, against
-# 97 % for RS.
+# without the key put 11.9 % of the neighbouring patches back at 224x224, against
+# 97.5 % for RS.
 _base_ = ['./hime_vit_coco_rs.py']
 
 cipher = 'center+erode2+shuffle'

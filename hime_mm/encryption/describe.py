@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """An encrypted data set in words."""
 
+from hime_mm.ciphers.figures import whole
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import ManifestError
@@ -84,6 +85,9 @@ def _described(manifest: Manifest) -> list[str]:
     lines.append('leaves readable, with that step alone:')
     for step in cipher.steps:
         lines.append(f'  {step}: {step.leaves}')
+    if found := whole(str(cipher), cipher.patch_size):
+        lines.append(f'with all of them: {found}')
+    lines.append('of your own pictures: `hime audit` measures it')
     lines.append(
         'to train on it: hime_mm.LoadEncryptedMeta after '
         'LoadImageFromFile, no resizing, cropping or '

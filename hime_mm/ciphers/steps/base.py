@@ -9,6 +9,7 @@ import numpy as np
 
 from hime_mm.errors import CipherError
 
+from ..figures import quoted
 from ..layout import PatchLayout
 from ..randomness import RNG
 
@@ -20,6 +21,7 @@ STEPS: dict[str, type['Step']] = {}
 
 def register_step(cls: type['Step']) -> type['Step']:
     """Make a step known by its name in cipher strings and config dicts."""
+    cls.leaves = quoted(cls.leaves)
     STEPS[cls.name] = cls
     return cls
 
@@ -42,7 +44,8 @@ class Step:
 
     #: Name in cipher strings and config dicts.
     name: ClassVar[str]
-    #: What people and machines can still read after this step alone.
+    #: What people and machines can still read after this step alone; it quotes
+    #: figures, see :func:`~hime_mm.ciphers.figures.quoted`.
     leaves: ClassVar[str]
     #: Forms in which it comes, the usual one first.
     forms: ClassVar[tuple[str, ...]] = ()

@@ -64,9 +64,11 @@ class Erode(Step):
     drops_border = True
     leaves = (
         'the image itself, but for a grid of lines; after shuffling, a jigsaw '
-        'solver put 60 / 32 / 20 / 12 % of the neighbouring patches back with '
-        '1 / 2 / 3 / 4 pixels dropped per side (16-pixel patches, 224x224), '
-        'lower bounds, since learned solvers do better'
+        'solver put {erode1+shuffle nc_component}, {erode2+shuffle '
+        'nc_component}, {erode3+shuffle nc_component} and {erode4+shuffle '
+        'nc_component} of the neighbouring patches back with 1, 2, 3 and 4 '
+        'pixels dropped per side (16-pixel patches, 224x224), lower bounds, '
+        'since learned solvers do better'
     )
 
     def __post_init__(self) -> None:

@@ -127,9 +127,10 @@ class Mix(Step):
     invertible = False
     averages = True
     leaves = (
-        'the mean colour of every patch in its place, which is a mosaic of '
-        'the image: at 640x480 faces are recognisable, and a linear inversion '
-        'learnt from public images reached 22 dB (16-pixel patches, g = 2)'
+        'the mean colour of every patch in its place, which is a mosaic of the '
+        'image: at 640x480 faces are recognisable; a reconstruction reached '
+        '{mix2 psnr in large} at that size, {mix2 psnr} at 224x224 (16-pixel '
+        'patches, g = 2)'
     )
 
     def __post_init__(self) -> None:

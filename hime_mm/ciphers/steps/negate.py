@@ -39,9 +39,10 @@ class Negate(Step):
     kernel = staticmethod(negate_patches)
     invertible = True
     leaves = (
-        'nearly what there was: with permuted channels too, the rate of best '
-        'matches of a jigsaw solver that tries all variants fell from 0.90 to '
-        '0.89 (16-pixel patches, 224x224)'
+        'nearly what there was: with permuted channels too, a jigsaw solver '
+        'that tries all variants put {negate+permute_channels+shuffle '
+        'nc_component} of the neighbouring patches back (16-pixel patches, '
+        '224x224)'
     )
 
     def choices(self, channels: tuple[int, ...]) -> tuple[bool, bool]:

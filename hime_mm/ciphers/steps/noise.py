@@ -54,8 +54,8 @@ class Noise(Step):
     adds_noise = True
     leaves = (
         'the image under grain that a denoiser removes; after shuffling with '
-        'noise of std 25, a jigsaw solver put 29 % of the neighbouring '
-        'patches back (16-pixel patches, 224x224)'
+        'noise of std 25, a jigsaw solver put {noise25+shuffle nc_component} of '
+        'the neighbouring patches back (16-pixel patches, 224x224)'
     )
 
     def __post_init__(self) -> None:

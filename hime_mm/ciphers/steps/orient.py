@@ -53,9 +53,9 @@ class Orient(Step):
     moves_pixels = True
     on_one_pixel = 'does nothing to patches of one pixel'
     leaves = (
-        'nearly what there was: the rate of best matches of a jigsaw solver '
-        'that tries all orientations fell from 0.90 to 0.85 (16-pixel '
-        'patches, 224x224)'
+        'nearly what there was: a jigsaw solver that tries all orientations put '
+        '{orient+shuffle nc_component} of the neighbouring patches back '
+        '(16-pixel patches, 224x224)'
     )
 
     def choices(self, channels: tuple[int, ...]) -> range:

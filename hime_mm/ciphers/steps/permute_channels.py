@@ -47,9 +47,9 @@ class PermuteChannels(Step):
     kernel = staticmethod(permute_patch_channels)
     invertible = True
     leaves = (
-        'nearly what there was: with negatives too, the rate of best matches '
-        'of a jigsaw solver that tries all variants fell from 0.90 to 0.89 '
-        '(16-pixel patches, 224x224)'
+        'nearly what there was: with negatives too, a jigsaw solver that tries '
+        'all variants put {negate+permute_channels+shuffle nc_component} of the '
+        'neighbouring patches back (16-pixel patches, 224x224)'
     )
 
     @classmethod

@@ -113,8 +113,9 @@ class Shuffle(Step):
     moves_patches = True
     leaves = (
         'every pixel of every patch, colour histograms, text and objects '
-        'smaller than a patch; a jigsaw solver without the key put 97.5 % of '
-        'the neighbouring patches back (16-pixel patches, 224x224)'
+        'smaller than a patch; a jigsaw solver without the key put {shuffle '
+        'nc_component} of the neighbouring patches back (16-pixel patches, '
+        '224x224)'
     )
 
     def next_layout(self, layout: PatchLayout) -> PatchLayout:

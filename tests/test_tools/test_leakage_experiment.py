@@ -18,6 +18,7 @@ from hime_mm.datasets.manifest import Manifest
 from hime_mm.encryption.describe import describe_dataset
 
 SCRIPT = 'tools/experiments/leakage.py'
+PAGE = 'tools/experiments/leakage_page.py'
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def deletions(monkeypatch):
 
 
 def test_page_has_the_tables_of_the_figures():
-    script = load_script(SCRIPT)
+    script = load_script(PAGE)
     page = (ROOT / 'docs' / 'leakage.md').read_text()
     inside = page.split(script.BEGIN)[1].split(script.END)[0]
     assert inside == '\n' + script.tables(json.loads(FIGURES.read_text()))
@@ -123,8 +124,9 @@ def test_strongest_attack_that_counts(tmp_path, deletions):
     assert best['psnr']['mean'] == 9
     # It beats the control, but no random guess.
     assert best['nc']['counts'] is False
-    assert script._cell('ssim', best['ssim']) == '0.40'
-    assert script._cell('psnr', best['psnr']) == '(9.0)'
+    page = load_script(PAGE)
+    assert page.cell('ssim', best['ssim']) == '0.40'
+    assert page.cell('psnr', best['psnr']) == '(9.0)'
 
 
 def test_every_cipher_of_the_experiment_is_one(deletions):
@@ -182,7 +184,7 @@ def test_linkage_keeps_what_was_found(tmp_path, coco_folder, deletions):
     assert list(state['rows']) == ['shuffle', 'mix2+shuffle']
     assert all(share == 1 for row in state['rows'].values() for share in row.values())
     assert len(state['made_by']) == 2 and state['made_by'][0]['commit']
-    lines = load_script(SCRIPT)._linkage(state)
+    lines = load_script(PAGE).linkage_table(state)
     assert '| `shuffle` | 100.0 % | 100.0 % | 100.0 % |' in lines
 
 
@@ -202,7 +204,7 @@ def test_recognition_trains_on_what_it_says(tmp_path, coco_folder, deletions):
     assert (state['trained_on'], state['pictures'], state['chance']) == (12, 6, 0.5)
     row = state['rows']['mix2']
     assert row['attack'] == 'tv' and row['ciphertexts']['accuracy'] > 0.5
-    *_, line, other = load_script(SCRIPT)._recognition(state)
+    *_, line, other = load_script(PAGE).recognition_table(state)
     assert '`mix2`' in line and line.count('%') == 3
     assert other.count('%') == 1 and other.count('|') == line.count('|')
 

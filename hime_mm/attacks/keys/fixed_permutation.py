@@ -12,11 +12,13 @@ from ..base import Arrangement, Evidence, LayoutAttack, register_attack, scatter
 from ..jigsaw.assembly import Grid, cap, fill, merge
 from ..jigsaw.compatibility import alternatives, buddies
 from ..jigsaw.loops import loop_costs
-from ..jigsaw.solver import Cost, choose_cost, pair_costs, shown
+from ..jigsaw.solver import POWERS, Cost, choose_cost, pair_costs, shown
 from .orders import seam_fit
 
 #: Two halves of the pictures agree by so many standard deviations of chance.
 SURE = 4.0
+#: Pictures that tell which cost is best in sums, at most.
+JUDGED = 16
 #: Logarithms are kept below this, so that no cost is too large or small a number.
 LARGEST = 300.0
 
@@ -50,20 +52,20 @@ class FixedPermutation(LayoutAttack):
 
     def prepare(self, evidence: Evidence) -> None:
         super().prepare(evidence)
-        # Gradients alone, and what tells most neighbours on public pictures: in sums either may
-        # be the better.
+        # Gradients alone, and with them what was learnt: which is best of one picture need not
+        # be best in sums.
         costs: list[Cost] = [(None, (1.0, 0.0))]
-        model, powers = choose_cost(evidence)
+        model, _ = choose_cost(evidence)
         if model is not None:
-            costs.append((model, powers))
+            costs += [(model, powers) for powers in POWERS]
         self.found: dict[int, tuple[Arrangement, Cost]] = {}
         for grid, indices in by_grid(evidence).items():
             if len(indices) < 2 or grid[0] * grid[1] < 3:
                 continue
+            few = indices[:JUDGED]
+            cost = max(costs, key=lambda cost: self._halves((few[::2], few[1::2]), cost)[0])
             halves = indices[::2], indices[1::2]
-            sure, cost, sums = max(
-                (self._halves(halves, cost) for cost in costs), key=lambda one: one[0]
-            )
+            sure, sums = self._halves(halves, cost)
             if sure > SURE:
                 shared = solve_sum(sums[0] + sums[1], grid)
                 self.found.update(dict.fromkeys(indices, (shared, cost)))
@@ -84,10 +86,10 @@ class FixedPermutation(LayoutAttack):
 
     def _halves(
         self, halves: tuple[list[int], list[int]], cost: Cost
-    ) -> tuple[float, Cost, list[np.ndarray]]:
+    ) -> tuple[float, list[np.ndarray]]:
         """How surely two halves agree by a cost, and the sums of either."""
         sums = [_total(self._ratios(index, cost)[0] for index in half) for half in halves]
-        return agreement(*sums), cost, sums
+        return agreement(*sums), sums
 
     def _ratios(self, index: int, cost: Cost) -> tuple[np.ndarray, np.ndarray]:
         pieces, there = shown(self.evidence.pieces(index), self.evidence.cipher)

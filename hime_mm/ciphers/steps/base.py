@@ -45,7 +45,7 @@ class Step:
     #: Name in cipher strings and config dicts.
     name: ClassVar[str]
     #: What people and machines can still read after this step alone; it quotes
-    #: figures, see :func:`~hime_mm.ciphers.figures.quoted`.
+    #: ``figures.json``, as ``figures.py`` says.
     leaves: ClassVar[str]
     #: Forms in which it comes, the usual one first.
     forms: ClassVar[tuple[str, ...]] = ()

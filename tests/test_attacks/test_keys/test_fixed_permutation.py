@@ -167,10 +167,10 @@ def test_eight_coco_pictures_give_all_neighbours(coco_tiny, steps):
 
 
 @pytest.mark.slow
-def test_the_better_of_two_costs_is_used(coco_tiny, data_root):
+def test_the_best_of_the_costs_is_used(coco_tiny, data_root):
     """A learnt cost sees more in patches of 4x4 pixels, and less in centred ones."""
     plain, public = read(coco_tiny / 'val2017', 8), read(data_root / 'photos_256', 20)
-    for steps, least in (('mix4+shuffle', 0.7), ('center+erode2+shuffle', 0.3)):
+    for steps, least in (('mix4+shuffle', 0.9), ('center+erode2+shuffle', 0.4)):
         evidence, cells, _ = owner(steps).evidence(plain, public=public)
         with_public = np.mean(scores(attack(evidence), cells)[0])
         without = np.mean(scores(attack(replace(evidence, public=())), cells)[0])

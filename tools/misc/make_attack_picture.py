@@ -2,10 +2,10 @@
 """Make the picture of what attacks get back, of photos that come with scikit-image."""
 
 import argparse
-import os
 
 import cv2
 import numpy as np
+from make_pictures import save
 from tqdm import tqdm
 
 from hime_mm.audit.public import public_pictures
@@ -69,10 +69,7 @@ def main():
             for i in range(0, len(panels), wide)
         ]
     )
-    os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
-    if not cv2.imwrite(args.output, picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
-        raise SystemExit(f'could not write {args.output}')
-    print(args.output)
+    save(picture, args.output)
 
 
 if __name__ == '__main__':

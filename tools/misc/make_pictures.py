@@ -30,6 +30,14 @@ def parse_args():
     return parser.parse_args()
 
 
+def save(picture: np.ndarray, place: str) -> None:
+    """Write an RGB picture, and say where."""
+    os.makedirs(os.path.dirname(place) or '.', exist_ok=True)
+    if not cv2.imwrite(place, picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
+        raise SystemExit(f'could not write {place}')
+    print(place)
+
+
 def main():
     args = parse_args()
     if args.image is None:
@@ -60,10 +68,7 @@ def main():
             for row in (names[i : i + args.columns] for i in range(0, len(names), args.columns))
         ]
     )
-    os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
-    if not cv2.imwrite(args.output, picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
-        raise SystemExit(f'could not write {args.output}')
-    print(args.output)
+    save(picture, args.output)
 
 
 if __name__ == '__main__':

@@ -155,19 +155,6 @@ class Risk:
             'seed': self.seed,
         }
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> 'Risk':
-        """From what :meth:`to_dict` gave; what follows from the values is computed again.
-
-        Raises:
-            HimeError: If it is something else.
-        """
-        try:
-            values = {name: Judged(**judged) for name, judged in data['values'].items()}
-            return cls(data['metric'], values, dict(data['failed']), data['seed'])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise HimeError(f'this is no risk as `to_dict` writes it: {error!r}') from None
-
 
 def estimate(table: np.ndarray, seed: int = 0) -> list[Estimate]:
     """Summarize each column of values.

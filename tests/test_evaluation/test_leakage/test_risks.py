@@ -77,9 +77,11 @@ class TestRisk:
         values = {f'tried {name}': one for name, one in values.items()}
         one = Risk('psnr', values, failed, seed)
         text = json.dumps(one.to_dict(), allow_nan=False)
-        other = Risk.from_dict(json.loads(text))
-        assert other == one
-        assert json.dumps(other.to_dict(), allow_nan=False) == text
+        state = json.loads(text)
+        back = {name: Judged(**row) for name, row in state['values'].items()}
+        again = Risk(state['metric'], back, state['failed'], state['seed'])
+        assert again == one
+        assert json.dumps(again.to_dict(), allow_nan=False) == text
 
     def test_numpy_numbers_are_written(self):
         one = Risk('nc', {'a': Judged(np.float32(0.5), np.int64(0), np.float64(0.1))})
@@ -118,7 +120,6 @@ class TestRisk:
         assert one.main == Estimate() and one.counts is None
         got = json.loads(json.dumps(one.to_dict(), allow_nan=False))
         assert got['pictures'] == 0 and got['counts'] is None and got['main']['mean'] is None
-        assert Risk.from_dict(got) == one
 
 
 class TestCounts:
@@ -165,22 +166,6 @@ class TestWrong:
     def test_judged_and_failed(self):
         with pytest.raises(HimeError, match='both ran and failed on 001.png'):
             risk([1, 2], failed={'001.png': 'crashed'})
-
-    @pytest.mark.parametrize(
-        'data',
-        [
-            {},
-            [],
-            {'metric': 'nc', 'values': {}, 'failed': {}},
-            {'metric': 'nc', 'values': {'a': {'main': 1}}, 'failed': {}, 'seed': 0},
-            {'metric': 'nc', 'values': {'a': 1}, 'failed': {}, 'seed': 0},
-            {'metric': 'nc', 'values': [], 'failed': {}, 'seed': 0},
-            {'metric': 'no', 'values': {}, 'failed': {}, 'seed': 0},
-        ],
-    )
-    def test_no_risk(self, data):
-        with pytest.raises(HimeError):
-            Risk.from_dict(data)
 
 
 class TestGrade:

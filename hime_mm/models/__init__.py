@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What learns.
 
-The backbones need MMPretrain only.  Detectors and heads need MMDetection,
+The backbones and the neck need MMPretrain only.  Detectors and heads need MMDetection,
 which in turn needs mmcv's compiled ops: where it cannot be imported, the
 classification half still works and the reason is logged.
 """
@@ -11,6 +11,7 @@ from .batch_augments import *  # noqa: F401,F403
 from .ciphers import BatchCipher  # noqa: F401
 from .data_preprocessors import *  # noqa: F401,F403
 from .layers import *  # noqa: F401,F403
+from .necks import *  # noqa: F401,F403
 
 try:
     import mmdet.models  # noqa: F401

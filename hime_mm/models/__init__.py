@@ -19,10 +19,10 @@ except (ImportError, AssertionError) as error:  # pragma: no cover
     from mmengine.logging import print_log
 
     print_log(
-        'hime_mm.PEYOLOS, hime_mm.PESingleStageDetector, hime_mm.DetTokenHead, '
-        'hime_mm.PatchTokenHead, its assigner and its box coder are not registered, because '
-        f'MMDetection cannot be imported: {error}. For detection install it '
-        'with `mim install onedl-mmdetection`, and mmcv with its compiled '
+        'hime_mm.PEYOLOS, hime_mm.PESingleStageDetector, hime_mm.PaddingAware, '
+        'hime_mm.DetTokenHead, hime_mm.PatchTokenHead, its assigner and its box coder '
+        f'are not registered, because MMDetection cannot be imported: {error}. For '
+        'detection install it with `mim install onedl-mmdetection`, and mmcv with its compiled '
         'ops.',
         logger='current',
         level=30,

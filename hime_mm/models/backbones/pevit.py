@@ -18,12 +18,11 @@ from hime_mm.run_check import check_current_run
 
 from ..layers import MixedPatchEmbed, ReferencePositionEncoding
 from ..layers.padding import (
+    KnowsPadding,
     MaskedEncoderLayer,
-    image_shapes,
     key_mask,
     mean_token,
     positions_on_grids,
-    token_grids,
 )
 from ..weights.hooks import load_backbone, load_foreign
 
@@ -33,7 +32,7 @@ POS_INITS = ('trunc_normal', 'sincos')
 
 
 @MODELS.register_module()
-class PEViT(VisionTransformer):
+class PEViT(KnowsPadding, VisionTransformer):
     """Permutation-equivariant vision transformer.
 
     MMPretrain's :class:`VisionTransformer` without a patch order
@@ -44,9 +43,9 @@ class PEViT(VisionTransformer):
     stay in place (MI).
 
     Which tokens of a padded batch are padding is known from the data samples,
-    which :class:`PESingleStageDetector` and :class:`PEYOLOS` hand over;
-    MMDetection's own detectors call a backbone with images only, and padding
-    then counts as image.
+    which :class:`PESingleStageDetector` and :class:`PEYOLOS` hand over, and
+    :class:`PaddingAware` does for MMDetection's own detectors: these call a
+    backbone with images only, and padding then counts as image.
 
     Reference: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025. All arguments of :class:`VisionTransformer` that are not named
@@ -288,8 +287,8 @@ class PEViT(VisionTransformer):
                 ``img_shape`` (height and width of the image within the
                 padded batch, in pixels) decides which tokens are padding;
                 those are attended to by none, so that each image gives what
-                it would give alone. None takes every token for image.
-                Defaults to None.
+                it would give alone. None takes every token for image, unless
+                the detector has told of them. Defaults to None.
             input_form (str, optional): For the mixed embedding, ``'compact'``
                 or ``'full'`` in place of the module's own. Defaults to None.
 
@@ -297,10 +296,7 @@ class PEViT(VisionTransformer):
             tuple[Tensor]: One entry per ``out_indices``, as ``out_type``
             says. The padding of a ``featmap`` is zero.
         """
-        grids = None
-        if data_samples is not None:
-            shapes = image_shapes(data_samples, x.shape[0])
-            grids = token_grids(x.shape[-2:], shapes, self.patch_stride)
+        grids = self._token_grids(x, data_samples)
         form = {} if input_form is None else dict(input_form=input_form)
         if form and not isinstance(self.patch_embed, MixedPatchEmbed):
             raise ConfigError(

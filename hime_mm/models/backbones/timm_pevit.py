@@ -16,7 +16,7 @@ from hime_mm.registry import MODELS
 from hime_mm.run_check import check_current_run
 
 from ..layers import ReferencePositionEncoding
-from ..layers.padding import image_shapes, key_mask, mean_token, token_grids
+from ..layers.padding import KnowsPadding, key_mask, mean_token
 from ..weights.hooks import HEADS, fold_positions, load_timm
 from .pevit import POS_ENCODINGS
 from .timm_inspection import PREFIX_TOKENS, build_vit, check_masks
@@ -26,7 +26,7 @@ _SET_HERE = {'num_classes', 'in_chans', 'features_only', 'dynamic_img_size', 'dy
 
 
 @MODELS.register_module()
-class TIMMPEViT(BaseBackbone):
+class TIMMPEViT(KnowsPadding, BaseBackbone):
     """A ViT of timm, made permutation-equivariant.
 
     Takes timm's model as it is, patch embedding, blocks and norms, and leaves
@@ -280,8 +280,8 @@ class TIMMPEViT(BaseBackbone):
                 ``img_shape`` (height and width of the image within the
                 padded batch, in pixels) decides which tokens are padding;
                 those are attended to by none, so that each image gives what
-                it would give alone. None takes every token for image.
-                Defaults to None.
+                it would give alone. None takes every token for image, unless
+                the detector has told of them. Defaults to None.
 
         Returns:
             tuple[Tensor]: One entry per ``out_indices``, as ``out_type``
@@ -292,10 +292,7 @@ class TIMMPEViT(BaseBackbone):
                 tokens are padding, and the model drops patches in training or
                 timm is too old.
         """
-        vit, grids, mask = self.timm_model, None, None
-        if data_samples is not None:
-            shapes = image_shapes(data_samples, x.shape[0])
-            grids = token_grids(x.shape[-2:], shapes, self.patch_stride)
+        vit, grids, mask = self.timm_model, self._token_grids(x, data_samples), None
         x = vit.patch_embed(x)
         batch, *grid, _ = x.shape
         if grids is not None:

@@ -2,7 +2,7 @@
 """MMDetection's single-stage detector on backbones that know padding."""
 
 from mmdet.models.detectors import SingleStageDetector
-from mmdet.structures import OptSampleList, SampleList
+from mmdet.structures import OptSampleList
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from torch import Tensor, nn
 
@@ -10,10 +10,11 @@ from hime_mm.errors import ConfigError
 from hime_mm.registry import MODELS
 
 from ..dense_heads import PatchTokenHead
+from .padding_aware import TellsPadding
 
 
 @MODELS.register_module()
-class PESingleStageDetector(SingleStageDetector):
+class PESingleStageDetector(TellsPadding, SingleStageDetector):
     """MMDetection's single-stage detector, whose backbone gets the data samples too.
 
     So each image of a padded batch gives what it would give alone. Arguments
@@ -59,12 +60,7 @@ class PESingleStageDetector(SingleStageDetector):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
-        if not hasattr(self.backbone, 'patch_stride'):
-            raise ConfigError(
-                f'a {type(self.backbone).__name__} cannot tell image from padding: take '
-                "hime_mm.PEViT or hime_mm.TIMMPEViT as backbone, with `pos_encoding='learned'` "
-                "for a plain ViT, or MMDetection's own detectors"
-            )
+        self.check_backbone()
         if isinstance(self.bbox_head, PatchTokenHead) and not self.with_neck:
             self._check_slots(self.backbone, self.bbox_head)
 
@@ -107,26 +103,3 @@ class PESingleStageDetector(SingleStageDetector):
         """
         x = self.backbone(batch_inputs, data_samples=batch_data_samples)
         return self.neck(x) if self.with_neck else x
-
-    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
-        """Compute losses, see :meth:`SingleStageDetector.loss`."""
-        x = self.extract_feat(batch_inputs, batch_data_samples)
-        return self.bbox_head.loss(x, batch_data_samples)
-
-    def predict(
-        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
-    ) -> SampleList:
-        """Detect, see :meth:`SingleStageDetector.predict`."""
-        x = self.extract_feat(batch_inputs, batch_data_samples)
-        results = self.bbox_head.predict(x, batch_data_samples, rescale=rescale)
-        return self.add_pred_to_datasample(batch_data_samples, results)
-
-    def _forward(
-        self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
-    ) -> tuple[list[Tensor], ...]:
-        x = self.extract_feat(batch_inputs, batch_data_samples)
-        return self.bbox_head.forward(x)
-
-    def get_layer_depth(self, param_name: str, prefix: str = ''):
-        """Get the layer-wise depth of a parameter, see :class:`PEViT`'s."""
-        return self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')

@@ -1,7 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Images of several sizes in one padded batch, seen as tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,38 @@ def key_mask(grid: Grid, token_grids: Sequence[Grid], device: torch.device) -> T
     rows = torch.arange(grid[0], device=device) < sizes[:, :1]
     cols = torch.arange(grid[1], device=device) < sizes[:, 1:]
     return (rows[:, :, None] & cols[:, None, :]).flatten(1)
+
+
+class KnowsPadding:
+    """A backbone that can tell image from padding.
+
+    By the data samples that its ``forward`` gets, or those that it was told
+    of: most detectors call a backbone with images only. It has a
+    ``patch_stride``.
+    """
+
+    _told: Sequence | None = None
+
+    @contextmanager
+    def told(self, data_samples: Sequence | None) -> Iterator[None]:
+        """Tell of the data samples of the batches that come meanwhile.
+
+        An attribute, not a variable of the context or thread: what compiles
+        models watches those only.
+        """
+        before, self._told = self._told, data_samples
+        try:
+            yield
+        finally:
+            self._told = before
+
+    def _token_grids(self, x: Tensor, data_samples: Sequence | None) -> list[Grid] | None:
+        """Of each image its own rows and columns of tokens, None where padding is not known."""
+        samples = self._told if data_samples is None else data_samples
+        if samples is None:
+            return None
+        shapes = image_shapes(samples, x.shape[0])
+        return token_grids(x.shape[-2:], shapes, self.patch_stride)
 
 
 def masked_attention(attn: MultiheadAttention, x: Tensor, key_mask: Tensor) -> Tensor:

@@ -271,7 +271,8 @@ def known_options():
         for child in children:
             for param in child.get_params(click_context(child)):
                 found.update(param.opts + param.secondary_opts)
-    for path in [*ROOT.glob('tools/**/*.py'), *ROOT.glob('.dev_scripts/*.py')]:
+    shared = ROOT / 'hime_mm/config/options.py'
+    for path in [shared, *ROOT.glob('tools/**/*.py'), *ROOT.glob('.dev_scripts/*.py')]:
         found.update(re.findall(r"'(--[\w-]+)'", path.read_text()))
     return found
 

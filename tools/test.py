@@ -6,17 +6,20 @@ import os
 import os.path as osp
 
 import mmengine
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hime_mm.apis import check_config, force_safe_loading
-from hime_mm.config import use_tta
+from hime_mm.config import load_config, use_tta
+from hime_mm.config.options import add_cipher_options, encrypt_as_asked
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Test a detector or a classifier')
-    parser.add_argument('config', help='test config file path')
+    parser.add_argument(
+        'config', help='test config file path, or one of a package: mmdet::…, mmpretrain::…'
+    )
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='the directory for logs and evaluation metrics')
     parser.add_argument(
@@ -41,6 +44,7 @@ def parse_args():
         help="test-time augmentation by the config's tta_model and "
         'tta_pipeline; flip before encrypting there',
     )
+    add_cipher_options(parser)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -107,7 +111,8 @@ def show(cfg, args):
 def main():
     args = parse_args()
     force_safe_loading()
-    cfg = check_config(merge_args(Config.fromfile(args.config), args))
+    cfg = encrypt_as_asked(merge_args(load_config(args.config), args), args)
+    cfg = check_config(cfg)
     if args.show or args.show_dir:
         cfg = show(cfg, args)
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)

@@ -5,16 +5,20 @@ import argparse
 import os
 import os.path as osp
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hime_mm.apis import check_config, force_safe_loading
+from hime_mm.config import load_config
+from hime_mm.config.options import add_cipher_options, encrypt_as_asked
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Train a detector or a classifier')
-    parser.add_argument('config', help='train config file path')
+    parser.add_argument(
+        'config', help='train config file path, or one of a package: mmdet::…, mmpretrain::…'
+    )
     parser.add_argument('--work-dir', help='the dir to save logs and models')
     parser.add_argument(
         '--amp',
@@ -38,6 +42,7 @@ def parse_args():
     parser.add_argument(
         '--no-validate', action='store_true', help='do not evaluate during training'
     )
+    add_cipher_options(parser)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -93,7 +98,8 @@ def merge_args(cfg, args):
 def main():
     args = parse_args()
     force_safe_loading()
-    cfg = check_config(merge_args(Config.fromfile(args.config), args))
+    cfg = encrypt_as_asked(merge_args(load_config(args.config), args), args)
+    cfg = check_config(cfg)
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     runner.train()
 

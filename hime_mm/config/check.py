@@ -14,7 +14,7 @@ from .findings import Finding, validate
 from .hosts import QUIET_HOOKS, SAFE_HOOK
 from .plan import Plan
 from .reading import read
-from .rewrite import drop_scopes, replace_hooks
+from .rewriters.mending import drop_scopes, replace_hooks
 from .validators.evaluation import harmful_hooks
 
 #: Warnings that were given in this process.
@@ -46,9 +46,9 @@ def check_config(cfg: Config) -> Config:
         ConfigError: Names every error with its place and the remedy.
     """
     plan = read(cfg)
-    _report(validate(plan))
-    _report(replace_hooks(plan))
-    _report(drop_scopes(plan))
+    report(validate(plan))
+    report(replace_hooks(plan))
+    report(drop_scopes(plan))
     return cfg
 
 
@@ -67,7 +67,7 @@ def check_run(cfg: Config | dict) -> None:
     """
     plan = read(cfg)
     findings = [*validate(plan), *_drawing(plan)]
-    _report([new for new in findings if new.level == 'error' or str(new) not in _TOLD])
+    report([new for new in findings if new.level == 'error' or str(new) not in _TOLD])
 
 
 def _drawing(plan: Plan) -> Iterator[Finding]:
@@ -98,11 +98,11 @@ def cipher_on_device(cfg: Config) -> Cipher | None:
             preprocessor that the model would not use.
     """
     plan = read(cfg)
-    _report([one for one in plan.findings if one.place.endswith('data_preprocessor')])
+    report([one for one in plan.findings if one.place.endswith('data_preprocessor')])
     return None if plan.device is None else plan.device.cipher
 
 
-def _report(findings: Sequence[Finding]) -> None:
+def report(findings: Sequence[Finding]) -> None:
     """Warn of warnings, then raise all errors at once."""
     errors = [str(finding) for finding in findings if finding.level == 'error']
     for finding in findings:

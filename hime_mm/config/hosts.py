@@ -2,6 +2,8 @@
 """Names in configs that decide a case: those of the hosts, and a few of ours."""
 
 SAFE_HOOK = 'hime_mm.EncryptedVisualizationHook'
+#: Checks a run that others have begun.
+CHECK_HOOK = 'hime_mm.EncryptionCheckHook'
 #: What the hosts' visualization hooks are told that ours understands.
 HOOK_OPTIONS = (
     'draw',
@@ -24,6 +26,8 @@ QUIET_HOOKS = (
 LOADING = 'hime_mm.LoadEncryptedMeta'
 #: The head that reads tokens of moved patches.
 TOKEN_HEAD = 'hime_mm.PatchTokenHead'
+#: Makes a detector of MMDetection that hands data samples on to its backbone.
+PADDING_AWARE = 'hime_mm.PaddingAware'
 #: Our metrics: for whoever may see the originals, and for whoever has no key.
 ORIGINAL_METRIC = 'hime_mm.OriginalCocoMetric'
 SLOT_METRIC = 'hime_mm.SlotCocoMetric'
@@ -34,6 +38,8 @@ CHANCE = ('RandomApply', 'RandomChoice')
 MAYBE = ('RandomApply',)
 #: Wrappers whose lists are alternatives, of which each image goes through one or all.
 CHOICES = ('RandomChoice', 'MultiView')
+#: Those that give several images, one for each list.
+VIEWS = ('MultiView',)
 #: Wrappers whose entries are alternatives.
 BRANCHES = ('MultiBranch',)
 #: Wrappers whose lists are stages, each of alternative transforms.
@@ -61,6 +67,17 @@ RESIZERS = ('ResizeEdge', 'Pad')
 
 #: ViTs of MMPretrain that do not extend its VisionTransformer.
 VITS = ('BEiTViT', 'RevVisionTransformer', 'ViTSAM')
+#: Backbones of MMPretrain that attend within windows of a fixed size.
+WINDOWED = ('SwinTransformer', 'SwinTransformerV2')
+#: Necks that make a pyramid of several levels of a backbone, from `start_level` on.
+PYRAMIDS = ('FPN', 'PAFPN')
+#: Those that put levels side by side, which have to be twice as large as one another then.
+CONCATENATING = ('YOLOXPAFPN', 'CSPNeXtPAFPN', 'YOLOV3Neck')
+#: Stride of a CNN's last stage.
+LAST_STRIDE = 32
+#: What is counted in pixels of the image, in dense heads: strides of what they read, and the rest.
+STRIDES = ('strides', 'point_strides')
+LENGTHS = ('regress_ranges', 'scale_ranges', 'base_edge_list')
 #: Batch augmentations whose edges run through patches.
 CUTTERS = ('CutMix', 'ResizeMix')
 #: Batch augmentations that resize images.

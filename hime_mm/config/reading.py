@@ -51,6 +51,9 @@ def read(cfg: Config | dict) -> Plan:
     if inner.value:
         preprocessor = preprocessor if preprocessor.value else within
         model = inner
+    # So do detectors that learn from unlabelled images.
+    detector = find(nodes, f'{model.place}.detector')
+    model = detector if detector.value else model
     backbone = find(nodes, f'{model.place}.backbone')
     ways = find_ways(root, used)
     pipelines = tuple(_pipelines(parts, ways, findings))

@@ -12,7 +12,7 @@ from hime_mm.apis import check_config, cipher_on_device
 from hime_mm.ciphers import Cipher
 from hime_mm.config import Finding, error, read, validate, validator, warning
 from hime_mm.config.findings import VALIDATORS
-from hime_mm.config.rewrite import replace_hooks
+from hime_mm.config.rewriters.mending import replace_hooks
 from hime_mm.errors import ConfigError
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from functools import cache
 from inspect import signature
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+
+from hime_mm.config import encrypt_config, load_config
 
 PAGE = (Path(__file__).parents[3] / 'docs/training.md').read_text()
 CONFIGS = {
@@ -54,7 +57,8 @@ def strides_of(model):
     if neck.type == 'FPN':
         finest = 4 * 2**neck.start_level if 'start_level' in neck else 4
         return [finest * 2**i for i in range(neck.num_outs)]
-    return {'DilatedEncoder': [32], 'YOLOV3Neck': [32, 16, 8]}[neck.type]
+    stages = model.backbone.get('strides', (1, 2, 2, 2))
+    return {'DilatedEncoder': [4 * prod(stages)], 'YOLOV3Neck': [32, 16, 8]}[neck.type]
 
 
 @pytest.fixture(scope='module')
@@ -183,6 +187,20 @@ class TestCNN:
             shares.append(share(name, changes, 'mix2'))
             assert shares[2] > shares[1]
         assert shares == [float(figure) for figure in figures if figure]
+
+    @pytest.mark.parametrize('name', CONFIGS)
+    def test_what_is_rewritten_loses_next_to_none(self, boxes, name):
+        """Two points of the share that the stock config has on plain images, at most."""
+        before = load_config(f'mmdet::{CONFIGS[name]}')
+        after = encrypt_config(before, 'mix2').model
+        plain = percent(learns(before.model, strides_of(before.model), boxes('center')))
+        assert percent(learns(after, strides_of(after), boxes('mix2'))) >= plain - 2
+        # What the network makes of an image has the strides that its head is told.
+        head = head_of(after)
+        if 'strides' in head:
+            assert list(head.strides) == strides_of(after)
+        elif 'strides' in head.anchor_generator:
+            assert list(head.anchor_generator.strides) == strides_of(after)
 
     def test_detectors_with_the_same_priors(self):
         (row,) = [row for row in CNN if 'R-CNN' in row[0]]

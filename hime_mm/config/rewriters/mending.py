@@ -10,11 +10,11 @@ from mmengine.config import Config, ConfigDict
 
 from hime_mm.errors import ConfigError
 
-from .findings import Finding, warning
-from .hosts import CALLED, HOOK_OPTIONS, SAFE_HOOK
-from .plan import Plan
-from .reading import read
-from .validators.evaluation import harmful_hooks
+from ..findings import Finding, warning
+from ..hosts import CALLED, HOOK_OPTIONS, SAFE_HOOK
+from ..plan import Plan
+from ..reading import read
+from ..validators.evaluation import harmful_hooks
 
 
 def replace_hooks(plan: Plan) -> list[Finding]:

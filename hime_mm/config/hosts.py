@@ -52,7 +52,15 @@ READERS = ('LoadImage', 'LoadMultiChannelImage')
 MIXER = 'MultiImageMixDataset'
 
 #: How transforms begin that leave pixels and their places alone.
-HARMLESS = ('Pack', 'LoadImage', 'LoadAnnotations', 'Filter')
+HARMLESS = (
+    'Pack',
+    'LoadImage',
+    'LoadAnnotations',
+    'LoadEmptyAnnotations',
+    'LoadPanopticAnnotations',
+    'LoadTextAnnotations',
+    'Filter',
+)
 #: How transforms begin that leave coordinates alone.
 STILL = ('Load', 'Pack', 'Filter', 'Color', 'Photo', 'ToTensor', 'Normalize', 'TestTimeAug')
 #: Transforms that fix the size of an image, and where they have it.

@@ -73,6 +73,11 @@ REFUSALS = {
     ),
     'windows': ((SWIN, 'shuffle'), 'attends within windows', '--backbone pevit-small'),
     'positions': ((DEIT, 'shuffle'), 'learns the place of each patch', '--backbone pevit-small'),
+    'patches of another size': (
+        ('mmpretrain::vision_transformer/vit-base-p32_64xb64_in1k.py', 'mix2'),
+        'embeds patches of side 32, but those of the cipher have side 16',
+        '--patch-size 32',
+    ),
     'masks': (
         (MASK, 'shuffle', 'pevit-small'),
         r'`train_dataloader\.dataset\.pipeline\.1\.with_mask` loads masks',
@@ -338,9 +343,19 @@ def test_what_is_written_is_the_same_config(name, tmp_path):
     assert config_diff(new, Config.fromfile(path)) == ''
 
 
+def test_patches_of_another_size():
+    new = encrypt_config(
+        'mmpretrain::vision_transformer/vit-base-p32_64xb64_in1k.py', 'mix2', None, 32
+    )
+    assert (new.model.backbone.patch_size, new.model.backbone.img_size) == (16, 112)
+    assert new.train_dataloader.dataset.pipeline[-2].patch_size == 32
+
+
 def test_there_is_no_such_config():
-    with pytest.raises(HimeError, match=r"no config 'mmdet::retina/none.py'.*Write PACKAGE::"):
+    with pytest.raises(HimeError, match=r"no config 'mmdet::retina/none.py': write PACKAGE::"):
         encrypt_config('mmdet::retina/none.py', 'mix2')
+    with pytest.raises(HimeError, match="no package 'mmnone'"):
+        encrypt_config('mmnone::a/b.py', 'mix2')
 
 
 class TestDiff:

@@ -28,6 +28,7 @@ def refusals(job: Job, swapped: bool) -> Iterator[Finding]:
         yield from _masks(job)
     if job.ratio != 1:
         yield from _shrunk(job)
+    yield from () if swapped else _patches(job)
 
 
 def _encrypted(job: Job) -> Iterator[Finding]:
@@ -89,6 +90,18 @@ def _positions(job: Job) -> Iterator[Finding]:
         f'a backbone without positions works, `{SWAP}`, or a cipher that leaves patches in '
         "their places, such as `--cipher mix2` or 'center+erode2'",
     )
+
+
+def _patches(job: Job) -> Iterator[Finding]:
+    """A ViT embeds the patches of the cipher."""
+    node, side = job.plan.backbone, job.plan.patch_size
+    if side not in (None, job.cipher.patch_size):
+        yield error(
+            node.place,
+            f'embeds patches of side {side}, but those of the cipher have side '
+            f'{job.cipher.patch_size}',
+            f'take `--patch-size {side}`',
+        )
 
 
 def _judged(job: Job) -> Iterator[Finding]:

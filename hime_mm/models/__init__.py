@@ -18,8 +18,9 @@ except (ImportError, AssertionError) as error:  # pragma: no cover
     from mmengine.logging import print_log
 
     print_log(
-        'hime_mm.PEYOLOS, hime_mm.PESingleStageDetector, hime_mm.DetTokenHead, '
-        'hime_mm.PatchTokenHead, its assigner and its box coder are not registered, because '
+        'hime_mm.PEYOLOS, hime_mm.PEDINO, hime_mm.PESingleStageDetector, hime_mm.ViTProjector, '
+        'hime_mm.DetTokenHead, hime_mm.PatchTokenHead, its assigner and its box coder are not '
+        'registered, because '
         f'MMDetection cannot be imported: {error}. For detection install it '
         'with `mim install onedl-mmdetection`, and mmcv with its compiled '
         'ops.',
@@ -29,4 +30,5 @@ except (ImportError, AssertionError) as error:  # pragma: no cover
 else:
     from .dense_heads import *  # noqa: F401,F403
     from .detectors import *  # noqa: F401,F403
+    from .necks import *  # noqa: F401,F403
     from .task_modules import *  # noqa: F401,F403

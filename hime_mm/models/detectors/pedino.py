@@ -1,0 +1,118 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""MMDetection's DINO on a plain ViT."""
+
+from mmdet.models.detectors import DINO
+from mmdet.models.layers.transformer.utils import coordinate_to_encoding
+from mmdet.structures import OptSampleList
+from mmengine.model import ModuleList
+from torch import Tensor, nn
+
+from hime_mm.errors import ConfigError
+from hime_mm.registry import MODELS
+
+from ..necks import ViTProjector
+
+
+@MODELS.register_module()
+class PEDINO(DINO):
+    """MMDetection's DINO on a plain ViT, laid out as LW-DETR, for images whose patches stay (MI).
+
+    The backbone gets the data samples too, and queries have their places in the image, not in
+    the padded batch, so that each image gives what it would give alone. Without ``encoder`` there
+    is none: the ViT has mixed the tokens already, and the queries of DINO's two stages come from
+    what the neck, a :class:`ViTProjector`, gives.
+
+    Reference: Chen et al., "LW-DETR: A Transformer Replacement to YOLO for Real-Time Detection",
+    2024 (arXiv 2406.03459); Zhang et al., "DINO: DETR with Improved DeNoising Anchor Boxes for
+    End-to-End Object Detection", ICLR 2023. Of LW-DETR it has not the groups of queries,
+    whose place DINO's denoising takes, nor the windows of the ViT's attention.
+
+    Args:
+        backbone (dict): A :class:`PEViT` or :class:`TIMMPEViT` with ``out_type='featmap'``.
+        encoder (dict, optional): A deformable encoder behind the neck, as DINO has one. Defaults
+            to None.
+        **kwargs: As MMDetection's ``DINO`` has them.
+
+    Raises:
+        ConfigError: If the backbone does not know padding, the decoder reads another number of
+            maps than the neck gives, or an image has fewer tokens than there are queries.
+    """
+
+    _data_samples: OptSampleList = None
+
+    def __init__(self, backbone: dict, encoder: dict | None = None, **kwargs) -> None:
+        super().__init__(backbone=backbone, encoder=encoder, **kwargs)
+        if not hasattr(self.backbone, 'patch_stride'):
+            raise ConfigError(
+                f'a {type(self.backbone).__name__} cannot tell image from padding: take '
+                "hime_mm.PEViT or hime_mm.TIMMPEViT as backbone, with `pos_encoding='learned'` "
+                "for a plain ViT, or MMDetection's own DINO"
+            )
+        if isinstance(getattr(self, 'neck', None), ViTProjector):
+            maps = len(self.neck.scales)
+            read = self.decoder.layers[0].cross_attn.num_levels
+            if not maps == read == self.num_feature_levels:
+                raise ConfigError(
+                    f'the neck gives {maps} maps, the decoder reads {read}: set '
+                    f'`num_feature_levels={maps}` and '
+                    f'`decoder.layer_cfg.cross_attn_cfg.num_levels={maps}`'
+                )
+
+    def _init_layers(self) -> None:
+        bare = self.encoder is None
+        if bare:
+            # The host reads the width off an encoder's layer.
+            dims = self.decoder['layer_cfg']['self_attn_cfg']['embed_dims']
+            parts = ('self_attn_cfg', 'ffn_cfg')
+            self.encoder = dict(
+                num_layers=1, layer_cfg={part: dict(embed_dims=dims) for part in parts}
+            )
+        super()._init_layers()
+        if bare:
+            # Without layers it passes on what it gets, and uses no positions.
+            self.encoder.layers, self.encoder.num_layers = ModuleList(), 0
+            self.level_embed.requires_grad_(False)
+        for layer in self.decoder.layers:
+            layer.register_forward_pre_hook(self._place_queries, with_kwargs=True)
+
+    def _place_queries(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Positions of queries in their image, where the host has those in the padded batch."""
+        ratios = kwargs['valid_ratios'][:, None, 0].repeat(1, 1, 2)
+        boxes = kwargs['reference_points'][:, :, 0] / ratios
+        encoded = coordinate_to_encoding(boxes, num_feats=self.embed_dims)
+        return args, dict(kwargs, query_pos=self.decoder.ref_point_head(encoded))
+
+    def forward(self, inputs: Tensor, data_samples: OptSampleList = None, mode: str = 'tensor'):
+        """Run in one of the modes of MMDetection's detectors."""
+        # The host's methods in between pass on the images only.
+        self._data_samples = data_samples
+        try:
+            return super().forward(inputs, data_samples, mode)
+        finally:
+            self._data_samples = None
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute features.
+
+        Args:
+            batch_inputs (Tensor): Images, shape (B, C, H, W). In a call of :meth:`forward` the
+                ``img_shape`` of its data samples tells image from padding.
+
+        Returns:
+            tuple[Tensor]: What backbone and neck give.
+        """
+        x = self.backbone(batch_inputs, data_samples=self._data_samples)
+        return self.neck(x) if self.with_neck else x
+
+    def pre_decoder(self, memory: Tensor, *args, **kwargs) -> tuple[dict, dict]:
+        """Choose the queries, see MMDetection's ``DINO``."""
+        if memory.shape[1] < self.num_queries:
+            raise ConfigError(
+                f'{memory.shape[1]} tokens are fewer than the {self.num_queries} queries: set '
+                '`num_queries` to as many as the smallest images have tokens, or use larger ones'
+            )
+        return super().pre_decoder(memory, *args, **kwargs)
+
+    def get_layer_depth(self, param_name: str, prefix: str = ''):
+        """Get the layer-wise depth of a parameter, see :class:`PEViT`'s."""
+        return self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')

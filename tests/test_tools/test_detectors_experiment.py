@@ -155,14 +155,15 @@ def test_refuses(tmp_path, files):
 def test_report(tmp_path, capsys):
     """Equal time is there to be seen, and so is what was not run."""
     options = ('report', '--dataset', 'bccd', '--work-dir', tmp_path)
-    run = dict(ap_50=0.5, ap_75=0.25, weights='abc', seconds=90, environment=dict(torch='2'))
+    run = dict(ap_50=0.5, ap_75=0.25, weights='abc', seconds=90, cpu_seconds=60)
+    run['environment'] = dict(torch='2')
     for name, ap, epochs in (('peyolos', 0.125, 20), ('pedino', 0.375, 12)):
         folder = tmp_path / name / 'seed0'
         folder.mkdir(parents=True)
         (folder / 'result.json').write_text(json.dumps(dict(run, ap=ap, epochs=epochs)))
     run_script(TOOL, *options)
     text = capsys.readouterr().out
-    assert '| PEDINO | 0.375 | +0.250 | 0.500 | 0.250 | 12 | 1.5 | 1 |' in text
+    assert '| PEDINO | 0.375 | +0.250 | 0.500 | 0.250 | 12 | 1.0 | 1.5 | 1 |' in text
     assert re.search('weights: SHA-256 abc\n', text)
     (tmp_path / 'pedino/seed0/result.json').unlink()
     run_script(TOOL, *options)

@@ -10,15 +10,16 @@ epochs of `EQUAL` were chosen; the second trains both through tools/train.py,
 the third writes the table. Both are the small config of PEDINO under
 configs/{bccd,chess} but for what reads the ViT: images, cipher, order and
 size of batches, ViT, its weights and its rates are the same. The weights are
-a file of timm's vit_small_patch14_dinov2 under timm's names; their patch
-embedding is resampled for both. The folder of the data holds
-annotations/instances_{train,val}.json, train/ and val/. Interrupted runs go
-on from their last checkpoint.
+a file of timm's vit_small_patch14_dinov2 under timm's names, of which the
+first half of the blocks is used; their patch embedding is resampled for both.
+The folder of the data holds annotations/instances_{train,val}.json, train/
+and val/. Interrupted runs go on from their last checkpoint.
 """
 
 import argparse
 import hashlib
 import os
+import resource
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ CONFIGS = {
     'bccd': 'configs/bccd/pedino-tiny_mi2-dinov2_1xb1-12e_bccd.py',
     'chess': 'configs/chess/pedino-tiny_mi2-dinov2_1xb1-12e_chess.py',
 }
-#: Epochs of the same CPU time, by `time`.
+#: Epochs of about the same CPU time, by `time`; what is left over goes to PEYOLOS.
 EQUAL = {
     'bccd': dict(pedino=4, peyolos=6),
     'chess': dict(pedino=3, peyolos=4),
@@ -201,11 +202,18 @@ def _settings(args) -> tuple[str, str, str, str]:
     return args.dataset, data_root, weights, resampled
 
 
+def _children() -> float:
+    """CPU seconds of all processes that were started here and have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def run_one(row: Row, seed: int, args, settings: tuple) -> None:
     folder = work_dir(args) / row.name / f'seed{seed}'
     cfg = row_config(row, seed, *settings)
 
     def work(config: Path) -> dict:
+        before = _children()
         last, curve = shared.train(config, folder, 'coco/bbox_mAP', cfg.train_cfg.max_epochs)
         found = {f'ap{end}': last[f'coco/bbox_mAP{end}'] for end in ('', '_50', '_75')}
         return dict(
@@ -215,6 +223,8 @@ def run_one(row: Row, seed: int, args, settings: tuple) -> None:
             epochs=cfg.train_cfg.max_epochs,
             weights=cfg.weights_sha256[:12],
             curve=curve,
+            # Of a run that was interrupted, the last part.
+            cpu_seconds=round(_children() - before, 1),
             **found,
         )
 
@@ -229,21 +239,23 @@ def run(args) -> None:
 
 def report(args) -> None:
     results = shared.load_results(work_dir(args), ROWS)
-    print('| detector | AP | to PEYOLOS | AP50 | AP75 | epochs | minutes | seeds |')
-    print('| --- | --- | --- | --- | --- | --- | --- | --- |')
+    print('| detector | AP | to PEYOLOS | AP50 | AP75 | epochs | CPU minutes | minutes | seeds |')
+    print('| --- | --- | --- | --- | --- | --- | --- | --- | --- |')
     for row in ROWS:
         runs = results.get(row.name)
         if runs is None:
-            print(f'| {row.title} | not run | | | | | | 0 |')
+            print(f'| {row.title} | not run | | | | | | | 0 |')
             continue
         ap, ap50, ap75 = (
             shared.mean_std([one[key] for one in runs], 3) for key in ('ap', 'ap_50', 'ap_75')
         )
         gap = shared.gap(runs, results.get('peyolos'), 'ap', 3)
-        minutes = shared.mean_std([one['seconds'] / 60 for one in runs])
+        cpu, minutes = (
+            shared.mean_std([one[key] / 60 for one in runs]) for key in ('cpu_seconds', 'seconds')
+        )
         print(
-            f'| {row.title} | {ap} | {gap} | {ap50} | {ap75} | {runs[0]["epochs"]} | {minutes} | '
-            f'{len(runs)} |'
+            f'| {row.title} | {ap} | {gap} | {ap50} | {ap75} | {runs[0]["epochs"]} | {cpu} | '
+            f'{minutes} | {len(runs)} |'
         )
     print(f'\nweights: SHA-256 {" / ".join({o["weights"] for r in results.values() for o in r})}')
     shared.print_environment(results)

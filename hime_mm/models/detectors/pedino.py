@@ -1,9 +1,13 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """MMDetection's DINO on a plain ViT."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from mmdet.models.detectors import DINO
 from mmdet.models.layers.transformer.utils import coordinate_to_encoding
-from mmdet.structures import OptSampleList
+from mmdet.structures import OptSampleList, SampleList
 from mmengine.model import ModuleList
 from torch import Tensor, nn
 
@@ -37,8 +41,6 @@ class PEDINO(DINO):
         ConfigError: If the backbone does not know padding, the decoder reads another number of
             maps than the neck gives, or an image has fewer tokens than there are queries.
     """
-
-    _data_samples: OptSampleList = None
 
     def __init__(self, backbone: dict, encoder: dict | None = None, **kwargs) -> None:
         super().__init__(backbone=backbone, encoder=encoder, **kwargs)
@@ -82,27 +84,55 @@ class PEDINO(DINO):
         encoded = coordinate_to_encoding(boxes, num_feats=self.embed_dims)
         return args, dict(kwargs, query_pos=self.decoder.ref_point_head(encoded))
 
-    def forward(self, inputs: Tensor, data_samples: OptSampleList = None, mode: str = 'tensor'):
-        """Run in one of the modes of MMDetection's detectors."""
-        # The host's methods in between pass on the images only.
-        self._data_samples = data_samples
-        try:
-            return super().forward(inputs, data_samples, mode)
-        finally:
-            self._data_samples = None
-
-    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+    def extract_feat(
+        self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
+    ) -> tuple[Tensor, ...]:
         """Compute features.
 
         Args:
-            batch_inputs (Tensor): Images, shape (B, C, H, W). In a call of :meth:`forward` the
-                ``img_shape`` of its data samples tells image from padding.
+            batch_inputs (Tensor): Images, shape (B, C, H, W).
+            batch_data_samples (list[:obj:`DetDataSample`], optional): Their
+                ``img_shape`` tells image from padding. Defaults to None.
 
         Returns:
             tuple[Tensor]: What backbone and neck give.
         """
-        x = self.backbone(batch_inputs, data_samples=self._data_samples)
+        x = self.backbone(batch_inputs, data_samples=batch_data_samples)
         return self.neck(x) if self.with_neck else x
+
+    def _detect(self, head: Callable, images: Tensor, data_samples: OptSampleList, **kwargs) -> Any:
+        x = self.extract_feat(images, data_samples)
+        # Half precision would move boxes by a pixel: under AMP it ends here.
+        with torch.autocast(images.device.type, enabled=False):
+            x = tuple(one.to(self.level_embed.dtype) for one in x)
+            return head(**self.forward_transformer(x, data_samples), **kwargs)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
+        """Compute losses, see MMDetection's ``DINO``."""
+        return self._detect(
+            self.bbox_head.loss,
+            batch_inputs,
+            batch_data_samples,
+            batch_data_samples=batch_data_samples,
+        )
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
+        """Detect, see MMDetection's ``DINO``."""
+        results = self._detect(
+            self.bbox_head.predict,
+            batch_inputs,
+            batch_data_samples,
+            batch_data_samples=batch_data_samples,
+            rescale=rescale,
+        )
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
+    ) -> tuple[list[Tensor], ...]:
+        return self._detect(self.bbox_head.forward, batch_inputs, batch_data_samples)
 
     def pre_decoder(self, memory: Tensor, *args, **kwargs) -> tuple[dict, dict]:
         """Choose the queries, see MMDetection's ``DINO``."""

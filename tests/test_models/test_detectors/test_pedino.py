@@ -114,7 +114,7 @@ def test_padding_that_is_not_known_matters():
     model, images = build().eval(), pairs('compact')
     alone = parts.detect(model, [images[2]])[0]
     forward = model.backbone.forward
-    model.backbone.forward = lambda x, data_samples=None: forward(x)
+    model.backbone.forward = lambda x, data_samples: forward(x)
     with pytest.raises(AssertionError):
         parts.assert_same(parts.detect(model, images)[2], alone, atol=1e-2)
 
@@ -134,6 +134,23 @@ def test_a_step_of_training(kind):
             assert param.grad is not None and param.grad.any(), name
         else:
             assert name == 'level_embed'
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_mixed_precision(dtype):
+    """Boxes are in full precision, and the losses are about the same."""
+    model = build().train()
+    data = model.data_preprocessor(parts.collate(pairs('compact')), True)
+    totals = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast('cpu', dtype, enabled=enabled):
+            totals.append(model.parse_losses(model(**deepcopy(data), mode='loss'))[0])
+    totals[1].backward()
+    assert totals[1].item() == pytest.approx(totals[0].item(), rel=0.1)
+    with torch.no_grad(), torch.autocast('cpu', dtype):
+        (result, *_) = model.eval().test_step(parts.collate(pairs('compact')))
+    assert result.pred_instances.bboxes.dtype == torch.float32
 
 
 def test_queries_come_from_the_projector():

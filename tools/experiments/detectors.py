@@ -33,7 +33,7 @@ CONFIGS = {
     'bccd': 'configs/bccd/pedino-tiny_mi2-dinov2_1xb1-12e_bccd.py',
     'chess': 'configs/chess/pedino-tiny_mi2-dinov2_1xb1-12e_chess.py',
 }
-#: Epochs of about the same CPU time, by `time`; what is left over goes to PEYOLOS.
+#: Epochs of about the same CPU time, by `time`.
 EQUAL = {
     'bccd': dict(pedino=4, peyolos=6),
     'chess': dict(pedino=3, peyolos=4),

@@ -1,7 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """What learns.
 
-The backbones and the neck need MMPretrain only.  Detectors and heads need MMDetection,
+The backbones and the necks need MMPretrain only.  Detectors and heads need MMDetection,
 which in turn needs mmcv's compiled ops: where it cannot be imported, the
 classification half still works and the reason is logged.
 """
@@ -19,9 +19,9 @@ except (ImportError, AssertionError) as error:  # pragma: no cover
     from mmengine.logging import print_log
 
     print_log(
-        'hime_mm.PEYOLOS, hime_mm.PESingleStageDetector, hime_mm.PaddingAware, '
-        'hime_mm.DetTokenHead, hime_mm.PatchTokenHead, its assigner and its box coder '
-        f'are not registered, because MMDetection cannot be imported: {error}. For '
+        'hime_mm.PEYOLOS, hime_mm.PEDINO, hime_mm.PESingleStageDetector, hime_mm.PaddingAware, '
+        'hime_mm.DetTokenHead, hime_mm.PatchTokenHead, its assigner and its '
+        f'box coder are not registered, because MMDetection cannot be imported: {error}. For '
         'detection install it with `mim install onedl-mmdetection`, and mmcv with its compiled '
         'ops.',
         logger='current',

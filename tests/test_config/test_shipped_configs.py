@@ -260,6 +260,52 @@ def test_shuffled_coco_recipe():
         assert decay == (0 if '.ln' in name else 0.05), name
 
 
+PEDINO = [p for p in CONFIGS if p.stem.startswith('pedino')]
+
+
+@pytest.mark.parametrize('path', PEDINO, ids=[p.stem for p in PEDINO])
+def test_configs_of_pedino(path):
+    """They train: every part gets a gradient, and no rate but the ViT's is lowered."""
+    pytest.importorskip('timm')
+    cfg = Config.fromfile(path)
+    init_default_scope('mmdet')
+    registry = importlib.import_module('mmdet.registry')
+    cfg.model.backbone.pretrained = False
+    # A narrow ViT is built at once.
+    cfg.model.backbone.update(embed_dim=48, num_heads=3)
+    cfg.model.neck.in_channels = [48] * len(cfg.model.neck.in_channels)
+    model = registry.MODELS.build(cfg.model)
+    model.init_weights()
+    dataset = cfg.train_dataloader.dataset
+    (cipher,) = (t.cipher for t in dataset.pipeline if t.type == 'hime_mm.Encrypt')
+    assert cipher == ('mix2:tiled' if 'tiled' in path.stem else 'mix2')
+    classes = model.bbox_head.num_classes
+    assert classes == (len(dataset.metainfo.classes) if 'metainfo' in dataset else 80)
+    side = 10 * model.backbone.patch_stride
+    inputs = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    samples = [DetDataSample(metainfo=dict(img_shape=(side, side))) for _ in inputs]
+    for sample in samples:
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[1.0, 2.0, 9.0, 30.0]]), labels=torch.tensor([classes - 1])
+        )
+    data = model.data_preprocessor(dict(inputs=list(inputs), data_samples=samples), True)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    assert torch.isfinite(loss)
+    loss.backward()
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    base = cfg.optim_wrapper.optimizer.lr
+    learning = {name: param for name, param in model.named_parameters() if param.requires_grad}
+    assert {group['param_name'] for group in groups} == set(learning)
+    for group in groups:
+        name = group['param_name']
+        assert learning[name].grad is not None, name
+        if 'timm_model.blocks.' in name:
+            above = model.backbone.num_layers - int(name.split('.')[3])
+            assert group['lr'] == pytest.approx(base * 0.75**above), name
+        elif not name.startswith('backbone.timm_model.'):
+            assert group['lr'] == base, name
+
+
 STILL = ('LoadImageFromFile', 'Resize', 'hime_mm.Encrypt')
 
 

@@ -43,9 +43,10 @@ class PEViT(KnowsPadding, VisionTransformer):
     stay in place (MI).
 
     Which tokens of a padded batch are padding is known from the data samples,
-    which :class:`PESingleStageDetector` and :class:`PEYOLOS` hand over, and
-    :class:`PaddingAware` does for MMDetection's own detectors: these call a
-    backbone with images only, and padding then counts as image.
+    which :class:`PESingleStageDetector`, :class:`PEYOLOS` and
+    :class:`PEDINO` hand over, and :class:`PaddingAware` does for
+    MMDetection's own detectors: these call a backbone with images only, and
+    padding then counts as image.
 
     Reference: Hao et al., "Human-imperceptible, Machine-recognizable Images",
     IJCAI 2025. All arguments of :class:`VisionTransformer` that are not named

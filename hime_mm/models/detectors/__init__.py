@@ -2,7 +2,8 @@
 """Detectors."""
 
 from .padding_aware import PaddingAware
+from .pedino import PEDINO
 from .peyolos import PEYOLOS
 from .single_stage import PESingleStageDetector
 
-__all__ = ['PEYOLOS', 'PESingleStageDetector', 'PaddingAware']
+__all__ = ['PEDINO', 'PEYOLOS', 'PESingleStageDetector', 'PaddingAware']

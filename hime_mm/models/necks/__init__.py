@@ -2,5 +2,6 @@
 """Necks."""
 
 from .simple_feature_pyramid import SimpleFeaturePyramid
+from .vit_projector import ViTProjector
 
-__all__ = ['SimpleFeaturePyramid']
+__all__ = ['SimpleFeaturePyramid', 'ViTProjector']

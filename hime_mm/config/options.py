@@ -53,6 +53,7 @@ def encrypt_as_asked(cfg: Config, args: Namespace) -> Config:
                 raise SystemExit(f'--{name.replace("_", "-")} needs --cipher')
         return cfg
     new = encrypt_config(cfg, args.cipher, args.backbone, args.patch_size)
-    if int(os.environ.get('RANK', 0)) == 0:
+    # Of torchrun, or of slurm; the runner has not started yet.
+    if (os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0') == '0':
         print(config_diff(cfg, new))
     return new

@@ -83,8 +83,10 @@ PYRAMIDS = ('FPN', 'PAFPN')
 CONCATENATING = ('YOLOXPAFPN', 'CSPNeXtPAFPN', 'YOLOV3Neck')
 #: Stride of a CNN's last stage.
 LAST_STRIDE = 32
-#: What is counted in pixels of the image, in dense heads: strides of what they read, and the rest.
+#: What is counted in pixels of the image: by dense heads the strides of what they read, by
+#: extractors of regions those and the sizes of their levels, and the rest.
 STRIDES = ('strides', 'point_strides')
+REGIONS = ('featmap_strides', 'finest_scale')
 LENGTHS = ('regress_ranges', 'scale_ranges', 'base_edge_list')
 #: Batch augmentations whose edges run through patches.
 CUTTERS = ('CutMix', 'ResizeMix')

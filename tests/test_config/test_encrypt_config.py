@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from scripts import ROOT
@@ -193,6 +194,7 @@ SWAPS = {
             'rpn_head.anchor_generator.strides': [2, 4, 8, 16, 32],
             'rpn_head.anchor_generator.scales': [8],
             'roi_head.bbox_roi_extractor.featmap_strides': [2, 4, 8, 16],
+            'roi_head.bbox_roi_extractor.finest_scale': 28,
         },
     ),
     'pyramid from the second level': (
@@ -227,8 +229,12 @@ SWAPS = {
             'backbone.patch_size': 8,
             'neck.in_channels': 192,
             'bbox_head.strides': [4, 8, 16, 32, 64],
-            'bbox_head.regress_ranges': None,
+            'bbox_head.regress_ranges': ((-1, 32), (32, 64), (64, 128), (128, 256), (256, 1e8)),
         },
+    ),
+    'strides that the config leaves out': (
+        ('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', 'mix2', 'pevit-tiny'),
+        {'neck.scale_factors': [2, 1, 0.5], 'bbox_head.strides': (4, 8, 16)},
     ),
     'moved patches': (
         (FASTER, 'center+erode2+shuffle', 'pevit-tiny'),
@@ -276,6 +282,15 @@ def test_backbones(case):
     init_default_scope(host)
     model = importlib.import_module(f'{host}.registry').MODELS.build(new.model)
     assert isinstance(model.backbone, (PEViT, TIMMPEViT))
+    head = getattr(model, 'rpn_head', getattr(model, 'bbox_head', None))
+    generator = getattr(head, 'prior_generator', None)
+    if generator is not None:
+        # The maps have the strides that the head is told.
+        side = model.backbone.patch_stride
+        with torch.no_grad():
+            maps = model.eval().extract_feat(torch.zeros(1, 3, 8 * side, 16 * side))
+        shapes = [(-(-8 * side // s), -(-16 * side // s)) for s, _ in generator.strides]
+        assert [tuple(one.shape[-2:]) for one in maps] == shapes
 
 
 def test_boxes_that_move_are_judged_in_the_original():

@@ -11,11 +11,11 @@ from hime_mm.errors import ConfigError
 from hime_mm.models.backbones import TIMMPEViT
 
 from ..findings import Finding, error
-from ..hosts import LAST_STRIDE, LENGTHS, PADDING_AWARE, STRIDES, TOKEN_HEAD
+from ..hosts import LAST_STRIDE, LENGTHS, PADDING_AWARE, REGIONS, STRIDES, TOKEN_HEAD
 from ..plan import Node
 from .job import Job
 from .preprocessor import preprocessors
-from .priors import scale
+from .priors import scale, spell_out
 
 #: Weights of DeiT in MMPretrain, by size.
 WEIGHTS = {
@@ -208,7 +208,8 @@ class Swap:
         # The ViT's strides follow the cipher, and so does what stands on them.
         for key in ('bbox_head', 'mask_head', 'rpn_head', 'roi_head'):
             part = model.child(key, model.value.get(key))
-            for name in (*STRIDES, *LENGTHS, 'featmap_strides', 'finest_scale'):
+            spell_out(part)
+            for name in (*STRIDES, *LENGTHS, *REGIONS):
                 scale(part, name, self.job.ratio)
 
     def _advise(self) -> None:
@@ -218,8 +219,9 @@ class Swap:
             self.job.note(
                 optimizer.place,
                 'is SGD, made for the backbone before; ViTs are trained with AdamW',
-                "Try `--cfg-options optim_wrapper.optimizer=\"dict(_delete_=True, type='AdamW', "
-                'lr=1e-4, weight_decay=0.05)"`',
+                'Write the config with tools/encrypt_config.py, and one over it with '
+                "`optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05)` in its "
+                '`optim_wrapper`',
             )
 
 

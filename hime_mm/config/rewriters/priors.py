@@ -2,9 +2,10 @@
 """Anchors, points and ranges of detectors on images that have shrunk."""
 
 from fractions import Fraction
+from inspect import Parameter, signature
 from typing import Any
 
-from ..hosts import LENGTHS, PYRAMIDS, STRIDES
+from ..hosts import LENGTHS, PYRAMIDS, REGIONS, STRIDES
 from ..plan import Node
 from .job import Job
 
@@ -25,19 +26,16 @@ def adapt_priors(job: Job) -> None:
     head = model.child('bbox_head', model.value.get('bbox_head'))
     if not head.value:
         head = model.child('mask_head', model.value.get('mask_head'))
-    if not _names(head, LENGTHS + STRIDES):
-        return
+    levels = _neck(job).short in (*PYRAMIDS, 'DilatedEncoder')
+    if levels:
+        spell_out(head)
     finer = Fraction(1, 2) if _start_finer(job) or _dilate(job) else Fraction(1)
     for name in STRIDES if finer != 1 else ():
         scale(head, name, finer)
     for name in LENGTHS:
         scale(head, name, job.ratio)
-    if _neck(job).short in (*PYRAMIDS, 'DilatedEncoder'):
+    if levels:
         scale_anchors(head, job.ratio / finer)
-
-
-def _names(node: Node, names: tuple[str, ...]) -> bool:
-    return any(name in inner.value for inner in node.walk() for name in names)
 
 
 def _neck(job: Job) -> Node:
@@ -65,6 +63,20 @@ def _dilate(job: Job) -> bool:
         return False
     stages.value.update(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
     return True
+
+
+def spell_out(part: Node) -> None:
+    """Write what parts of MMDetection's take where their config says nothing."""
+    from mmdet.registry import MODELS as HOST_MODELS
+
+    for node in part.walk():
+        kind = HOST_MODELS.get(node.short) if node.name else None
+        for base in getattr(kind, '__mro__', ()):
+            parameters = signature(base).parameters if '__init__' in vars(base) else {}
+            for name in {*STRIDES, *LENGTHS, *REGIONS} & set(parameters):
+                default = parameters[name].default
+                if default not in (None, Parameter.empty):
+                    node.value.setdefault(name, default)
 
 
 def scale_anchors(node: Node, ratio: Fraction) -> None:

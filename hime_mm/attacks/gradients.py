@@ -161,8 +161,9 @@ def patch_span(
         evidence (GradientEvidence): With the gradient of the embedding.
         embedding (str): The patch embedding. Defaults to MMPretrain's name.
         rounding (float, optional): Share of the largest singular value below
-            which one is rounding. None is the precision of the gradient's
-            type; after mixed precision 1e-3 does. Defaults to None.
+            which one is rounding. None is twice the precision of the
+            gradient's type, since the decomposition rounds, too; after mixed
+            precision 1e-3 does. Defaults to None.
 
     Returns:
         np.ndarray: float64 of shape (r, d), orthonormal rows.
@@ -175,7 +176,8 @@ def patch_span(
     if not gradient.any():
         raise AttackError(f'the gradient of {name!r} is zero: is the layer frozen?')
     _, values, rows = np.linalg.svd(gradient, full_matrices=False)
-    return rows[values > (rounding or _eps(evidence.gradients[name])) * values[0]]
+    share = rounding or 2 * _eps(evidence.gradients[name])
+    return rows[values > share * values[0]]
 
 
 def patches_in_batch(

@@ -143,6 +143,8 @@ def short_options(name: str, data: dict[str, str], iterations: int = 2) -> dict[
         'default_hooks.checkpoint.interval': 1 if by_epoch else iterations,
         'load_from': None,
         'param_scheduler': None,
+        # Untrained models do not bear more.
+        'optim_wrapper.optimizer.lr': 1e-5,
     }
     return options
 

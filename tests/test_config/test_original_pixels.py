@@ -45,7 +45,7 @@ def picture(tmp_path_factory):
     return str(path)
 
 
-def predict(name, cipher, picture):
+def predict(name, cipher, picture, backbone=None):
     """What a model predicts for the encrypted image, in its own pixels and in the original's."""
     cfg = load_config(f'mmdet::{NAMES[name]}')
     for step in cfg.test_dataloader.dataset.pipeline:
@@ -54,7 +54,7 @@ def predict(name, cipher, picture):
     if 'rcnn' in cfg.model.get('test_cfg', {}):
         # Of 81 classes a random model is sure of none.
         cfg.model.test_cfg.rcnn.score_thr = 0.0
-    cfg = encrypt_config(cfg, cipher)
+    cfg = encrypt_config(cfg, cipher, backbone)
     init_default_scope('mmdet')
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).eval()
@@ -101,10 +101,11 @@ def test_boxes_of_padded_images(picture):
     np.testing.assert_allclose(original.bboxes.numpy(), expected, atol=0.05)
 
 
+@pytest.mark.parametrize('backbone', [None, 'pevit-tiny'])
 @pytest.mark.parametrize('cipher', RATIOS)
-def test_masks(cipher, picture):
+def test_masks(cipher, backbone, picture):
     """Each mask is pasted into the original where its box is, pixel by pixel."""
-    own, original, maps, _ = predict('mask', cipher, picture)
+    own, original, maps, _ = predict('mask', cipher, picture, backbone)
     boxes = by_hand(own.bboxes, cipher)
     small = torch.cat(maps).sigmoid().numpy()
     assert original.masks.shape == (len(boxes), HEIGHT, WIDTH)

@@ -4,10 +4,12 @@
 import importlib
 from copy import deepcopy
 from functools import cache
+from inspect import signature
 from pathlib import Path
 
 import pytest
 import torch
+from mmdet.datasets.transforms import PackDetInputs
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from scripts import ROOT
@@ -257,6 +259,28 @@ SWAPS = {
         {'backbone.out_type': 'cls_token', 'head.in_channels': 384, 'backbone.pretrained': False},
     ),
 }
+
+
+def test_batch_augmentations():
+    """What cuts through patches is replaced; what resizes goes, and its probability with it."""
+    mixing = dict(
+        augments=[dict(type='Mixup', alpha=0.2), dict(type='ResizeMix'), dict(type='CutMix')],
+        probs=[0.2, 0.5, 0.3],
+    )
+    cutmix = dict(type='hime_mm.PatchCutMix', alpha=1.0, patch_size=8, mode='block')
+    new = encrypt_config(changed(DEIT, **{'model.train_cfg': mixing}), 'mix2')
+    assert new.model.train_cfg.augments == [mixing['augments'][0], cutmix]
+    assert new.model.train_cfg.probs == [0.2, 0.3]
+
+
+def test_what_packing_keeps():
+    """The host's default, and what maps boxes back."""
+    pack = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]
+    cfg = changed(RETINANET, **{'val_dataloader.dataset.pipeline': pack})
+    new = encrypt_config(cfg, 'shuffle', 'pevit-tiny')
+    host = signature(PackDetInputs).parameters['meta_keys'].default
+    kept = new.val_dataloader.dataset.pipeline[-1].meta_keys
+    assert tuple(kept) == (*host, 'patch_layout')
 
 
 def found(part, key):

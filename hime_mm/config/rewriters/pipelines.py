@@ -12,8 +12,16 @@ from ..plan import EVALUATION, Node, Way
 from .job import Job
 
 PACK = 'Pack'
-#: What packing keeps unless it is told otherwise, and what maps boxes back.
-META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+#: What PackDetInputs keeps unless it is told otherwise, and what maps boxes back.
+META_KEYS = (
+    'img_id',
+    'img_path',
+    'ori_shape',
+    'img_shape',
+    'scale_factor',
+    'flip',
+    'flip_direction',
+)
 LAYOUT = 'patch_layout'
 
 
@@ -32,7 +40,7 @@ def encrypt_pipelines(job: Job) -> None:
 
 def packs(way: Way) -> bool:
     """Whether one of a way's pipelines packs, so that one knows where the end is."""
-    return any(True for line in way.lines for _ in _packing(line))
+    return any(any(_packing(line)) for line in way.lines)
 
 
 def _packing(node: Node) -> Iterator[Node]:

@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 
 from ..findings import Finding, error
-from ..plan import EVALUATION, Node
+from ..plan import EVALUATION
 from ..ways import flatten
 from .job import Job
 from .pipelines import packs
@@ -160,17 +160,13 @@ def _shrunk(job: Job) -> Iterator[Finding]:
                 f'take a cipher that keeps their size, {_tiled(job)}',
             )
             return
-    for node in _fixed_sizes(job):
+    for node in (one for one in job.model.walk() if one.short == 'SSDAnchorGenerator'):
         yield error(
             node.place,
             f'is {node.name}, whose priors are made for one size of image, but '
             f'{str(job.cipher)!r} shrinks images',
             f'take a cipher that keeps their size, {_tiled(job)}',
         )
-
-
-def _fixed_sizes(job: Job) -> list[Node]:
-    return [node for node in job.model.walk() if node.short == 'SSDAnchorGenerator']
 
 
 def _tiled(job: Job) -> str:

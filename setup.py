@@ -123,7 +123,9 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['hime_mm', 'hime_mm.*']),
     # The package says its types: py.typed. What leaks is quoted from figures.json.
-    package_data={'hime_mm': ['py.typed', 'ciphers/figures.json']},
+    package_data={
+        'hime_mm': ['py.typed', 'ciphers/figures.json', 'visualization/templates/*'],
+    },
     include_package_data=True,
     install_requires=requirements('core'),
     # `mim` and `mminstall`: the names that openmim and onedl-mim look for.
@@ -134,6 +136,10 @@ setup(
         'docs': requirements('docs'),
         # For `hime audit`.
         'audit': requirements('audit'),
+        # For what it has read faces, text and objects.
+        'readers': requirements('readers'),
+        # For `hime boxes --view`.
+        'view': requirements('view'),
         # For `hime eval`.
         'eval': requirements('eval'),
         # For hime_mm.TIMMPEViT.

@@ -35,8 +35,8 @@ class Public:
     classes: dict[str, int] = field(default_factory=dict)
 
 
-def check_public(places: Sequence[str], public: str) -> None:
-    """Refuse the owner's own pictures as those of others.
+def check_public(places: Sequence[str], public: str, name: str = 'public') -> None:
+    """Refuse the owner's own pictures as those that an adversary has, in a setting of this name.
 
     Raises:
         AuditError: If they are, or lie around these or among them.
@@ -46,7 +46,7 @@ def check_public(places: Sequence[str], public: str) -> None:
         there = os.path.realpath(place)
         if lies_in(real, there) or lies_in(there, real):
             raise AuditError(
-                f'{public} and {place} lie in each other: name pictures of others as `public`, '
+                f'{public} and {place} lie in each other: name other pictures as `{name}`, '
                 'since an adversary learns from these'
             )
 

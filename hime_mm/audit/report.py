@@ -10,7 +10,8 @@ import numpy as np
 from hime_mm.evaluation.leakage import Risk, grade_risk
 from hime_mm.evaluation.leakage.risk import METRICS
 
-from .session import FAILED, Result
+from .reading import STAGES
+from .session import FAILED, Result, best_picture, read_as
 from .subject import Subject
 
 #: Rows of the contact sheet.
@@ -55,6 +56,26 @@ class Attacked:
         return [asdict(grade) for grade in grades if grade is not None]
 
 
+@dataclass(frozen=True)
+class Read:
+    """What one reader read.
+
+    Attributes:
+        name (str): Its name.
+        title (str): What it reads.
+        source (str): Whose model it is.
+        stages (dict[str, dict[str, Risk]]): By stage and metric.
+        failed (dict[str, dict[str, str]]): By stage, pictures on which it
+            failed, and why.
+    """
+
+    name: str
+    title: str
+    source: str
+    stages: dict[str, dict[str, Risk]]
+    failed: dict[str, dict[str, str]]
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What was found of one cipher.
@@ -72,6 +93,8 @@ class Measured:
         rehearsal (bool): Whether public pictures took their places.
         sizes (list[str]): Their sizes as they were encrypted.
         worst (list[Worst]): Those of which most leaked, most first.
+        readers (list[Read]): What machines read.
+        not_read (dict[str, str]): Readers that were not tried, and why.
     """
 
     cipher: str
@@ -86,16 +109,21 @@ class Measured:
     rehearsal: bool
     sizes: list[str]
     worst: list[Worst]
+    readers: list[Read] = field(default_factory=list)
+    not_read: dict[str, str] = field(default_factory=dict)
 
     def strongest(self, metric: str) -> tuple[float, str] | None:
-        """The largest mean of a metric, and the attack that got it.
+        """The largest mean of a metric, and the attack or reader that got it.
 
-        Of Nc and Lc those of the parts count, too, before these were filled up.
+        Of Nc and Lc those of the parts count, too, before these were filled up;
+        of readers, what they read of encrypted pictures and reconstructions.
         """
+        said = [(one.name, one.risks) for one in self.attacks]
+        said += [(one.name, one.stages[stage]) for one in self.readers for stage in STAGES[1:]]
         found = [
-            (risk.main.mean, one.name)
-            for one in self.attacks
-            for name, risk in one.risks.items()
+            (risk.main.mean, by)
+            for by, risks in said
+            for name, risk in risks.items()
             if name in (metric, f'{metric}_component') and risk.main.mean is not None
         ]
         return max(found, default=None)
@@ -167,29 +195,18 @@ def measured(
 
     Args:
         subject (Subject): The pictures.
-        about (Mapping): ``not_tried``, reasons by attack, and ``learnt``,
-            seconds by attack.
+        about (Mapping): As :class:`~hime_mm.audit.work.Work` has it.
         results (Mapping): By number of the picture and name of the attack.
         folder (str): Where the files of this subject are.
     """
     names = {index: subject.cases[index].name for index in results}
-    attacks = []
+
+    def of(what: str) -> dict[str, Result]:
+        return {names[i]: row[what] for i, row in sorted(results.items()) if what in row}
+
+    seed, attacks = subject.evidence.seed, []
     for attack, seconds in about['learnt'].items():
-        of = {names[i]: row[attack] for i, row in sorted(results.items()) if attack in row}
-        ran = {name: one for name, one in of.items() if not one.failed}
-        failed = {name: one.failed for name, one in of.items() if one.failed}
-        metrics = [
-            metric for metric in METRICS if any(metric in one.scores for one in ran.values())
-        ]
-        risks = {
-            metric: Risk(
-                metric,
-                {name: one.scores[metric] for name, one in ran.items() if metric in one.scores},
-                failed,
-                subject.evidence.seed,
-            )
-            for metric in metrics
-        }
+        ran, failed, risks = _risks(of(attack), seed)
         sure = [one.confidence for one in ran.values() if one.confidence is not None]
         attacks.append(
             Attacked(
@@ -202,6 +219,12 @@ def measured(
                 {name: one.said for name, one in ran.items() if one.said},
             )
         )
+    readers = []
+    for name, (title, source) in about['readers'].items():
+        read = {stage: _risks(of(read_as(name, stage)), seed) for stage in STAGES}
+        stages = {stage: risks for stage, (_, _, risks) in read.items()}
+        wrong = {stage: failed for stage, (_, failed, _) in read.items()}
+        readers.append(Read(name, title, source, stages, wrong))
     sizes = sorted({case.layout.grid for case in subject.cases})
     side = subject.cipher.patch_size
     return Measured(
@@ -217,20 +240,32 @@ def measured(
         subject.rehearsal,
         [f'{cols * side}x{rows * side}' for rows, cols in sizes],
         _worst(results, names),
+        readers,
+        dict(about['not_read']),
     )
+
+
+def _risks(
+    results: Mapping[str, Result], seed: int
+) -> tuple[dict[str, Result], dict[str, str], dict[str, Risk]]:
+    """Results of pictures that were attacked, why the others failed, and what is measured of them."""
+    ran = {name: one for name, one in results.items() if not one.failed}
+    failed = {name: one.failed for name, one in results.items() if one.failed}
+    risks = {}
+    for metric in METRICS:
+        values = {name: one.scores[metric] for name, one in ran.items() if metric in one.scores}
+        if values:
+            risks[metric] = Risk(metric, values, failed, seed)
+    return ran, failed, risks
 
 
 def _worst(results: Mapping[int, Mapping[str, Result]], names: Mapping[int, str]) -> list[Worst]:
     """The pictures whose reconstruction is most like the original, or else the surest."""
     found = []
     for index, row in results.items():
-        made = [
-            (one.scores['ssim'].main if 'ssim' in one.scores else one.confidence or 0.0, name)
-            for name, one in row.items()
-            if one.pictured
-        ]
-        if made:
-            score, attack = max(made)
-            what = 'SSIM' if 'ssim' in row[attack].scores else 'confidence'
-            found.append((-score, index, attack, f'{what} {score:.2f}'))
+        if attack := best_picture(row):
+            one = row[attack]
+            like = 'ssim' in one.scores
+            score = one.scores['ssim'].main if like else one.confidence or 0.0
+            found.append((-score, index, attack, f'{"SSIM" if like else "confidence"} {score:.2f}'))
     return [Worst(index, names[index], *said) for _, index, *said in sorted(found)[:WORST]]

@@ -18,10 +18,11 @@ from hime_mm.encryption.journal import locked
 from hime_mm.encryption.walk import lies_in
 from hime_mm.errors import AuditError
 from hime_mm.images import Recipe
-from hime_mm.images.files import read_json, write_atomic
+from hime_mm.images.files import file_sha256, read_json, write_atomic
 from hime_mm.version import __version__
 
 from .public import check_public, public_pictures
+from .reading import chosen_readers
 from .report import AuditReport, measured
 from .session import check_attacks
 from .settings import AuditSettings
@@ -224,9 +225,12 @@ def check_door(places: Sequence[str], out: str, settings: AuditSettings) -> None
             f"an audit needs {' and '.join(lacking)}: install it with pip install 'hime-mm[audit]'"
         )
     check_attacks(settings.attacks)
-    if settings.public is not None:
-        check_public(places, settings.public)
-        places = (*places, settings.public)
+    others: list[str] = []
+    for name in ('public', 'people'):
+        if (theirs := getattr(settings, name)) is not None:
+            check_public(places, theirs, name)
+            others.append(theirs)
+    places = (*places, *others)
     for place in places:
         check_out(place, out)
 
@@ -239,9 +243,14 @@ def _audit(
     head: dict[str, Any],
     settings: AuditSettings,
 ) -> AuditReport:
-    public = settings.public
-    learnt = None if public is None else digest(public, pictures_in(public))
-    head = dict(head, version=__version__, settings=settings.what, public=learnt, names=list(names))
+    readers = chosen_readers(settings)
+    learnt = {
+        what: None if place is None else digest(place, pictures_in(place))
+        for what, place in (('public', settings.public), ('people', settings.people))
+    }
+    models = {os.path.basename(path): file_sha256(path) for path in settings.onnx}
+    what = dict(version=__version__, settings=settings.what, **learnt, onnx=models)
+    head = dict(head, **what, names=list(names))
     report = AuditReport(dict(head, names=len(names)))
     ends = None if settings.budget is None else time.monotonic() + settings.budget
     if len(set(folders)) < len(folders):
@@ -255,7 +264,7 @@ def _audit(
             now = time.monotonic()
             until = None if ends is None else now + (ends - now) / (len(folders) - number)
             subject = next(subjects)
-            work = Work(out, folder, subject, settings)
+            work = Work(out, folder, subject, settings, readers)
             work.go_on(until)
             report.subjects.append(measured(subject, work.about, work.results(), folder))
             write_sheet(

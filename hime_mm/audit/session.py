@@ -2,7 +2,7 @@
 """The attacks on one subject: which there are, what each starts from, one picture at a time."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,17 +10,21 @@ import cv2
 import numpy as np
 
 from hime_mm.attacks.base import Arrangement, Attack, Evidence, Picture, PixelOrder
+from hime_mm.attacks.readers import READERS
 from hime_mm.attacks.registry import all_attacks, missing
 from hime_mm.errors import AuditError
 from hime_mm.evaluation.leakage import Judged
 
 from .judge import judge
+from .reading import Panel
 from .subject import Subject, cipher_shape
 
-#: What an attack may run into: its picture then counts as one on which it failed.
 #: How the reason begins why an attack that failed to learn was not made.
 FAILED = 'it failed to learn'
+#: What an attack may run into: its picture then counts as one on which it failed.
 FAILURES = (ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, cv2.error)
+#: What a reader may, dlib and ONNX Runtime among them.
+READING_FAILURES = (*FAILURES, RuntimeError)
 
 
 @dataclass
@@ -58,13 +62,28 @@ class Result:
         return cls(**{**state, 'scores': scores})
 
 
+def read_as(reader: str, stage: str) -> str:
+    """What the result of a reader is filed as, beside those of attacks."""
+    return f'{reader}@{stage}'
+
+
+def best_picture(results: Mapping[str, Result]) -> str | None:
+    """The attack whose picture is most like the original, or else the surest; None without one."""
+    made = [
+        (one.scores['ssim'].main if 'ssim' in one.scores else one.confidence or 0.0, name)
+        for name, one in results.items()
+        if one.picture is not None or one.pictured
+    ]
+    return max(made)[1] if made else None
+
+
 def check_attacks(names: Sequence[str]) -> None:
-    """Refuse names of attacks that there are none of.
+    """Refuse names of attacks and readers that there are none of.
 
     Raises:
         AuditError: If there is one.
     """
-    kinds = all_attacks()
+    kinds = {**all_attacks(), **READERS}
     if unknown := set(names) - kinds.keys():
         raise AuditError(
             f'no attack is called {", ".join(sorted(unknown))}: choose from {", ".join(kinds)}'
@@ -80,6 +99,7 @@ class Session:
     Args:
         subject (Subject): The pictures and their truth.
         wanted (Sequence[str]): Names of attacks; empty takes all.
+        panel (Panel, optional): Readers, too. Defaults to None.
 
     Attributes:
         attacks (dict[str, Attack]): Those that go on, by name.
@@ -87,8 +107,11 @@ class Session:
         learnt (dict[str, float]): Seconds that each took to learn.
     """
 
-    def __init__(self, subject: Subject, wanted: Sequence[str] = ()) -> None:
+    def __init__(
+        self, subject: Subject, wanted: Sequence[str] = (), panel: Panel | None = None
+    ) -> None:
         self.subject = subject
+        self.panel = panel or Panel(subject)
         self.attacks: dict[str, Attack] = {}
         self.not_tried: dict[str, str] = {}
         self.learnt: dict[str, float] = {}
@@ -113,6 +136,7 @@ class Session:
         for name, kind in kinds.items():
             if name not in self.attacks and name not in self.not_tried:
                 yield from self._try(name, kind, 'start')
+        yield from self.panel.prepare()
 
     def _after_layout(self) -> Evidence | None:
         ordered = self._stage['ordered']
@@ -185,6 +209,13 @@ class Session:
             results[name], undone = self._attack(attack, index)
             if ready and attack is layout and undone is not None:
                 ready.images[index] = undone
+        best = best_picture(results)
+        for name, stage, scores in self.panel.read(index, results[best].picture if best else None):
+            try:
+                results[read_as(name, stage)] = Result(scores=scores())
+            except READING_FAILURES as error:
+                failed = f'{type(error).__name__}: {error}'
+                results[read_as(name, stage)] = Result(failed=failed)
         return results
 
     def _attack(self, attack: Attack, index: int) -> tuple[Result, np.ndarray | None]:

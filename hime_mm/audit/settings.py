@@ -19,7 +19,14 @@ class AuditSettings:
             they are called as those of the source. None takes those that come
             with scikit-image. Defaults to None.
         num_public (int): How many of them. Defaults to 80.
-        attacks (Sequence[str]): Names; empty takes all. Defaults to ().
+        attacks (Sequence[str]): Names of attacks and readers; empty takes
+            all. Defaults to ().
+        people (str, optional): Folder with a folder of pictures for each
+            person whom the adversary knows; on a picture of the source is who
+            its folder is called after. None takes the faces of the originals.
+            Defaults to None.
+        onnx (Sequence[str]): Files of models that read pictures, too. Defaults
+            to ().
         budget (float, optional): Seconds; what is not reached by then is
             named. Defaults to None.
         workers (int): Processes. Defaults to 0, this one.
@@ -31,6 +38,8 @@ class AuditSettings:
     public: str | None = None
     num_public: int = 80
     attacks: Sequence[str] = ()
+    people: str | None = None
+    onnx: Sequence[str] = ()
     budget: float | None = None
     workers: int = 0
     progress: bool = True

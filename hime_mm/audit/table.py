@@ -4,12 +4,17 @@
 import math
 
 from hime_mm.errors import printable
+from hime_mm.evaluation.leakage import Risk
 from hime_mm.evaluation.leakage.grades import SOURCE as GRADES
 
+from .reading import STAGES
 from .report import AuditReport, Measured
 
 #: What is shown; files have all.
-SHOWN = ('nc_component', 'nc', 'pixel_order', 'ssim', 'psnr', 'rank_1', 'accuracy')
+SHOWN = (
+    *('nc_component', 'nc', 'pixel_order', 'ssim', 'psnr', 'rank_1', 'accuracy'),
+    *('face_found', 'face_recognised', 'text_read', 'object_found', 'class_named'),
+)
 BOUND = (
     'Every figure is a lower bound: what these attacks got, not what can be got. '
     'This is perceptual obfuscation, not encryption in the cryptographic sense.'
@@ -21,6 +26,8 @@ LEGEND = (
     'control: the same guess, judged against another picture. counts: whether the mean beats it, '
     'which fewer than six pictures are too few to tell.',
     'chance: a random guess; of ssim and psnr, a grey picture.',
+    'of readers: control, squares of 8 pixels of the same picture mixed up, or another person, text '
+    'or class; chance, noise, or a guess.',
     "confidence: the attack's own, to compare pictures of one attack by, and nothing else.",
 )
 
@@ -48,7 +55,7 @@ def _lines(one: Measured) -> list[str]:
         f'{one.cipher}, patches of {one.patch_size} pixels: {one.done} of {one.pictures} {what}, '
         + (one.sizes[0] if len(one.sizes) == 1 else f'{len(one.sizes)} sizes')
     ]
-    if not one.attacks:
+    if not one.attacks and not one.readers:
         lines.append('  nothing was measured')
     elif best := _strongest(one):
         lines.append(f'  strongest: {best}')
@@ -56,23 +63,20 @@ def _lines(one: Measured) -> list[str]:
     rows = [header]
     for attack in one.attacks:
         shown = [risk for name, risk in attack.risks.items() if name in SHOWN]
-        for risk in shown:
-            main, other, base = risk.main, risk.control, risk.baseline
-            between = '' if main.low is None else f'{main.low:.3g} to {main.high:.3g}'
-            counts = {True: 'yes', False: 'no', None: 'too few'}[risk.counts]
-            numbers = [_number(value) for value in (main.mean, main.max, other.mean, base.mean)]
-            mean, most, control, chance = numbers
-            rows.append((attack.name, risk.metric, mean, between, most, control, chance, counts))
+        rows += [_row(attack.name, risk) for risk in shown]
         if not shown or one.rehearsal:
             confidence = '-' if attack.confidence is None else f'{attack.confidence:.3g}'
             truth = '' if shown else 'no truth'
             rows.append((attack.name, 'confidence', confidence, '', '', '', '', truth))
+    for reader in one.readers:
+        for stage, risks in reader.stages.items():
+            rows += [_row(f'{reader.name}: {stage}', risk) for risk in risks.values()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines += [
         '  '
         + '  '.join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
-        if one.attacks
+        if len(rows) > 1
     ]
     for attack in one.attacks:
         if attack.failed:
@@ -89,19 +93,36 @@ def _lines(one: Measured) -> list[str]:
     if left := one.sampled - one.done - len(one.failed):
         lines.append(f'  not reached: {left} pictures; run it again to go on')
     lines += [f'  not tried: {name}: {reason}' for name, reason in one.not_tried.items()]
+    lines += [f'  not read: {name}: {reason}' for name, reason in one.not_read.items()]
     return [*lines, '']
+
+
+def _row(by: str, risk: Risk) -> tuple[str, ...]:
+    main, other, base = risk.main, risk.control, risk.baseline
+    between = '' if main.low is None else f'{main.low:.3g} to {main.high:.3g}'
+    counts = {True: 'yes', False: 'no', None: 'too few'}[risk.counts]
+    mean, most, control, chance = (
+        _number(value) for value in (main.mean, main.max, other.mean, base.mean)
+    )
+    return (by, risk.metric, mean, between, most, control, chance, counts)
 
 
 def _strongest(one: Measured) -> str:
     """Of each measure the attack that got most, of what counts and is more than chance."""
     best: dict[str, tuple[float, str]] = {}
-    for attack in one.attacks:
-        for name, risk in attack.risks.items():
+    said = [(attack.name, attack.risks) for attack in one.attacks]
+    said += [
+        (f'{reader.name}: {stage}', reader.stages[stage])
+        for reader in one.readers
+        for stage in STAGES[1:]
+    ]
+    for by, risks in said:
+        for name, risk in risks.items():
             mean, chance = risk.main.mean or 0.0, risk.baseline.mean or 0.0
-            if name in SHOWN and risk.counts and mean > chance:
-                best[name] = max(best.get(name, (-math.inf, '')), (mean, attack.name))
-    said = [f'{name} {best[name][0]:.3g} ({best[name][1]})' for name in SHOWN if name in best]
-    return ', '.join(said)
+            if risk.counts and mean > chance:
+                best[name] = max(best.get(name, (-math.inf, '')), (mean, by))
+    found = [f'{name} {best[name][0]:.3g} ({best[name][1]})' for name in SHOWN if name in best]
+    return ', '.join(found)
 
 
 def _number(value: float | None) -> str:

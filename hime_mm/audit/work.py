@@ -4,11 +4,13 @@
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from hime_mm.attacks.readers import Reader
 from hime_mm.ciphers import Key
 from hime_mm.encryption.engines import run_tasks
 from hime_mm.encryption.journal import Journal
@@ -16,6 +18,7 @@ from hime_mm.errors import AuditError, WorkerDied
 from hime_mm.images.codec import encode_image, read_image
 from hime_mm.images.files import read_json, write_atomic
 
+from .reading import Panel
 from .session import Result, Session
 from .settings import AuditSettings
 from .subject import Subject
@@ -34,17 +37,26 @@ class Work:
         folder (str): Of the subject in it.
         subject (Subject): The pictures.
         settings (AuditSettings): How they are attacked.
+        readers (Sequence[Reader]): What reads them. Defaults to ().
 
     Attributes:
-        about (dict): ``not_tried``, reasons by attack, and ``learnt``, seconds by attack.
+        about (dict): ``not_tried``, reasons by attack, ``learnt``, seconds by attack, ``readers``,
+            title and source by name, and ``not_read``, reasons by reader.
     """
 
-    def __init__(self, out: str, folder: str, subject: Subject, settings: AuditSettings) -> None:
+    def __init__(
+        self,
+        out: str,
+        folder: str,
+        subject: Subject,
+        settings: AuditSettings,
+        readers: Sequence[Reader] = (),
+    ) -> None:
         self.out, self.folder = out, folder
-        self.subject, self.settings = subject, settings
+        self.subject, self.settings, self.readers = subject, settings, readers
         self.journal = Journal(os.path.join(out, WORK_NAME, f'{folder}.jsonl'), len(subject.cases))
         self._head = dict(folder=folder, cases=[case.name for case in subject.cases])
-        self.about: dict[str, Any] = dict(not_tried={}, learnt={})
+        self.about: dict[str, Any] = dict(not_tried={}, learnt={}, readers={}, not_read={})
 
     @property
     def _about_place(self) -> str:
@@ -80,7 +92,8 @@ class Work:
 
     def _attack(self, todo: list[int], until: float | None) -> None:
         quiet, title = not self.settings.progress, self.folder
-        session = Session(self.subject, self.settings.attacks)
+        panel = Panel(self.subject, self.readers, self.settings.people)
+        session = Session(self.subject, self.settings.attacks, panel)
         with tqdm(desc=f'{title}: learn', unit='attack', disable=quiet) as bar:
             for name in session.prepare():
                 bar.set_postfix_str(name)
@@ -90,7 +103,10 @@ class Work:
         # What an earlier run could try stays in the report, if it cannot be tried any more.
         learnt = {**self.about['learnt'], **session.learnt}
         not_tried = {k: v for k, v in session.not_tried.items() if k not in learnt}
-        self.about = dict(not_tried=not_tried, learnt=learnt)
+        reads = {name: [one.title, one.source] for name, one in panel.readers.items()}
+        readers = {**self.about['readers'], **reads}
+        not_read = {k: v for k, v in panel.not_read.items() if k not in readers}
+        self.about = dict(not_tried=not_tried, learnt=learnt, readers=readers, not_read=not_read)
         write_atomic(self._about_place, json.dumps(self.about))
         tasks = (i for i in todo if not _late(until))
         done = run_tasks(_run_one, session, None, tasks, self.settings.workers)

@@ -9,7 +9,7 @@ from hime_mm.attacks.registry import all_attacks
 from hime_mm.images.files import write_atomic
 from hime_mm.version import __version__
 
-from .report import Attacked, AuditReport, Measured
+from .report import Attacked, AuditReport, Measured, Read
 from .table import BOUND, table
 
 SUMMARY, TABLE, SHEET = 'audit.json', 'audit.txt', 'worst.png'
@@ -37,6 +37,8 @@ def write_report(out: str, report: AuditReport) -> None:
                 said=attack.said,
             )
             _write(out, _place(one, attack), {**HEAD, **what, **_said(attack), **found})
+        for reader in one.readers:
+            _write(out, _reader_place(one, reader), {**HEAD, **_read(one, reader, brief=False)})
     ciphers = [_cipher(one) for one in report.subjects]
     _write(out, SUMMARY, {**HEAD, **report.head, 'lower_bounds': BOUND, 'ciphers': ciphers})
     write_atomic(os.path.join(out, TABLE), '\n'.join(table(report)) + '\n')
@@ -65,6 +67,33 @@ def _said(attack: Attacked) -> dict[str, Any]:
     )
 
 
+def _reader_place(one: Measured, reader: Read) -> str:
+    return f'{one.folder}/reader_{reader.name}.json'
+
+
+def _read(one: Measured, reader: Read, brief: bool = True) -> dict[str, Any]:
+    """What is said of a reader: of each picture, or in brief."""
+    stages = {}
+    for stage, risks in reader.stages.items():
+        said = {name: risk.to_dict() for name, risk in risks.items()}
+        if brief:
+            said = {name: {key: risk[key] for key in BRIEF} for name, risk in said.items()}
+        stages[stage] = said
+    failed: dict[str, Any] = dict(reader.failed)
+    if brief:
+        failed = {stage: len(names) for stage, names in reader.failed.items()}
+    return dict(
+        reader=reader.name,
+        cipher=one.cipher,
+        patch_size=one.patch_size,
+        title=reader.title,
+        source=reader.source,
+        file=_reader_place(one, reader),
+        stages=stages,
+        failed=failed,
+    )
+
+
 def _cipher(one: Measured) -> dict[str, Any]:
     """What the summary says of a cipher."""
     attacks = {}
@@ -73,4 +102,5 @@ def _cipher(one: Measured) -> dict[str, Any]:
         metrics = {name: {key: risk[key] for key in BRIEF} for name, risk in risks.items()}
         attacks[attack.name] = dict(_said(attack), file=_place(one, attack), metrics=metrics)
     worst = [row._asdict() for row in one.worst]
-    return {**vars(one), 'attacks': attacks, 'worst': worst}
+    readers = {reader.name: _read(one, reader) for reader in one.readers}
+    return {**vars(one), 'attacks': attacks, 'worst': worst, 'readers': readers}

@@ -121,7 +121,21 @@ def _limits(
     'attacks',
     metavar='NAME',
     multiple=True,
-    help='Only this attack; may be repeated.  [default: all]',
+    help='Only this attack or reader; may be repeated.  [default: all]',
+)
+@click.option(
+    '--people',
+    metavar='FOLDER',
+    type=click.Path(exists=True, file_okay=False),
+    help='Pictures of people whom the adversary knows, a folder each; folders of SRC that are '
+    'called alike say who is on them.  [default: the faces of the originals]',
+)
+@click.option(
+    '--onnx',
+    metavar='FILE',
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help='A model that reads pictures, too, a classifier or a detector; may be repeated.',
 )
 @click.option(
     '--budget',

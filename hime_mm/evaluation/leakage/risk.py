@@ -31,6 +31,11 @@ METRICS = {
     'rank_1': 'share of pictures that were re-identified',
     'rank_5': 'share of pictures that were among the first five candidates',
     'accuracy': 'share of pictures whose class was found',
+    'face_found': 'share of faces that a face detector found',
+    'face_recognised': 'share of pictures whose person a face recogniser put first',
+    'text_read': 'share of the text that was read, in runs of three letters',
+    'object_found': 'share of objects that a detector found',
+    'class_named': 'share of pictures whose class a classifier named',
 }
 
 #: With fewer pictures there is no interval: that five differ to one side happens by chance in 3 %.

@@ -134,9 +134,7 @@ class Panel:
             plain = [case.plain for case in self.subject.cases]
             self._truth[name] = [None if img is None else one.read(img) for img in plain]
             if name == 'faces':
-                self._people = (
-                    known_people(one, self._folder) if self._folder else self._own(name)
-                )
+                self._people = known_people(one, self._folder) if self._folder else self._own(name)
 
     def _own(self, name: str) -> People | None:
         """The faces of the originals, which the adversary has a copy of."""
@@ -181,8 +179,10 @@ class Panel:
                 img = cv2.resize(img, size, interpolation=cv2.INTER_CUBIC)
             img = matched(img, case.plain.shape[2:])
             for name in self.readers:
-                yield name, stage, lambda name=name, stage=stage, img=img: self._scores(
-                    name, stage, img, index
+                yield (
+                    name,
+                    stage,
+                    lambda name=name, stage=stage, img=img: self._scores(name, stage, img, index),
                 )
 
     def _scores(self, name: str, stage: str, img: np.ndarray, index: int) -> Scores:
@@ -248,7 +248,9 @@ class Panel:
             return {}
         usual = int(np.bincount(tops).argmax())
         wrong = int(other.scores.argmax())
-        return {'class_named': Judged(*(float(x) for x in (said == true, said == wrong, usual == true)))}
+        return {
+            'class_named': Judged(*(float(x) for x in (said == true, said == wrong, usual == true)))
+        }
 
 
 def _there(truth: Any, seen: Any, least: float) -> float:
@@ -281,5 +283,3 @@ def noise_like(img: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Noise of the mean and the standard deviation of a picture."""
     noise = rng.normal(img.mean(), img.std(), img.shape)
     return noise.clip(0, 255).astype(np.uint8)
-
-

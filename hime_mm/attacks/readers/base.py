@@ -86,7 +86,9 @@ class Reader(ABC):
                 set. Defaults to None.
         """
         img = np.ascontiguousarray(img)
-        told = hashlib.sha256(repr((img.shape, None if places is None else places.tolist())).encode())
+        told = hashlib.sha256(
+            repr((img.shape, None if places is None else places.tolist())).encode()
+        )
         told.update(img.tobytes())
         key = told.digest()
         if key not in self._known:

@@ -40,7 +40,9 @@ class FaceReader(Reader):
 
     name = 'faces'
     title = 'faces found, and people recognised by them'
-    source = "dlib's frontal face detector and face recognition model (King, 2017), not trained again"
+    source = (
+        "dlib's frontal face detector and face recognition model (King, 2017), not trained again"
+    )
     requires = ('dlib', 'face_recognition_models')
 
     def _load(self) -> Any:

@@ -55,7 +55,9 @@ class Preparation:
                 raise AttackError(f'{place} is no JSON: {error}') from None
         known = [one.name for one in fields(cls)]
         if not isinstance(said, dict) or not said.keys() <= set(known):
-            raise AttackError(f'{place} may hold {", ".join(known)}, as an object, and nothing else')
+            raise AttackError(
+                f'{place} may hold {", ".join(known)}, as an object, and nothing else'
+            )
         try:
             made = cls(**said)
             np.array([made.mean, made.std], float).reshape(2, 3)

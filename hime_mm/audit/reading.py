@@ -156,39 +156,28 @@ class Panel:
             return self._people.names.get(os.path.dirname(self.subject.cases[index].name))
         return self._number.get(self.subject.places.get(index, -1))
 
-    def read(self, index: int, made: np.ndarray | None) -> Iterator[tuple[str, str, Any]]:
-        """Read one picture at every stage.
+    def shown(self, index: int, made: np.ndarray | None) -> dict[str, np.ndarray]:
+        """What there is to read of a picture, by stage, all of one size.
 
         Args:
-            index (int): Which it is.
+            index (int): Which picture.
             made (np.ndarray, optional): What an attack made of it.
-
-        Yields:
-            tuple[str, str, Callable]: The reader, the stage, and what gives
-            the scores.
         """
         case = self.subject.cases[index]
         if case.plain is None:
-            return
-        size = case.plain.shape[1::-1]
-        shown = dict(zip(STAGES, (case.plain, case.encrypted, made), strict=True))
-        for stage, img in shown.items():
-            if img is None:
-                continue
-            if img.shape[1::-1] != size:
-                img = cv2.resize(img, size, interpolation=cv2.INTER_CUBIC)
-            img = matched(img, case.plain.shape[2:])
-            for name in self.readers:
-                yield (
-                    name,
-                    stage,
-                    lambda name=name, stage=stage, img=img: self._scores(name, stage, img, index),
-                )
+            return {}
+        found, size = {}, case.plain.shape[1::-1]
+        for stage, img in zip(STAGES, (case.plain, case.encrypted, made), strict=True):
+            if img is not None:
+                if img.shape[1::-1] != size:
+                    img = cv2.resize(img, size, interpolation=cv2.INTER_CUBIC)
+                found[stage] = matched(img, case.plain.shape[2:])
+        return found
 
-    def _scores(self, name: str, stage: str, img: np.ndarray, index: int) -> Scores:
-        truth, reader = self._truth[name][index], self.readers[name]
+    def read(self, name: str, stage: str, img: np.ndarray, index: int) -> Scores:
+        """What a reader reads of a picture at a stage, judged."""
         rng = np.random.default_rng((self.subject.evidence.seed, index))
-        return self._judge(truth, reader, stage, img, index, rng)
+        return self._judge(self._truth[name][index], self.readers[name], stage, img, index, rng)
 
     @singledispatchmethod
     def _judge(self, truth, reader, stage, img, index, rng):
@@ -199,11 +188,9 @@ class Panel:
         seen = reader.read(img, truth.boxes)
         scores: Scores = {}
         if stage == 'original':
-            found = [float(len(one.boxes) > 0) for one in (seen, *_blind(reader, img, rng))]
-            scores['face_found'] = Judged(*found)
+            scores['face_found'] = _any_found(seen, reader, img, rng)
         elif len(truth.boxes):
-            found = [_there(truth, one, SAME) for one in (seen, *_blind(reader, img, rng))]
-            scores['face_found'] = Judged(*found)
+            scores['face_found'] = _found(truth, seen, SAME, reader, img, rng)
         person = self._person(index)
         if self._people is None or person is None or (stage == 'original' and not self._folder):
             return scores
@@ -213,18 +200,20 @@ class Panel:
         if other is None or other == person:
             other = (person + 1) % len(blank)
         # Where no face was found in the original either, nobody is recognised.
-        rows = [0.0 if said is None else score_ranking(said, one).rank_1 for one in (person, other)]
-        scores['face_recognised'] = Judged(*rows, score_ranking(blank, person).rank_1)
+        right, wrong = (
+            0.0 if said is None else score_ranking(said, one).rank_1 for one in (person, other)
+        )
+        scores['face_recognised'] = Judged(right, wrong, score_ranking(blank, person).rank_1)
         return scores
 
     @_judge.register
     def _(self, truth: Text, reader, stage, img, index, rng) -> Scores:
+        mixed, noise = _blind(reader, img, rng)
         if stage == 'original':
-            seen = (truth, *_blind(reader, img, rng))
-            return {'text_read': Judged(*(float(bool(one.runs)) for one in seen))}
+            return {'text_read': Judged(*(float(bool(one.runs)) for one in (truth, mixed, noise)))}
         if not truth.runs:
             return {}
-        seen, (mixed, noise) = reader.read(img), _blind(reader, img, rng)
+        seen = reader.read(img)
         other = self._truth[reader.name][self.subject.others[index]]
         apart = other is not None and other.runs and other.lines != truth.lines
         control = other.share(seen) if apart else truth.share(mixed)
@@ -232,12 +221,11 @@ class Panel:
 
     @_judge.register
     def _(self, truth: Objects, reader, stage, img, index, rng) -> Scores:
-        seen = (reader.read(img), *_blind(reader, img, rng))
         if stage == 'original':
-            return {'object_found': Judged(*(float(len(one.boxes) > 0) for one in seen))}
+            return {'object_found': _any_found(truth, reader, img, rng)}
         if not len(truth.boxes):
             return {}
-        return {'object_found': Judged(*(_there(truth, one, _THERE) for one in seen))}
+        return {'object_found': _found(truth, reader.read(img), _THERE, reader, img, rng)}
 
     @_judge.register
     def _(self, truth: Named, reader, stage, img, index, rng) -> Scores:
@@ -246,11 +234,9 @@ class Panel:
         other = self._truth[reader.name][self.subject.others[index]]
         if other is None:
             return {}
-        usual = int(np.bincount(tops).argmax())
-        wrong = int(other.scores.argmax())
-        return {
-            'class_named': Judged(*(float(x) for x in (said == true, said == wrong, usual == true)))
-        }
+        wrong, usual = int(other.scores.argmax()), int(np.bincount(tops).argmax())
+        named = Judged(float(said == true), float(said == wrong), float(usual == true))
+        return {'class_named': named}
 
 
 def _there(truth: Any, seen: Any, least: float) -> float:
@@ -261,6 +247,18 @@ def _there(truth: Any, seen: Any, least: float) -> float:
     if isinstance(truth, Objects):
         near &= truth.labels[:, None] == seen.labels
     return float(near.any(axis=1).mean())
+
+
+def _found(
+    truth: Any, seen: Any, least: float, reader: Reader, img: np.ndarray, rng: np.random.Generator
+) -> Judged:
+    mixed, noise = _blind(reader, img, rng)
+    return Judged(*(_there(truth, one, least) for one in (seen, mixed, noise)))
+
+
+def _any_found(seen: Any, reader: Reader, img: np.ndarray, rng: np.random.Generator) -> Judged:
+    mixed, noise = _blind(reader, img, rng)
+    return Judged(*(float(len(one.boxes) > 0) for one in (seen, mixed, noise)))
 
 
 def _blind(reader: Reader, img: np.ndarray, rng: np.random.Generator) -> list[Any]:

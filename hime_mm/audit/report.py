@@ -248,7 +248,7 @@ def measured(
 def _risks(
     results: Mapping[str, Result], seed: int
 ) -> tuple[dict[str, Result], dict[str, str], dict[str, Risk]]:
-    """Results of pictures that were attacked, why the others failed, and what is measured of them."""
+    """Results where it ran, why it failed on the others, and what is measured of them."""
     ran = {name: one for name, one in results.items() if not one.failed}
     failed = {name: one.failed for name, one in results.items() if one.failed}
     risks = {}

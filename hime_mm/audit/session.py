@@ -209,14 +209,20 @@ class Session:
             results[name], undone = self._attack(attack, index)
             if ready and attack is layout and undone is not None:
                 ready.images[index] = undone
-        best = best_picture(results)
-        for name, stage, scores in self.panel.read(index, results[best].picture if best else None):
-            try:
-                results[read_as(name, stage)] = Result(scores=scores())
-            except READING_FAILURES as error:
-                failed = f'{type(error).__name__}: {error}'
-                results[read_as(name, stage)] = Result(failed=failed)
-        return results
+        return results | self._read(index, results)
+
+    def _read(self, index: int, results: dict[str, Result]) -> dict[str, Result]:
+        """All readers on one picture, and on the best that attacks made of it."""
+        best, found = best_picture(results), {}
+        shown = self.panel.shown(index, results[best].picture if best else None)
+        for stage, img in shown.items():
+            for name in self.panel.readers:
+                try:
+                    result = Result(scores=self.panel.read(name, stage, img, index))
+                except READING_FAILURES as error:
+                    result = Result(failed=f'{type(error).__name__}: {error}')
+                found[read_as(name, stage)] = result
+        return found
 
     def _attack(self, attack: Attack, index: int) -> tuple[Result, np.ndarray | None]:
         """What one attack got, and the picture with the steps undone that it undoes."""

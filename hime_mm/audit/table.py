@@ -26,8 +26,8 @@ LEGEND = (
     'control: the same guess, judged against another picture. counts: whether the mean beats it, '
     'which fewer than six pictures are too few to tell.',
     'chance: a random guess; of ssim and psnr, a grey picture.',
-    'of readers: control, squares of 8 pixels of the same picture mixed up, or another person, text '
-    'or class; chance, noise, or a guess.',
+    'of readers: control, the same picture with its squares of 8 pixels mixed up, or another '
+    'person, text or class; chance, noise, or a guess.',
     "confidence: the attack's own, to compare pictures of one attack by, and nothing else.",
 )
 
@@ -60,7 +60,7 @@ def _lines(one: Measured) -> list[str]:
     elif best := _strongest(one):
         lines.append(f'  strongest: {best}')
     header = ('attack', 'measure', 'mean', '95 %', 'max', 'control', 'chance', 'counts')
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     for attack in one.attacks:
         shown = [risk for name, risk in attack.risks.items() if name in SHOWN]
         rows += [_row(attack.name, risk) for risk in shown]

@@ -7,9 +7,9 @@
     python tools/experiments/leakage.py report
 
 Of faces, files are called PERSON_NUMBER.jpg: the first of each person is known to the adversary,
-the second is attacked. Plates are painted. An audit that was interrupted goes on. `figures` puts what
-was found into hime_mm/ciphers/figures.json, beside what is there, and the last writes the tables of
-docs/leakage.md.
+the second is attacked. Plates are painted. An audit that was interrupted goes on. `figures` puts
+what was found into hime_mm/ciphers/figures.json, beside what is there, and the last writes the
+tables of docs/leakage.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from leakage import keep, made_by
+from leakage import keep
 from leakage_page import FIGURES
 from tqdm import tqdm
 
@@ -73,7 +73,7 @@ def sources(args: argparse.Namespace, name: str) -> dict:
 
 
 def plate(rng: np.random.Generator) -> np.ndarray:
-    """A number plate on a dull surface, uint8 of shape (128, 384, 3), letters of 32 to 64 pixels."""
+    """A number plate on a dull surface, uint8 of shape (128, 384, 3), letters up to 64 high."""
     text = ''.join(rng.choice([*string.ascii_uppercase], 2)) + ' '
     text += ''.join(rng.choice([*string.digits], 4)) + ' '
     text += ''.join(rng.choice([*string.ascii_uppercase], 2))

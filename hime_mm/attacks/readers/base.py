@@ -86,9 +86,8 @@ class Reader(ABC):
                 set. Defaults to None.
         """
         img = np.ascontiguousarray(img)
-        told = hashlib.sha256(
-            repr((img.shape, None if places is None else places.tolist())).encode()
-        )
+        asked = (img.shape, None if places is None else places.tolist())
+        told = hashlib.sha256(repr(asked).encode())
         told.update(img.tobytes())
         key = told.digest()
         if key not in self._known:

@@ -40,9 +40,7 @@ class FaceReader(Reader):
 
     name = 'faces'
     title = 'faces found, and people recognised by them'
-    source = (
-        "dlib's frontal face detector and face recognition model (King, 2017), not trained again"
-    )
+    source = "dlib's frontal face detector and face recognition model (King, 2017), as they are"
     requires = ('dlib', 'face_recognition_models')
 
     def _load(self) -> Any:
@@ -66,12 +64,12 @@ class FaceReader(Reader):
     def _read(self, img: np.ndarray, places: np.ndarray | None) -> Faces:
         img = np.ascontiguousarray(img[..., ::-1])  # dlib takes RGB
         found = self.model.find(img, _UPSAMPLE)
-        boxes = np.array(
+        boxes: np.ndarray = np.array(
             [(one.left(), one.top(), one.right() + 1, one.bottom() + 1) for one in found], float
         ).reshape(-1, 4)
         sizes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         boxes = boxes[np.argsort(-sizes, kind='stable')]
-        known = []
+        known: list[Any] = []
         for place in () if places is None else places:
             near = overlaps(place, boxes)[0] if len(boxes) else np.zeros(1)
             known.append(boxes[near.argmax()] if near.max() >= SAME else place)

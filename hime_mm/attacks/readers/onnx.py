@@ -146,10 +146,10 @@ class OnnxReader(Reader):
         # With or without an axis of the batch: the labels tell how many there are.
         labels = [one.ravel() for one in outputs if np.issubdtype(one.dtype, np.integer)]
         n = len(labels[0]) if labels else 0
-        rest = [one for one in outputs if np.issubdtype(one.dtype, np.floating)]
+        rest: list[Any] = [one for one in outputs if np.issubdtype(one.dtype, np.floating)]
         boxes = [one for one in rest if one.ndim > 1 and one.shape[-1] in (4, 5)]
         boxes = [one.reshape(-1, one.shape[-1]) for one in boxes if one.size // one.shape[-1] == n]
-        scores = [one.ravel() for one in rest if one.size == n and one.ndim < 3]
+        scores: list[Any] = [one.ravel() for one in rest if one.size == n and one.ndim < 3]
         if boxes and boxes[0].shape[1] == 5:
             scores = [boxes[0][:, 4]]
         if len(labels) != 1 or not boxes or not scores:

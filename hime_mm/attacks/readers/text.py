@@ -46,7 +46,7 @@ class TextReader(Reader):
 
     name = 'text'
     title = 'text read'
-    source = 'PP-OCRv4 by RapidOCR (rapidocr-onnxruntime), not trained again'
+    source = 'PP-OCRv4 by RapidOCR (rapidocr-onnxruntime), as it is'
     requires = ('rapidocr_onnxruntime', 'onnxruntime')
 
     def _load(self) -> Any:

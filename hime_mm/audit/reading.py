@@ -14,6 +14,7 @@ from hime_mm.attacks.base import matched
 from hime_mm.attacks.readers import READERS, Faces, Named, Objects, OnnxReader, Reader, Text
 from hime_mm.attacks.readers.base import overlaps
 from hime_mm.attacks.readers.faces import SAME
+from hime_mm.ciphers import join_patches, split_patches
 from hime_mm.errors import AuditError, HimeError
 from hime_mm.evaluation.leakage import Judged, score_ranking
 from hime_mm.images.codec import read_image
@@ -268,12 +269,12 @@ def _blind(reader: Reader, img: np.ndarray, rng: np.random.Generator) -> list[An
 
 def scrambled(img: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A picture whose squares of 8 pixels are mixed up: nothing is left to be read in it."""
-    rows, cols = (side // _SQUARE for side in img.shape[:2])
+    grid = (img.shape[0] // _SQUARE, img.shape[1] // _SQUARE)
     out = img.copy()
-    inner = out[: rows * _SQUARE, : cols * _SQUARE]
-    squares = inner.reshape(rows, _SQUARE, cols, _SQUARE, -1).swapaxes(1, 2)
-    mixed = squares.reshape(rows * cols, -1)[rng.permutation(rows * cols)]
-    inner[:] = mixed.reshape(squares.shape).swapaxes(1, 2).reshape(inner.shape)
+    if all(grid):
+        inner = out[: grid[0] * _SQUARE, : grid[1] * _SQUARE]
+        squares = split_patches(inner, _SQUARE)
+        inner[:] = join_patches(squares[rng.permutation(len(squares))], grid)
     return out
 
 

@@ -134,7 +134,7 @@ def test_wrong_words(pictures, tmp_path):
         (('-c', 'shuffle', '--attack', 'magic'), 'no attack is called magic'),
         (
             ('-c', 'shuffle', '--public', pictures),
-            'lie in each other: name pictures of others as `--public`',
+            'lie in each other: name other pictures as `--public`',
         ),
         (('-c', 'center+shuffle', '--fit', 'pad'), 'does not go with'),
     ):

@@ -51,6 +51,8 @@ def tables(state: dict) -> str:
             lines.append(f'| `{text}` | ' + ' | '.join(cells) + ' |')
     lines += linkage_table(state['linkage']) if 'linkage' in state else []
     lines += recognition_table(state['recognition']) if 'recognition' in state else []
+    for one in state.get('readers', {}).values():
+        lines += readers_table(one)
     return '\n'.join([*lines, '', ''])
 
 
@@ -100,6 +102,57 @@ def recognition_table(state: dict) -> list[str]:
             for text, row in state['rows'].items()
         ),
     ]
+
+
+#: Of readers: what stands above a column, by metric.
+READ = {'face_found': 'found', 'face_recognised': 'recognised', 'text_read': 'read'}
+
+
+def readers_table(state: dict) -> list[str]:
+    """One table of readers.py: what was read at each stage, with the control of what was not plain."""
+    first = next(iter(state['rows'].values()))
+    columns = [
+        (stage, metric)
+        for stage in ('encrypted', 'reconstructed')
+        for metric in READ
+        if metric in first[stage]
+    ]
+    plain = ', '.join(
+        f'{"with text" if metric == "text_read" else READ[metric]} {100 * one["mean"]:.1f} %'
+        for metric, one in first['original'].items()
+    )
+    pictures = max(one['pictures'] for one in first['original'].values())
+    return [
+        '',
+        f'**Read by machines: {state["title"]}** ({pictures} attacked; plain: {plain}; in brackets the '
+        '95 % interval, behind the stroke the control):',
+        '',
+        '| cipher | ' + ' | '.join(f'{stage}: {READ[m]}' for stage, m in columns) + ' |',
+        '| --- |' + ' --- |' * len(columns),
+        *(
+            f'| `{text.partition("@")[0]}`{_sized(text)} | '
+            + ' | '.join(_read(row[stage].get(metric)) for stage, metric in columns)
+            + ' |'
+            for text, row in state['rows'].items()
+        ),
+    ]
+
+
+def _sized(text: str) -> str:
+    side = text.partition('@')[2]
+    return f', {side}x{side}' if side else ''
+
+
+def _read(figure: dict | None) -> str:
+    if figure is None:
+        return ''
+    mean, low, high, control = (
+        None if figure[key] is None else f'{100 * figure[key]:.1f}'
+        for key in ('mean', 'low', 'high', 'control')
+    )
+    between = f' [{low}, {high}]' if low is not None else ''
+    text = f'{mean} %{between} / {control}'
+    return text if figure['counts'] or figure['counts'] is None else f'({text})'
 
 
 def cell(metric: str, figure: dict | None) -> str:

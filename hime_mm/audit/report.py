@@ -10,7 +10,7 @@ import numpy as np
 from hime_mm.evaluation.leakage import Risk, grade_risk
 from hime_mm.evaluation.leakage.risk import METRICS
 
-from .reading import STAGES
+from .panel import STAGES
 from .session import FAILED, Result, best_picture, read_as
 from .subject import Subject
 

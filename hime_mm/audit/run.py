@@ -21,8 +21,8 @@ from hime_mm.images import Recipe
 from hime_mm.images.files import file_sha256, read_json, write_atomic
 from hime_mm.version import __version__
 
+from .panel import chosen_readers
 from .public import check_public, public_pictures
-from .reading import chosen_readers
 from .report import AuditReport, measured
 from .session import check_attacks
 from .settings import AuditSettings

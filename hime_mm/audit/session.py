@@ -16,7 +16,7 @@ from hime_mm.errors import AuditError
 from hime_mm.evaluation.leakage import Judged
 
 from .judge import judge
-from .reading import Panel
+from .panel import Panel
 from .subject import Subject, cipher_shape
 
 #: How the reason begins why an attack that failed to learn was not made.

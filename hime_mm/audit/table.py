@@ -7,7 +7,7 @@ from hime_mm.errors import printable
 from hime_mm.evaluation.leakage import Risk
 from hime_mm.evaluation.leakage.grades import SOURCE as GRADES
 
-from .reading import STAGES
+from .panel import STAGES
 from .report import AuditReport, Measured
 
 #: What is shown; files have all.

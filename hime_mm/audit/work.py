@@ -18,7 +18,7 @@ from hime_mm.errors import AuditError, WorkerDied
 from hime_mm.images.codec import encode_image, read_image
 from hime_mm.images.files import read_json, write_atomic
 
-from .reading import Panel
+from .panel import Panel
 from .session import Result, Session
 from .settings import AuditSettings
 from .subject import Subject

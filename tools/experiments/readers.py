@@ -23,7 +23,7 @@ from leakage import keep
 from leakage_page import FIGURES
 from tqdm import tqdm
 
-from hime_mm.audit.reading import STAGES
+from hime_mm.audit.panel import STAGES
 from hime_mm.audit.run import audit_pictures, folder_name
 from hime_mm.audit.settings import AuditSettings
 from hime_mm.ciphers import Cipher

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from hime_mm.apis import AuditSettings, Recipe, audit_dataset, audit_pictures
 from hime_mm.attacks.readers import READERS, FaceReader, Faces, Objects, OnnxReader, Reader, Text
-from hime_mm.audit.reading import STAGES, Panel, known_people, noise_like, scrambled
+from hime_mm.audit.panel import STAGES, Panel, known_people, noise_like, scrambled
 from hime_mm.audit.session import Session
 from hime_mm.audit.subject import Case, subject_of
 from hime_mm.audit.table import table

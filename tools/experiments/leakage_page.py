@@ -109,7 +109,7 @@ READ = {'face_found': 'found', 'face_recognised': 'recognised', 'text_read': 're
 
 
 def readers_table(state: dict) -> list[str]:
-    """One table of readers.py: what was read at each stage, with the control of what was not plain."""
+    """One table of readers.py: what was read at each stage, with its control."""
     first = next(iter(state['rows'].values()))
     columns = [
         (stage, metric)
@@ -124,8 +124,8 @@ def readers_table(state: dict) -> list[str]:
     pictures = max(one['pictures'] for one in first['original'].values())
     return [
         '',
-        f'**Read by machines: {state["title"]}** ({pictures} attacked; plain: {plain}; in brackets the '
-        '95 % interval, behind the stroke the control):',
+        f'**Read by machines: {state["title"]}** ({pictures} attacked; plain: {plain}; in brackets '
+        'the 95 % interval, behind the stroke the control):',
         '',
         '| cipher | ' + ' | '.join(f'{stage}: {READ[m]}' for stage, m in columns) + ' |',
         '| --- |' + ' --- |' * len(columns),

@@ -77,22 +77,24 @@ def known_people(reader: Reader, folder: str) -> People:
     """Read the faces of known people: pictures in a folder for each.
 
     Raises:
-        AuditError: If no face is found in any.
+        AuditError: If there are not two.
     """
     names: dict[str, int] = {}
     codes, who = [], []
     for path in pictures_in(folder):
         try:
-            found = reader.read(read_image(os.path.join(folder, path), 'color'))
+            img = read_image(os.path.join(folder, path), 'color')
         except HimeError:
             continue
-        if len(found.codes):
-            codes.append(found.codes[0])
-            who.append(names.setdefault(os.path.dirname(path), len(names)))
+        # Where no face is found the picture as a whole is taken for one.
+        whole = np.array([[0, 0, *img.shape[1::-1]]], float)
+        found = reader.read(img, whole)
+        codes.append([*found.codes, *found.known][0])
+        who.append(names.setdefault(os.path.dirname(path), len(names)))
     if len(names) < 2:
         raise AuditError(
-            f'the faces of {len(names)} people were found in {folder}: name a folder with a folder '
-            'for each person as `people`'
+            f'{folder} holds pictures of {len(names)} people: name a folder with a folder for each '
+            'of several people as `people`'
         )
     return People(np.array(codes), np.array(who), names)
 

@@ -96,6 +96,12 @@ class TestFaces:
         assert found.known.shape == (1, 128)
         assert np.abs(found.known).max() > 0
 
+    def test_face_that_is_found_is_read_where_it_was_found(self):
+        reader, img = FaceReader(), photo('astronaut')
+        found = reader.read(img)
+        near = found.boxes + [3, -3, 3, -3]
+        assert (reader.read(img, near).known == found.codes).all()
+
     def test_grey_and_coloured_alike(self):
         grey = cv2.cvtColor(photo('astronaut'), cv2.COLOR_BGR2GRAY)
         first, second = (

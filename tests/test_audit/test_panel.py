@@ -145,6 +145,15 @@ class TestJudged:
         # There is nothing to be found.
         assert panel.read('told', 'encrypted', marked, 1) == {}
 
+    def test_all_is_read_at_the_size_of_the_original(self):
+        panel = panel_of(lambda img, places: Text(()), photo('coffee'), cipher='mix2')
+        half = panel.subject.cases[0].encrypted
+        shown = panel.shown(0, half)
+        assert half.shape == (112, 112, 3)
+        assert {one.shape for one in shown.values()} == {(224, 224, 3)}
+        assert [*shown] == [*STAGES]
+        assert [*panel.shown(0, None)] == [*STAGES[:2]]
+
     def test_text_is_held_against_other_text(self):
         first, second, third = photo('coffee'), photo('chelsea'), photo('rocket')
 
@@ -254,11 +263,18 @@ def test_people_who_are_known(painted, tmp_path, monkeypatch):
     assert lost.readers[0].stages['encrypted']['face_recognised'].main.mean == 0
 
 
-def test_people_without_faces(painted, tmp_path):
-    with pytest.raises(AuditError, match='the faces of 0 people .* as `people`'):
-        known_people(FaceReader(), str(painted))
+def test_people_who_are_none(painted, tmp_path):
+    with pytest.raises(AuditError, match='holds pictures of 1 people: .* as `people`'):
+        known_people(FaceReader(), str(painted / 'red'))
     with pytest.raises(AuditError, match='lie in each other: name other pictures as `people`'):
         audit(painted, tmp_path / 'a', 'shuffle', attacks=('faces',), people=str(painted / 'red'))
+
+
+def test_people_on_whose_pictures_no_face_is_found(painted):
+    found = known_people(FaceReader(), str(painted))
+    assert [*found.names] == [*sorted(COLOURS)]
+    assert found.codes.shape == (9, 128)
+    assert np.abs(found.codes).max() > 0
 
 
 def test_without_the_extra(painted, tmp_path, monkeypatch):

@@ -128,7 +128,9 @@ class Oracle:
 
 def derived(seed: int, purpose: str) -> int:
     """A seed for one purpose, which tells nothing of those for others."""
-    return int.from_bytes(hashlib.sha256(f'hime audit {seed} {purpose}'.encode()).digest()[:8])
+    return int.from_bytes(
+        hashlib.sha256(f'hime audit {seed} {purpose}'.encode()).digest()[:8], 'big'
+    )
 
 
 def audit_key(seed: int) -> Key:

@@ -39,6 +39,13 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.places, *self.commands]
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        # Names may have two words: `audit SRC` is a command, and `audit score` another one.
+        name = ' '.join(args[:2])
+        if name in self.places:
+            return name, self.get_command(ctx, name), args[2:]
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.places:
             return super().get_command(ctx, cmd_name)

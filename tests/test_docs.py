@@ -176,10 +176,12 @@ def check_hime(words):
     """Find a subcommand of `hime` and all options of it that are given."""
     command, context = main, click_context(main)
     while words and isinstance(command, click.Group) and not words[0].startswith('-'):
-        found = command.get_command(context, words[0])
+        # Names may have two words.
+        number = 1 + (' '.join(words[:2]) in command.list_commands(context))
+        found = command.get_command(context, ' '.join(words[:number]))
         if found is None:
             raise Wrong(f'{command.name} has no command {words[0]!r}')
-        command, words = found, words[1:]
+        command, words = found, words[number:]
     known = {
         option
         for param in command.get_params(click_context(command))

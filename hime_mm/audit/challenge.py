@@ -27,7 +27,7 @@ from hime_mm.images.sizing import resize_image
 from hime_mm.version import __version__
 from hime_mm.visualization.scenes import load_cutouts, load_textures, make_scene, photo
 
-from .run import folder_name
+from .run import check_above, folder_name
 from .subject import pictures_in
 
 FORMAT = dict(format='hime-challenge', format_version=1)
@@ -101,8 +101,8 @@ def make_challenge(
         str: SHA-256 of ``public/challenge.json``, which names the challenge.
 
     Raises:
-        AuditError: If the folder holds something, a cipher is named twice or
-            the size does not fit.
+        AuditError: If the folder holds something or lies in an encrypted data
+            set, a cipher is named twice or the size does not fit.
         HimeError: If a cipher makes no sense, or scikit-image is missing.
         OSError: If something cannot be written.
     """
@@ -123,6 +123,7 @@ def make_challenge(
         raise AuditError('a challenge needs a cipher and a scene: name at least one of each')
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise AuditError(f'{out} holds something: choose a new folder, or empty it')
+    check_above(out)
     public, secret = (os.path.join(out, name) for name in (PUBLIC, SECRET))
     os.makedirs(out, exist_ok=True)
     os.mkdir(secret, 0o700)

@@ -243,13 +243,21 @@ def test_challenge_is_not_handed_over(made, tmp_path):
     assert files(tmp_path / 'set').keys() == files(made / 'public' / MIXED).keys()
 
 
-@pytest.mark.parametrize('where', ['encrypt_folder', 'file_sha256', 'write_atomic'])
-def test_killed_it_looks_unfinished(tmp_path, monkeypatch, where):
+@pytest.mark.parametrize(
+    'where, file',
+    [
+        ('encrypt_folder', ''),
+        ('file_sha256', ''),
+        ('write_atomic', 'truth.json'),
+        ('write_atomic', 'challenge.json'),
+    ],
+)
+def test_killed_it_looks_unfinished(tmp_path, monkeypatch, where, file):
     """And is not gone on with."""
     out, real = tmp_path / 'made', getattr(challenge_module, where)
 
     def killed(*args, **kwargs):
-        if where != 'write_atomic' or args[0].endswith('challenge.json'):
+        if args[0].endswith(file):
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
@@ -366,6 +374,20 @@ def test_what_is_missing_counts(made, truth, tmp_path):
     rest = [key for key in means(state) if key[:2] != (SHUFFLED, 'painted')]
     assert rest
     assert all(means(state)[key] == means(empty)[key] for key in rest)
+
+
+def test_worse_than_a_grey_picture_counts_for_nothing(made, truth, tmp_path):
+    """Though it is more like its own original than like others."""
+    rng = np.random.default_rng(0)
+    pictures = {
+        MIXED: {
+            name: np.clip(img + rng.normal(0, 90, img.shape), 0, 255).astype(np.uint8)
+            for name, (img, *_) in truth[MIXED].items()
+        }
+    }
+    psnr = of(score(made, hand_in(tmp_path / 'a', pictures)), MIXED)['metrics']['psnr']
+    assert psnr['baseline']['mean'] > psnr['main']['mean'] > psnr['control']['mean'] + 1
+    assert psnr['counts'] is False
 
 
 def test_copies_of_photos_show_in_their_track(made, truth, tmp_path):

@@ -176,12 +176,11 @@ def check_hime(words):
     """Find a subcommand of `hime` and all options of it that are given."""
     command, context = main, click_context(main)
     while words and isinstance(command, click.Group) and not words[0].startswith('-'):
-        # Names may have two words.
-        number = 1 + (' '.join(words[:2]) in command.list_commands(context))
-        found = command.get_command(context, ' '.join(words[:number]))
-        if found is None:
-            raise Wrong(f'{command.name} has no command {words[0]!r}')
-        command, words = found, words[number:]
+        try:
+            _, found, words = command.resolve_command(context, [*words])
+        except click.UsageError:
+            raise Wrong(f'{command.name} has no command {words[0]!r}') from None
+        command = found
     known = {
         option
         for param in command.get_params(click_context(command))

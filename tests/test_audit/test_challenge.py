@@ -36,9 +36,12 @@ def make(out, ciphers=CIPHERS, **settings):
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    """Read only."""
-    out = tmp_path_factory.mktemp('challenge') / 'made'
-    make(out)
+    """Read only, and always the same: what an attack gets of so few pictures is chance in part."""
+    out, rng = tmp_path_factory.mktemp('challenge') / 'made', np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, 'token_bytes', rng.bytes)
+        patch.setattr(challenge_module.Key, 'generate', lambda: Key(bytes(range(32))))
+        make(out)
     return out
 
 
@@ -184,8 +187,8 @@ def test_each_scene_is_painted_once(made, truth):
     assert len(set(scenes)) == len(scenes) == len(CIPHERS) * SCENES
 
 
-def test_two_challenges_have_nothing_in_common(made, tmp_path):
-    assert make(tmp_path / 'b') != json.loads((made / 'secret/truth.json').read_text())['challenge']
+def test_two_challenges_have_nothing_in_common(tmp_path):
+    assert make(tmp_path / 'a') != make(tmp_path / 'b')
 
     def parts(out):
         state = json.loads((out / 'public' / 'challenge.json').read_text())
@@ -194,7 +197,7 @@ def test_two_challenges_have_nothing_in_common(made, tmp_path):
         kept = json.loads((out / 'secret' / 'truth.json').read_text())
         return {*hashes, *state['commitments'].values(), kept['salt']}
 
-    assert not parts(made) & parts(tmp_path / 'b')
+    assert not parts(tmp_path / 'a') & parts(tmp_path / 'b')
 
 
 def test_secret_is_for_its_owner_alone(tmp_path):
@@ -679,5 +682,6 @@ def test_example_of_the_docs(made, tmp_path, monkeypatch):
     assert shuffled['metrics']['nc']['counts']
     assert shuffled['metrics']['nc']['main']['mean'] > eroded['metrics']['nc']['main']['mean']
     assert mixed['pictures_given'] == SCENES
-    assert mixed['metrics']['psnr']['main']['mean'] > 18
-    assert mixed['metrics']['psnr']['counts']
+    psnr = mixed['metrics']['psnr']
+    assert psnr['main']['mean'] > psnr['baseline']['mean'] + 2
+    assert psnr['counts']

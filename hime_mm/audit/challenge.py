@@ -27,8 +27,9 @@ from hime_mm.images.sizing import resize_image
 from hime_mm.version import __version__
 from hime_mm.visualization.scenes import load_cutouts, load_textures, make_scene, photo
 
-from .run import check_above, folder_name
+from .run import folder_name
 from .subject import pictures_in
+from .written import check_kept
 
 FORMAT = dict(format='hime-challenge', format_version=1)
 #: Folders of a challenge: to publish, and to keep.
@@ -123,7 +124,7 @@ def make_challenge(
         raise AuditError('a challenge needs a cipher and a scene: name at least one of each')
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise AuditError(f'{out} holds something: choose a new folder, or empty it')
-    check_above(out)
+    check_kept(out)
     public, secret = (os.path.join(out, name) for name in (PUBLIC, SECRET))
     os.makedirs(out, exist_ok=True)
     os.mkdir(secret, 0o700)

@@ -39,7 +39,7 @@ from .subject import (
     subject_of,
 )
 from .work import WORK_NAME, Work
-from .written import SHEET, write_report
+from .written import SHEET, check_kept, write_report
 
 
 def audit_pictures(
@@ -285,25 +285,9 @@ def check_out(src: str, out: str) -> None:
             f'{out} and {src} lie in each other: an audit holds plain pictures, which must not be '
             'handed over'
         )
-    check_above(out)
+    check_kept(out)
     if os.path.isdir(out) and os.listdir(out) and not os.path.isdir(os.path.join(out, WORK_NAME)):
         raise AuditError(f'{out} holds something else: choose a new folder')
-
-
-def check_above(out: str) -> None:
-    """Refuse an output that would be handed over with an encrypted data set.
-
-    Raises:
-        AuditError: If it lies in one.
-    """
-    folder, above = '', os.path.realpath(out)
-    while folder != above:
-        folder, above = above, os.path.dirname(above)
-        if is_encrypted(folder):
-            raise AuditError(
-                f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
-                'which must not be handed over with it'
-            )
 
 
 def _check_same(out: str, head: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ from .subject import (
     subject_of,
 )
 from .work import WORK_NAME, Work
-from .written import SHEET, write_report
+from .written import SHEET, check_kept, write_report
 
 
 def audit_pictures(
@@ -294,14 +294,7 @@ def check_out(src: str, out: str) -> None:
             f'{out} and {src} lie in each other: an audit holds plain pictures, which must not be '
             'handed over'
         )
-    folder, above = '', real_out
-    while folder != above:
-        folder, above = above, os.path.dirname(above)
-        if is_encrypted(folder):
-            raise AuditError(
-                f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
-                'which must not be handed over with it'
-            )
+    check_kept(out)
     if os.path.isdir(out) and os.listdir(out) and not os.path.isdir(os.path.join(out, WORK_NAME)):
         raise AuditError(f'{out} holds something else: choose a new folder')
 

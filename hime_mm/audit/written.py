@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from hime_mm.attacks.registry import all_attacks
+from hime_mm.encryption.door import is_encrypted
+from hime_mm.errors import AuditError
 from hime_mm.images.files import write_atomic
 from hime_mm.version import __version__
 
@@ -42,6 +44,22 @@ def write_report(out: str, report: AuditReport) -> None:
     ciphers = [_cipher(one) for one in report.subjects]
     _write(out, SUMMARY, {**HEAD, **report.head, 'lower_bounds': BOUND, 'ciphers': ciphers})
     write_atomic(os.path.join(out, TABLE), '\n'.join(table(report)) + '\n')
+
+
+def check_kept(out: str) -> None:
+    """Refuse a place in what is handed over.
+
+    Raises:
+        AuditError: If it is an encrypted data set, or lies in one.
+    """
+    folder, above = '', os.path.realpath(out)
+    while folder != above:
+        folder, above = above, os.path.dirname(above)
+        if is_encrypted(folder):
+            raise AuditError(
+                f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
+                'which must not be handed over with it'
+            )
 
 
 def _write(out: str, place: str, state: dict[str, Any]) -> None:

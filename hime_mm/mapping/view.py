@@ -63,9 +63,9 @@ class BoxView:
         """
         page.check_installed()
         if self.pictures < 1:
-            raise BoxError(f'a page shows one picture at least, got `pictures={self.pictures}`')
+            raise BoxError(f'a page shows one picture or more, not {self.pictures}')
         if not is_number(self.score):
-            raise BoxError(f'a score is a number, got `score={self.score}`')
+            raise BoxError(f'the score below which boxes are hidden is a number, not {self.score}')
         originals = Originals(self.originals, manifest, key)
         if not any(originals.path(name) for name in manifest.files):
             raise BoxError(
@@ -198,7 +198,7 @@ class _Figure:
             above=sum(row['score'] >= self._score for row in self._rows),
             left=len(self._left),
             truth=[box for _, box in truth],
-            annotated=', '.join(f'{count} × {label}' for label, count in counts.items()),
+            annotated=', '.join(f'{count}\u00a0×\u00a0{label}' for label, count in counts.items()),
         )
 
     def _picture(self) -> np.ndarray:

@@ -58,7 +58,7 @@ if (controls) {
       at = place.findIndex((box) => box.bottom > top) - (by > 0 ? 1 : 0);
     }
     at = Math.max(0, Math.min(figures.length - 1, at + by));
-    figures.forEach((figure, i) => figure.toggleAttribute('aria-current', i === at));
+    figures.forEach((figure, i) => figure.setAttribute('aria-current', i === at));
     scrollTo(0, scrollY + figures[at].getBoundingClientRect().top - controls.offsetHeight - 8);
     controls.querySelector('.view-at').textContent =
       `${at + 1} of ${figures.length}: ${figures[at].querySelector('h2').textContent}`;
@@ -74,7 +74,15 @@ if (controls) {
     if (event.key === 'j' || event.key === 'k') go(event.key === 'j' ? 1 : -1);
   });
   slider.addEventListener('input', update);
-  if (boxes) boxes.addEventListener('change', update);
+  if (boxes) {
+    boxes.addEventListener('change', update);
+    for (const button of boxes.querySelectorAll('[data-all]')) {
+      button.addEventListener('click', () => {
+        for (const box of boxes.querySelectorAll('input')) box.checked = Boolean(button.dataset.all);
+        update();
+      });
+    }
+  }
   for (const part of [controls, boxes]) if (part) part.hidden = false;
   update();
 }

@@ -53,7 +53,11 @@ def test_odd_pictures_and_names(page, tmp_path):
     images['deep.png'] = photo(64, 80, channels=1, dtype=np.uint16)
     names = ['<script>alert(1)</script>', 'w' * 300, 'many words ' * 40, '猫の種類と犬の種類の名前']
     categories = [dict(id=i, name=name) for i, name in enumerate(names + 70 * ['of many'])]
-    boxes = [(0, 0, 5, 5), (8, 8, 8, 8), (15, 16, 1, 1), (1, 0, 0.5, 16), (8, 1, 2000, 2)] * 20
+
+    def boxes(h, w):
+        shares = ((0, 0), (0.48, 0.5), (0.9, 0.9), (0, 0.9), (0.9, 0), (0.51, 0.49))
+        return [(x * w, y * h, w / 10, h / 10) for x, y in shares] * 15
+
     src = make_plain(tmp_path / 'src', images, boxes, categories)
     data = encrypt(src, tmp_path / 'data')
     (src / 'val/large.png').unlink()
@@ -96,7 +100,7 @@ def test_slider_and_checkboxes_by_keyboard(page, path):
     page.press(Keys.SPACE)
     assert page.ask(truth) == 0 and seen(page) == [9] * 4
     none, every = (
-        page.ask(f'document.querySelector("[data-all={value}]")') for value in ('""', '"1"')
+        page.ask(f'document.querySelector("[data-all={value}]")') for value in ("''", "'1'")
     )
     for button, count in ((none, 0), (every, 9)):
         page.tab_to(button)
@@ -110,9 +114,7 @@ def test_from_picture_to_picture_by_keyboard(page, path):
 
     page.show(360)
     page.open(path)
-    where = (
-        '[...document.querySelectorAll("figure")].findIndex((one) => one.ariaCurrent === "true")'
-    )
+    where = '[...document.querySelectorAll("figure")].findIndex((f) => f.ariaCurrent === "true")'
     top = 'arguments[0].getBoundingClientRect().top'
     assert page.ask(where) == -1
     page.tab_to(page.ask('document.querySelector("[data-go=\\"1\\"]")'))
@@ -148,7 +150,8 @@ def test_boxes_lie_where_they_are_in_the_picture(page, path):
             return [...figure.querySelectorAll('.truth rect:not(.under)')].map((rect) => {
               const box = rect.getBoundingClientRect();
               const [x, y] = [size.width / img.width, size.height / img.height];
-              return [(box.left - img.left) * x, (box.top - img.top) * y, box.width * x, box.height * y];
+              const place = [(box.left - img.left) * x, (box.top - img.top) * y];
+              return [...place, box.width * x, box.height * y];
             });
             })"""
         )

@@ -81,7 +81,10 @@ def pixels(figure):
 
 
 def make_plain(root, images, boxes, categories=None):
-    """A COCO data set of ``{name: picture or bytes}``, with the same boxes in each."""
+    """A COCO data set of ``{name: picture}``, or of bytes and a size, with boxes in each.
+
+    They are the same in all, or what a function of height and width gives.
+    """
     sizes = {}
     for name, img in images.items():
         path = Path(root, 'val', name)
@@ -95,9 +98,9 @@ def make_plain(root, images, boxes, categories=None):
     extra = {} if categories is None else dict(categories=categories)
     ids = [3, 90] if categories is None else [c['id'] for c in categories]
     annotations = [
-        annotation(10 * i + k, 7 + i, list(box), category_id=ids[k % len(ids)])
-        for i in range(len(images))
-        for k, box in enumerate(boxes)
+        annotation(1000 * i + k, 7 + i, list(box), category_id=ids[k % len(ids)])
+        for i, size in enumerate(sizes.values())
+        for k, box in enumerate(boxes(*size) if callable(boxes) else boxes)
     ]
     path = Path(root, ANN)
     path.parent.mkdir(parents=True, exist_ok=True)

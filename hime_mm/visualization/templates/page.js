@@ -59,9 +59,10 @@ if (controls) {
     }
     at = Math.max(0, Math.min(figures.length - 1, at + by));
     figures.forEach((figure, i) => figure.setAttribute('aria-current', i === at));
-    scrollTo(0, scrollY + figures[at].getBoundingClientRect().top - controls.offsetHeight - 8);
     controls.querySelector('.view-at').textContent =
       `${at + 1} of ${figures.length}: ${figures[at].querySelector('h2').textContent}`;
+    // Last, as the name may make the bar higher.
+    scrollTo(0, scrollY + figures[at].getBoundingClientRect().top - controls.offsetHeight - 8);
   };
   for (const button of controls.querySelectorAll('[data-go]')) {
     button.addEventListener('click', () => go(Number(button.dataset.go)));

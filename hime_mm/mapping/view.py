@@ -26,7 +26,7 @@ from .image_ids import annotation_rows, category_names
 #: Boxes of a picture in the page at most, as COCO counts: those with the best scores.
 _MOST_BOXES = 100
 #: Sides of pictures in a page, in pixels: larger ones are scaled down, smaller ones up.
-_LARGEST, _SMALLEST = 800, 448
+_LARGEST, _SMALLEST = 800, 500
 #: Colours that classes take turns with.
 _COLOURS = 8
 #: Characters of a label at most, and how wide one of them is, in pixels of the screen.
@@ -209,10 +209,9 @@ class _Figure:
                 f'it has {w}x{h} pixels, and {self.width}x{self.height} were encrypted: '
                 'give the folder that was encrypted'
             )
-        scale = _SMALLEST // max(img.shape[:2])
-        if scale > 1:  # so that pixels stay to be seen
-            img = img.repeat(scale, 0).repeat(scale, 1)
-        return img
+        # As wide as labels need it, and pixels stay to be seen.
+        scale = -(-_SMALLEST // max(img.shape[:2]))
+        return img.repeat(scale, 0).repeat(scale, 1)
 
     def _box(self, row: dict) -> dict:
         x, y, w, h = row['bbox']
@@ -236,7 +235,7 @@ class _Figure:
         Its place is a share of the picture, its size in pixels of the screen.
         """
         ratio = self.width / max(1, self.height)
-        # A tall picture is shown as 500 pixels high, a flat one as 320 wide; half of it is free.
+        # A tall picture is shown 500 pixels high or more, another 300 wide; half of it is free.
         most = int(min(_MOST_CHARACTERS, 250 * ratio / _CHARACTER))
         if most < len(score) or ratio > 8:
             return None

@@ -138,7 +138,10 @@ def boxes(
     With --view and --originals, a page shows them on the originals: one file,
     which a browser opens without a network. It holds plain pictures.
     """
-    if (view is None) != (originals is None):
+    page = None
+    if view is not None and originals is not None:
+        page = BoxView(view, originals, view_pictures, view_score)
+    elif view is not None or originals is not None:
         raise click.UsageError('--view and --originals belong together')
     manifest = Manifest.load(data)
     summary = map_coco_results(
@@ -148,7 +151,7 @@ def boxes(
         progress=not quiet,
         **options,
         key=key.read_for(manifest),
-        view=view and BoxView(view, originals, view_pictures, view_score),
+        view=page,
     )
     echo(
         f'{summary.results} boxes of {summary.images} images mapped to '
@@ -159,7 +162,7 @@ def boxes(
             else ''
         )
     )
-    if view:
+    if page is not None:
         echo(f'the originals with their boxes are in {view}: plain pictures, keep it to yourself')
     if summary.masks:
         echo(

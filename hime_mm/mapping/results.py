@@ -21,7 +21,7 @@ from hime_mm.images.files import read_json, write_atomic
 from .boxes import nms_threshold, suppress, unmap_boxes
 from .image_ids import image_entries
 from .masks import unmap_segmentation
-from .view import BoxView, write_view
+from .view import BoxView, find_originals, write_view
 
 #: Fields of a result in image coordinates that nothing here maps.
 _UNSUPPORTED = ('keypoints', 'rbbox', 'polygon')
@@ -272,7 +272,7 @@ def map_coco_results(
         check_out(view.out, data, [results], force, plain=True)
         if os.path.realpath(view.out) == os.path.realpath(out):
             raise BoxError(f'{out} is for the mapped boxes: choose another file for the page')
-        originals = view.find_originals(data, key)
+        originals = find_originals(view, data, key)
     mapped, summary, images = map_file(results, data, annotations, key, nms, clip, progress)
     write_atomic(out, json.dumps(mapped))
     if view is not None and originals is not None:

@@ -54,26 +54,27 @@ class BoxView:
     pictures: int = 100
     score: float = 0.3
 
-    def find_originals(self, manifest: Manifest, key: Key | None) -> Originals:
-        """The originals; refuses what no page can be made of, before any work.
 
-        Raises:
-            BoxError: If an argument makes no sense, or none of the originals is there.
-            HimeError: If the originals cannot be told, or Jinja2 is missing.
-        """
-        page.check_installed()
-        if self.pictures < 1:
-            raise BoxError(f'a page shows one picture or more, not {self.pictures}')
-        if not is_number(self.score):
-            raise BoxError(f'the score below which boxes are hidden is a number, not {self.score}')
-        originals = Originals(self.originals, manifest, key)
-        if not any(originals.path(name) for name in manifest.files):
-            raise BoxError(
-                f'none of the {len(manifest.files)} originals of {manifest.root}, such as that of '
-                f'{next(iter(manifest.files), "no picture")}, is in {self.originals}: give the '
-                'folder that was encrypted'
-            )
-        return originals
+def find_originals(view: BoxView, manifest: Manifest, key: Key | None) -> Originals:
+    """The originals of a data set; refuses what no page can be made of, before any work.
+
+    Raises:
+        BoxError: If a setting makes no sense, or none of the originals is there.
+        HimeError: If the originals cannot be told, or Jinja2 is missing.
+    """
+    page.check_installed()
+    if view.pictures < 1:
+        raise BoxError(f'a page shows one picture or more, not {view.pictures}')
+    if not is_number(view.score):
+        raise BoxError(f'the score below which boxes are hidden is a number, not {view.score}')
+    originals = Originals(view.originals, manifest, key)
+    if not any(originals.path(name) for name in manifest.files):
+        raise BoxError(
+            f'none of the {len(manifest.files)} originals of {manifest.root}, such as that of '
+            f'{next(iter(manifest.files), "no picture")}, is in {view.originals}: give the '
+            'folder that was encrypted'
+        )
+    return originals
 
 
 def write_view(

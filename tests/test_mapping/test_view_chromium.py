@@ -92,6 +92,8 @@ def test_slider_and_checkboxes_by_keyboard(page, path):
         page.tab_to(box)
         page.press(Keys.SPACE)
         assert seen(page) == [after] * 4
+        said = page.ask('document.querySelector(".view-count").textContent')
+        assert said.endswith(f'without the classes {"cat" if after == 3 else "cup"}.')
         page.press(Keys.SPACE)
         assert seen(page) == [9] * 4
     truth = '[...document.querySelectorAll(".truth")].filter(seen).length'

@@ -45,6 +45,10 @@ if (controls) {
       sum += shown;
     }
     document.querySelector('.view-count [data-count]').textContent = sum;
+    // On paper nothing else says which classes are left out.
+    const without = boxes ? [...boxes.querySelectorAll('[data-name]:not(:checked)')] : [];
+    document.querySelector('[data-without]').textContent =
+      without.length ? `, without the classes ${without.map((box) => box.dataset.name).join(', ')}` : '';
     for (const text of document.querySelectorAll('[data-threshold], .view-controls output')) {
       text.textContent = Number(slider.value).toFixed(2);
     }

@@ -26,7 +26,7 @@ from .image_ids import annotation_rows, category_names
 #: Boxes of a picture in the page at most, as COCO counts: those with the best scores.
 _MOST_BOXES = 100
 #: Sides of pictures in a page, in pixels: larger ones are scaled down, smaller ones up.
-_LARGEST, _SMALLEST = 800, 500
+_LARGEST, _SMALLEST = 640, 500
 #: Colours that classes take turns with.
 _COLOURS = 8
 #: Characters of a label at most, and how wide one of them is, in pixels of the screen.

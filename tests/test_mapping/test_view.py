@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from owner_data import edit_json, named, photo, write
 from picture_files import rotated_jpeg
@@ -228,7 +228,7 @@ class TestPictures:
         data = encrypt(src, tmp_path / 'data')
         mapped, page = show(tmp_path, data, src)
         (figure,) = page.figures
-        assert figure['view'] == f'0 0 {w} {h}' and max(pixels(figure).shape) <= 800
+        assert figure['view'] == f'0 0 {w} {h}' and max(pixels(figure).shape) <= 640
         assert figure['boxes'][0][2] == mapped[0]['bbox']
         np.testing.assert_allclose(mapped[0]['bbox'], [0, 0, w, h], atol=1e-6)
 
@@ -273,6 +273,7 @@ class TestMarkup:
 
     @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(name=st.text(min_size=1, max_size=60), score=st.floats(-1e6, 1e6))
+    @example(name='\ud800\0\x1b[1m\u202e', score=0.5)
     def test_whatever_a_class_is_called(self, plain, mixed, tmp_path, name, score):
         copy = tmp_path / 'ann.json'
         coco = json.loads((mixed / ANN).read_text())

@@ -1,10 +1,12 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """The owner's page of boxes, in a browser."""
 
+import cv2
 import numpy as np
 import pytest
 from chromium import browser, check_page
 from owner_data import photo
+from scripts import run_script
 from view_parts import encrypt, make_plain, perfect, show, some_pictures
 
 pytest.importorskip('jinja2')
@@ -192,6 +194,17 @@ def test_a_hundred_pictures_open_at_once(page, tmp_path):
     page.show(1600)
     page.open(tmp_path / 'page.html')
     assert seen(page)[0] == 2000
-    # About 0.6 s on two cores; five times of it for others that run beside.
-    assert page.milliseconds() < 5000
+    # Half a second at most where both cores were busy with other things; all of the noise, 24 MB, takes
+    # some seconds more.
+    (painted,) = page.ask(
+        'performance.getEntriesByName("first-contentful-paint").map((one) => one.startTime)'
+    )
+    assert painted < 3000
     assert page.ask('missing()') == []
+
+
+def test_its_picture_can_be_made_again(page, tmp_path):
+    out = tmp_path / 'view.jpg'
+    given = ('--pictures', '1', '--width', '500', '--height', '600')
+    run_script('tools/misc/make_view_picture.py', *given, '-o', str(out))
+    assert cv2.imread(str(out)).shape[:2] == (600, 500)

@@ -31,6 +31,8 @@ _LARGEST, _SMALLEST = 640, 500
 _COLOURS = 8
 #: Characters of a label at most, and how wide one of them is, in pixels of the screen.
 _MOST_CHARACTERS, _CHARACTER = 20, 7
+#: How high a label is there.
+_LINE = 18
 
 
 @dataclass(frozen=True)
@@ -241,15 +243,17 @@ class _Figure:
         if most < len(score) or ratio > 8:
             return None
         text = f'{_cut(name, most - len(score) - 1)} {score}'.strip()
-        x1, y1, x2, y2 = corners
-        right, bottom = x1 > self.width / 2, y1 > self.height / 2
+        x1, y1, x2, _ = corners
+        right = x1 > self.width / 2
+        # Above its box where there is room, so that small objects stay to be seen.
+        above = y1 * min(500, 300 / ratio) > _LINE * self.height
         return dict(
             text=text,
             width=_columns(text) * _CHARACTER,
             x=_percent(x2 if right else x1, self.width),
-            y=_percent(y2 if bottom else y1, self.height),
-            right=right,
-            bottom=bottom,
+            y=_percent(y1, self.height),
+            left=-_columns(text) * _CHARACTER - 6 if right else 0,
+            up=-_LINE if above else 0,
         )
 
 

@@ -36,7 +36,9 @@ if (controls) {
     for (const mark of marks) {
       mark.classList.toggle('low', mark.dataset.score < Number(slider.value) || off.has(mark.dataset.class));
     }
-    for (const truth of document.querySelectorAll('.truth')) truth.classList.toggle('view-hide', off.has('truth'));
+    for (const [value, what] of [['truth', '.truth'], ['labels', '.view-label']]) {
+      for (const node of document.querySelectorAll(what)) node.classList.toggle('view-hide', off.has(value));
+    }
     let sum = 0;
     for (const figure of figures) {
       // Those that have a picture and those that have none count alike.
@@ -83,7 +85,7 @@ if (controls) {
     boxes.addEventListener('change', update);
     for (const button of boxes.querySelectorAll('[data-all]')) {
       button.addEventListener('click', () => {
-        for (const box of boxes.querySelectorAll('input')) box.checked = Boolean(button.dataset.all);
+        for (const box of boxes.querySelectorAll('[data-name]')) box.checked = Boolean(button.dataset.all);
         update();
       });
     }

@@ -11,6 +11,7 @@ from typing import Any
 #: Where each name is defined.
 _PLACES = {
     'AuditSettings': 'audit.settings',
+    'BoxView': 'mapping.view',
     'Client': 'mapping.client',
     'EncryptedPicture': 'mapping.client',
     'Recipe': 'images.recipe',

@@ -3,7 +3,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,10 +14,9 @@ import numpy as np
 from hime_mm.attacks.base import Evidence, matched, sized
 from hime_mm.ciphers import Cipher, Key, PatchLayout
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.encryption.job import Item
-from hime_mm.encryption.names import name_secret, renamed
+from hime_mm.datasets.originals import Originals, is_picture
 from hime_mm.encryption.verify import read_entry
-from hime_mm.encryption.walk import Tree, is_picture
+from hime_mm.encryption.walk import Tree
 from hime_mm.errors import AuditError, HimeError, PictureError
 from hime_mm.images import Recipe
 from hime_mm.images.codec import read_bytes
@@ -216,11 +214,11 @@ def delivered_cases(
     classes: Mapping[str, int],
 ) -> tuple[list[Case], dict[str, str]]:
     """Read encrypted pictures, and what key and originals say of them."""
-    found = {} if originals is None else _by_target(originals, manifest, key)
+    found = None if originals is None else Originals(originals, manifest, key)
     cases, failed = [], {}
     for name in names:
         try:
-            case = _delivered(manifest, name, key, originals, found)
+            case = _delivered(manifest, name, key, found)
         except HimeError as error:
             failed[name] = str(error)
         else:
@@ -228,10 +226,8 @@ def delivered_cases(
     return cases, failed
 
 
-def _delivered(
-    manifest: Manifest, name: str, key: Key | None, originals: str | None, found: dict[str, str]
-) -> Case:
-    entry, recipe, cipher = manifest.files[name], manifest.recipe, manifest.cipher
+def _delivered(manifest: Manifest, name: str, key: Key | None, originals: Originals | None) -> Case:
+    entry, cipher = manifest.files[name], manifest.cipher
     encrypted = read_entry(str(manifest.root), entry)
     drawn: list[Any] | None = None if cipher.random else [None] * len(cipher.steps)
     if key is not None:
@@ -240,12 +236,7 @@ def _delivered(
     if key is not None:
         permutation = manifest.secret_layout(entry, key).permutation
     if originals is not None:
-        path = found.get(_stem(name, recipe.views))
-        if path is None:
-            raise PictureError(
-                f'no picture of that name is in {originals}: give the folder that was encrypted'
-            )
-        original = read_picture(read_bytes(os.path.join(originals, path)), recipe.preprocess).img
+        original = originals.read(name)
         plain = _prepared(original, manifest, name, key)
         original = eight_bits(original)
         if plain.shape[:2] != cipher_shape(cipher, manifest.layout(entry)):
@@ -280,21 +271,6 @@ def _prepared(img: np.ndarray, manifest: Manifest, name: str, key: Key | None) -
         image_rng = key.image_rng(manifest.dataset_id, name)
         rng = image_rng.augmentation(manifest.cipher.canonical)
     return preprocess.prepare(img, manifest.cipher.patch_size, None, rng).img
-
-
-def _stem(name: str, views: int) -> str:
-    stem = os.path.splitext(name)[0]
-    return re.sub(r'_v\d+$', '', stem) if views > 1 else stem
-
-
-def _by_target(folder: str, manifest: Manifest, key: Key | None) -> dict[str, str]:
-    """Pictures of a folder by the name that encryption gave them, without extension."""
-    names = pictures_in(folder)
-    if manifest.recipe.names == 'ids' and key is not None:
-        secret = name_secret(key, manifest.dataset_id)
-        assert secret is not None
-        return {item.target: item.path for item in renamed([Item(n, '') for n in names], secret)}
-    return {os.path.splitext(name)[0]: name for name in names}
 
 
 def rehearsal(

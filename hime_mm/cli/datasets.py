@@ -12,6 +12,7 @@ from hime_mm.encryption.decrypt import decrypt_dataset
 from hime_mm.encryption.describe import describe_lines
 from hime_mm.encryption.verify import verify_dataset
 from hime_mm.mapping.results import map_coco_results
+from hime_mm.mapping.view import BoxView
 
 from .group import FAILED
 from .keys import KeyPlace, key_options
@@ -85,16 +86,63 @@ def info(data: str, as_json: bool) -> None:
 @click.option(
     '--clip/--no-clip', default=True, help='Cut boxes to the original picture.  [default: clip]'
 )
-@click.option('--force', is_flag=True, help='Replace OUT if it is there.')
+@click.option(
+    '--view',
+    metavar='FILE',
+    type=click.Path(dir_okay=False),
+    help='Write a page (HTML) with the boxes on the originals, for the owner only.',
+)
+@click.option(
+    '--originals',
+    metavar='FOLDER',
+    type=click.Path(exists=True, file_okay=False),
+    help='The folder that was encrypted, for --view.',
+)
+@click.option(
+    '--view-pictures',
+    type=click.IntRange(1),
+    default=BoxView.pictures,
+    metavar='N',
+    show_default=True,
+    help='Pictures in the page at most.',
+)
+@click.option(
+    '--view-score',
+    type=float,
+    default=BoxView.score,
+    metavar='SCORE',
+    show_default=True,
+    help='Boxes with a lower score are hidden at first.',
+)
+@click.option('--force', is_flag=True, help='Replace OUT, and the page, if they are there.')
 @click.option('-q', '--quiet', is_flag=True, help='No progress bar.')
-def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool, **options: Any) -> None:
+def boxes(
+    results: str,
+    out: str,
+    data: str,
+    key: KeyPlace,
+    view: str | None,
+    originals: str | None,
+    view_pictures: int,
+    view_score: float,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Map detections on encrypted pictures to the originals.
 
     RESULTS is a COCO results file in pixels of the encrypted pictures, as
     MMDetection's CocoMetric writes it; OUT gets the same in pixels of the
     originals, for evaluation with the original annotations. The key is needed
     where patches were moved.
+
+    With --view and --originals, a page shows them on the originals: one file,
+    which a browser opens without a network. It holds plain pictures.
     """
+    page = None
+    if view is not None and originals is not None:
+        page = BoxView(view, originals, view_pictures, view_score)
+    elif view is not None or originals is not None:
+        raise click.UsageError('--view and --originals belong together')
     manifest = Manifest.load(data)
     summary = map_coco_results(
         results,
@@ -103,6 +151,7 @@ def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool, **optio
         progress=not quiet,
         **options,
         key=key.read_for(manifest),
+        view=page,
     )
     echo(
         f'{summary.results} boxes of {summary.images} images mapped to '
@@ -113,6 +162,8 @@ def boxes(results: str, out: str, data: str, key: KeyPlace, quiet: bool, **optio
             else ''
         )
     )
+    if page is not None:
+        echo(f'the originals with their boxes are in {view}: plain pictures, keep it to yourself')
     if summary.masks:
         echo(
             f'{summary.masks} segmentations left out: the cipher '

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from hime_mm.ciphers.travel import blunted
 from hime_mm.datasets import coco as coco_format
+from hime_mm.datasets.originals import id_name, is_picture
 from hime_mm.datasets.segmentation import scale_segmentation
 from hime_mm.errors import CocoError, EncryptionError
 from hime_mm.images.files import write_atomic
@@ -18,7 +19,7 @@ from hime_mm.images.files import write_atomic
 from .coco_places import check_pictures, find_annotations, find_folder
 from .job import Item, Job, Summary
 from .source import path_inside
-from .walk import NO_PICTURE, Tree, is_picture
+from .walk import NO_PICTURE, Tree
 
 
 class _File(NamedTuple):
@@ -107,7 +108,7 @@ class CocoSource:
         name = image['file_name'].replace('\\', '/')
         stem = os.path.splitext(name)[0]
         if names == 'ids':
-            stem = f'{image["id"]:012d}'
+            stem = id_name(image['id'])
         boxes = coco_format.to_corners([ann['bbox'] for ann in groups.get(image['id'], [])])
         shape = None
         if 'height' in image and 'width' in image:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from hime_mm.datasets.lists import read_list, write_list
+from hime_mm.datasets.originals import is_picture
 from hime_mm.errors import EncryptionError
 from hime_mm.images.codec import EXTENSIONS
 from hime_mm.images.files import write_atomic
@@ -16,7 +17,7 @@ from hime_mm.images.files import write_atomic
 from .job import Item, Job, Summary
 from .names import renamed
 from .source import path_inside
-from .walk import NO_PICTURE, Tree, is_picture
+from .walk import NO_PICTURE, Tree
 
 
 class FolderSource:

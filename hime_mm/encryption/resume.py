@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hime_mm.ciphers import Key
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.originals import name_secret
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import EncryptionError, InvalidKey
 from hime_mm.images.files import file_sha256
@@ -14,7 +15,7 @@ from hime_mm.version import __version__
 
 from .job import Item, Job, Summary
 from .journal import WORK_NAME
-from .names import folder_counts, name_secret, renamed
+from .names import folder_counts, renamed
 from .report import check_report, write_report
 from .source import Source
 

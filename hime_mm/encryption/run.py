@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from hime_mm.ciphers import Key
 from hime_mm.ciphers.cipher import CipherLike
+from hime_mm.datasets.originals import name_secret
 from hime_mm.errors import EncryptionError, WorkerDied
 from hime_mm.images import Recipe
 from hime_mm.images.files import remove_leftovers
@@ -27,7 +28,7 @@ from .finish import finish
 from .folder import FolderSource
 from .job import Item, Job, Summary
 from .journal import WORK_NAME, Journal, locked
-from .names import draw_secret, name_secret
+from .names import draw_secret
 from .report import check_report
 from .resume import check_resumable, finished_summary, manifest_head
 from .source import Source

@@ -3,15 +3,11 @@
 
 import os
 
+from hime_mm.datasets.originals import is_picture
 from hime_mm.errors import EncryptionError
 from hime_mm.images.codec import EXTENSIONS
 
 NO_PICTURE = f'its extension is none of {", ".join(EXTENSIONS)}'
-
-
-def is_picture(path: str) -> bool:
-    """Whether a file is a picture, by its extension."""
-    return os.path.splitext(path)[1].lower() in EXTENSIONS
 
 
 class Tree:

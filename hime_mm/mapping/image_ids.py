@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from hime_mm.datasets.coco import load_coco
+from hime_mm.datasets.coco import is_id, load_coco
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError
@@ -27,10 +27,8 @@ def image_entries(
     The one that is named counts, relative to the data set or not, or all
     those that the manifest lists.
     """
-    rows = [row for row in manifest.annotations if row.get('kind', 'coco') == 'coco']
-    if annotations is not None:
-        rows = [_find_row(manifest, rows, annotations)]
-    elif not rows:
+    rows = annotation_rows(manifest, annotations)
+    if not rows:
         raise BoxError(
             f'{manifest.root} has no annotation files that say '
             'which image an id stands for: name one with `annotations=...`'
@@ -56,6 +54,23 @@ def image_entries(
             if found.setdefault(image['id'], entry) != entry:
                 found[image['id']] = places[image['id']]
     return found
+
+
+def annotation_rows(manifest: Manifest, annotations: str | None = None) -> list[dict]:
+    """What the manifest says of the annotation file that is named, or of all that it lists."""
+    rows = [row for row in manifest.annotations if row.get('kind', 'coco') == 'coco']
+    return rows if annotations is None else [_find_row(manifest, rows, annotations)]
+
+
+def category_names(manifest: Manifest, annotations: str | None = None) -> dict[int, str]:
+    """Names of classes by their ids, as the annotation files have them: all that they do."""
+    found: dict[int, dict[str, None]] = {}
+    for row in annotation_rows(manifest, annotations):
+        for category in load_coco(str(manifest.root / row['path']))['categories']:
+            if is_id(category.get('id')):
+                name = str(category.get('name', category['id']))
+                found.setdefault(category['id'], {})[name] = None
+    return {category: ' or '.join(names) for category, names in found.items()}
 
 
 def _find_row(manifest: Manifest, rows: Sequence[dict], path: str) -> dict:

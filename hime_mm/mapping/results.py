@@ -21,6 +21,7 @@ from hime_mm.images.files import read_json, write_atomic
 from .boxes import nms_threshold, suppress, unmap_boxes
 from .image_ids import image_entries
 from .masks import unmap_segmentation
+from .view import BoxView, find_originals, write_view
 
 #: Fields of a result in image coordinates that nothing here maps.
 _UNSUPPORTED = ('keypoints', 'rbbox', 'polygon')
@@ -228,6 +229,7 @@ def map_coco_results(
     *,
     clip: bool = True,
     force: bool = False,
+    view: BoxView | None = None,
     progress: bool = True,
 ) -> BoxSummary:
     """Map a COCO results file from encrypted images to their originals.
@@ -248,6 +250,8 @@ def map_coco_results(
             patches were moved, else 1. Defaults to None.
         clip (bool): Cut boxes to the originals. Defaults to True.
         force (bool): Replace ``out`` if it is there. Defaults to False.
+        view (BoxView, optional): A page to write, too, with the boxes on the
+            originals. Defaults to None.
         progress (bool): Show a progress bar. Defaults to True.
 
     Returns:
@@ -263,8 +267,16 @@ def map_coco_results(
         data = Manifest.load(data)
     check_mappable(data, key)
     check_out(out, data, [results], force)
-    mapped, summary, _ = map_file(results, data, annotations, key, nms, clip, progress)
+    originals = None
+    if view is not None:
+        check_out(view.out, data, [results], force, plain=True)
+        if os.path.realpath(view.out) == os.path.realpath(out):
+            raise BoxError(f'{out} is for the mapped boxes: choose another file for the page')
+        originals = find_originals(view, data, key)
+    mapped, summary, images = map_file(results, data, annotations, key, nms, clip, progress)
     write_atomic(out, json.dumps(mapped))
+    if view is not None and originals is not None:
+        write_view(view, mapped, images, data, originals, annotations, results, progress)
     return summary
 
 
@@ -288,8 +300,13 @@ def map_file(
         raise BoxError(f'{results}: {error}') from None
 
 
-def check_out(out: str, data: Manifest, sources: Sequence[str], force: bool) -> None:
-    """Refuse a place for mapped results: what is there, what is read, a key, the data set."""
+def check_out(
+    out: str, data: Manifest, sources: Sequence[str], force: bool, plain: bool = False
+) -> None:
+    """Refuse a place for mapped results: what is there, what is read, a key, the data set.
+
+    With ``plain``, plain pictures are to be written there.
+    """
     if os.path.isdir(out):
         raise BoxError(f'{out} is a folder: name a file')
     if os.path.exists(out):
@@ -304,6 +321,11 @@ def check_out(out: str, data: Manifest, sources: Sequence[str], force: bool) -> 
             raise FileExistsError(
                 f'{out} is there already: choose another file, or replace it with `force=True`'
             )
+    if plain and data.holds(out):
+        raise BoxError(
+            f'{out} lies in {data.root}, which is handed over, and holds plain pictures: choose '
+            'another folder'
+        )
     if data.cipher.shuffles and data.holds(out):
         raise BoxError(
             f'{out} lies in {data.root}, which is handed over: boxes in '

@@ -3,6 +3,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -30,6 +31,19 @@ def render(template: str, **values: Any) -> str:
     Raises:
         HimeError: If Jinja2 is not installed.
     """
+    return ''.join(stream(template, **values))
+
+
+def stream(template: str, **values: Any) -> Iterator[str]:
+    """The same in parts, so that a page of many pictures never is in the memory as a whole.
+
+    Args:
+        template (str): As of :func:`render`.
+        **values: What is an iterator is asked for one after the other.
+
+    Raises:
+        HimeError: If Jinja2 is not installed.
+    """
     style = _file('page.css')
     script = _file('page.js')
     policy = '; '.join(
@@ -43,7 +57,16 @@ def render(template: str, **values: Any) -> str:
         ]
     )
     page = _environment().get_template(template)
-    return page.render(**values, style=style, script=script, policy=policy)
+    return page.generate(**values, style=style, script=script, policy=policy)
+
+
+def check_installed() -> None:
+    """Refuse where Jinja2 is not installed, before the work that a page is to show.
+
+    Raises:
+        HimeError: If it is not.
+    """
+    _environment()
 
 
 def embedded(img: np.ndarray, most: int = 448) -> str:

@@ -107,6 +107,10 @@ def boxes(*options, results='good.json', out='mapped.json'):
     return ('boxes', results, out, '-q', *options)
 
 
+def view(page='new.html', *options, originals='src'):
+    return boxes('--data', 'mixed', '--view', page, '--originals', originals, *options)
+
+
 TWINS = ('--images', 'val2017', '--images', 'val2017', '--ann', ANN, '--ann')
 
 REFUSED = [
@@ -205,6 +209,13 @@ REFUSED = [
     (boxes('--data', 'mixed', results='real.json'), ['`category_id`', 'true']),
     (boxes('--data', 'mixed', results='bad.json'), ['bad.json']),
     (boxes('--data', 'mixed', '--annotations', 'bad.json'), ['bad.json']),
+    (view('mixed/page.html'), ['mixed/page.html', 'plain pictures']),
+    (view('there.json'), ['`--force`']),
+    (view('good.json'), ['choose another file']),
+    (view('mapped.json'), ['choose another file']),
+    (view(originals='flat'), ['none of the 4 originals', 'val2017/000001']),
+    (view(originals='mixed'), ['encrypted data set itself']),
+    (view('new.html', '--view-score', 'nan'), ['not nan']),
     (('info', 'src'), ['hime.json']),
     (('verify', 'empty'), ['hime.json']),
 ]

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from owner_data import ROOT, found, named, photo, tree, write
 
 from hime_mm.ciphers import Key
+from hime_mm.datasets import originals
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.encryption import names as names_module
+from hime_mm.datasets.originals import name_secret
 from hime_mm.encryption.job import Item
-from hime_mm.encryption.names import name_secret, renamed
+from hime_mm.encryption.names import renamed
 from hime_mm.errors import EncryptionError
 
 PATHS = st.lists(
@@ -100,7 +101,7 @@ class TestNames:
         }
 
     def test_that_fall_together_are_refused(self, monkeypatch):
-        monkeypatch.setattr(names_module, '_DIGITS', 1)
+        monkeypatch.setattr(originals, '_DIGITS', 1)
         with pytest.raises(EncryptionError, match='one name'):
             names([f'{number}.jpg' for number in range(17)])
 

@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from hime_mm.ciphers import Key
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.encryption.job import Item
-from hime_mm.encryption.names import name_secret, renamed
+from hime_mm.datasets.originals import Originals
 from hime_mm.encryption.run import encrypt_folder
 from hime_mm.errors import AuditError, UnreadableImage
 from hime_mm.evaluation.leakage.extra import needed
@@ -28,7 +27,6 @@ from hime_mm.version import __version__
 from hime_mm.visualization.scenes import load_cutouts, load_textures, make_scene, photo
 
 from .run import folder_name
-from .subject import pictures_in
 from .written import check_kept
 
 FORMAT = dict(format='hime-challenge', format_version=1)
@@ -229,10 +227,9 @@ def committed(salt: bytes, label: str, data: bytes) -> str:
 
 def originals_of(manifest: Manifest, folder: str, key: Key) -> dict[str, str]:
     """The file name of each picture's original, by the name of the encrypted file."""
-    secret = name_secret(key, manifest.dataset_id)
-    assert secret is not None  # there is a key
-    items = renamed([Item(name, '') for name in pictures_in(folder)], secret)
-    return {f'{item.target}.png': item.path for item in items}
+    originals = Originals(folder, manifest, key)
+    found = {name: originals.path(name) for name in manifest.files}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def kind_of(original: str) -> str:

@@ -19,8 +19,9 @@ from hime_mm.audit.challenge import SHIPPED, Challenge, make_challenge
 from hime_mm.audit.scoring import score_lines, score_submission
 from hime_mm.ciphers import Key
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.originals import name_secret
 from hime_mm.encryption.job import Item
-from hime_mm.encryption.names import name_secret, renamed
+from hime_mm.encryption.names import renamed
 from hime_mm.errors import AuditError, HimeError, ManifestError
 
 ROOT = Path(__file__).resolve().parents[2]

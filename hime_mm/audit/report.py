@@ -24,6 +24,8 @@ class Worst(NamedTuple):
     name: str
     attack: str  #: The one that got most.
     score: str  #: What it got, in words.
+    #: Pictures of it by stage, original, encrypted and reconstructed: file and SHA-256 of each.
+    files: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -233,4 +235,4 @@ def _worst(results: Mapping[int, Mapping[str, Result]], names: Mapping[int, str]
             score, attack = max(made)
             what = 'SSIM' if 'ssim' in row[attack].scores else 'confidence'
             found.append((-score, index, attack, f'{what} {score:.2f}'))
-    return [Worst(index, names[index], *said) for _, index, *said in sorted(found)[:WORST]]
+    return [Worst(index, names[index], *said, {}) for _, index, *said in sorted(found)[:WORST]]

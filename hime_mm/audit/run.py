@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -21,11 +22,12 @@ from hime_mm.images import Recipe
 from hime_mm.images.files import read_json, write_atomic
 from hime_mm.version import __version__
 
+from .command import dataset_command, pictures_command, versions
 from .public import check_public, public_pictures
 from .report import AuditReport, measured
 from .session import check_attacks
 from .settings import AuditSettings
-from .sheet import write_sheet
+from .sheet import write_sheet, write_worst
 from .subject import (
     AUDIT_ID,
     Oracle,
@@ -98,7 +100,8 @@ def audit_pictures(
         digest=digest(src, chosen),
     )
     folders = [folder_name(recipe.cipher) for recipe in recipes]
-    return _audit(out, folders, subjects(), chosen, head, settings)
+    command = pictures_command(recipes, settings)
+    return _audit(out, folders, subjects(), chosen, head, settings, command)
 
 
 def audit_dataset(
@@ -187,12 +190,13 @@ def audit_dataset(
     head = dict(
         kind='encrypted data set',
         dataset_id=manifest.dataset_id,
-        checksum=manifest.state['checksum'],
+        data_checksum=manifest.state['checksum'],
         key=key is not None,
         originals=None if originals is None else digest(originals, pictures_in(originals)),
         originals_checked=originals is not None and (key is not None or not cipher.random),
     )
-    return _audit(out, folders, subjects(), chosen, head, settings)
+    command = dataset_command(key is not None, originals is not None, settings)
+    return _audit(out, folders, subjects(), chosen, head, settings, command)
 
 
 def digest(folder: str, names: Sequence[str]) -> str:
@@ -219,9 +223,9 @@ def check_door(places: Sequence[str], out: str, settings: AuditSettings) -> None
         AuditError: If a package is missing, an attack is unknown, the public
             pictures are those of the owner, or the output does not do.
     """
-    if lacking := [name for name in ('scipy', 'skimage') if find_spec(name) is None]:
+    if lacking := [name for name in ('scipy', 'skimage', 'jinja2') if find_spec(name) is None]:
         raise AuditError(
-            f"an audit needs {' and '.join(lacking)}: install it with pip install 'hime-mm[audit]'"
+            f"an audit needs {', '.join(lacking)}: install it with pip install 'hime-mm[audit]'"
         )
     check_attacks(settings.attacks)
     if settings.public is not None:
@@ -238,18 +242,20 @@ def _audit(
     names: Sequence[str],
     head: dict[str, Any],
     settings: AuditSettings,
+    command: str,
 ) -> AuditReport:
     public = settings.public
     learnt = None if public is None else digest(public, pictures_in(public))
     head = dict(head, version=__version__, settings=settings.what, public=learnt, names=list(names))
-    report = AuditReport(dict(head, names=len(names)))
+    # Of no weight for whether an audit may go on: another version may, and it is said.
+    report = AuditReport(dict(head, names=len(names), command=command, versions=versions()))
     ends = None if settings.budget is None else time.monotonic() + settings.budget
     if len(set(folders)) < len(folders):
         raise AuditError('a cipher is named twice: name each once')
     # What is wrong with what was given shows before anything is written.
     subjects = chain([next(subjects)], subjects)
     with locked(os.path.join(out, WORK_NAME)):
-        _check_same(out, head)
+        report.head['started'] = _check_same(out, head)
         for number, folder in enumerate(folders):
             # Each cipher gets its share of the time that is left.
             now = time.monotonic()
@@ -258,9 +264,9 @@ def _audit(
             work = Work(out, folder, subject, settings)
             work.go_on(until)
             report.subjects.append(measured(subject, work.about, work.results(), folder))
-            write_sheet(
-                os.path.join(out, folder, SHEET), subject, report.subjects[-1], work.picture
-            )
+            one = report.subjects[-1]
+            write_sheet(os.path.join(out, folder, SHEET), subject, one, work.picture)
+            write_worst(out, subject, one)
             write_report(out, report)
     if not any(one.done for one in report.subjects):
         raise AuditError(
@@ -285,7 +291,18 @@ def check_out(src: str, out: str) -> None:
             f'{out} and {src} lie in each other: an audit holds plain pictures, which must not be '
             'handed over'
         )
-    folder, above = '', real_out
+    check_kept(out)
+    if os.path.isdir(out) and os.listdir(out) and not os.path.isdir(os.path.join(out, WORK_NAME)):
+        raise AuditError(f'{out} holds something else: choose a new folder')
+
+
+def check_kept(out: str) -> None:
+    """Refuse a place in what is handed over.
+
+    Raises:
+        AuditError: If it is an encrypted data set, or lies in one.
+    """
+    folder, above = '', os.path.realpath(out)
     while folder != above:
         folder, above = above, os.path.dirname(above)
         if is_encrypted(folder):
@@ -293,12 +310,10 @@ def check_out(src: str, out: str) -> None:
                 f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
                 'which must not be handed over with it'
             )
-    if os.path.isdir(out) and os.listdir(out) and not os.path.isdir(os.path.join(out, WORK_NAME)):
-        raise AuditError(f'{out} holds something else: choose a new folder')
 
 
-def _check_same(out: str, head: dict[str, Any]) -> None:
-    """Refuse an output of another audit, or note which one it is of."""
+def _check_same(out: str, head: dict[str, Any]) -> str:
+    """Refuse an output of another audit, or note which one it is of; gives when it was begun."""
     place = os.path.join(out, WORK_NAME, 'audit.json')
     # As JSON has it, where tuples are lists.
     new = json.loads(json.dumps(head))
@@ -309,6 +324,7 @@ def _check_same(out: str, head: dict[str, Any]) -> None:
             f'{out} holds another audit, of other pictures or with other settings: choose a new '
             'folder'
         )
+    return datetime.fromtimestamp(os.path.getmtime(place), timezone.utc).isoformat('T', 'seconds')
 
 
 def folder_name(cipher: Cipher) -> str:

@@ -1,18 +1,20 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A report as files; docs/leakage.md describes them."""
 
+import hashlib
 import json
 import os
 from typing import Any
 
 from hime_mm.attacks.registry import all_attacks
+from hime_mm.datasets.writing import compact
 from hime_mm.images.files import write_atomic
 from hime_mm.version import __version__
 
 from .report import Attacked, AuditReport, Measured
 from .table import BOUND, table
 
-SUMMARY, TABLE, SHEET = 'audit.json', 'audit.txt', 'worst.png'
+SUMMARY, TABLE, SHEET, PAGE = 'audit.json', 'audit.txt', 'worst.png', 'report.html'
 #: What every file begins with.
 HEAD = dict(format='hime-audit', format_version=1, tool_version=__version__)
 #: Of each risk, what the summary has.
@@ -38,8 +40,15 @@ def write_report(out: str, report: AuditReport) -> None:
             )
             _write(out, _place(one, attack), {**HEAD, **what, **_said(attack), **found})
     ciphers = [_cipher(one) for one in report.subjects]
-    _write(out, SUMMARY, {**HEAD, **report.head, 'lower_bounds': BOUND, 'ciphers': ciphers})
+    summary = {**HEAD, **report.head, 'lower_bounds': BOUND, 'ciphers': ciphers}
+    _write(out, SUMMARY, {**summary, 'checksum': checksum(summary)})
     write_atomic(os.path.join(out, TABLE), '\n'.join(table(report)) + '\n')
+
+
+def checksum(summary: dict[str, Any]) -> str:
+    """SHA-256 of a summary's content without its own, as canonical JSON, in hexadecimal."""
+    rest = {key: value for key, value in summary.items() if key != 'checksum'}
+    return hashlib.sha256(compact(rest).encode()).hexdigest()
 
 
 def _write(out: str, place: str, state: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ class LazyGroup(click.Group):
 
 
 #: The extra that a package that only some commands need comes with.
-EXTRAS = {'scipy': 'audit', 'skimage': 'audit'}
+EXTRAS = {'scipy': 'audit', 'skimage': 'audit', 'jinja2': 'view'}
 
 
 def _unavailable_command(name: str, error: ImportError) -> click.Command:

@@ -72,7 +72,8 @@ const behind = (node) => {
     node.scrollIntoView({ block: 'center' });
     const box = node.getBoundingClientRect();
     const below = document.elementsFromPoint(box.left + box.width / 2, box.top + box.height / 2)
-      .filter((at) => at instanceof SVGGeometryElement && node.ownerSVGElement.contains(at));
+      .filter((at) => at instanceof SVGGeometryElement && !(at instanceof SVGLineElement))
+      .filter((at) => node.ownerSVGElement.contains(at));
     for (const at of below.reverse()) {
       const style = getComputedStyle(at);
       if (!['none', ''].includes(style.fill) && !style.fill.startsWith('url')) {

@@ -23,6 +23,7 @@ from hime_mm.images.files import read_json, write_atomic
 from hime_mm.version import __version__
 
 from .command import dataset_command, pictures_command, versions
+from .page import write_page
 from .public import check_public, public_pictures
 from .report import AuditReport, measured
 from .session import check_attacks
@@ -41,7 +42,7 @@ from .subject import (
     subject_of,
 )
 from .work import WORK_NAME, Work
-from .written import SHEET, write_report
+from .written import SHEET, check_kept, write_report
 
 
 def audit_pictures(
@@ -268,6 +269,7 @@ def _audit(
             write_sheet(os.path.join(out, folder, SHEET), subject, one, work.picture)
             write_worst(out, subject, one)
             write_report(out, report)
+            write_page(out)
     if not any(one.done for one in report.subjects):
         raise AuditError(
             f'{settings.budget:g} seconds were too little for one picture: give more as `budget`, '
@@ -294,22 +296,6 @@ def check_out(src: str, out: str) -> None:
     check_kept(out)
     if os.path.isdir(out) and os.listdir(out) and not os.path.isdir(os.path.join(out, WORK_NAME)):
         raise AuditError(f'{out} holds something else: choose a new folder')
-
-
-def check_kept(out: str) -> None:
-    """Refuse a place in what is handed over.
-
-    Raises:
-        AuditError: If it is an encrypted data set, or lies in one.
-    """
-    folder, above = '', os.path.realpath(out)
-    while folder != above:
-        folder, above = above, os.path.dirname(above)
-        if is_encrypted(folder):
-            raise AuditError(
-                f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
-                'which must not be handed over with it'
-            )
 
 
 def _check_same(out: str, head: dict[str, Any]) -> str:

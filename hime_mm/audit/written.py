@@ -8,6 +8,8 @@ from typing import Any
 
 from hime_mm.attacks.registry import all_attacks
 from hime_mm.datasets.writing import compact
+from hime_mm.encryption.door import is_encrypted
+from hime_mm.errors import AuditError
 from hime_mm.images.files import write_atomic
 from hime_mm.version import __version__
 
@@ -43,6 +45,22 @@ def write_report(out: str, report: AuditReport) -> None:
     summary = {**HEAD, **report.head, 'lower_bounds': BOUND, 'ciphers': ciphers}
     _write(out, SUMMARY, {**summary, 'checksum': checksum(summary)})
     write_atomic(os.path.join(out, TABLE), '\n'.join(table(report)) + '\n')
+
+
+def check_kept(out: str) -> None:
+    """Refuse a place in what is handed over.
+
+    Raises:
+        AuditError: If it is an encrypted data set, or lies in one.
+    """
+    folder, above = '', os.path.realpath(out)
+    while folder != above:
+        folder, above = above, os.path.dirname(above)
+        if is_encrypted(folder):
+            raise AuditError(
+                f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
+                'which must not be handed over with it'
+            )
 
 
 def checksum(summary: dict[str, Any]) -> str:

@@ -1,0 +1,449 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""The report of an audit as a page, made of its summary and picture files alone."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hime_mm.attacks.registry import all_attacks
+from hime_mm.ciphers import Cipher
+from hime_mm.encryption.walk import lies_in
+from hime_mm.errors import AuditError, HimeError
+from hime_mm.images.codec import read_image
+from hime_mm.images.files import file_sha256, write_atomic
+from hime_mm.visualization.page import embedded, render
+
+from . import charts
+from .reading import Part, Summary, read_summary
+from .remedies import remedies
+from .session import FAILED
+from .table import SHOWN
+from .verdicts import (
+    ADVERSARIES,
+    LEVELS,
+    READ,
+    STAGES,
+    THRESHOLDS,
+    Row,
+    Verdict,
+    adversary_of,
+    annotator,
+    of_pictures,
+    of_readers,
+    percent,
+    plain,
+    row_of,
+    strongest,
+    verdict_of,
+)
+from .written import PAGE, check_kept
+
+#: Names that a page has of pictures that were not taken, and of what a summary lacks.
+_NAMES = 20
+#: Height or width of a picture in a page, in pixels.
+_SIDE = 256
+#: Pictures of one cipher, whatever a summary names.
+_PICTURES = 10
+
+
+@dataclass
+class Cell:
+    """A picture of a page, or why it is not there."""
+
+    stage: str
+    source: str = ''
+    why: str = ''
+
+
+@dataclass
+class Worst:
+    """A picture of which much leaked."""
+
+    number: int
+    name: str
+    said: str
+    cells: list[Cell]
+
+
+@dataclass
+class View:
+    """What a page shows of one cipher."""
+
+    id: str
+    name: str
+    cipher: str
+    patch_size: int | None
+    folder: str
+    sizes: list[str]
+    pictures: int | None
+    sampled: int | None
+    done: int | None
+    rehearsal: bool
+    rows: list[Row]
+    verdicts: list[Verdict]
+    failed: dict[str, str]
+    not_tried: dict[str, list[str]]
+    attacks_failed: dict[str, int]
+    worst: list[Worst] = field(default_factory=list)
+
+    @property
+    def not_reached(self) -> int:
+        """int: Pictures that were drawn, and neither attacked nor refused."""
+        if self.sampled is None or self.done is None:
+            return 0
+        return max(self.sampled - self.done - len(self.failed), 0)
+
+    @property
+    def shown(self) -> list[Row]:
+        """list[Row]: Those of the table."""
+        return [row for row in self.rows if row.metric in SHOWN and row.adversary not in STAGES]
+
+    @property
+    def others(self) -> list[Row]:
+        """list[Row]: All others, those of readers among them."""
+        return [row for row in self.rows if row not in self.shown]
+
+
+def report_page(folder: str, pictures: bool = True) -> str:
+    """The report of an audit as one HTML file, which needs nothing else.
+
+    It is made of ``audit.json`` and the picture files in the folder alone. What
+    is not there, or was changed, is said and not guessed.
+
+    Args:
+        folder (str): That ``hime audit`` wrote to.
+        pictures (bool): Show the pictures of which most leaked. Without them it
+            names none either, and may be shared. Defaults to True.
+
+    Raises:
+        AuditError: If there is no summary that this version can read.
+        HimeError: If Jinja2 is not installed.
+    """
+    summary = read_summary(folder)
+    notices: list[str] = []
+    views = [
+        _view(part, number, summary, pictures, notices)
+        for number, part in enumerate(summary.head.rows('ciphers'), 1)
+    ]
+    head = _head(summary)
+    if not summary.whole:
+        notices[:0] = [
+            'This summary was changed after it was written, or is of an earlier version: its '
+            'checksum does not fit. So there is no verdict here, no chart and no picture, and the '
+            'tables show what the file says now. Run hime audit again into a new folder.'
+        ]
+    notices += _partial(summary, views)
+    if summary.lacking:
+        notices.append(
+            'The summary lacks, or has in another form: '
+            + _some([*dict.fromkeys(summary.lacking)])
+            + '. What is said of these is "not known".'
+        )
+    real = [view for view in views if not view.rehearsal] or views
+    return render(
+        'report.html.j2',
+        views=views,
+        head=head,
+        whole=summary.whole,
+        pictures=pictures,
+        notices=notices,
+        lines=_in_short(views) if summary.whole else [],
+        adversaries=ADVERSARIES,
+        levels=LEVELS,
+        charts=_charts(real) if summary.whole else [],
+        trades=_trades(real) if summary.whole else [],
+        remedies=_remedies(real) if summary.whole else [],
+        reader_names=_readers(views),
+        left_out=sorted(set(all_attacks()) - set(head['attacks'])) if head['attacks'] else [],
+        most=_NAMES,
+        shortened=charts.shortened,
+        thresholds=THRESHOLDS,
+        titles={one.name: one.title for one in ADVERSARIES} | STAGES,
+    )
+
+
+def write_page(folder: str, out: str | None = None, pictures: bool = True) -> str:
+    """Write the report of an audit as a page; gives the place.
+
+    Args:
+        folder (str): That ``hime audit`` wrote to.
+        out (str, optional): The file. None is ``report.html`` in the folder, or
+            without pictures ``report_shared.html``. Defaults to None.
+        pictures (bool): As of :func:`report_page`; with them its owner alone
+            can read the file. Defaults to True.
+
+    Raises:
+        AuditError: As :func:`report_page`, or if the file would lie in an
+            encrypted data set, which is handed over.
+        OSError: If it cannot be written.
+    """
+    place = out or os.path.join(folder, PAGE if pictures else 'report_shared.html')
+    check_kept(os.path.dirname(place) or '.')
+    if os.path.isdir(place):
+        raise AuditError(f'{place} is a folder: name a file as `out`')
+    write_atomic(place, report_page(folder, pictures) + '\n', private=pictures)
+    return place
+
+
+def _head(summary: Summary) -> dict[str, Any]:
+    """What a page says of the whole audit."""
+    head = summary.head
+    kind = head.text('kind')
+    settings = head.part('settings')
+    delivered = kind == 'encrypted data set'
+    hashes = ('dataset_id', 'data_checksum') if delivered else ('digest',)
+    return dict(
+        kind=kind,
+        names=head.count('names'),
+        data={name: head.text(name) for name in hashes},
+        originals=head.state.get('originals') is not None,
+        originals_checked=head.flag('originals_checked') if delivered else None,
+        key=head.flag('key') if delivered else None,
+        seed=settings.number('seed'),
+        attacks=settings.words('attacks'),
+        public=head.state.get('public') is not None,
+        num_public=settings.number('num_public'),
+        command=head.text('command'),
+        versions=head.texts('versions'),
+        started=head.text('started').replace('T', ' ').replace('+00:00', ' UTC'),
+    )
+
+
+def _view(part: Part, number: int, summary: Summary, pictures: bool, notices: list[str]) -> View:
+    cipher, side = part.text('cipher'), part.count('patch_size')
+    rehearsal = bool(part.flag('rehearsal'))
+    name = cipher or f'cipher {number}, not known'
+    name += '' if side in (16, None) else f', patches of {side}'
+    name += ' (rehearsal)' if rehearsal else ''
+    rows, grades, failed, tried = [], {}, {}, set()
+    for attack, said in part.parts('attacks').items():
+        who = adversary_of(attack, said.text('setting'))
+        tried.add(who)
+        found = said.parts('metrics')
+        rows += [row_of(attack, who, metric, risk) for metric, risk in found.items()]
+        # Of one attack one measure has a grade.
+        for grade in said.rows('grades'):
+            grades[attack] = grade
+        if count := said.count('pictures_failed'):
+            failed[attack] = count
+    read = _read_rows(part, failed)
+    reasons = part.texts('not_tried') | part.texts('not_read', need=False)
+    why_not = _grouped(reasons, pictures)
+    verdicts = [
+        annotator(_moves(cipher), pictures),
+        *(verdict_of(who, rows, grades, who.name in tried, why_not) for who in ADVERSARIES[1:-1]),
+        of_readers(read, bool(part.state.get('readers'))),
+    ]
+    view = View(
+        id=f'cipher-{number}',
+        name=name,
+        cipher=cipher,
+        patch_size=side,
+        folder=part.text('folder'),
+        sizes=part.words('sizes'),
+        pictures=part.count('pictures'),
+        sampled=part.count('sampled'),
+        done=part.count('done'),
+        rehearsal=rehearsal,
+        rows=[*rows, *read],
+        verdicts=verdicts if summary.whole else [],
+        failed=part.texts('failed'),
+        not_tried=why_not,
+        attacks_failed=failed,
+    )
+    worst = part.rows('worst')
+    if pictures and summary.whole:
+        view.worst = [_worst(row, summary.folder) for row in worst[:_PICTURES]]
+        gone = [cell.why for one in view.worst for cell in one.cells if cell.why]
+        if gone:
+            notices.append(
+                f'{len(gone)} pictures of {name} are not shown: {_some([*dict.fromkeys(gone)])}.'
+            )
+    return view
+
+
+def _read_rows(part: Part, failed: dict[str, int]) -> list[Row]:
+    """What readers read, a row for each stage; the stage stands where the adversary would."""
+    rows = []
+    for reader, said in part.parts('readers', need=False).items():
+        for stage, metrics in said.part('stages').state.items():
+            of = Part(metrics, f'{said.place}, stages, {stage}', part.lacking)
+            if stage not in STAGES:
+                continue
+            rows += [
+                row_of(reader, stage, metric, of.part(metric))
+                for metric in of.state
+                if metric in READ
+            ]
+        counts = said.part('failed', need=False)
+        if several := sum(counts.count(stage) or 0 for stage in counts.state):
+            failed[reader] = several
+    return rows
+
+
+def _moves(cipher: str) -> bool | None:
+    try:
+        return Cipher(cipher).shuffles if cipher else None
+    except HimeError:
+        return None
+
+
+def _grouped(reasons: dict[str, str], pictures: bool) -> dict[str, list[str]]:
+    """Attacks by the reason why they were not made."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        # What an error says may name a file.
+        if not pictures and reason.startswith(FAILED):
+            reason = FAILED
+        found.setdefault(reason or 'no reason is given', []).append(name)
+    return found
+
+
+def _worst(row: Part, folder: str) -> Worst:
+    """A picture of which much leaked, with what is there of it."""
+    number = row.count('number')
+    said = f'{row.text("attack")}: {row.text("score")}'
+    files = row.part('files')
+    cells = []
+    for stage in STAGES:
+        if stage not in files.state:
+            # Without the originals of what was delivered there is none.
+            why = 'no original was given' if stage == 'original' else 'it is not in the summary'
+            cells.append(Cell(stage, '', '' if stage == 'original' else why))
+            continue
+        one = files.part(stage)
+        cells.append(_cell(stage, folder, one.text('file'), one.text('sha256')))
+    return Worst(-1 if number is None else number, row.text('name'), said, cells)
+
+
+def _cell(stage: str, folder: str, name: str, sha256: str) -> Cell:
+    place = os.path.realpath(os.path.join(folder, name))
+    if not name or not lies_in(place, os.path.realpath(folder)):
+        return Cell(stage, '', 'a file is not of this audit')
+    try:
+        if file_sha256(place) != sha256:
+            return Cell(stage, '', 'a file was changed since the audit')
+        return Cell(stage, embedded(read_image(place, 'unchanged'), _SIDE))
+    except OSError:
+        return Cell(stage, '', 'a file is missing, or cannot be read')
+    except HimeError:
+        return Cell(stage, '', 'a file is no picture')
+
+
+def _partial(summary: Summary, views: Sequence[View]) -> list[str]:
+    """What is said of an audit that is not done."""
+    said = []
+    recipes = summary.head.state.get('recipes')
+    if isinstance(recipes, list) and len(recipes) > len(views):
+        said.append(
+            f'Of {len(recipes)} ciphers {len(views)} are here: the audit was stopped, or runs '
+            'still. Run it again, and it goes on.'
+        )
+    if not views:
+        said.append('There is no cipher in the summary.')
+    for view in views:
+        if view.not_reached:
+            said.append(
+                f'{view.name}: {view.not_reached} of {view.sampled} pictures were not reached. '
+                'Run the audit again, and it goes on.'
+            )
+        if view.rehearsal:
+            said.append(
+                f'{view.name}: neither the key nor the originals were given, so public pictures '
+                'stood in for those delivered.'
+            )
+    return said
+
+
+def _in_short(views: Sequence[View]) -> list[str]:
+    """The audit in a few sentences."""
+    known = [view for view in views if view.rows]
+    lines = []
+    for metric, text in (
+        ('rank_1', 'Who has a copy finds again: {}.'),
+        ('nc_component', 'Of neighbouring patches that were moved are put back: {}.'),
+        ('ssim', 'Reconstructions are like the originals (SSIM, 1 is equal): {}.'),
+        ('accuracy', 'The class is told of: {}.'),
+    ):
+        found = [(view.name, strongest(view.rows, metric)) for view in known]
+        rows = [(name, row) for name, row in found if row is not None and row.leaks]
+        if rows:
+            rows.sort(key=lambda one: -one[1].mean)
+            lines.append(text.format(_range(rows, len(known))))
+    lines += [text for view in known for text in _read(view)]
+    untried = [
+        who.title
+        for number, who in enumerate(ADVERSARIES)
+        if views and all(view.verdicts[number].level == 'untried' for view in views)
+    ]
+    return lines + [f'Not tried under any cipher: {", ".join(untried)}.' for _ in untried[:1]]
+
+
+def _range(rows: Sequence[tuple[str, Row]], of: int) -> str:
+    """What was got, from the cipher of which most was to that of which least."""
+    ends = [*dict.fromkeys(_said(row) for _, row in (rows[0], rows[-1]))]
+    if len(ends) == 1 and len(rows) > 1:
+        many = 'every cipher' if len(rows) == of else f'{len(rows)} of {of} ciphers'
+        return f'{ends[0]} under {many}'
+    names = [charts.shortened(name) for name, _ in (rows[0], rows[-1])]
+    words = [f'{said} ({name})' for said, name in zip(ends, names, strict=False)]
+    return (' to ' if len(rows) > 2 else ', ').join(words)
+
+
+def _read(view: View) -> list[str]:
+    """What programs read of a cipher that counts."""
+    return [
+        f'{charts.shortened(view.name)}: {row.attack}, {READ[row.metric]} on {of_pictures(row)} '
+        f'({STAGES[row.adversary]}).'
+        for row in view.rows
+        if row.adversary in STAGES and row.adversary != 'original' and row.leaks
+    ]
+
+
+def _said(row: Row) -> str:
+    if row.metric in ('rank_1', 'accuracy'):
+        return of_pictures(row)
+    return percent(row.mean) if row.metric == 'nc_component' else plain(row.mean)
+
+
+def _charts(views: Sequence[View]) -> list[charts.Bars]:
+    made = [
+        charts.bars(metric, [(view.name, strongest(view.rows, metric)) for view in views])
+        for metric in charts.MEASURES
+    ]
+    return [one for one in made if one is not None]
+
+
+def _trades(views: Sequence[View]) -> list[charts.Trade]:
+    names = [
+        view.cipher if view.patch_size == 16 else f'{view.cipher}/{view.patch_size}'
+        for view in views
+        if view.cipher
+    ]
+    made = [charts.trade(metric, names) for metric in ('nc_component', 'ssim')]
+    return [one for one in made if one is not None]
+
+
+def _remedies(views: Sequence[View]) -> list[tuple[str, str, list[str]]]:
+    leaks = []
+    for view in views:
+        for row in view.rows:
+            if not row.leaks:
+                continue
+            leaks.append((row.metric, view.name))
+            if row.adversary in ('known-plaintext', 'chosen-plaintext'):
+                leaks.append(('shared', view.name))
+            if row.adversary in STAGES and row.adversary != 'original':
+                leaks.append(('read', view.name))
+    return remedies(leaks)
+
+
+def _readers(views: Sequence[View]) -> list[str]:
+    return sorted({row.attack for view in views for row in view.rows if row.adversary in STAGES})
+
+
+def _some(texts: Sequence[str]) -> str:
+    shown = [charts.shortened(text, 120) for text in texts[:_NAMES]]
+    more = [f'and {len(texts) - _NAMES} more'] if len(texts) > _NAMES else []
+    return '; '.join([*shown, *more])

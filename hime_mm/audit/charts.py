@@ -74,7 +74,7 @@ def bars(metric: str, found: Sequence[tuple[str, Row | None]]) -> Bars | None:
     for number, (name, row) in enumerate(rows):
         ends = (row.low, row.high, row.control, row.chance)
         known = [None if value is None else _at(value) for value in ends]
-        value = f'{row.mean:.3g}' + ('' if row.leaks else ' (does not count)')
+        value = f'{row.mean:.3g}' if row.leaks else f'({row.mean:.3g})'
         words = ('95 % from', 'to', 'control', 'chance')
         said = f'{name}: {row.mean:.3g} by {row.attack}' + ''.join(
             f', {what} {one:.3g}' for what, one in zip(words, ends, strict=True) if one is not None

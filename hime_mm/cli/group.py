@@ -29,7 +29,7 @@ class LazyGroup(click.Group):
 
     Args:
         places (dict[str, str]): Where commands are that it has not been given,
-            ``module:name``.
+            ``module:name``, by name; one may have two words.
     """
 
     def __init__(self, *args: Any, places: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -47,6 +47,15 @@ class LazyGroup(click.Group):
             return getattr(importlib.import_module(place), name)
         except ImportError as error:
             return _unavailable_command(cmd_name, error)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # A name of two words, such as `audit report`, goes before that of its first word.
+        two = ' '.join(args[:2])
+        if len(args) > 1 and two in self.places:
+            return two, self.get_command(ctx, two), args[2:]
+        return super().resolve_command(ctx, args)
 
     def main(  # type: ignore[override]
         self, args: Any = None, **extra: Any

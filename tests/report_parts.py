@@ -65,7 +65,7 @@ def make_audit(folder, ciphers=CIPHERS, pictures=40, worst=10, side=224, names=N
     grade = dict(grade='bad', share=1.0, low=0.9, high=1.0, sure=True, chance=0.01)
     rows = []
     for cipher in ciphers:
-        place = f'{cipher}_p16'
+        place = f'{cipher[:40]}_p16'
         attacks = {
             name: dict(
                 title=f'what {name} does',

@@ -80,7 +80,9 @@ def bars(metric: str, found: Sequence[tuple[str, Row | None]]) -> Bars | None:
             f', {what} {one:.3g}' for what, one in zip(words, ends, strict=True) if one is not None
         )
         top = 6 + number * _STEP
-        label = shortened(name, _NAMES - len(value))
+        # Names of ciphers are in small letters, and capitals are wider.
+        most = _NAMES - len(value)
+        label = shortened(name, most if name == name.lower() else most * 2 // 3)
         made.append(Bar(name, label, top, value, _at(row.mean), *known, said))
     if not made:
         return None

@@ -176,10 +176,11 @@ def check_hime(words):
     """Find a subcommand of `hime` and all options of it that are given."""
     command, context = main, click_context(main)
     while words and isinstance(command, click.Group) and not words[0].startswith('-'):
-        found = command.get_command(context, words[0])
-        if found is None:
-            raise Wrong(f'{command.name} has no command {words[0]!r}')
-        command, words = found, words[1:]
+        try:
+            _, found, words = command.resolve_command(context, [*words])
+        except click.UsageError:
+            raise Wrong(f'{command.name} has no command {words[0]!r}') from None
+        command = found
     known = {
         option
         for param in command.get_params(click_context(command))
@@ -471,6 +472,8 @@ def test_hime_as_written(page, tmp_path, monkeypatch):
         'hime encrypt none a b',
         'hime encrypt coco a b --none',
         'hime info a --key k',
+        'hime audit a --no-pictures',
+        'hime audit report a --seed 1',
         'make none',
         "pip install '.[none]'",
         'mim install -e .[none]',

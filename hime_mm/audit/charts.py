@@ -69,21 +69,32 @@ class Bars:
 
 def bars(metric: str, found: Sequence[tuple[str, Row | None]]) -> Bars | None:
     """A bar for each cipher that was measured; None where none was."""
-    rows = [(name, row) for name, row in found if row is not None and row.mean is not None]
-    made = []
-    for number, (name, row) in enumerate(rows):
+    made: list[Bar] = []
+    for name, row in found:
+        if row is None or row.mean is None:
+            continue
         ends = (row.low, row.high, row.control, row.chance)
-        known = [None if value is None else _at(value) for value in ends]
         value = f'{row.mean:.3g}' if row.leaks else f'({row.mean:.3g})'
         words = ('95 % from', 'to', 'control', 'chance')
         said = f'{name}: {row.mean:.3g} by {row.attack}' + ''.join(
             f', {what} {one:.3g}' for what, one in zip(words, ends, strict=True) if one is not None
         )
-        top = 6 + number * _STEP
         # Names of ciphers are in small letters, and capitals are wider.
         most = _NAMES - len(value)
-        label = shortened(name, most if name == name.lower() else most * 2 // 3)
-        made.append(Bar(name, label, top, value, _at(row.mean), *known, said))
+        low, high, control, chance = (None if one is None else _at(one) for one in ends)
+        bar = Bar(
+            name=name,
+            label=shortened(name, most if name == name.lower() else most * 2 // 3),
+            top=6 + len(made) * _STEP,
+            value=value,
+            end=_at(row.mean),
+            low=low,
+            high=high,
+            control=control,
+            chance=chance,
+            said=said,
+        )
+        made.append(bar)
     if not made:
         return None
     ticks = [(_at(value), f'{value:g}') for value in (0, 0.25, 0.5, 0.75, 1)]
@@ -148,7 +159,9 @@ def trade(metric: str, ciphers: Sequence[str]) -> Trade | None:
     def up(value: float) -> float:
         return round(bottom - (value - low) / (high - low) * (bottom - top), 1)
 
-    others, marks, rows = [], [], []
+    others: list[Mark] = []
+    marks: list[Mark] = []
+    rows = []
     letters = dict(zip(dict.fromkeys(ciphers), _letters(), strict=False))
     for name, (leak, accuracy) in known.items():
         said = f'{name}: {MEASURES[metric]} {leak:.3g}, accuracy {accuracy:.3g}'
@@ -164,8 +177,7 @@ def trade(metric: str, ciphers: Sequence[str]) -> Trade | None:
     for name, letter in letters.items():
         leak = leaked.get(name, {}).get(metric, {}).get('mean')
         accuracy = learnt['rows'].get(name, {}).get('ciphertexts', {}).get('accuracy')
-        figure = ['no figure' if one is None else f'{one:.3g}' for one in (leak, accuracy)]
-        rows.append((letter, name, *figure))
+        rows.append((letter, name, _figure(leak), _figure(accuracy)))
     steps = [low + i * 0.05 for i in range(round((high - low) / 0.05) + 1)]
     return Trade(
         f'Accuracy and {MEASURES[metric][0].lower()}{MEASURES[metric][1:]}',
@@ -176,6 +188,10 @@ def trade(metric: str, ciphers: Sequence[str]) -> Trade | None:
         [(across(value), f'{value:g}') for value in (0, 0.25, 0.5, 0.75, 1)],
         [(up(value), f'{value:.2f}') for value in steps],
     )
+
+
+def _figure(value: float | None) -> str:
+    return 'no figure' if value is None else f'{value:.3g}'
 
 
 def _letters() -> Iterator[str]:

@@ -3,22 +3,16 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from hime_mm.attacks.registry import all_attacks
-from hime_mm.ciphers import Cipher
-from hime_mm.encryption.walk import lies_in
-from hime_mm.errors import AuditError, HimeError
-from hime_mm.images.codec import read_image
-from hime_mm.images.files import file_sha256, write_atomic
-from hime_mm.visualization.page import embedded, render
+from hime_mm.errors import AuditError
+from hime_mm.images.files import write_atomic
+from hime_mm.visualization.page import render
 
 from . import charts
-from .reading import Part, Summary, read_summary
+from .reading import Summary, read_summary
 from .remedies import remedies
-from .session import FAILED
-from .table import SHOWN
 from .verdicts import (
     ADVERSARIES,
     LEVELS,
@@ -26,83 +20,16 @@ from .verdicts import (
     STAGES,
     THRESHOLDS,
     Row,
-    Verdict,
-    adversary_of,
-    annotator,
     of_pictures,
-    of_readers,
     percent,
     plain,
-    row_of,
     strongest,
-    verdict_of,
 )
+from .views import View, view_of
 from .written import PAGE, check_kept
 
 #: Names that a page has of pictures that were not taken, and of what a summary lacks.
 _NAMES = 20
-#: Height or width of a picture in a page, in pixels.
-_SIDE = 256
-#: Pictures of one cipher, whatever a summary names.
-_PICTURES = 10
-
-
-@dataclass
-class Cell:
-    """A picture of a page, or why it is not there."""
-
-    stage: str
-    source: str = ''
-    why: str = ''
-
-
-@dataclass
-class Worst:
-    """A picture of which much leaked."""
-
-    number: int
-    name: str
-    said: str
-    cells: list[Cell]
-
-
-@dataclass
-class View:
-    """What a page shows of one cipher."""
-
-    id: str
-    name: str
-    cipher: str
-    patch_size: int | None
-    folder: str
-    sizes: list[str]
-    pictures: int | None
-    sampled: int | None
-    done: int | None
-    rehearsal: bool
-    rows: list[Row]
-    verdicts: list[Verdict]
-    failed: dict[str, str]
-    not_tried: dict[str, list[str]]
-    attacks_failed: dict[str, int]
-    worst: list[Worst] = field(default_factory=list)
-
-    @property
-    def not_reached(self) -> int:
-        """int: Pictures that were drawn, and neither attacked nor refused."""
-        if self.sampled is None or self.done is None:
-            return 0
-        return max(self.sampled - self.done - len(self.failed), 0)
-
-    @property
-    def shown(self) -> list[Row]:
-        """list[Row]: Those of the table."""
-        return [row for row in self.rows if row.metric in SHOWN and row.adversary not in STAGES]
-
-    @property
-    def others(self) -> list[Row]:
-        """list[Row]: All others, those of readers among them."""
-        return [row for row in self.rows if row not in self.shown]
 
 
 def report_page(folder: str, pictures: bool = True) -> str:
@@ -121,14 +48,14 @@ def report_page(folder: str, pictures: bool = True) -> str:
         HimeError: If Jinja2 is not installed.
     """
     summary = read_summary(folder)
-    notices: list[str] = []
     views = [
-        _view(part, number, summary, pictures, notices)
+        view_of(part, number, summary, pictures)
         for number, part in enumerate(summary.head.rows('ciphers'), 1)
     ]
     head = _head(summary)
+    notices = []
     if not summary.whole:
-        notices[:0] = [
+        notices += [
             'This summary was changed after it was written, or is of an earlier version: its '
             'checksum does not fit. So there is no verdict here, no chart and no picture, and the '
             'tables show what the file says now. Run hime audit again into a new folder.'
@@ -210,127 +137,6 @@ def _head(summary: Summary) -> dict[str, Any]:
     )
 
 
-def _view(part: Part, number: int, summary: Summary, pictures: bool, notices: list[str]) -> View:
-    cipher, side = part.text('cipher'), part.count('patch_size')
-    rehearsal = bool(part.flag('rehearsal'))
-    name = cipher or f'cipher {number}, not known'
-    name += '' if side in (16, None) else f', patches of {side}'
-    name += ' (rehearsal)' if rehearsal else ''
-    rows, grades, failed, tried = [], {}, {}, set()
-    for attack, said in part.parts('attacks').items():
-        who = adversary_of(attack, said.text('setting'))
-        tried.add(who)
-        found = said.parts('metrics')
-        rows += [row_of(attack, who, metric, risk) for metric, risk in found.items()]
-        # Of one attack one measure has a grade.
-        for grade in said.rows('grades'):
-            grades[attack] = grade
-        if count := said.count('pictures_failed'):
-            failed[attack] = count
-    read = _read_rows(part, failed)
-    reasons = part.texts('not_tried') | part.texts('not_read', need=False)
-    why_not = _grouped(reasons, pictures)
-    verdicts = [
-        annotator(_moves(cipher), pictures),
-        *(verdict_of(who, rows, grades, who.name in tried, why_not) for who in ADVERSARIES[1:-1]),
-        of_readers(read, bool(part.state.get('readers'))),
-    ]
-    view = View(
-        id=f'cipher-{number}',
-        name=name,
-        cipher=cipher,
-        patch_size=side,
-        folder=part.text('folder'),
-        sizes=part.words('sizes'),
-        pictures=part.count('pictures'),
-        sampled=part.count('sampled'),
-        done=part.count('done'),
-        rehearsal=rehearsal,
-        rows=[*rows, *read],
-        verdicts=verdicts if summary.whole else [],
-        failed=part.texts('failed'),
-        not_tried=why_not,
-        attacks_failed=failed,
-    )
-    worst = part.rows('worst')
-    if pictures and summary.whole:
-        view.worst = [_worst(row, summary.folder) for row in worst[:_PICTURES]]
-        gone = [cell.why for one in view.worst for cell in one.cells if cell.why]
-        if gone:
-            notices.append(
-                f'{len(gone)} pictures of {name} are not shown: {_some([*dict.fromkeys(gone)])}.'
-            )
-    return view
-
-
-def _read_rows(part: Part, failed: dict[str, int]) -> list[Row]:
-    """What readers read, a row for each stage; the stage stands where the adversary would."""
-    rows = []
-    for reader, said in part.parts('readers', need=False).items():
-        for stage, metrics in said.part('stages').state.items():
-            of = Part(metrics, f'{said.place}, stages, {stage}', part.lacking)
-            if stage not in STAGES:
-                continue
-            rows += [
-                row_of(reader, stage, metric, of.part(metric))
-                for metric in of.state
-                if metric in READ
-            ]
-        counts = said.part('failed', need=False)
-        if several := sum(counts.count(stage) or 0 for stage in counts.state):
-            failed[reader] = several
-    return rows
-
-
-def _moves(cipher: str) -> bool | None:
-    try:
-        return Cipher(cipher).shuffles if cipher else None
-    except HimeError:
-        return None
-
-
-def _grouped(reasons: dict[str, str], pictures: bool) -> dict[str, list[str]]:
-    """Attacks by the reason why they were not made."""
-    found: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        # What an error says may name a file.
-        if not pictures and reason.startswith(FAILED):
-            reason = FAILED
-        found.setdefault(reason or 'no reason is given', []).append(name)
-    return found
-
-
-def _worst(row: Part, folder: str) -> Worst:
-    """A picture of which much leaked, with what is there of it."""
-    number = row.count('number')
-    said = f'{row.text("attack")}: {row.text("score")}'
-    files = row.part('files')
-    cells = []
-    for stage in STAGES:
-        if stage not in files.state:
-            # Without the originals of what was delivered there is none.
-            why = 'no original was given' if stage == 'original' else 'it is not in the summary'
-            cells.append(Cell(stage, '', '' if stage == 'original' else why))
-            continue
-        one = files.part(stage)
-        cells.append(_cell(stage, folder, one.text('file'), one.text('sha256')))
-    return Worst(-1 if number is None else number, row.text('name'), said, cells)
-
-
-def _cell(stage: str, folder: str, name: str, sha256: str) -> Cell:
-    place = os.path.realpath(os.path.join(folder, name))
-    if not name or not lies_in(place, os.path.realpath(folder)):
-        return Cell(stage, '', 'a file is not of this audit')
-    try:
-        if file_sha256(place) != sha256:
-            return Cell(stage, '', 'a file was changed since the audit')
-        return Cell(stage, embedded(read_image(place, 'unchanged'), _SIDE))
-    except OSError:
-        return Cell(stage, '', 'a file is missing, or cannot be read')
-    except HimeError:
-        return Cell(stage, '', 'a file is no picture')
-
-
 def _partial(summary: Summary, views: Sequence[View]) -> list[str]:
     """What is said of an audit that is not done."""
     said = []
@@ -348,6 +154,10 @@ def _partial(summary: Summary, views: Sequence[View]) -> list[str]:
                 f'{view.name}: {view.not_reached} of {view.sampled} pictures were not reached. '
                 'Run the audit again, and it goes on.'
             )
+        gone = [cell.why for one in view.worst for cell in one.cells if cell.why]
+        if gone:
+            why = '; '.join(dict.fromkeys(gone))
+            said.append(f'{len(gone)} pictures of {view.name} are not shown: {why}.')
         if view.rehearsal:
             said.append(
                 f'{view.name}: neither the key nor the originals were given, so public pictures '
@@ -369,7 +179,7 @@ def _in_short(views: Sequence[View]) -> list[str]:
         found = [(view.name, strongest(view.rows, metric)) for view in known]
         rows = [(name, row) for name, row in found if row is not None and row.leaks]
         if rows:
-            rows.sort(key=lambda one: -one[1].mean)
+            rows.sort(key=lambda one: one[1].mean or 0, reverse=True)
             lines.append(text.format(_range(rows, len(known))))
     lines += [text for view in known for text in _read(view)]
     untried = [

@@ -235,4 +235,7 @@ def _worst(results: Mapping[int, Mapping[str, Result]], names: Mapping[int, str]
             score, attack = max(made)
             what = 'SSIM' if 'ssim' in row[attack].scores else 'confidence'
             found.append((-score, index, attack, f'{what} {score:.2f}'))
-    return [Worst(index, names[index], *said, {}) for _, index, *said in sorted(found)[:WORST]]
+    return [
+        Worst(index, names[index], attack, score, {})
+        for _, index, attack, score in sorted(found)[:WORST]
+    ]

@@ -131,15 +131,18 @@ def row_of(attack: str, adversary: str, metric: str, risk: Part) -> Row:
     """A risk as a row."""
     main, control, chance = (risk.part(name) for name in ('main', 'control', 'baseline'))
     return Row(
-        attack,
-        adversary,
-        metric,
-        METRICS.get(metric) or READ.get(metric, metric),
-        risk.count('pictures'),
-        *(main.number(name) for name in ('mean', 'low', 'high', 'max')),
-        control.number('mean'),
-        chance.number('mean'),
-        risk.flag('counts'),
+        attack=attack,
+        adversary=adversary,
+        metric=metric,
+        title=METRICS.get(metric) or READ.get(metric, metric),
+        pictures=risk.count('pictures'),
+        mean=main.number('mean'),
+        low=main.number('low'),
+        high=main.number('high'),
+        max=main.number('max'),
+        control=control.number('mean'),
+        chance=chance.number('mean'),
+        counts=risk.flag('counts'),
     )
 
 
@@ -180,8 +183,8 @@ def verdict_of(
                 reason: [name for name in names if adversary_of(name, '') == who.name]
                 for reason, names in why_not.items()
             }
-            said = [f'{", ".join(names)}: {reason}.' for reason, names in mine.items() if names]
-            return Verdict(who, 'untried', [_NOTHING, *said])
+            why = [f'{", ".join(names)}: {reason}.' for reason, names in mine.items() if names]
+            return Verdict(who, 'untried', [_NOTHING, *why])
         return Verdict(who, 'unknown', ['Attacks were made, and not judged: no truth was there.'])
     levels, grades_said = [], ''
     for row in said:

@@ -30,6 +30,13 @@ from .written import PAGE, check_kept
 
 #: Names that a page has of pictures that were not taken, and of what a summary lacks.
 _NAMES = 20
+#: What is said first, by measure; of whatever adversary got most.
+_SHORT = (
+    ('rank_1', '', 'Who has a copy finds again: {}.'),
+    ('nc_component', '', 'Of neighbouring patches that were moved are put back: {}.'),
+    ('ssim', '', 'Reconstructions are like the originals (SSIM, 1 is equal): {}.'),
+    ('accuracy', '', 'The class is told of: {}.'),
+)
 
 
 def report_page(folder: str, pictures: bool = True) -> str:
@@ -169,19 +176,18 @@ def _partial(summary: Summary, views: Sequence[View]) -> list[str]:
 def _in_short(views: Sequence[View]) -> list[str]:
     """The audit in a few sentences."""
     known = [view for view in views if view.rows]
+    read = [
+        (metric, stage, f'{what[0].upper()}{what[1:]} on {STAGES[stage]}: {{}}.')
+        for stage in ('encrypted', 'reconstructed')
+        for metric, what in READ.items()
+    ]
     lines = []
-    for metric, text in (
-        ('rank_1', 'Who has a copy finds again: {}.'),
-        ('nc_component', 'Of neighbouring patches that were moved are put back: {}.'),
-        ('ssim', 'Reconstructions are like the originals (SSIM, 1 is equal): {}.'),
-        ('accuracy', 'The class is told of: {}.'),
-    ):
-        found = [(view.name, strongest(view.rows, metric)) for view in known]
+    for metric, who, text in (*_SHORT, *read):
+        found = [(view.name, strongest(view.rows, metric, who)) for view in known]
         rows = [(name, row) for name, row in found if row is not None and row.leaks]
         if rows:
             rows.sort(key=lambda one: one[1].mean or 0, reverse=True)
             lines.append(text.format(_range(rows, len(known))))
-    lines += [text for view in known for text in _read(view)]
     untried = [
         who.title
         for number, who in enumerate(ADVERSARIES)
@@ -201,18 +207,8 @@ def _range(rows: Sequence[tuple[str, Row]], of: int) -> str:
     return (' to ' if len(rows) > 2 else ', ').join(words)
 
 
-def _read(view: View) -> list[str]:
-    """What programs read of a cipher that counts."""
-    return [
-        f'{charts.shortened(view.name)}: {row.attack}, {READ[row.metric]} on {of_pictures(row)} '
-        f'({STAGES[row.adversary]}).'
-        for row in view.rows
-        if row.adversary in STAGES and row.adversary != 'original' and row.leaks
-    ]
-
-
 def _said(row: Row) -> str:
-    if row.metric in ('rank_1', 'accuracy'):
+    if row.metric in ('rank_1', 'accuracy', *READ):
         return of_pictures(row)
     return percent(row.mean) if row.metric == 'nc_component' else plain(row.mean)
 

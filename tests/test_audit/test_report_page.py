@@ -149,6 +149,7 @@ def test_verdicts_in_plain_words(folder):
     for word in ('Much leaked', 'Nothing found', 'Too few pictures', 'Not tried', 'Look yourself'):
         assert word in words
     assert 'faces, faces recognised:' in words
+    assert re.search(r'Faces recognised on encrypted pictures: \d+ of 40 pictures \(', words)
     assert 'not tried : seams, mosaic: nothing' in words or 'mosaic, seams: nothing' in words
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage
-from make_pictures import save
 
 from hime_mm.audit.run import audit_pictures
 from hime_mm.audit.settings import AuditSettings
@@ -32,13 +31,15 @@ CROPS = {
     'text.png': 1,
 }
 CIPHERS = ('paper-rs', 'paper-mi', 'center+erode2+shuffle', 'mix2+center+shuffle')
-#: What is left of the page: its head, the charts of bars, and some pictures of the first cipher.
+#: What is left of the page: its head, the charts of bars, and pictures of two ciphers.
 LEAVE = """
 const [, charts, ...others] = document.querySelectorAll('main > section');
 charts.querySelectorAll('h3, h3 ~ *').forEach((node) => node.remove());
-others.slice(1).forEach((node) => node.remove());
-[...others[0].children].forEach((node) => { if (!node.matches('h2, .worst')) node.remove(); });
-[...others[0].querySelectorAll('figure')].slice(4).forEach((node) => node.remove());
+others.forEach((section, i) => {
+  if (i % 2 || i > 2 || !section.querySelector('.worst')) section.remove();
+  [...section.children].forEach((node) => { if (!node.matches('h2, .worst')) node.remove(); });
+  [...section.querySelectorAll('figure')].slice(2).forEach((node) => node.remove());
+});
 document.querySelector('footer').remove();
 const box = document.body.getBoundingClientRect();
 return [box.left, box.width, document.documentElement.scrollHeight];
@@ -69,7 +70,7 @@ def make_crops(folder: Path, most: int) -> None:
 
 
 def shown(page: Path, width: int) -> np.ndarray:
-    """Parts of a page as Chromium shows them, RGB."""
+    """Parts of a page as Chromium shows them, BGR."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -86,7 +87,7 @@ def shown(page: Path, width: int) -> np.ndarray:
         data = driver.get_screenshot_as_png()
     finally:
         driver.quit()
-    img = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    img = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return img[: int(height), int(left) : int(left + wide)]
 
 
@@ -100,7 +101,11 @@ def main():
             preprocess = dict(resize=(args.size, args.size))
             recipes = [Recipe.build(text, preprocess=preprocess) for text in args.ciphers]
             audit_pictures(str(src), str(out), recipes, AuditSettings(args.pictures))
-        save(shown(out / 'report.html', args.width), args.output)
+        picture = shown(out / 'report.html', args.width)
+    os.makedirs(os.path.dirname(args.output) or '.', exist_ok=True)
+    if not cv2.imwrite(args.output, picture, [cv2.IMWRITE_JPEG_QUALITY, 80]):
+        raise SystemExit(f'could not write {args.output}')
+    print(args.output)
 
 
 if __name__ == '__main__':

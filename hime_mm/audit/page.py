@@ -74,10 +74,13 @@ def report_page(folder: str, pictures: bool = True) -> str:
             + _some([*dict.fromkeys(summary.lacking)])
             + '. What is said of these is "not known".'
         )
-    real = [view for view in views if not view.rehearsal] or views
+    # Where no truth is known of what was delivered, its rehearsal speaks for it.
+    real = [view for view in views if view.rows and not view.rehearsal] or views
     return render(
         'report.html.j2',
         views=views,
+        ciphers=sum(not view.rehearsal for view in views),
+        rehearsed=any(view.rehearsal for view in views),
         head=head,
         whole=summary.whole,
         pictures=pictures,
@@ -165,11 +168,6 @@ def _partial(summary: Summary, views: Sequence[View]) -> list[str]:
         if gone:
             why = '; '.join(dict.fromkeys(gone))
             said.append(f'{len(gone)} pictures of {view.name} are not shown: {why}.')
-        if view.rehearsal:
-            said.append(
-                f'{view.name}: neither the key nor the originals were given, so public pictures '
-                'stood in for those delivered.'
-            )
     return said
 
 

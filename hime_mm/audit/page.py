@@ -161,13 +161,13 @@ def _partial(summary: Summary, views: Sequence[View]) -> list[str]:
     for view in views:
         if view.not_reached:
             said.append(
-                f'{view.name}: {view.not_reached} of {view.sampled} pictures were not reached. '
+                f'{view.name}: of {view.sampled} pictures {view.not_reached} not reached. '
                 'Run the audit again, and it goes on.'
             )
         gone = [cell.why for one in view.worst for cell in one.cells if cell.why]
         if gone:
             why = '; '.join(dict.fromkeys(gone))
-            said.append(f'{len(gone)} pictures of {view.name} are not shown: {why}.')
+            said.append(f'{view.name}: of its pictures {len(gone)} cannot be shown: {why}.')
     return said
 
 

@@ -217,7 +217,7 @@ def percent(share: float | None) -> str:
     if share is None:
         return 'not known'
     text = f'{100 * share:.0f}' if share in (0, 1) else f'{100 * share:.1f}'
-    return f'{text} %'
+    return f'{text}\u00a0%'
 
 
 def plain(value: float | None) -> str:

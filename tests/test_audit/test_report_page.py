@@ -193,7 +193,7 @@ def test_without_pictures_it_names_none(folder):
         assert word not in page, word
     assert 'holds no pictures and no names' in page
     words = Reader(page).words
-    assert 'not taken : 1 pictures' in words
+    assert 'not taken : 1 picture' in words
     shown = report_page(str(folder))
     assert 'data:image/jpeg' in shown and 'private/person.jpg' in shown
 
@@ -299,7 +299,7 @@ def test_unfinished(folder):
     rewrite(folder, change)
     words = Reader(report_page(str(folder))).words
     assert 'Of 3 ciphers 2 are here' in words
-    assert 'mix2: 9 of 40 pictures were not reached' in words
+    assert 'mix2: of 40 pictures 9 not reached' in words
 
 
 def test_pictures_that_are_gone_or_were_changed(folder, tmp_path):
@@ -315,7 +315,7 @@ def test_pictures_that_are_gone_or_were_changed(folder, tmp_path):
 
     rewrite(folder, change)
     page = Reader(report_page(str(folder)))
-    assert '4 pictures of shuffle are not shown' in page.words
+    assert 'shuffle: of its pictures 4 cannot be shown' in page.words
     for why in ('a file is missing', 'was changed since', 'is not of this audit', 'not in the'):
         assert f'not shown, {why}' in page.words or why in page.words
     assert sum(tag == 'img' for tag, _ in page.tags) == 12 - 4

@@ -79,6 +79,8 @@ class AuditError(HimeError):
 
 def printable(text: str) -> str:
     r"""A text of one line: ``\x1b`` for the character, likewise line feeds and half characters."""
+    if text.isprintable():
+        return text
     return ''.join(
         char if char.isprintable() else char.encode('unicode_escape').decode() for char in text
     )

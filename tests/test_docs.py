@@ -472,6 +472,8 @@ def test_hime_as_written(page, tmp_path, monkeypatch):
         'hime encrypt none a b',
         'hime encrypt coco a b --none',
         'hime info a --key k',
+        'hime audit a --no-pictures',
+        'hime audit report a --seed 1',
         'make none',
         "pip install '.[none]'",
         'mim install -e .[none]',

@@ -25,6 +25,8 @@ class Worst(NamedTuple):
     name: str
     attack: str  #: The one that got most.
     score: str  #: What it got, in words.
+    #: Pictures of it by stage, original, encrypted and reconstructed: file and SHA-256 of each.
+    files: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -268,4 +270,7 @@ def _worst(results: Mapping[int, Mapping[str, Result]], names: Mapping[int, str]
             like = 'ssim' in one.scores
             score = one.scores['ssim'].main if like else one.confidence or 0.0
             found.append((-score, index, attack, f'{"SSIM" if like else "confidence"} {score:.2f}'))
-    return [Worst(index, names[index], *said) for _, index, *said in sorted(found)[:WORST]]
+    return [
+        Worst(index, names[index], attack, score, {})
+        for _, index, attack, score in sorted(found)[:WORST]
+    ]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -21,12 +22,14 @@ from hime_mm.images import Recipe
 from hime_mm.images.files import file_sha256, read_json, write_atomic
 from hime_mm.version import __version__
 
+from .command import dataset_command, pictures_command, versions
+from .page import write_page
 from .panel import chosen_readers
 from .public import check_public, public_pictures
 from .report import AuditReport, measured
 from .session import check_attacks
 from .settings import AuditSettings
-from .sheet import write_sheet
+from .sheet import write_sheet, write_worst
 from .subject import (
     AUDIT_ID,
     Oracle,
@@ -99,7 +102,8 @@ def audit_pictures(
         digest=digest(src, chosen),
     )
     folders = [folder_name(recipe.cipher) for recipe in recipes]
-    return _audit(out, folders, subjects(), chosen, head, settings)
+    command = pictures_command(recipes, settings)
+    return _audit(out, folders, subjects(), chosen, head, settings, command)
 
 
 def audit_dataset(
@@ -188,12 +192,13 @@ def audit_dataset(
     head = dict(
         kind='encrypted data set',
         dataset_id=manifest.dataset_id,
-        checksum=manifest.state['checksum'],
+        data_checksum=manifest.state['checksum'],
         key=key is not None,
         originals=None if originals is None else digest(originals, pictures_in(originals)),
         originals_checked=originals is not None and (key is not None or not cipher.random),
     )
-    return _audit(out, folders, subjects(), chosen, head, settings)
+    command = dataset_command(key is not None, originals is not None, settings)
+    return _audit(out, folders, subjects(), chosen, head, settings, command)
 
 
 def digest(folder: str, names: Sequence[str]) -> str:
@@ -220,9 +225,9 @@ def check_door(places: Sequence[str], out: str, settings: AuditSettings) -> None
         AuditError: If a package is missing, an attack is unknown, the public
             pictures are those of the owner, or the output does not do.
     """
-    if lacking := [name for name in ('scipy', 'skimage') if find_spec(name) is None]:
+    if lacking := [name for name in ('scipy', 'skimage', 'jinja2') if find_spec(name) is None]:
         raise AuditError(
-            f"an audit needs {' and '.join(lacking)}: install it with pip install 'hime-mm[audit]'"
+            f"an audit needs {', '.join(lacking)}: install it with pip install 'hime-mm[audit]'"
         )
     check_attacks(settings.attacks)
     others: list[str] = []
@@ -242,6 +247,7 @@ def _audit(
     names: Sequence[str],
     head: dict[str, Any],
     settings: AuditSettings,
+    command: str,
 ) -> AuditReport:
     readers = chosen_readers(settings)
     learnt = {
@@ -251,14 +257,15 @@ def _audit(
     models = {os.path.basename(path): file_sha256(path) for path in settings.onnx}
     what = dict(version=__version__, settings=settings.what, **learnt, onnx=models)
     head = dict(head, **what, names=list(names))
-    report = AuditReport(dict(head, names=len(names)))
+    # Of no weight for whether an audit may go on: another version may, and it is said.
+    report = AuditReport(dict(head, names=len(names), command=command, versions=versions()))
     ends = None if settings.budget is None else time.monotonic() + settings.budget
     if len(set(folders)) < len(folders):
         raise AuditError('a cipher is named twice: name each once')
     # What is wrong with what was given shows before anything is written.
     subjects = chain([next(subjects)], subjects)
     with locked(os.path.join(out, WORK_NAME)):
-        _check_same(out, head)
+        report.head['started'] = _check_same(out, head)
         for number, folder in enumerate(folders):
             # Each cipher gets its share of the time that is left.
             now = time.monotonic()
@@ -267,10 +274,11 @@ def _audit(
             work = Work(out, folder, subject, settings, readers)
             work.go_on(until)
             report.subjects.append(measured(subject, work.about, work.results(), folder))
-            write_sheet(
-                os.path.join(out, folder, SHEET), subject, report.subjects[-1], work.picture
-            )
+            one = report.subjects[-1]
+            write_sheet(os.path.join(out, folder, SHEET), subject, one, work.picture)
+            write_worst(out, subject, one)
             write_report(out, report)
+            write_page(out)
     if not any(one.done for one in report.subjects):
         raise AuditError(
             f'{settings.budget:g} seconds were too little for one picture: give more as `budget`, '
@@ -299,8 +307,8 @@ def check_out(src: str, out: str) -> None:
         raise AuditError(f'{out} holds something else: choose a new folder')
 
 
-def _check_same(out: str, head: dict[str, Any]) -> None:
-    """Refuse an output of another audit, or note which one it is of."""
+def _check_same(out: str, head: dict[str, Any]) -> str:
+    """Refuse an output of another audit, or note which one it is of; gives when it was begun."""
     place = os.path.join(out, WORK_NAME, 'audit.json')
     # As JSON has it, where tuples are lists.
     new = json.loads(json.dumps(head))
@@ -311,6 +319,7 @@ def _check_same(out: str, head: dict[str, Any]) -> None:
             f'{out} holds another audit, of other pictures or with other settings: choose a new '
             'folder'
         )
+    return datetime.fromtimestamp(os.path.getmtime(place), timezone.utc).isoformat('T', 'seconds')
 
 
 def folder_name(cipher: Cipher) -> str:

@@ -1,11 +1,13 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A report as files; docs/leakage.md describes them."""
 
+import hashlib
 import json
 import os
 from typing import Any
 
 from hime_mm.attacks.registry import all_attacks
+from hime_mm.datasets.writing import compact
 from hime_mm.encryption.door import is_encrypted
 from hime_mm.errors import AuditError
 from hime_mm.images.files import write_atomic
@@ -14,7 +16,7 @@ from hime_mm.version import __version__
 from .report import Attacked, AuditReport, Measured, Read
 from .table import BOUND, table
 
-SUMMARY, TABLE, SHEET = 'audit.json', 'audit.txt', 'worst.png'
+SUMMARY, TABLE, SHEET, PAGE = 'audit.json', 'audit.txt', 'worst.png', 'report.html'
 #: What every file begins with.
 HEAD = dict(format='hime-audit', format_version=1, tool_version=__version__)
 #: Of each risk, what the summary has.
@@ -42,7 +44,8 @@ def write_report(out: str, report: AuditReport) -> None:
         for reader in one.readers:
             _write(out, _reader_place(one, reader), {**HEAD, **_read(one, reader, brief=False)})
     ciphers = [_cipher(one) for one in report.subjects]
-    _write(out, SUMMARY, {**HEAD, **report.head, 'lower_bounds': BOUND, 'ciphers': ciphers})
+    summary = {**HEAD, **report.head, 'lower_bounds': BOUND, 'ciphers': ciphers}
+    _write(out, SUMMARY, {**summary, 'checksum': checksum(summary)})
     write_atomic(os.path.join(out, TABLE), '\n'.join(table(report)) + '\n')
 
 
@@ -60,6 +63,12 @@ def check_kept(out: str) -> None:
                 f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
                 'which must not be handed over with it'
             )
+
+
+def checksum(summary: dict[str, Any]) -> str:
+    """SHA-256 of a summary's content without its own, as canonical JSON, in hexadecimal."""
+    rest = {key: value for key, value in summary.items() if key != 'checksum'}
+    return hashlib.sha256(compact(rest).encode()).hexdigest()
 
 
 def _write(out: str, place: str, state: dict[str, Any]) -> None:

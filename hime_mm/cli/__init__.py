@@ -20,6 +20,7 @@ _PLACES = {
     'boxes': 'hime_mm.cli.datasets:boxes',
     'eval': 'hime_mm.cli.evaluation:evaluate',
     'audit': 'hime_mm.cli.audit:audit',
+    'audit report': 'hime_mm.cli.audit:report',
     'audit challenge': 'hime_mm.cli.challenge:challenge',
     'audit score': 'hime_mm.cli.challenge:score',
     'doctor': 'hime_mm.cli.doctor:doctor',

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from hime_mm.audit.page import write_page
 from hime_mm.audit.run import audit_dataset, audit_pictures
 from hime_mm.audit.settings import AuditSettings
 from hime_mm.audit.table import table
@@ -172,6 +173,9 @@ def audit(
     the attacks are rehearsed on public pictures under the same cipher. Nothing
     is written to SRC.
 
+    A page for people, report.html, is written with it; `hime audit report`
+    makes it again.
+
     Figures are lower bounds: what these attacks got, not what can be got.
     """
     chosen = AuditSettings(**settings)
@@ -195,9 +199,43 @@ def audit(
     else:
         recipes = [Recipe.build(cipher, **recipe) for cipher in ciphers]
         report = audit_pictures(src, out, recipes, chosen)
-    echo(*table(report), f'{out}: audit.json, and for each cipher a folder with worst.png')
+    echo(
+        *table(report),
+        f'{out}: report.html to look at, audit.json, and for each cipher a folder with worst.png',
+    )
     above = report.above(limits)
     for line in above:
         echo(f'hime: {line}', err=True)
     if above:
         sys.exit(FAILED)
+
+
+@click.command('report')
+@click.argument('folder', type=click.Path(exists=True, file_okay=False))
+@click.option(
+    '--out',
+    metavar='FILE',
+    type=click.Path(dir_okay=False),
+    help='Where the page goes.  [default: report.html in FOLDER, without pictures '
+    'report_shared.html]',
+)
+@click.option(
+    '--pictures/--no-pictures',
+    default=True,
+    help='Show the pictures of which most leaked; without them the page names none and may be '
+    'shared.  [default: pictures]',
+)
+@click.option('--force', is_flag=True, help='Replace FILE if it is there.')
+def report(folder: str, out: str | None, pictures: bool, force: bool) -> None:
+    """Make the page of the audit in FOLDER again, of its summary and pictures alone.
+
+    What is missing there, or was changed since, the page says. With pictures
+    it holds plain ones, so that nobody else can read the file.
+    """
+    if out is not None and os.path.lexists(out) and not force:
+        raise click.UsageError(f'{out} is there already: choose another file, or --force')
+    place = write_page(folder, out, pictures)
+    echo(
+        f'{place}: '
+        + ('holds plain pictures, not to be handed over' if pictures else 'holds no pictures')
+    )

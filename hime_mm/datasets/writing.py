@@ -28,16 +28,17 @@ def _body(head: dict, rows: Iterable[dict]) -> Iterator[bytes]:
     The content without its seals as JSON, keys sorted, without blanks.
     """
     rest = {k: v for k, v in head.items() if k not in _SEALS}
-    text = _compact({**rest, 'files': []})
+    text = compact({**rest, 'files': []})
     # `files` is the only key of that name, and quotes in strings are escaped.
     before, _, after = text.partition('"files":[]')
     yield f'{before}"files":['.encode()
     for i, row in enumerate(rows):
-        yield f'{"," if i else ""}{_compact(row)}'.encode()
+        yield f'{"," if i else ""}{compact(row)}'.encode()
     yield f']{after}'.encode()
 
 
-def _compact(value: Any) -> str:
+def compact(value: Any) -> str:
+    """A value as JSON, the same for equal ones: keys sorted, without blanks."""
     return json.dumps(value, sort_keys=True, separators=(',', ':'))
 
 

@@ -25,7 +25,8 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template (str): Its name, such as ``'report.html.j2'``; it extends
-            ``base.html.j2``.
+            ``base.html.j2``, and has its own styles and script beside it in
+            ``report.css`` and ``report.js``.
         **values: What it asks for; ``style`` and ``script`` are added.
 
     Raises:
@@ -44,8 +45,9 @@ def stream(template: str, **values: Any) -> Iterator[str]:
     Raises:
         HimeError: If Jinja2 is not installed.
     """
-    style = _file('page.css')
-    script = _file('page.js')
+    kind = template.partition('.')[0]
+    style = _file('page.css') + _file(f'{kind}.css')
+    script = _file('page.js') + _file(f'{kind}.js')
     policy = '; '.join(
         [
             "default-src 'none'",
@@ -103,7 +105,9 @@ def _environment() -> Any:
 
 
 def _file(name: str) -> str:
-    return (resources.files(__package__) / 'templates' / name).read_text('utf-8')
+    """A template, or the styles or the script of one; empty where it has none."""
+    place = resources.files(__package__) / 'templates' / name
+    return place.read_text('utf-8') if place.is_file() else ''
 
 
 def _source(text: str) -> str:

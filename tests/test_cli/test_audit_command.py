@@ -153,3 +153,45 @@ def test_packages_that_are_missing(pictures, tmp_path, module):
     assert done.returncode == 1
     assert f'needs {module}' in done.stderr and 'hime-mm[audit]' in done.stderr
     assert not (tmp_path / 'a').exists()
+
+
+def test_report_is_made_again(pictures, tmp_path):
+    out = tmp_path / 'audit'
+    done = hime(pictures, '-c', 'shuffle', '--attack', 'jigsaw', '--out', out)
+    assert 'report.html' in done.output.splitlines()[-1]
+    before = (out / 'report.html').read_bytes()
+    (out / 'report.html').unlink()
+
+    def report(*args):
+        return CliRunner().invoke(main, ['audit', 'report', *map(str, args)])
+
+    done = report(out)
+    assert done.exit_code == 0, done.output
+    assert done.output == f'{out / "report.html"}: holds plain pictures, not to be handed over\n'
+    assert (out / 'report.html').read_bytes() == before
+    done = report(out, '--no-pictures')
+    assert done.output == f'{out / "report_shared.html"}: holds no pictures\n'
+    # Only what it made itself is replaced without a word.
+    kept = tmp_path / 'kept.txt'
+    kept.write_text('mine')
+    done = report(out, '--out', kept)
+    assert done.exit_code == 2 and '--force' in done.output
+    assert kept.read_text() == 'mine'
+    assert report(out, '--out', kept, '--force').exit_code == 0
+    assert kept.read_bytes() == before
+    done = report(pictures)
+    assert done.exit_code == 1
+    assert (
+        done.output
+        == f'hime: {pictures} holds no audit: name a folder that `hime audit` wrote to\n'
+    )
+
+
+def test_a_name_of_two_words_is_no_folder(pictures, tmp_path, monkeypatch):
+    """A folder of plain pictures called `report` is named `./report`."""
+    pictures.rename(tmp_path / 'report')
+    monkeypatch.chdir(tmp_path)
+    done = hime('./report', '-c', 'mix2', '--attack', 'mosaic', '--out', 'a')
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(main, ['audit', 'report', '-c', 'mix2', '--out', 'b'])
+    assert done.exit_code == 2 and 'main audit report' in done.output

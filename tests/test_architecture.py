@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = '\n## Checks that keep things in\n'
 #: Rows of that section. It only grows.
-LEAST_CHECKS = 295
+LEAST_CHECKS = 341
 
 
 def checks():

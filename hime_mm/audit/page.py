@@ -11,8 +11,8 @@ from hime_mm.images.files import write_atomic
 from hime_mm.visualization.page import render
 
 from . import charts
-from .summary import Summary, read_summary
 from .remedies import remedies
+from .summary import Summary, read_summary
 from .verdicts import (
     ADVERSARIES,
     LEVELS,

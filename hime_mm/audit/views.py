@@ -11,8 +11,8 @@ from hime_mm.images.codec import read_image
 from hime_mm.images.files import file_sha256
 from hime_mm.visualization.page import embedded
 
-from .summary import Part, Summary
 from .session import FAILED
+from .summary import Part, Summary
 from .table import SHOWN
 from .verdicts import (
     ADVERSARIES,

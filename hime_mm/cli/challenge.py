@@ -7,8 +7,15 @@ from typing import Any
 
 import click
 
-from hime_mm.audit.challenge import CIPHERS, PUBLIC, SECRET, make_challenge
-from hime_mm.audit.scoring import check_place, score_lines, score_submission
+from hime_mm.audit.challenge import (
+    CIPHERS,
+    PUBLIC,
+    SECRET,
+    check_place,
+    make_challenge,
+    score_lines,
+    score_submission,
+)
 from hime_mm.images.files import write_atomic
 
 from .words import echo

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from hime_mm.audit import challenge as challenge_module
-from hime_mm.audit.challenge import SHIPPED, Challenge, make_challenge
-from hime_mm.audit.scoring import score_lines, score_submission
+from hime_mm.audit.challenge import making as challenge_module
+from hime_mm.audit.challenge.making import SHIPPED, Challenge, make_challenge
+from hime_mm.audit.challenge.scoring import score_lines, score_submission
 from hime_mm.ciphers import Key
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.originals import name_secret

@@ -18,7 +18,7 @@ from report_parts import make_audit, rewrite
 
 from hime_mm.apis import AuditSettings, Recipe, audit_pictures
 from hime_mm.audit.page import report_page, write_page
-from hime_mm.audit.summary import read_summary
+from hime_mm.audit.page.summary import read_summary
 from hime_mm.audit.table import SHOWN
 from hime_mm.errors import AuditError
 

@@ -9,8 +9,8 @@ import sys
 import pytest
 from cli_parts import invoke
 
-from hime_mm.audit import challenge as challenge_module
 from hime_mm.audit.challenge import CIPHERS
+from hime_mm.audit.challenge import making as challenge_module
 
 
 @pytest.fixture(scope='module')

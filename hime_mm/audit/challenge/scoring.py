@@ -14,12 +14,12 @@ from hime_mm.errors import AuditError, printable
 from hime_mm.evaluation.leakage import Judged, Risk, estimate
 from hime_mm.version import __version__
 
-from .challenge import ORIGINALS, PAINTED, PHOTOS, Challenge, kind_of, originals_of
-from .judge import judge
-from .subject import Case, Subject, delivered_cases, subject_of
+from ..judge import judge
+from ..subject import Case, Subject, delivered_cases, subject_of
+from ..table import BOUND
+from ..written import BRIEF
+from .making import ORIGINALS, PAINTED, PHOTOS, Challenge, kind_of, originals_of
 from .submission import ARRANGEMENTS, Submission
-from .table import BOUND
-from .written import BRIEF
 
 FORMAT = dict(format='hime-challenge-score', format_version=1)
 #: What is measured of arrangements, and of pictures.

@@ -11,9 +11,9 @@ from hime_mm.images.codec import read_image
 from hime_mm.images.files import file_sha256
 from hime_mm.visualization.page import embedded
 
-from .session import FAILED
+from ..session import FAILED
+from ..table import SHOWN
 from .summary import Part, Summary
-from .table import SHOWN
 from .verdicts import (
     ADVERSARIES,
     READ,

@@ -10,7 +10,7 @@ from typing import Any
 from hime_mm.errors import AuditError, printable
 from hime_mm.images.files import read_json
 
-from .written import HEAD, SUMMARY, checksum
+from ..written import HEAD, SUMMARY, checksum
 
 
 def _is_number(value: Any) -> bool:

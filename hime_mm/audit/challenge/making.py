@@ -26,8 +26,8 @@ from hime_mm.images.sizing import resize_image
 from hime_mm.version import __version__
 from hime_mm.visualization.scenes import load_cutouts, load_textures, make_scene, photo
 
-from .run import folder_name
-from .written import check_kept
+from ..run import folder_name
+from ..written import check_kept
 
 FORMAT = dict(format='hime-challenge', format_version=1)
 #: Folders of a challenge: to publish, and to keep.

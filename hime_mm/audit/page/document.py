@@ -10,6 +10,7 @@ from hime_mm.errors import AuditError
 from hime_mm.images.files import write_atomic
 from hime_mm.visualization.page import render
 
+from ..written import PAGE, check_kept
 from . import charts
 from .remedies import remedies
 from .summary import Summary, read_summary
@@ -26,7 +27,6 @@ from .verdicts import (
     strongest,
 )
 from .views import View, view_of
-from .written import PAGE, check_kept
 
 #: Names that a page has of pictures that were not taken, and of what a summary lacks.
 _NAMES = 20

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 from attack_parts import photo
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from report_parts import make_audit, rewrite
 
@@ -374,6 +374,8 @@ TEXT = st.text(max_size=60) | st.sampled_from(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(name=TEXT, reason=TEXT, attack=TEXT)
+@example(name='\ud800.png', reason='\x1b[2J', attack='\u202egnp')
+@example(name='<script>alert(1)</script>', reason='"><b onclick="x', attack='</style><i>')
 def test_names_are_texts(folder, name, reason, attack):
     before = Reader(report_page(str(folder)))
 
@@ -392,6 +394,7 @@ def test_names_are_texts(folder, name, reason, attack):
     finally:
         place.write_text(kept)
     page.encode()
+    assert not re.search('[\u202e\x1b\ud800]', page)
     found = Reader(page)
     kinds = {tag for tag, _ in before.tags}
     assert {tag for tag, _ in found.tags} <= kinds

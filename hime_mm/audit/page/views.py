@@ -83,12 +83,12 @@ class View:
     @property
     def shown(self) -> list[Row]:
         """list[Row]: Those of the table."""
-        return [row for row in self.rows if row.metric in SHOWN and row.adversary not in STAGES]
+        return [row for row in self.rows if row.metric in SHOWN]
 
     @property
     def others(self) -> list[Row]:
-        """list[Row]: All others, those of readers among them."""
-        return [row for row in self.rows if row not in self.shown]
+        """list[Row]: All others."""
+        return [row for row in self.rows if row.metric not in SHOWN]
 
 
 def view_of(part: Part, number: int, summary: Summary, pictures: bool) -> View:

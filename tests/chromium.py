@@ -96,7 +96,9 @@ class Page:
 def browser() -> Iterator[Page]:
     """A headless browser with one window; the test is skipped where there is none."""
     selenium = pytest.importorskip('selenium.webdriver', reason='Selenium is not installed')
-    chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser'))), None)
+    chromium = next(
+        filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+    )
     driver = shutil.which('chromedriver')
     if not chromium or not driver:
         pytest.skip(

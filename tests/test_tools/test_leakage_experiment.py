@@ -188,6 +188,53 @@ def test_linkage_keeps_what_was_found(tmp_path, coco_folder, deletions):
     assert '| `shuffle` | 100.0 % | 100.0 % | 100.0 % |' in lines
 
 
+def test_table_of_readers():
+    def read(mean, low, counts):
+        one = dict(mean=mean, low=low, high=low and 0.75, control=0.1, chance=0, pictures=8)
+        return dict(one, counts=counts)
+
+    stages = dict(
+        original=dict(face_found=read(1.0, None, True), face_recognised=read(0.875, 0.5, True)),
+        encrypted=dict(face_found=read(0.0, 0.0, False), face_recognised=read(0.5, 0.25, True)),
+        reconstructed=dict(face_found=read(0.5, None, None)),
+    )
+    rows = {'mix2@448': stages, 'shuffle': stages}
+    lines = load_script(PAGE).readers_table(dict(title='faces', rows=rows))
+    assert 'faces** (8 attacked; plain: found 100.0 %, recognised 87.5 %;' in lines[1]
+    header = '| cipher | encrypted: found | encrypted: recognised | reconstructed: found |'
+    row = '| (0.0 % [0.0, 0.0] / 10.0) | 50.0 % [25.0, 75.0] / 10.0 | 50.0 % / 10.0 |'
+    assert lines[3] == header
+    assert lines[5:] == [f'| `mix2`, 448x448 {row}', f'| `shuffle` {row}']
+
+
+def test_plates_are_painted_alike_each_time():
+    plate = load_script('tools/experiments/readers.py').plate
+    first, second = (plate(np.random.default_rng(seed)) for seed in (3, 3))
+    assert (first == second).all()
+    assert (first.shape, first.dtype) == ((128, 384, 3), np.uint8)
+    assert (plate(np.random.default_rng(4)) != first).mean() > 0.5
+
+
+@pytest.mark.slow
+def test_readers_read_a_page(tmp_path, monkeypatch):
+    script = 'tools/experiments/readers.py'
+    given = ('--work-dir', str(tmp_path), '--set', 'page', '--cipher', 'mix2')
+    run_script(script, 'run', *given)
+    (row,) = json.loads((tmp_path / 'page.json').read_text())['rows'].values()
+    assert row['original']['text_read']['mean'] == 1
+    assert row['encrypted']['text_read']['mean'] < 0.5
+    module = load_script(script)
+    place = tmp_path / 'figures.json'
+    place.write_text('{"sets": {}}')
+    monkeypatch.setattr(module, 'FIGURES', place)
+    module.figures(mock.Mock(work_dir=tmp_path))
+    state = json.loads(place.read_text())
+    assert state['sets'] == {}
+    assert [*state['readers']] == ['page']
+    assert state['readers']['page']['rows'] == {'mix2': row}
+    assert state['readers']['page']['commits'] and state['readers']['page']['environment']
+
+
 @pytest.mark.slow
 def test_recognition_trains_on_what_it_says(tmp_path, coco_folder, deletions):
     rng = np.random.default_rng(0)

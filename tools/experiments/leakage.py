@@ -235,6 +235,9 @@ def figures(args: argparse.Namespace) -> None:
     state['environment'], *others = notes
     if any(note != state['environment'] for note in others):
         raise SystemExit(f'{args.work_dir} holds figures of several environments: make all in one')
+    # Those of readers.py have a work directory of their own.
+    kept = json.loads(FIGURES.read_text()).get('readers') if FIGURES.is_file() else None
+    state |= dict(readers=kept) if kept else {}
     FIGURES.write_text(json.dumps(state, indent=1) + '\n')
 
 

@@ -104,7 +104,9 @@ def run(args: argparse.Namespace) -> None:
         reader = 'faces' if name == 'faces' else 'text'
         settings = AuditSettings(80, attacks=(*ATTACKS, reader), progress=False, **given)
         rows = {}
-        for text, side in tqdm(FACES if name == 'faces' else TEXT, name):
+        tried = FACES if name == 'faces' else TEXT
+        tried = [one for one in tried if not args.cipher or one[0] in args.cipher]
+        for text, side in tqdm(tried, name):
             sizing = dict(resize=(side, side)) if side else {}
             grey = dict(color_type='grayscale') if name == 'faces' else {}
             recipe = Recipe.build(Cipher(text, 16), preprocess={**sizing, **grey})
@@ -158,6 +160,7 @@ def parse_args() -> argparse.Namespace:
         command.set_defaults(function=function)
         if function is run:
             command.add_argument('--set', nargs='+', choices=TITLES, default=['faces'])
+            command.add_argument('--cipher', nargs='+', help='only these')
             command.add_argument('--faces', metavar='FOLDER')
             command.add_argument('--photos', metavar='FOLDER')
     return parser.parse_args()

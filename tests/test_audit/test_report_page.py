@@ -150,6 +150,8 @@ def test_verdicts_in_plain_words(folder):
     for word in ('Much leaked', 'Nothing found', 'Too few pictures', 'Not tried', 'Look yourself'):
         assert word in words
     assert 'faces, faces recognised:' in words
+    said = r'faces, faces found: \d+ of 40 pictures on originals \(control: [\d.]+ %\); '
+    assert re.search(said + r'[\d.]+ % in 40 pictures on encrypted pictures', words)
     assert re.search(r'Faces recognised on encrypted pictures: \d+ of 40 pictures \(', words)
     assert 'not tried : seams, mosaic: nothing' in words or 'mosaic, seams: nothing' in words
 

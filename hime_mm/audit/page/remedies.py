@@ -47,7 +47,9 @@ _REMEDIES = {
     'read': (
         'Programs read faces, texts or objects',
         'Where a face or a word fits into a patch, moving patches does not hide it: encrypt at a '
-        'smaller size or with smaller patches, or mix with `mix`, and measure again.',
+        'smaller size or with smaller patches, or delete within patches with `mix` or `center`. '
+        'Where reconstructions are read, lower what attacks put back or restore, as above. Then '
+        'measure again.',
     ),
 }
 

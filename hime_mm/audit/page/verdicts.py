@@ -232,6 +232,14 @@ def of_pictures(row: Row) -> str:
     return f'{round(row.mean * row.pictures)} of {row.pictures} pictures'
 
 
+def of_reading(row: Row) -> str:
+    """What a reader read: of how many pictures, or how much of what these show."""
+    if row.adversary == 'original' or row.metric in ('face_recognised', 'class_named'):
+        return of_pictures(row)
+    several = '' if row.pictures is None else f' in {row.pictures} pictures'
+    return percent(row.mean) + several
+
+
 _SENTENCES = {
     'nc_component': lambda row: (
         f'{percent(row.mean)} of the neighbouring patches were put back by {row.attack} (a random '
@@ -298,8 +306,7 @@ def of_readers(rows: Sequence[Row], tried: bool) -> Verdict:
         said.append(
             f'{reader}, {READ.get(metric, metric)}: '
             + '; '.join(
-                f'{of_pictures(row)} on {STAGES[row.adversary]} (another picture: '
-                f'{percent(row.control)})'
+                f'{of_reading(row)} on {STAGES[row.adversary]} (control: {percent(row.control)})'
                 for row in stages
             )
             + '.'

@@ -73,7 +73,7 @@ def sources(args: argparse.Namespace, name: str) -> dict:
 
 
 def plate(rng: np.random.Generator) -> np.ndarray:
-    """A number plate on a dull surface, uint8 of shape (128, 384, 3), letters up to 64 high."""
+    """A number plate on a dull surface, uint8 of shape (128, 384, 3), letters 33 to 39 high."""
     text = ''.join(rng.choice([*string.ascii_uppercase], 2)) + ' '
     text += ''.join(rng.choice([*string.digits], 4)) + ' '
     text += ''.join(rng.choice([*string.ascii_uppercase], 2))

@@ -84,11 +84,10 @@ def known_people(reader: Reader, folder: str) -> People:
     for path in pictures_in(folder):
         try:
             img = read_image(os.path.join(folder, path), 'color')
+            # Where no face is found the picture as a whole is taken for one.
+            found = reader.read(img, np.array([[0, 0, *img.shape[1::-1]]], float))
         except HimeError:
             continue
-        # Where no face is found the picture as a whole is taken for one.
-        whole = np.array([[0, 0, *img.shape[1::-1]]], float)
-        found = reader.read(img, whole)
         codes.append([*found.codes, *found.known][0])
         who.append(names.setdefault(os.path.dirname(path), len(names)))
     if len(names) < 2:
@@ -128,16 +127,31 @@ class Panel:
             else:
                 self.readers[one.name] = one
         self._truth: dict[str, list[Any]] = {}
+        self._failed: dict[tuple[str, int], str] = {}
         self._people: People | None = None
 
     def prepare(self) -> Iterator[str]:
         """Have the readers read the originals, one reader after the other; yields their names."""
-        for name, one in self.readers.items():
+        for name, one in [*self.readers.items()]:
             yield name
-            plain = [case.plain for case in self.subject.cases]
-            self._truth[name] = [None if img is None else one.read(img) for img in plain]
+            try:
+                _ = one.model
+            except HimeError as error:  # it is installed, and does not work here
+                self.not_read[name] = str(error)
+                del self.readers[name]
+                continue
+            self._truth[name] = [self._original(one, i) for i in range(len(self.subject.cases))]
             if name == 'faces':
                 self._people = known_people(one, self._folder) if self._folder else self._own(name)
+
+    def _original(self, reader: Reader, index: int) -> Any:
+        """What is read of an original; None where there is none, or the reader fails on it."""
+        plain = self.subject.cases[index].plain
+        try:
+            return None if plain is None else reader.read(plain)
+        except HimeError as error:
+            self._failed[reader.name, index] = str(error)
+            return None
 
     def _own(self, name: str) -> People | None:
         """The faces of the originals, which the adversary has a copy of."""
@@ -178,7 +192,13 @@ class Panel:
         return found
 
     def read(self, name: str, stage: str, img: np.ndarray, index: int) -> Scores:
-        """What a reader reads of a picture at a stage, judged."""
+        """What a reader reads of a picture at a stage, judged.
+
+        Raises:
+            AuditError: If the reader failed on the original, so that nothing is known of it.
+        """
+        if reason := self._failed.get((name, index)):
+            raise AuditError(f'of the original: {reason}')
         rng = np.random.default_rng((self.subject.evidence.seed, index))
         return self._judge(self._truth[name][index], self.readers[name], stage, img, index, rng)
 

@@ -323,7 +323,7 @@ def test_a_reader_that_fails_is_named(painted, brightest, tmp_path, monkeypatch)
     failed = [name for stage in one.readers[0].failed.values() for name in stage]
     assert failed
     reasons = {reason for stage in one.readers[0].failed.values() for reason in stage.values()}
-    assert reasons == {'RuntimeError: no memory'}
+    assert reasons == {'brightest does not take this picture: RuntimeError: no memory'}
 
 
 def test_interrupted_and_again(painted, brightest, tmp_path, monkeypatch):
@@ -385,3 +385,55 @@ def test_real_faces(data_root, tmp_path):
     assert mixed['original']['face_recognised'].control.mean <= 0.2
     assert mixed['encrypted']['face_found'].main.mean >= 0.8
     assert eroded['encrypted']['face_found'].main.mean == 0
+
+
+class Worst(Exception):
+    """As others' packages raise them: of no class that we know."""
+
+
+def test_a_picture_that_a_reader_fails_on_is_one_of_many():
+    wide = np.zeros((16, 48, 3), np.uint8)
+
+    def says(img, places):
+        if img.shape == wide.shape:
+            raise Worst('too\nwide')
+        return Text(('abcdef',))
+
+    square = photo('coffee', 64, 64)
+    panel = panel_of(says, square, wide)
+    session = Session(panel.subject, ['none'], panel)
+    assert [*session.prepare()] == ['told']
+    results = session.run(1)
+    assert {*results} == {'told@original', 'told@encrypted'}
+    for one in results.values():
+        assert one.failed == 'of the original: told does not take this picture: Worst: too wide'
+    assert not any(one.failed for one in session.run(0).values())
+    assert session.run(0)['told@encrypted'].scores['text_read'].main == 1
+
+
+def test_reader_that_is_installed_and_does_not_work(monkeypatch, brightest, painted, tmp_path):
+    def broken(self):
+        raise ImportError('libGL.so.1: no such file')
+
+    monkeypatch.setattr(READERS['text'], '_load', broken)
+    monkeypatch.setattr(READERS['text'], 'missing', classmethod(lambda cls: ''))
+    report, one = audit(
+        painted, tmp_path / 'out', 'shuffle', attacks=['text'], onnx=[brightest], workers=1
+    )
+    assert one.not_read == {'text': 'text cannot be loaded: ImportError: libGL.so.1: no such file'}
+    assert [reader.name for reader in one.readers] == ['brightest']
+    assert any('libGL' in line for line in table(report))
+
+
+def test_known_picture_that_a_reader_fails_on_is_left_out(tmp_path):
+    for place in ('ann/0', 'bob/0', 'bob/1'):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        size = 48 if place == 'bob/1' else 32
+        cv2.imwrite(f'{tmp_path / place}.png', np.zeros((32, size, 3), np.uint8))
+
+    def says(img, places):
+        if img.shape[1] == 48:
+            raise Worst('too wide')
+        return Faces(np.zeros((0, 4)), np.zeros((0, 128)), np.zeros((1, 128)))
+
+    assert known_people(Told(says), str(tmp_path)).who.tolist() == [0, 1]

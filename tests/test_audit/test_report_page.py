@@ -463,3 +463,29 @@ def test_rehearsal_speaks_where_no_truth_is_known(folder):
     assert 'shuffle (rehearsal)' in page.words
     assert 'Attacks were made, and not judged: no truth was there.' in page.words
     assert sum(tag == 'rect' and 'bar' in attrs['class'] for tag, attrs in page.tags) >= 3
+
+
+@pytest.mark.parametrize('reason', [5, None, ['a'], {}])
+def test_shared_page_names_no_picture_whose_reason_is_lost(tmp_path, reason):
+    make_audit(tmp_path, pictures=6, worst=1, side=32)
+
+    def change(state):
+        state['ciphers'][0]['failed'] = {'ward-7.png': reason}
+
+    rewrite(tmp_path, change)
+    assert 'ward-7' in report_page(str(tmp_path))
+    shared = report_page(str(tmp_path), pictures=False)
+    assert 'ward-7' not in shared
+    assert 'ciphers 1, failed' in shared
+
+
+@pytest.mark.parametrize('place', ['mean', 'low', 'max'])
+def test_number_that_is_too_large_is_not_known(tmp_path, place):
+    make_audit(tmp_path, pictures=6, worst=1, side=32)
+
+    def change(state):
+        attack = next(iter(state['ciphers'][0]['attacks'].values()))
+        next(iter(attack['metrics'].values()))['main'][place] = 10**400
+
+    rewrite(tmp_path, change)
+    assert f'main, {place}' in report_page(str(tmp_path))

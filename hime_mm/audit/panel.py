@@ -2,7 +2,7 @@
 """What machines still read: of originals, encrypted pictures and reconstructions, with controls."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Any
@@ -60,6 +60,10 @@ def chosen_readers(settings: AuditSettings) -> list[Reader]:
             another reader.
     """
     wanted = settings.attacks
+    if settings.people is not None:
+        _check_people(
+            settings.people, {os.path.dirname(path) for path in _of_people(settings.people)}
+        )
     kinds = [kind() for name, kind in READERS.items() if not wanted or name in wanted]
     if settings.onnx and (lacking := OnnxReader.missing()):
         raise AuditError(f"`onnx` needs {lacking}: pip install 'hime-mm[readers]'")
@@ -73,6 +77,19 @@ def chosen_readers(settings: AuditSettings) -> list[Reader]:
     return kinds
 
 
+def _of_people(folder: str) -> list[str]:
+    """Pictures of known people; of one beside their folders nobody says who is on it."""
+    return [path for path in pictures_in(folder) if os.path.dirname(path)]
+
+
+def _check_people(folder: str, names: Collection[str]) -> None:
+    if len(names) < 2:
+        raise AuditError(
+            f'{folder} holds pictures of {len(names)} people: name a folder with a folder for each '
+            'of several people as `people`'
+        )
+
+
 def known_people(reader: Reader, folder: str) -> People:
     """Read the faces of known people: pictures in a folder for each.
 
@@ -81,7 +98,7 @@ def known_people(reader: Reader, folder: str) -> People:
     """
     names: dict[str, int] = {}
     codes, who = [], []
-    for path in pictures_in(folder):
+    for path in _of_people(folder):
         try:
             img = read_image(os.path.join(folder, path), 'color')
             # Where no face is found the picture as a whole is taken for one.
@@ -90,11 +107,7 @@ def known_people(reader: Reader, folder: str) -> People:
             continue
         codes.append([*found.codes, *found.known][0])
         who.append(names.setdefault(os.path.dirname(path), len(names)))
-    if len(names) < 2:
-        raise AuditError(
-            f'{folder} holds pictures of {len(names)} people: name a folder with a folder for each '
-            'of several people as `people`'
-        )
+    _check_people(folder, names)
     return People(np.array(codes), np.array(who), names)
 
 

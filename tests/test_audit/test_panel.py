@@ -264,7 +264,7 @@ def test_people_who_are_known(painted, tmp_path, monkeypatch):
 
 
 def test_people_who_are_none(painted, tmp_path):
-    with pytest.raises(AuditError, match='holds pictures of 1 people: .* as `people`'):
+    with pytest.raises(AuditError, match='holds pictures of 0 people: .* as `people`'):
         known_people(FaceReader(), str(painted / 'red'))
     with pytest.raises(AuditError, match='lie in each other: name other pictures as `people`'):
         audit(painted, tmp_path / 'a', 'shuffle', attacks=('faces',), people=str(painted / 'red'))
@@ -437,3 +437,24 @@ def test_known_picture_that_a_reader_fails_on_is_left_out(tmp_path):
         return Faces(np.zeros((0, 4)), np.zeros((0, 128)), np.zeros((1, 128)))
 
     assert known_people(Told(says), str(tmp_path)).who.tolist() == [0, 1]
+
+
+def test_picture_beside_the_folders_of_people_is_of_nobody(tmp_path):
+    for place in ('people/ann/0', 'people/bob/0', 'people/stray', 'one/ann/0', 'one/stray'):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(f'{tmp_path / place}.png', np.zeros((32, 32, 3), np.uint8))
+
+    def says(img, places):
+        return Faces(np.zeros((0, 4)), np.zeros((0, 128)), np.zeros((1, 128)))
+
+    assert known_people(Told(says), str(tmp_path / 'people')).names == dict(ann=0, bob=1)
+    with pytest.raises(AuditError, match='pictures of 1 people'):
+        known_people(Told(says), str(tmp_path / 'one'))
+
+
+def test_too_few_people_show_before_anything_is_written(painted, tmp_path):
+    (tmp_path / 'one' / 'ann').mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'one' / 'ann' / '0.png'), np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(AuditError, match='pictures of 1 people'):
+        audit(painted, tmp_path / 'out', 'shuffle', attacks=['faces'], people=str(tmp_path / 'one'))
+    assert not (tmp_path / 'out').exists()

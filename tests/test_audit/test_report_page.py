@@ -489,3 +489,25 @@ def test_number_that_is_too_large_is_not_known(tmp_path, place):
 
     rewrite(tmp_path, change)
     assert f'main, {place}' in report_page(str(tmp_path))
+
+
+def test_shares_of_what_pictures_show_are_no_numbers_of_pictures(tmp_path):
+    make_audit(tmp_path, ('shuffle',), pictures=40, worst=1, side=32)
+
+    def change(state):
+        for stage in state['ciphers'][0]['readers']['faces']['stages'].values():
+            for risk in stage.values():
+                risk['main']['mean'] = 0.5
+                risk['control']['mean'] = 0.25
+
+    rewrite(tmp_path, change)
+    words = Reader(report_page(str(tmp_path))).words
+    for what, said in (
+        ('text read', '50.0 % in 40 pictures'),
+        ('faces found', '50.0 % in 40 pictures'),
+        ('faces recognised', '20 of 40 pictures'),
+    ):
+        assert (
+            f'faces, {what}: 20 of 40 pictures on originals (control: 25.0 %); {said} on encrypted '
+            'pictures (control: 25.0 %)' in words
+        )

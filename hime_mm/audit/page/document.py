@@ -22,6 +22,7 @@ from .verdicts import (
     THRESHOLDS,
     Row,
     of_pictures,
+    of_reading,
     percent,
     plain,
     strongest,
@@ -206,7 +207,9 @@ def _range(rows: Sequence[tuple[str, Row]], of: int) -> str:
 
 
 def _said(row: Row) -> str:
-    if row.metric in ('rank_1', 'accuracy', *READ):
+    if row.metric in READ:
+        return of_reading(row)
+    if row.metric in ('rank_1', 'accuracy'):
         return of_pictures(row)
     return percent(row.mean) if row.metric == 'nc_component' else plain(row.mean)
 

@@ -66,6 +66,8 @@ READ = {
     'object_found': 'objects found',
     'class_named': 'classes named',
 }
+#: Of these a picture shows several, of which a share is read.
+_SHARES = ('face_found', 'text_read', 'object_found')
 STAGES = {
     'original': 'originals',
     'encrypted': 'encrypted pictures',
@@ -232,6 +234,14 @@ def of_pictures(row: Row) -> str:
     return f'{round(row.mean * row.pictures)} of {row.pictures} pictures'
 
 
+def of_reading(row: Row) -> str:
+    """What a reader got: of pictures, or the share of what each of them shows."""
+    if row.metric in _SHARES and row.adversary != 'original':
+        of = 'an unknown number of' if row.pictures is None else row.pictures
+        return f'{percent(row.mean)} in {of} pictures'
+    return of_pictures(row)
+
+
 _SENTENCES = {
     'nc_component': lambda row: (
         f'{percent(row.mean)} of the neighbouring patches were put back by {row.attack} (a random '
@@ -298,8 +308,7 @@ def of_readers(rows: Sequence[Row], tried: bool) -> Verdict:
         said.append(
             f'{reader}, {READ.get(metric, metric)}: '
             + '; '.join(
-                f'{of_pictures(row)} on {STAGES[row.adversary]} (another picture: '
-                f'{percent(row.control)})'
+                f'{of_reading(row)} on {STAGES[row.adversary]} (control: {percent(row.control)})'
                 for row in stages
             )
             + '.'

@@ -319,7 +319,9 @@ def test_a_reader_that_fails_is_named(painted, brightest, tmp_path, monkeypatch)
         return good(self, img, places)
 
     monkeypatch.setattr(OnnxReader, '_read', some)
-    _, one = audit(painted, tmp_path / 'a', 'shuffle', attacks=('jigsaw',), onnx=(brightest,))
+    report, one = audit(painted, tmp_path / 'a', 'shuffle', attacks=('jigsaw',), onnx=(brightest,))
+    assert any('brightest: encrypted failed on' in line for line in table(report))
+    assert any('brightest failed on' in line for line in report.above(dict(ssim=2.0)))
     failed = [name for stage in one.readers[0].failed.values() for name in stage]
     assert failed
     reasons = {reason for stage in one.readers[0].failed.values() for reason in stage.values()}

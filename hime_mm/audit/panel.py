@@ -2,7 +2,7 @@
 """What machines still read: of originals, encrypted pictures and reconstructions, with controls."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Any
@@ -60,6 +60,10 @@ def chosen_readers(settings: AuditSettings) -> list[Reader]:
             another reader.
     """
     wanted = settings.attacks
+    if settings.people is not None:
+        _check_people(
+            settings.people, {os.path.dirname(path) for path in _of_people(settings.people)}
+        )
     kinds = [kind() for name, kind in READERS.items() if not wanted or name in wanted]
     if settings.onnx and (lacking := OnnxReader.missing()):
         raise AuditError(f"`onnx` needs {lacking}: pip install 'hime-mm[readers]'")
@@ -73,6 +77,19 @@ def chosen_readers(settings: AuditSettings) -> list[Reader]:
     return kinds
 
 
+def _of_people(folder: str) -> list[str]:
+    """Pictures of known people; of one beside their folders nobody says who is on it."""
+    return [path for path in pictures_in(folder) if os.path.dirname(path)]
+
+
+def _check_people(folder: str, names: Collection[str]) -> None:
+    if len(names) < 2:
+        raise AuditError(
+            f'{folder} holds pictures of {len(names)} people: name a folder with a folder for each '
+            'of several people as `people`'
+        )
+
+
 def known_people(reader: Reader, folder: str) -> People:
     """Read the faces of known people: pictures in a folder for each.
 
@@ -81,21 +98,16 @@ def known_people(reader: Reader, folder: str) -> People:
     """
     names: dict[str, int] = {}
     codes, who = [], []
-    for path in pictures_in(folder):
+    for path in _of_people(folder):
         try:
             img = read_image(os.path.join(folder, path), 'color')
+            # Where no face is found the picture as a whole is taken for one.
+            found = reader.read(img, np.array([[0, 0, *img.shape[1::-1]]], float))
         except HimeError:
             continue
-        # Where no face is found the picture as a whole is taken for one.
-        whole = np.array([[0, 0, *img.shape[1::-1]]], float)
-        found = reader.read(img, whole)
         codes.append([*found.codes, *found.known][0])
         who.append(names.setdefault(os.path.dirname(path), len(names)))
-    if len(names) < 2:
-        raise AuditError(
-            f'{folder} holds pictures of {len(names)} people: name a folder with a folder for each '
-            'of several people as `people`'
-        )
+    _check_people(folder, names)
     return People(np.array(codes), np.array(who), names)
 
 
@@ -128,16 +140,31 @@ class Panel:
             else:
                 self.readers[one.name] = one
         self._truth: dict[str, list[Any]] = {}
+        self._failed: dict[tuple[str, int], str] = {}
         self._people: People | None = None
 
     def prepare(self) -> Iterator[str]:
         """Have the readers read the originals, one reader after the other; yields their names."""
-        for name, one in self.readers.items():
+        for name, one in [*self.readers.items()]:
             yield name
-            plain = [case.plain for case in self.subject.cases]
-            self._truth[name] = [None if img is None else one.read(img) for img in plain]
+            try:
+                _ = one.model
+            except HimeError as error:  # it is installed, and does not work here
+                self.not_read[name] = str(error)
+                del self.readers[name]
+                continue
+            self._truth[name] = [self._original(one, i) for i in range(len(self.subject.cases))]
             if name == 'faces':
                 self._people = known_people(one, self._folder) if self._folder else self._own(name)
+
+    def _original(self, reader: Reader, index: int) -> Any:
+        """What is read of an original; None where there is none, or the reader fails on it."""
+        plain = self.subject.cases[index].plain
+        try:
+            return None if plain is None else reader.read(plain)
+        except HimeError as error:
+            self._failed[reader.name, index] = str(error)
+            return None
 
     def _own(self, name: str) -> People | None:
         """The faces of the originals, which the adversary has a copy of."""
@@ -178,7 +205,13 @@ class Panel:
         return found
 
     def read(self, name: str, stage: str, img: np.ndarray, index: int) -> Scores:
-        """What a reader reads of a picture at a stage, judged."""
+        """What a reader reads of a picture at a stage, judged.
+
+        Raises:
+            AuditError: If the reader failed on the original, so that nothing is known of it.
+        """
+        if reason := self._failed.get((name, index)):
+            raise AuditError(f'of the original: {reason}')
         rng = np.random.default_rng((self.subject.evidence.seed, index))
         return self._judge(self._truth[name][index], self.readers[name], stage, img, index, rng)
 

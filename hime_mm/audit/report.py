@@ -171,6 +171,12 @@ class AuditReport:
                 if attack.failed
             ]
             found += [
+                f'{one.cipher}: {reader.name} failed on {len(failed)} pictures, {stage}'
+                for reader in one.readers
+                for stage, failed in reader.failed.items()
+                if failed
+            ]
+            found += [
                 f'{one.cipher}: {name} was not made: {reason}'
                 for name, reason in one.not_tried.items()
                 if reason.startswith(FAILED)

@@ -12,7 +12,7 @@ import numpy as np
 from hime_mm.attacks.base import Arrangement, Attack, Evidence, Picture, PixelOrder
 from hime_mm.attacks.readers import READERS
 from hime_mm.attacks.registry import all_attacks, missing
-from hime_mm.errors import AuditError
+from hime_mm.errors import AuditError, HimeError
 from hime_mm.evaluation.leakage import Judged
 
 from .judge import judge
@@ -23,8 +23,6 @@ from .subject import Subject, cipher_shape
 FAILED = 'it failed to learn'
 #: What an attack may run into: its picture then counts as one on which it failed.
 FAILURES = (ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, cv2.error)
-#: What a reader may, dlib and ONNX Runtime among them.
-READING_FAILURES = (*FAILURES, RuntimeError)
 
 
 @dataclass
@@ -219,8 +217,9 @@ class Session:
             for name in self.panel.readers:
                 try:
                     result = Result(scores=self.panel.read(name, stage, img, index))
-                except READING_FAILURES as error:
-                    result = Result(failed=f'{type(error).__name__}: {error}')
+                except FAILURES as error:
+                    what = '' if isinstance(error, HimeError) else f'{type(error).__name__}: '
+                    result = Result(failed=f'{what}{error}')
                 found[read_as(name, stage)] = result
         return found
 

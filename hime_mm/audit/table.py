@@ -40,7 +40,7 @@ def table(report: AuditReport) -> list[str]:
     if report.head.get('originals') and not report.head['originals_checked']:
         lines += ['The originals were found by their names, and not checked: that takes the key.']
         lines += ['']
-    if any(one.attacks for one in report.subjects):
+    if any(one.attacks or one.readers for one in report.subjects):
         lines += [*LEGEND, '']
     graded = any(attack.grades for one in report.subjects for attack in one.attacks)
     grades = [f'Grades: {GRADES}.'] if graded else []
@@ -89,6 +89,12 @@ def _lines(one: Measured) -> list[str]:
             'by the grades below'
             for grade in attack.grades
         ]
+    for reader in one.readers:
+        for stage, failed in reader.failed.items():
+            for name, reason in [*failed.items()][:1]:
+                lines.append(
+                    f'  {reader.name}: {stage} failed on {len(failed)}, such as {name}: {reason}'
+                )
     lines += [f'  not taken: {name}: {reason}' for name, reason in one.failed.items()]
     if left := one.sampled - one.done - len(one.failed):
         lines.append(f'  not reached: {left} pictures; run it again to go on')

@@ -70,6 +70,12 @@ def find_originals(view: BoxView, manifest: Manifest, key: Key | None) -> Origin
     if not is_number(view.score):
         raise BoxError(f'the score below which boxes are hidden is a number, not {view.score}')
     originals = Originals(view.originals, manifest, key)
+    folder = os.path.join(os.path.realpath(view.originals), '')
+    if os.path.realpath(view.out).startswith(folder):
+        raise BoxError(
+            f'{view.out} lies among the originals, {view.originals}, of which none is replaced: '
+            'choose another folder'
+        )
     if not any(originals.path(name) for name in manifest.files):
         raise BoxError(
             f'none of the {len(manifest.files)} originals of {manifest.root}, such as that of '

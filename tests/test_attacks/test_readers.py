@@ -243,6 +243,9 @@ class TestOnnx:
             ('{"mean": [1, 2]}', 'three numbers'),
             ('{"std": ["a", 1, 1]}', 'three numbers'),
             ('{"threshold": null}', 'three numbers'),
+            ('{"mean": ["1", "2", "3"]}', 'three numbers'),
+            ('{"mean": [NaN, 1, 1]}', 'three numbers'),
+            ('{"std": [1, 1, 0]}', 'none of `std` is 0'),
             ('{"order": "gbr"}', "'rgb' or 'bgr'"),
         ],
     )

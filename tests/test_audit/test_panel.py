@@ -264,7 +264,7 @@ def test_people_who_are_known(painted, tmp_path, monkeypatch):
 
 
 def test_people_who_are_none(painted, tmp_path):
-    with pytest.raises(AuditError, match='holds pictures of 1 people: .* as `people`'):
+    with pytest.raises(AuditError, match='holds pictures of 0 people: .* as `people`'):
         known_people(FaceReader(), str(painted / 'red'))
     with pytest.raises(AuditError, match='lie in each other: name other pictures as `people`'):
         audit(painted, tmp_path / 'a', 'shuffle', attacks=('faces',), people=str(painted / 'red'))
@@ -319,11 +319,13 @@ def test_a_reader_that_fails_is_named(painted, brightest, tmp_path, monkeypatch)
         return good(self, img, places)
 
     monkeypatch.setattr(OnnxReader, '_read', some)
-    _, one = audit(painted, tmp_path / 'a', 'shuffle', attacks=('jigsaw',), onnx=(brightest,))
+    report, one = audit(painted, tmp_path / 'a', 'shuffle', attacks=('jigsaw',), onnx=(brightest,))
+    assert any('brightest: encrypted failed on' in line for line in table(report))
+    assert any('brightest failed on' in line for line in report.above(dict(ssim=2.0)))
     failed = [name for stage in one.readers[0].failed.values() for name in stage]
     assert failed
     reasons = {reason for stage in one.readers[0].failed.values() for reason in stage.values()}
-    assert reasons == {'RuntimeError: no memory'}
+    assert reasons == {'brightest does not take this picture: RuntimeError: no memory'}
 
 
 def test_interrupted_and_again(painted, brightest, tmp_path, monkeypatch):
@@ -385,3 +387,76 @@ def test_real_faces(data_root, tmp_path):
     assert mixed['original']['face_recognised'].control.mean <= 0.2
     assert mixed['encrypted']['face_found'].main.mean >= 0.8
     assert eroded['encrypted']['face_found'].main.mean == 0
+
+
+class Worst(Exception):
+    """As others' packages raise them: of no class that we know."""
+
+
+def test_a_picture_that_a_reader_fails_on_is_one_of_many():
+    wide = np.zeros((16, 48, 3), np.uint8)
+
+    def says(img, places):
+        if img.shape == wide.shape:
+            raise Worst('too\nwide')
+        return Text(('abcdef',))
+
+    square = photo('coffee', 64, 64)
+    panel = panel_of(says, square, wide)
+    session = Session(panel.subject, ['none'], panel)
+    assert [*session.prepare()] == ['told']
+    results = session.run(1)
+    assert {*results} == {'told@original', 'told@encrypted'}
+    for one in results.values():
+        assert one.failed == 'of the original: told does not take this picture: Worst: too wide'
+    assert not any(one.failed for one in session.run(0).values())
+    assert session.run(0)['told@encrypted'].scores['text_read'].main == 1
+
+
+def test_reader_that_is_installed_and_does_not_work(monkeypatch, brightest, painted, tmp_path):
+    def broken(self):
+        raise ImportError('libGL.so.1: no such file')
+
+    monkeypatch.setattr(READERS['text'], '_load', broken)
+    monkeypatch.setattr(READERS['text'], 'missing', classmethod(lambda cls: ''))
+    report, one = audit(
+        painted, tmp_path / 'out', 'shuffle', attacks=['text'], onnx=[brightest], workers=1
+    )
+    assert one.not_read == {'text': 'text cannot be loaded: ImportError: libGL.so.1: no such file'}
+    assert [reader.name for reader in one.readers] == ['brightest']
+    assert any('libGL' in line for line in table(report))
+
+
+def test_known_picture_that_a_reader_fails_on_is_left_out(tmp_path):
+    for place in ('ann/0', 'bob/0', 'bob/1'):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        size = 48 if place == 'bob/1' else 32
+        cv2.imwrite(f'{tmp_path / place}.png', np.zeros((32, size, 3), np.uint8))
+
+    def says(img, places):
+        if img.shape[1] == 48:
+            raise Worst('too wide')
+        return Faces(np.zeros((0, 4)), np.zeros((0, 128)), np.zeros((1, 128)))
+
+    assert known_people(Told(says), str(tmp_path)).who.tolist() == [0, 1]
+
+
+def test_picture_beside_the_folders_of_people_is_of_nobody(tmp_path):
+    for place in ('people/ann/0', 'people/bob/0', 'people/stray', 'one/ann/0', 'one/stray'):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(f'{tmp_path / place}.png', np.zeros((32, 32, 3), np.uint8))
+
+    def says(img, places):
+        return Faces(np.zeros((0, 4)), np.zeros((0, 128)), np.zeros((1, 128)))
+
+    assert known_people(Told(says), str(tmp_path / 'people')).names == dict(ann=0, bob=1)
+    with pytest.raises(AuditError, match='pictures of 1 people'):
+        known_people(Told(says), str(tmp_path / 'one'))
+
+
+def test_too_few_people_show_before_anything_is_written(painted, tmp_path):
+    (tmp_path / 'one' / 'ann').mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'one' / 'ann' / '0.png'), np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(AuditError, match='pictures of 1 people'):
+        audit(painted, tmp_path / 'out', 'shuffle', attacks=['faces'], people=str(tmp_path / 'one'))
+    assert not (tmp_path / 'out').exists()

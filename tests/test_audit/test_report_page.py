@@ -465,3 +465,51 @@ def test_rehearsal_speaks_where_no_truth_is_known(folder):
     assert 'shuffle (rehearsal)' in page.words
     assert 'Attacks were made, and not judged: no truth was there.' in page.words
     assert sum(tag == 'rect' and 'bar' in attrs['class'] for tag, attrs in page.tags) >= 3
+
+
+@pytest.mark.parametrize('reason', [5, None, ['a'], {}])
+def test_shared_page_names_no_picture_whose_reason_is_lost(tmp_path, reason):
+    make_audit(tmp_path, pictures=6, worst=1, side=32)
+
+    def change(state):
+        state['ciphers'][0]['failed'] = {'ward-7.png': reason}
+
+    rewrite(tmp_path, change)
+    assert 'ward-7' in report_page(str(tmp_path))
+    shared = report_page(str(tmp_path), pictures=False)
+    assert 'ward-7' not in shared
+    assert 'ciphers 1, failed' in shared
+
+
+@pytest.mark.parametrize('place', ['mean', 'low', 'max'])
+def test_number_that_is_too_large_is_not_known(tmp_path, place):
+    make_audit(tmp_path, pictures=6, worst=1, side=32)
+
+    def change(state):
+        attack = next(iter(state['ciphers'][0]['attacks'].values()))
+        next(iter(attack['metrics'].values()))['main'][place] = 10**400
+
+    rewrite(tmp_path, change)
+    assert f'main, {place}' in report_page(str(tmp_path))
+
+
+def test_shares_of_what_pictures_show_are_no_numbers_of_pictures(tmp_path):
+    make_audit(tmp_path, ('shuffle',), pictures=40, worst=1, side=32)
+
+    def change(state):
+        for stage in state['ciphers'][0]['readers']['faces']['stages'].values():
+            for risk in stage.values():
+                risk['main']['mean'] = 0.5
+                risk['control']['mean'] = 0.25
+
+    rewrite(tmp_path, change)
+    words = Reader(report_page(str(tmp_path))).words
+    for what, said in (
+        ('text read', '50.0 % in 40 pictures'),
+        ('faces found', '50.0 % in 40 pictures'),
+        ('faces recognised', '20 of 40 pictures'),
+    ):
+        assert (
+            f'faces, {what}: 20 of 40 pictures on originals (control: 25.0 %); {said} on encrypted '
+            'pictures (control: 25.0 %)' in words
+        )

@@ -58,3 +58,12 @@ def test_is_not_written_over_what_is_there(call, coco_src, tmp_path):
     )
     assert (tmp_path / 'page.html').read_text() == 'mine'
     assert not (tmp_path / 'out.json').exists()
+
+
+def test_no_original_is_replaced(call, coco_src, tmp_path):
+    before = tree(coco_src)
+    for place in [path for path in coco_src.rglob('*') if path.is_file()][:2]:
+        text = call('--view', place, '--originals', coco_src, '--force', status=1)
+        assert 'lies among the originals' in text
+    assert tree(coco_src) == before
+    assert not (tmp_path / 'out.json').exists()

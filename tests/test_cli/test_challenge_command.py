@@ -76,7 +76,9 @@ def test_errors_are_one_line(made, tmp_path):
     for folder in (out / 'public', out / 'secret', root):
         assert '`--out`' in score(made, root, '--out', folder / 'score.json', status=1)
     folders = ('--challenge', out / 'secret', '--secret', out / 'public')
-    assert 'challenge.json' in invoke('audit', 'score', root, *folders, status=1)
+    text = invoke('audit', 'score', root, *folders, status=1)
+    assert 'challenge.json' in text
+    assert "give the folder 'public' of a challenge" in text
     assert 'size=72' not in invoke('audit', 'challenge', tmp_path / 'b', '--size', 72, status=1)
     assert '--size 72' in invoke('audit', 'challenge', tmp_path / 'b', '--size', 72, status=1)
     invoke('audit', 'score', root, status=2)

@@ -3,12 +3,16 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+
+from hime_mm.errors import AttackError, HimeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +75,14 @@ class Reader(ABC):
 
     @property
     def model(self) -> Any:
-        """What it reads with."""
+        """What it reads with.
+
+        Raises:
+            AttackError: If it cannot be loaded, such as without a library of the system.
+        """
         if self._model is None:
-            self._model = self._load()
+            with _named(f'{self.name} cannot be loaded'):
+                self._model = self._load()
         return self._model
 
     def read(self, img: np.ndarray, places: np.ndarray | None = None) -> Any:
@@ -84,6 +93,9 @@ class Reader(ABC):
             places (np.ndarray, optional): float64 of shape (k, 4), boxes of
                 what is known to be there, as boxes are handed over with a data
                 set. Defaults to None.
+
+        Raises:
+            AttackError: If it fails on this picture.
         """
         img = np.ascontiguousarray(img)
         asked = (img.shape, None if places is None else places.tolist())
@@ -92,7 +104,8 @@ class Reader(ABC):
         key = told.digest()
         if key not in self._known:
             colour = cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) if img.ndim == 2 else img
-            self._known[key] = self._read(colour, places)
+            with _named(f'{self.name} does not take this picture'):
+                self._known[key] = self._read(colour, places)
         return self._known[key]
 
     @abstractmethod
@@ -102,6 +115,18 @@ class Reader(ABC):
     @abstractmethod
     def _read(self, img: np.ndarray, places: np.ndarray | None) -> Reading:
         """Read a picture, uint8 of shape (H, W, 3), BGR."""
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """What others' packages raise, which has no common class, as an error of ours."""
+    try:
+        yield
+    except HimeError:
+        raise
+    except Exception as error:
+        text = ' '.join(str(error).split())
+        raise AttackError(f'{what}: {type(error).__name__}: {text}') from error
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@
 import json
 import os
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -21,6 +22,11 @@ _TYPES = {
     'tensor(double)': np.float64,
     'tensor(uint8)': np.uint8,
 }
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that is no truth value, and no larger than any of use."""
+    return type(value) in (int, float) and abs(value) < 1e9
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,15 @@ class Preparation:
             raise AttackError(
                 f'{place} may hold {", ".join(known)}, as an object, and nothing else'
             )
-        try:
-            made = cls(**said)
-            np.array([made.mean, made.std], float).reshape(2, 3)
-            float(made.threshold)
-        except (TypeError, ValueError):
+        made = cls(**said)
+        lists = (made.mean, made.std, [made.threshold])
+        shaped = all(isinstance(one, (tuple, list)) for one in lists)
+        if not shaped or [*map(len, lists)] != [3, 3, 1] or not all(map(_is_number, chain(*lists))):
             raise AttackError(
                 f'{place}: `mean` and `std` are three numbers, and `threshold` is one'
-            ) from None
+            )
+        if not all(made.std):
+            raise AttackError(f'{place}: none of `std` is 0, which all is divided by')
         if made.order not in ('rgb', 'bgr'):
             raise AttackError(f"{place}: `order` is 'rgb' or 'bgr', not {made.order!r}")
         return made

@@ -267,7 +267,7 @@ class Challenge:
             InvalidKey: If the key cannot be read.
         """
         place = os.path.join(public, CHALLENGE)
-        data = _read(place, 'give the folder `public` of a challenge')
+        data = _read(place, f'give the folder {PUBLIC!r} of a challenge')
         truth = os.path.join(secret, TRUTH)
         kept = read_json(truth, 'truth', AuditError)
         try:

@@ -16,7 +16,10 @@ from ..written import HEAD, SUMMARY, checksum
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return isinstance(value, int) or math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # whole numbers have no end
+        return False
 
 
 class Part:
@@ -38,10 +41,11 @@ class Part:
         if key in self.state and fits(self.state[key]):
             return self.state[key]
         if need or key in self.state:
-            self.lacking.append(self._at(key))
+            self.lacking.append(self.at(key))
         return default
 
-    def _at(self, key: str) -> str:
+    def at(self, key: str) -> str:
+        """Where a key is, in words."""
         return f'{self.place}, {printable(key)}' if self.place else printable(key)
 
     def text(self, key: str, need: bool = True) -> str:
@@ -63,13 +67,13 @@ class Part:
     def part(self, key: str, need: bool = True) -> 'Part':
         """What is below a key."""
         state = self._take(key, lambda one: isinstance(one, dict), {}, need)
-        return Part(state, self._at(key), self.lacking)
+        return Part(state, self.at(key), self.lacking)
 
     def parts(self, key: str, need: bool = True) -> dict[str, 'Part']:
         """What is below a key, by name."""
         whole = self.part(key, need)
         return {
-            printable(name): Part(one, whole._at(name), self.lacking)
+            printable(name): Part(one, whole.at(name), self.lacking)
             for name, one in whole.state.items()
         }
 
@@ -81,7 +85,7 @@ class Part:
     def rows(self, key: str, need: bool = True) -> list['Part']:
         """A list of parts."""
         rows = self._take(key, lambda one: isinstance(one, list), [], need)
-        return [Part(row, f'{self._at(key)} {i}', self.lacking) for i, row in enumerate(rows, 1)]
+        return [Part(row, f'{self.at(key)} {i}', self.lacking) for i, row in enumerate(rows, 1)]
 
     def words(self, key: str, need: bool = True) -> list[str]:
         """A list of texts."""

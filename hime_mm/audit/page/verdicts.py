@@ -66,6 +66,8 @@ READ = {
     'object_found': 'objects found',
     'class_named': 'classes named',
 }
+#: Of these a picture shows several, of which a share is read.
+_SHARES = ('face_found', 'text_read', 'object_found')
 STAGES = {
     'original': 'originals',
     'encrypted': 'encrypted pictures',
@@ -233,11 +235,11 @@ def of_pictures(row: Row) -> str:
 
 
 def of_reading(row: Row) -> str:
-    """What a reader read: of how many pictures, or how much of what these show."""
-    if row.adversary == 'original' or row.metric in ('face_recognised', 'class_named'):
-        return of_pictures(row)
-    several = '' if row.pictures is None else f' in {row.pictures} pictures'
-    return percent(row.mean) + several
+    """What a reader got: of pictures, or the share of what each of them shows."""
+    if row.metric in _SHARES and row.adversary != 'original':
+        of = 'an unknown number of' if row.pictures is None else row.pictures
+        return f'{percent(row.mean)} in {of} pictures'
+    return of_pictures(row)
 
 
 _SENTENCES = {

@@ -137,7 +137,7 @@ def view_of(part: Part, number: int, summary: Summary, pictures: bool) -> View:
         rehearsal=rehearsal,
         rows=[*rows, *read],
         verdicts=verdicts if summary.whole else [],
-        failed=part.texts('failed'),
+        failed=_failed(part, pictures),
         not_tried=why_not,
         attacks_failed=failed,
     )
@@ -181,6 +181,15 @@ def _grouped(reasons: dict[str, str], pictures: bool) -> dict[str, list[str]]:
         if not pictures and reason.startswith(FAILED):
             reason = FAILED
         found.setdefault(reason or 'no reason is given', []).append(name)
+    return found
+
+
+def _failed(part: Part, pictures: bool) -> dict[str, str]:
+    """Pictures that were not taken, and why; what lacks there names them, too."""
+    known = len(part.lacking)
+    found = part.texts('failed')
+    if not pictures and len(part.lacking) > known:
+        part.lacking[known:] = [part.at('failed')]
     return found
 
 

@@ -73,7 +73,7 @@ def chosen_readers(settings: AuditSettings) -> list[Reader]:
         kinds.append(OnnxReader(path))
     names = [one.name for one in kinds]
     if len(set(names)) < len(names):
-        raise AuditError(f'two readers have one name of {", ".join(names)}: rename a model')
+        raise AuditError(f'two readers have one name, of {", ".join(names)}: rename a model')
     return kinds
 
 

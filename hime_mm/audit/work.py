@@ -18,8 +18,8 @@ from hime_mm.errors import AuditError, WorkerDied
 from hime_mm.images.codec import encode_image, read_image
 from hime_mm.images.files import read_json, write_atomic
 
-from .panel import Panel
-from .session import Result, Session
+from .panel import STAGES, Panel
+from .session import Result, Session, read_as
 from .settings import AuditSettings
 from .subject import Subject
 
@@ -113,7 +113,9 @@ class Work:
         for number, found in tqdm(done, f'{title}: attack', len(todo), unit='image', disable=quiet):
             index = todo[number]
             if isinstance(found, WorkerDied):
-                found = {name: Result(failed=str(found)) for name in session.attacks}
+                names = [*session.attacks]
+                names += [read_as(name, stage) for name in panel.readers for stage in STAGES]
+                found = {name: Result(failed=str(found)) for name in names}
             for name, result in found.items():
                 if result.picture is not None:
                     data = encode_image(result.picture)

@@ -17,6 +17,8 @@ from .report import Attacked, AuditReport, Measured, Read
 from .table import BOUND, table
 
 SUMMARY, TABLE, SHEET, PAGE = 'audit.json', 'audit.txt', 'worst.png', 'report.html'
+#: What is published of a challenge, beside its encrypted data sets.
+CHALLENGE = 'challenge.json'
 #: What every file begins with.
 HEAD = dict(format='hime-audit', format_version=1, tool_version=__version__)
 #: Of each risk, what the summary has.
@@ -58,10 +60,12 @@ def check_kept(out: str) -> None:
     folder, above = '', os.path.realpath(out)
     while folder != above:
         folder, above = above, os.path.dirname(above)
-        if is_encrypted(folder):
+        published = os.path.isfile(os.path.join(folder, CHALLENGE))
+        if published or is_encrypted(folder):
+            what = 'published challenge' if published else 'encrypted data set'
             raise AuditError(
-                f'{out} lies in the encrypted data set {folder}: an audit holds plain pictures, '
-                'which must not be handed over with it'
+                f'{out} lies in the {what} {folder}: an audit holds plain pictures, which must not '
+                'be handed over with it'
             )
 
 

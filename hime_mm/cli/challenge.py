@@ -91,8 +91,11 @@ def challenge(out: str, quiet: bool, **options: Any) -> None:
     help='Its folder `secret`.',
 )
 @click.option('--out', metavar='FILE', help='Write the score as JSON, too.')
+@click.option('--force', is_flag=True, help='Replace the file of --out if it is there.')
 @click.option('--json', 'as_json', is_flag=True, help='Print the score as JSON.')
-def score(submission: str, public: str, secret: str, out: str | None, as_json: bool) -> None:
+def score(
+    submission: str, public: str, secret: str, out: str | None, force: bool, as_json: bool
+) -> None:
     """Judge what was handed in to a challenge.
 
     Before, the published files and the truth are compared with what was
@@ -101,6 +104,10 @@ def score(submission: str, public: str, secret: str, out: str | None, as_json: b
     """
     if out is not None:
         check_place(out, submission, public, secret)
+        if os.path.exists(out) and not force:
+            raise FileExistsError(
+                f'{out} is there already: choose another file, or replace it with `--force`'
+            )
     state = score_submission(submission, public, secret)
     text = json.dumps(state, indent=1)
     if out is not None:

@@ -127,6 +127,23 @@ class TestText:
         noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
         assert not TextReader().read(noise).runs
 
+    @pytest.mark.parametrize('shape', [(17, 512, 3), (512, 17, 3), (100, 400), (30, 20, 3)])
+    def test_narrow_pictures_are_made_wider(self, shape):
+        reader, seen = TextReader(), []
+
+        def model(img):
+            seen.append(img)
+            return None, None
+
+        reader._model = model
+        img = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        assert reader.read(img).lines == ()
+        (shown,) = seen
+        assert max(shown.shape[:2]) <= 4 * min(shown.shape[:2])
+        assert (shown[: shape[0], : shape[1], 0].T == img.reshape(*shape[:2], -1)[..., 0].T).all()
+        if max(shape[:2]) <= 4 * min(shape[:2]):
+            assert shown.shape[:2] == shape[:2]
+
     @given(st.lists(st.text(max_size=12), max_size=4))
     def test_runs_are_counted_within_lines(self, lines):
         counted = Counter()

@@ -145,6 +145,16 @@ def test_commitments_can_be_checked_by_hand(made, truth):
     assert kept['challenge'] == hashlib.sha256(data).hexdigest()
 
 
+def test_nothing_plain_goes_into_what_was_published(made, tmp_path):
+    inside = made / 'public' / 'center+shuffle_p16' / 'again'
+    for place in (made / 'public' / 'again', inside):
+        with pytest.raises(
+            AuditError, match='lies in the (published challenge|encrypted data set)'
+        ):
+            make_challenge(str(place), ('shuffle',), num_scenes=1, size=32, progress=False)
+        assert not place.exists()
+
+
 def test_nothing_secret_is_published(tmp_path, monkeypatch):
     """Neither key nor salt nor seeds, in bytes or digits, nor names or bytes of originals."""
     drawn, token_bytes, urandom = [], secrets.token_bytes, os.urandom

@@ -14,12 +14,13 @@ from onnx import TensorProto, helper
 
 from hime_mm.apis import AuditSettings, Recipe, audit_dataset, audit_pictures
 from hime_mm.attacks.readers import READERS, FaceReader, Faces, Objects, OnnxReader, Reader, Text
+from hime_mm.audit import work as work_module
 from hime_mm.audit.panel import STAGES, Panel, known_people, noise_like, scrambled
 from hime_mm.audit.session import Session
 from hime_mm.audit.subject import Case, subject_of
 from hime_mm.audit.table import table
 from hime_mm.ciphers import Cipher
-from hime_mm.errors import AuditError
+from hime_mm.errors import AuditError, WorkerDied
 
 COLOURS = dict(red=(40, 40, 220), green=(40, 220, 40), blue=(220, 40, 40))
 
@@ -302,7 +303,7 @@ def test_originals_that_are_not_known(delivered, tmp_path):
 
 
 def test_two_readers_of_one_name(painted, brightest, tmp_path):
-    with pytest.raises(AuditError, match='two readers have one name .* rename a model'):
+    with pytest.raises(AuditError, match='two readers have one name, of .* rename a model'):
         audit(painted, tmp_path / 'a', 'shuffle', onnx=(brightest, brightest))
     with pytest.raises(AuditError, match='there is no model .* as `onnx`'):
         audit(painted, tmp_path / 'a', 'shuffle', onnx=('nothing.onnx',))
@@ -349,6 +350,22 @@ def test_interrupted_and_again(painted, brightest, tmp_path, monkeypatch):
         assert {k: v.to_dict() for k, v in first[stage].items()} == {
             k: v.to_dict() for k, v in second[stage].items()
         }
+
+
+def test_a_picture_whose_worker_died_is_none_that_was_read(
+    painted, brightest, tmp_path, monkeypatch
+):
+    run_tasks = work_module.run_tasks
+
+    def dying(function, session, key, tasks, workers):
+        for number, found in run_tasks(function, session, key, tasks, workers):
+            yield number, WorkerDied('too much memory') if number == 0 else found
+
+    monkeypatch.setattr(work_module, 'run_tasks', dying)
+    _, one = audit(painted, tmp_path / 'a', 'shuffle', attacks=('jigsaw',), onnx=(brightest,))
+    for stage in STAGES:
+        assert [*one.readers[0].failed[stage].values()] == ['too much memory']
+        assert len(one.readers[0].stages[stage]['class_named'].values) == 8
 
 
 @pytest.mark.slow

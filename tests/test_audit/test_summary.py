@@ -6,13 +6,14 @@ import json
 import re
 import shlex
 import stat
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from hime_mm.apis import AuditSettings, Recipe, audit_dataset, audit_pictures
-from hime_mm.audit.command import pictures_command
+from hime_mm.audit.command import pictures_command, versions
 from hime_mm.datasets.manifest import Manifest
 
 QUICK = AuditSettings(attacks=('jigsaw',), num_pictures=7, seed=5, progress=False)
@@ -45,9 +46,20 @@ def test_of_plain_pictures(pictures, tmp_path):
         'opencv',
         'scipy',
         'scikit-image',
+        'dlib',
+        'rapidocr',
+        'onnxruntime',
     }
     assert 'unknown' not in state['versions'].values()
     assert re.fullmatch(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00', state['started'])
+
+
+def test_what_readers_were_given_is_in_the_command(pictures, tmp_path):
+    settings = replace(QUICK, people='/secret/people', onnx=('/secret/model.onnx',))
+    text = pictures_command([Recipe.build('shuffle')], settings)
+    assert '--people PEOPLE --onnx model.onnx' in text
+    assert 'secret' not in text
+    assert 'dlib' in versions()
 
 
 def test_pictures_of_the_worst(pictures, tmp_path):

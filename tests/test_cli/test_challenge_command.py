@@ -61,6 +61,13 @@ def test_score(made, tmp_path):
     state = json.loads((tmp_path / 'score.json').read_text())
     assert state == json.loads(score(made, tmp_path / 'empty', '--json'))
     assert state['challenge'] in text
+    # What is there is replaced on demand only.
+    place = tmp_path / 'score.json'
+    place.write_text('mine')
+    assert '`--force`' in score(made, tmp_path / 'empty', '--out', place, status=1)
+    assert place.read_text() == 'mine'
+    score(made, tmp_path / 'empty', '--out', place, '--force')
+    assert json.loads(place.read_text()) == state
 
 
 def test_errors_are_one_line(made, tmp_path):

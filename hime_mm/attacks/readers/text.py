@@ -7,10 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from .base import Reader, Reading
 
+#: A picture is at most so many times longer than wide.
+_LONGEST = 4
 #: Runs of so many letters are counted: single ones are read everywhere.
 RUN = 3
 
@@ -57,5 +60,8 @@ class TextReader(Reader):
         return RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
     def _read(self, img: np.ndarray, places: np.ndarray | None) -> Text:
+        # It scales the shorter side up: a long, narrow picture would become a huge one.
+        more = [max(0, max(img.shape[:2]) // _LONGEST - side) for side in img.shape[:2]]
+        img = cv2.copyMakeBorder(img, 0, more[0], 0, more[1], cv2.BORDER_REPLICATE)
         found, _ = self.model(img)
         return Text(tuple(str(line) for _, line, _ in found or ()))

@@ -27,13 +27,13 @@ from hime_mm.version import __version__
 from hime_mm.visualization.scenes import load_cutouts, load_textures, make_scene, photo
 
 from ..run import folder_name
-from ..written import check_kept
+from ..written import CHALLENGE, check_kept
 
 FORMAT = dict(format='hime-challenge', format_version=1)
 #: Folders of a challenge: to publish, and to keep.
 PUBLIC, SECRET = 'public', 'secret'
 #: What was published, written last; and what is kept.
-CHALLENGE, TRUTH, KEY, ORIGINALS = 'challenge.json', 'truth.json', 'challenge.key', 'originals'
+TRUTH, KEY, ORIGINALS = 'truth.json', 'challenge.key', 'originals'
 #: What is to be broken unless others are named.
 CIPHERS = (
     'paper-rs',
@@ -121,7 +121,10 @@ def make_challenge(
     if not recipes or num_scenes < 1:
         raise AuditError('a challenge needs a cipher and a scene: name at least one of each')
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
-        raise AuditError(f'{out} holds something: choose a new folder, or empty it')
+        raise AuditError(
+            f'{out} holds something: choose a new folder, or empty it, since a challenge that was '
+            'stopped cannot be gone on with'
+        )
     check_kept(out)
     public, secret = (os.path.join(out, name) for name in (PUBLIC, SECRET))
     os.makedirs(out, exist_ok=True)

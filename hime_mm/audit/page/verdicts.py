@@ -136,7 +136,7 @@ def row_of(attack: str, adversary: str, metric: str, risk: Part) -> Row:
         attack=attack,
         adversary=adversary,
         metric=metric,
-        title=METRICS.get(metric) or READ.get(metric, metric),
+        title=METRICS.get(metric, metric),
         pictures=risk.count('pictures'),
         mean=main.number('mean'),
         low=main.number('low'),

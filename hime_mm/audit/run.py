@@ -149,20 +149,6 @@ def audit_dataset(
         raise AuditError(f'{src} holds no pictures')
     chosen = sample(names, settings.num_pictures, settings.seed)
     cipher, seed = manifest.cipher, settings.seed
-    if originals is not None and manifest.recipe.names == 'ids':
-        if manifest.annotations:
-            raise AuditError(
-                f'the pictures of {src} are called by the ids of their annotations, so their '
-                'originals cannot be found: leave out `originals`'
-            )
-        if key is None:
-            remedy = 'leave out `originals`'
-            if manifest.key_id is not None:
-                remedy = f'give `key`, or {remedy}'
-            raise AuditError(
-                f'the names of the pictures of {src} were replaced by ids, which a key alone can '
-                f'match with those of the originals: {remedy}'
-            )
     folders = [folder_name(cipher)]
     if key is None and originals is None:
         folders.append(f'{folders[0]}_rehearsal')

@@ -276,6 +276,12 @@ def test_killed_it_looks_unfinished(tmp_path, monkeypatch, where, file):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(challenge_module, where, killed)
+    # Stopped it leaves nothing, and can be begun again.
+    with pytest.raises(KeyboardInterrupt):
+        make(out, ('shuffle',), num_scenes=1)
+    assert [*out.iterdir()] == []
+    # Killed it cleans nothing up.
+    monkeypatch.setattr(challenge_module.shutil, 'rmtree', lambda *args, **kwargs: None)
     with pytest.raises(KeyboardInterrupt):
         make(out, ('shuffle',), num_scenes=1)
     monkeypatch.undo()

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -123,11 +124,23 @@ def make_challenge(
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise AuditError(
             f'{out} holds something: choose a new folder, or empty it, since a challenge that was '
-            'stopped cannot be gone on with'
+            'killed cannot be gone on with'
         )
     check_kept(out)
     public, secret = (os.path.join(out, name) for name in (PUBLIC, SECRET))
     os.makedirs(out, exist_ok=True)
+    try:
+        return _make(public, secret, recipes, num_scenes, size, progress)
+    except BaseException:
+        # Half a challenge is of no use, and holds a key and originals.
+        for place in (public, secret):
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _make(
+    public: str, secret: str, recipes: dict[str, Recipe], num_scenes: int, size: int, progress: bool
+) -> str:
     os.mkdir(secret, 0o700)
     key, salt = Key.generate(), secrets.token_bytes(_SALT_BYTES)
     key.save(os.path.join(secret, KEY))

@@ -139,10 +139,7 @@ class OnnxReader(Reader):
         if kind != np.uint8:  # else it prepares them itself
             made = (made - np.array(self.preparation.mean)) / np.array(self.preparation.std)
         made = (made if last else made.transpose(2, 0, 1)).astype(kind)
-        try:
-            outputs = self.model.run(None, {given.name: np.ascontiguousarray(made[None])})
-        except Exception as error:
-            raise AttackError(f'{self.path} does not take a picture: {error}') from None
+        outputs = self.model.run(None, {given.name: np.ascontiguousarray(made[None])})
         scale = np.array([img.shape[1] / width, img.shape[0] / height] * 2)
         return self._said([np.asarray(one) for one in outputs], scale)
 

@@ -142,6 +142,10 @@ setup(
         'view': requirements('view'),
         # For `hime eval`.
         'eval': requirements('eval'),
+        # For data sets at URLs, such as s3://bucket/data.
+        'stores': requirements('stores'),
+        # For `hime encrypt ... --ray`.
+        'ray': requirements('ray'),
         # For hime_mm.TIMMPEViT.
         'timm': requirements('timm'),
     },

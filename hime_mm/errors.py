@@ -49,6 +49,10 @@ class EncryptionError(HimeError):
     """Something that keeps a data set from being encrypted or decrypted."""
 
 
+class StoreError(HimeError):
+    """An URL that names no place where a data set can lie, or needs what is not installed."""
+
+
 class WorkerDied(HimeError, ChildProcessError):
     """A worker process ended before its work did: it crashed or was killed."""
 

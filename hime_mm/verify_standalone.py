@@ -19,6 +19,7 @@ import argparse
 import bisect
 import hashlib
 import hmac
+import io
 import json
 import math
 import os
@@ -124,9 +125,17 @@ def anything(value):
 
 
 SIDE, COUNT = whole(1, 2**31 - 1), whole(0, 2**63 - 1)
+TAR_BLOCK = 512
+
+
+def digest(value):
+    """SHA-256 in hexadecimal."""
+    return isinstance(value, str) and re.fullmatch('[0-9a-f]{64}', value)
+
+
 FILE = {
     'path': text,
-    'sha256': lambda value: isinstance(value, str) and re.fullmatch('[0-9a-f]{64}', value),
+    'sha256': digest,
     'size': COUNT,
     'shape': (SIDE, SIDE),
     'channels': one_of(1, 3, 4),
@@ -141,6 +150,9 @@ ANNOTATIONS = {
     'images?': COUNT,
     'annotations?': COUNT,
 }
+SKIPPED = {'path': text, 'reason?': text}
+SHARD = {'path': text, 'sha256': digest, 'files': COUNT, 'bytes': COUNT, 'skipped': COUNT}
+TAR = {'path': text, 'size': COUNT, 'sha256': digest}
 #: Parameters of each step of a cipher.
 STEPS = {
     'shuffle': {},
@@ -173,7 +185,7 @@ def step(value):
 
 HEAD = {
     'format': one_of('hime_mm encrypted data set'),
-    'format_version': one_of(1),
+    'format_version': one_of(1, 2),
     'tool_version': text,
     'kind': one_of('coco', 'folder'),
     'mode': one_of('keyed', 'keyless', 'one-way'),
@@ -196,9 +208,7 @@ HEAD = {
             isinstance(pair, list) and list(map(COUNT, pair)) == [1, 1] for pair in value.values()
         )
     ),
-    'skipped': lambda value: value is None or isinstance(value, list),
     'annotations': lambda value: value is None or isinstance(value, list),
-    'files': [FILE],
     'checksum': text,
     'mac?': anything,
     'classes?': lambda value: (
@@ -206,6 +216,11 @@ HEAD = {
         and all(isinstance(names, list) and all(map(text, names)) for names in value.values())
     ),
     'noticed?': lambda value: isinstance(value, dict) and all(map(COUNT, value.values())),
+}
+#: What only one version has: the second has shards, and its lists in these.
+ONLY = {
+    1: {'skipped': lambda value: value is None or isinstance(value, list), 'files': [FILE]},
+    2: {'storage': one_of('files', 'tar'), 'shards': lambda value: isinstance(value, list)},
 }
 
 
@@ -231,11 +246,13 @@ def unique(pairs):
     return state
 
 
-def read_json(path):
-    """The object that a JSON file holds."""
+def read_json(path, expected=None):
+    """The object that a JSON file holds, of the SHA-256 that is expected."""
     with open_regular(path) as file:
+        data = file.read()
+        require(expected in (None, hashlib.sha256(data).hexdigest()), CHANGED)
         try:
-            state = json.loads(file.read(), object_pairs_hook=unique)
+            state = json.loads(data, object_pairs_hook=unique)
         except (ValueError, RecursionError) as error:
             raise Fault(f'it is no JSON file, or damaged: {error}') from None
     require(isinstance(state, dict), 'it holds no object')
@@ -244,11 +261,11 @@ def read_json(path):
 
 def sha256(path):
     """SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     with open_regular(path) as file:
         while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+            found.update(block)
+    return found.hexdigest()
 
 
 # --- The key --------------------------------------------------------------------------------------
@@ -306,10 +323,15 @@ def authenticate(state, key):
 def read_manifest(path):
     """The manifest, of which all that is used later has the right form."""
     state = read_json(path)
-    known = {key: value for key, value in state.items() if key in HEAD or f'{key}?' in HEAD}
-    check(known, HEAD, 'it')
-    check(state['skipped'] or [], [{'path': text, 'reason?': text}], "it['skipped']")
+    form = form_of(state)
+    known = {key: value for key, value in state.items() if key in form or f'{key}?' in form}
+    check(known, form, 'it')
     check(state['annotations'] or [], [ANNOTATIONS], "it['annotations']")
+    if state['format_version'] == 1:
+        check(state['skipped'] or [], [SKIPPED], "it['skipped']")
+    else:
+        require(not state.keys() & ONLY[1].keys(), 'it has lists that belong to its shards')
+        check_shard_rows(state)
     body = {key: value for key, value in state.items() if key not in ('checksum', 'mac')}
     try:
         data = json.dumps(body, sort_keys=True, separators=(',', ':')).encode()
@@ -320,6 +342,50 @@ def read_manifest(path):
         'it was changed after it was written: its checksum does not fit',
     )
     return state
+
+
+def form_of(state):
+    """The form of a manifest of its version, or of any where it has none."""
+    version = state.get('format_version')
+    return {**HEAD, **(ONLY[version] if one_of(1, 2)(version) else {})}
+
+
+def check_shard_rows(state):
+    """Refuse rows of shards that are not named by their numbers, or are of another form."""
+    tar = state['storage'] == 'tar'
+    check(state['shards'], [{**SHARD, 'tar': TAR} if tar else SHARD], "it['shards']")
+    for i, row in enumerate(state['shards']):
+        names = [part['path'] for part in (row, row.get('tar')) if part]
+        require(
+            names == [f'hime-{i:06d}.json', f'hime-{i:06d}.tar'][: len(names)],
+            f'shard {i} has another path',
+        )
+
+
+def read_shard(path, state, number):
+    """The manifest of a shard, of which everything has the right form."""
+    row = state['shards'][number]
+    shard = read_json(path, row['sha256'])
+    same = {
+        'format': one_of('hime_mm shard'),
+        'format_version': one_of(2),
+        'dataset_id': one_of(state['dataset_id']),
+        'shard': one_of(number),
+    }
+    tar = {'offset': COUNT} if state['storage'] == 'tar' else {}
+    check(shard, {**same, 'files': [{**FILE, **tar}], 'skipped': [SKIPPED]}, 'it')
+    for name, value in sizes(shard).items():
+        require(row[name] == value, f'it has not the {row[name]} {name} that {MANIFEST} says')
+    return shard
+
+
+def sizes(lists):
+    """How much is in lists of files and of pictures that are missing."""
+    return {
+        'files': len(lists['files']),
+        'bytes': sum(row['size'] for row in lists['files']),
+        'skipped': len(lists['skipped'] or []),
+    }
 
 
 def is_utf8(value):
@@ -353,35 +419,55 @@ def check_head(state):
     """Refuse a head that contradicts itself; side in pixels of an encrypted patch."""
     keyed = {state['mode'] == 'keyed', state['key_id'] is not None, 'mac' in state}
     require(len(keyed) == 1, '`mode`, `key_id` and `mac` do not agree on whether there is a key')
-    found = {
-        'files': len(state['files']),
-        'bytes': sum(row['size'] for row in state['files']),
-        'skipped': len(state['skipped'] or []),
-    }
+    if state['format_version'] == 1:
+        found = sizes(state)
+    else:
+        names = ('files', 'bytes', 'skipped')
+        found = {name: sum(row[name] for row in state['shards']) for name in names}
     counts = {'images': COUNT, **{name: one_of(value) for name, value in found.items()}}
     check({key: state['counts'].get(key) for key in counts}, counts, 'of the lists, `counts`')
     return encrypted_patch_size(state['cipher'])
 
 
-def row_problems(state, side):
-    """What rows say that does not go with the head, with the path of each."""
-    stem = '.*'
-    if state['names'] == 'ids':
-        stem = '-?[0-9]{12,}|-[0-9]{11}' if state['kind'] == 'coco' else '[0-9]{8,}|[0-9a-f]{16}'
-    view = '_v[0-9]+' if state['views'] > 1 else ''
-    name = re.compile(rf'(?s:{stem}){view}\.{state["image_format"]["format"]}')
-    for row in state['files']:
-        if not is_utf8(row['path']):
-            yield row['path'], 'its name is no UTF-8'
-        elif not name.fullmatch(row['path'].rpartition('/')[2]):
-            yield row['path'], 'its name is not one that the settings of the manifest give'
+class Names:
+    """What rows say that does not go with the head, or with the rows before them."""
+
+    def __init__(self, state, side):
+        stem = '.*'
+        if state['names'] == 'ids':
+            stem = (
+                '-?[0-9]{12,}|-[0-9]{11}' if state['kind'] == 'coco' else '[0-9]{8,}|[0-9a-f]{16}'
+            )
+        view = '_v[0-9]+' if state['views'] > 1 else ''
+        self.form = re.compile(rf'(?s:{stem}){view}\.{state["image_format"]["format"]}')
+        self.side, self.seen = side, {MANIFEST, *shard_files(state)}
+
+    def problems(self, row):
+        """What is wrong with the row of a picture."""
+        path, side = row['path'], self.side
+        if not is_utf8(path):
+            yield 'its name is no UTF-8'
+        elif not self.form.fullmatch(path.rpartition('/')[2]):
+            yield 'its name is not one that the settings of the manifest give'
         elif side and (row['shape'][0] % side or row['shape'][1] % side):
-            yield row['path'], f'its sides are no multiples of the {side} pixels of a patch'
-    seen = {MANIFEST}
-    for row in [*state['files'], *(state['annotations'] or [])]:
-        if row['path'].lower() in seen:
-            yield row['path'], 'the manifest lists it twice, or with another case'
-        seen.add(row['path'].lower())
+            yield f'its sides are no multiples of the {side} pixels of a patch'
+        if 'offset' in row and ('\0' in path or {'', '.', '..'} & set(path.split('/'))):
+            yield 'it leads out of the folder'
+        yield from self.twice(path)
+
+    def twice(self, path):
+        """Whether a path was there before."""
+        if path.lower() in self.seen:
+            yield 'the manifest lists it twice, or with another case'
+        self.seen.add(path.lower())
+
+
+def shard_files(state):
+    """Paths of manifests and tars of the shards."""
+    for row in state.get('shards', ()) if state['format_version'] == 2 else ():
+        yield row['path']
+        if 'tar' in row:
+            yield row['tar']['path']
 
 
 # --- The folder -----------------------------------------------------------------------------------
@@ -444,19 +530,24 @@ def class_problems(classes, folders, listed):
 
 
 def check_picture(path, row, fmt, deep):
-    """Refuse a file that is not as its row says, or holds more than pixels."""
+    """Refuse a picture that is not as its row says, or holds more than pixels."""
     height, width = row['shape']
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
+        if 'offset' in row:
+            size = max(0, min(size - row['offset'], row['size']))
         require(size == row['size'], f'it has {size} bytes, not {row["size"]}')
         require(
             size <= 3 * height * width * row['channels'] + height + 65536,
             'so few pixels do not need so many bytes',
         )
-        digest = hashlib.sha256()
+        if 'offset' in row:
+            file.seek(row['offset'])
+            file = io.BytesIO(file.read(size))
+        found = hashlib.sha256()
         while block := file.read(BLOCK):
-            digest.update(block)
-        require(digest.hexdigest() == row['sha256'], CHANGED)
+            found.update(block)
+        require(found.hexdigest() == row['sha256'], CHANGED)
         file.seek(0)
         (check_png if fmt == 'png' else check_webp)(file, size, row, deep)
 
@@ -541,6 +632,81 @@ def check_webp(file, size, row, deep):
     require(found == row['shape'] and row['channels'] == 3, f'it is {found[0]}x{found[1]}')
 
 
+# --- Tars -----------------------------------------------------------------------------------------
+
+
+def tar_name(path):
+    """Name in a tar: no dot but the one of the extension is in the name of the file."""
+    folder, slash, name = path.rpartition('/')
+    stem, dot, extension = name.rpartition('.')
+    if not stem.strip('.'):
+        stem, dot, extension = name, '', ''
+    return f'{folder}{slash}{stem.replace("%", "%25").replace(".", "%2E")}{dot}{extension}'
+
+
+def tar_block(name, kind, mode, size):
+    """A header of 512 bytes: name, mode, user, group, size, time, sum, kind, link, version."""
+    fields = [name.encode('ascii', 'replace')[:100].ljust(100, b'\0')]
+    fields += [b'%07o\0' % value for value in (mode, 0, 0)]
+    fields += [b'%011o\0' % value for value in (size, 0)]
+    fields += [b' ' * 8, kind, bytes(100), b'ustar\x0000', bytes(247)]
+    fields[6] = b'%06o\0 ' % sum(map(sum, fields))
+    return b''.join(fields)
+
+
+def tar_header(row):
+    """What stands before a picture in a tar."""
+    name = tar_name(row['path'])
+    require(is_utf8(name), f'no tar has the name {name!r:.999}')
+    require(row['size'] < 1 << 33, f'no tar has the {row["size"]} bytes of {name!r:.999}')
+    header = tar_block(name, b'0', 0o644, row['size'])
+    if name.isascii() and len(name) <= 100:
+        return header
+    text = f' path={name}\n'.encode()
+    digits = next(n for n in range(1, 20) if len(str(len(text) + n)) == n)
+    text = str(len(text) + digits).encode() + text
+    before = tar_block('././@PaxHeader', b'x', 0, len(text))
+    return before + text + bytes(-len(text) % TAR_BLOCK) + header
+
+
+def tar_offsets(rows):
+    """Where each picture has to begin, as far as there can be such a tar."""
+    at = 0
+    for row in rows:
+        try:
+            at += len(tar_header(row))
+        except Fault:
+            return
+        yield at
+        at += row['size'] + -row['size'] % TAR_BLOCK
+
+
+def check_tar(path, tar, rows):
+    """Refuse a tar of anything but its pictures; of one whose rows are not known, the hash."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        require(size == tar['size'], f'it has {size} bytes, not {tar["size"]}')
+        require(sha256(path) == tar['sha256'], CHANGED)
+        if rows is None:
+            return
+        at = 0
+        for row in rows:
+            header = tar_header(row)
+            file.seek(at)
+            require(file.read(len(header)) == header, f'{row["path"]!r:.999} has another header')
+            at += len(header) + row['size']
+            file.seek(at)
+            pad = -at % TAR_BLOCK
+            require(file.read(pad) == bytes(pad), f'{row["path"]!r:.999} is not padded by zeros')
+            at += pad
+        file.seek(at)
+        end = bytes(2 * TAR_BLOCK)
+        require(
+            size == at + len(end) and file.read() == end,
+            'it does not end with two blocks of zeros behind its last picture',
+        )
+
+
 # --- Annotations and lists ------------------------------------------------------------------------
 
 
@@ -612,7 +778,7 @@ def check_references(coco, row, shapes):
         shape = shapes.get(in_folder(row, image['file_name']))
         require(shape is not None, f'{image["file_name"][:999]!r} is not in the manifest')
         require(
-            [image['height'], image['width']] == shape,
+            (image['height'], image['width']) == shape,
             f'the size of {image["file_name"][:999]!r} is not that of the manifest',
         )
     images = {image['id'] for image in coco['images']}
@@ -656,55 +822,107 @@ def verify(root, key=None):
     state = report.attempt(MANIFEST, read_manifest, os.path.join(root, MANIFEST))
     if state is None:
         return report
-    report.files = len(state['files'])
     if key is not None:
         report.attempt(MANIFEST, authenticate, state, key)
         report.authenticated = not report.problems
     side = report.attempt(MANIFEST, check_head, state)
-    report.problems += row_problems(state, side)
-    unknown = sorted(key for key in state if not {key, f'{key}?'} & HEAD.keys())
+    form = form_of(state)
+    unknown = sorted(key for key in state if not {key, f'{key}?'} & form.keys())
     if unknown:
         report.warnings.append((MANIFEST, f'keys that are not known here: {", ".join(unknown)}'))
-    rows = {row['path']: row for row in state['files']}
-    texts = {row['path']: row for row in state['annotations'] or []}
-    there = folder_problems(root, state, {MANIFEST, *rows, *texts}, report)
-    check_pictures(root, state, [row for row in rows.values() if row['path'] in there], report)
-    shapes = {path: row['shape'] for path, row in rows.items()}
-    for path in texts.keys() & there:
-        report.attempt(path, check_text, os.path.join(root, path), texts[path], state, shapes)
+    folder = Folder(root, state, report)
+    folder.check_rows(Names(state, side))
+    folder.check_strangers()
+    for path in folder.texts.keys() & folder.files:
+        row = folder.texts[path]
+        report.attempt(path, check_text, os.path.join(root, path), row, state, folder.shapes)
     report.problems.sort()
     return report
 
 
-def folder_problems(root, state, listed, report):
-    """Report what should not be there, or is missing; the regular files that are there."""
-    files, folders, others = list_folder(root)
-    report.problems += others.items()
-    report.problems += ((path, stranger(os.path.join(root, path))) for path in files - listed)
-    for path in listed - files - others.keys():
-        report.problems.append((path, 'it is missing, or no file of this folder'))
-    for row in state['skipped'] or []:
-        report.problems.append((row['path'], f'left out when encrypting: {row.get("reason")}'))
-    if 'classes' in state and state['kind'] == 'folder':
-        report.problems += class_problems(state['classes'], folders, listed)
-    return files
+class Folder:
+    """What is in the folder, and what the manifest lists."""
 
+    def __init__(self, root, state, report):
+        self.root, self.state, self.report = root, state, report
+        self.files, self.folders, self.others = list_folder(root)
+        self.texts = {row['path']: row for row in state['annotations'] or []}
+        self.shapes, self.first = {}, {}
+        self.listed = {MANIFEST, *shard_files(state), *self.texts}
+        shards = state.get('shards', ())
+        self.tar = state['format_version'] == 2 and state['storage'] == 'tar'
+        old = state['format_version'] == 1
+        report.files = len(state['files']) if old else sum(row['files'] for row in shards)
+        self.done, self.shown = 0, time.monotonic()
 
-def check_pictures(root, state, rows, report):
-    """Report what is wrong with pictures, and which of them are equal."""
-    deep = state['preprocess'].get('color_type') == 'unchanged'
-    shown, first = time.monotonic(), {}
-    for i, row in enumerate(rows):
-        path = os.path.join(root, row['path'])
-        report.attempt(row['path'], check_picture, path, row, state['image_format']['format'], deep)
-        other = first.setdefault(row['sha256'], row['path'])
-        if other != row['path']:
-            report.warnings.append((row['path'], f'it is the same picture as {other}'))
-        if sys.stderr.isatty() and time.monotonic() > shown + 0.5:
-            shown = time.monotonic()
-            print(f'\r{i + 1} of {len(rows)} files', end='', file=sys.stderr)
-    if sys.stderr.isatty():
-        print('\r\x1b[K', end='', file=sys.stderr)
+    def check_rows(self, names):
+        """Report what is wrong with rows and with pictures, shard by shard."""
+        if self.state['format_version'] == 1:
+            self.check_lists(self.state, names)
+        else:
+            for number, row in enumerate(self.state['shards']):
+                self.check_shard(number, row, names)
+        for row in self.state['annotations'] or []:
+            self.report.problems += ((row['path'], what) for what in names.twice(row['path']))
+        if sys.stderr.isatty():
+            print('\r\x1b[K', end='', file=sys.stderr)
+
+    def check_shard(self, number, row, names):
+        """Report what is wrong with a shard; what its manifest lists counts if that is right."""
+        shard, attempt = None, self.report.attempt
+        if row['path'] in self.files:
+            path = os.path.join(self.root, row['path'])
+            shard = attempt(row['path'], read_shard, path, self.state, number)
+        rows = None if shard is None else shard['files']
+        if self.tar and row['tar']['path'] in self.files:
+            path = os.path.join(self.root, row['tar']['path'])
+            attempt(row['tar']['path'], check_tar, path, row['tar'], rows)
+        if shard is not None:
+            if self.tar:
+                for place, offset in zip(rows, tar_offsets(rows), strict=False):
+                    if place['offset'] != offset:
+                        what = f'it does not begin at {place["offset"]} of its tar'
+                        self.report.problems.append((place['path'], what))
+            self.check_lists(shard, names, row['tar']['path'] if self.tar else None)
+
+    def check_lists(self, lists, names, tar=None):
+        """Report what is wrong with pictures, which are in a tar or not, and the missing ones."""
+        for row in lists['files']:
+            self.report.problems += ((row['path'], what) for what in names.problems(row))
+            self.shapes[row['path']] = tuple(row['shape'])
+            if tar is None:
+                self.listed.add(row['path'])
+        rows = lists['files'] if tar else {row['path']: row for row in lists['files']}.values()
+        for row in rows:
+            self.check_picture(row, tar or row['path'])
+        for row in lists['skipped'] or []:
+            what = f'left out when encrypting: {row.get("reason")}'
+            self.report.problems.append((row['path'], what))
+
+    def check_picture(self, row, path):
+        """Report what is wrong with a picture, or that it is one of another path."""
+        self.done += 1
+        if path in self.files:
+            deep = self.state['preprocess'].get('color_type') == 'unchanged'
+            fmt, place = self.state['image_format']['format'], os.path.join(self.root, path)
+            self.report.attempt(row['path'], check_picture, place, row, fmt, deep)
+            other = self.first.setdefault(bytes.fromhex(row['sha256']), row['path'])
+            if other != row['path']:
+                self.report.warnings.append((row['path'], f'it is the same picture as {other}'))
+        if sys.stderr.isatty() and time.monotonic() > self.shown + 0.5:
+            self.shown = time.monotonic()
+            print(f'\r{self.done} of {self.report.files} files', end='', file=sys.stderr)
+
+    def check_strangers(self):
+        """Report what should not be there, or is missing."""
+        problems = self.report.problems
+        problems += self.others.items()
+        for path in self.files - self.listed:
+            problems.append((path, stranger(os.path.join(self.root, path))))
+        for path in self.listed - self.files - self.others.keys():
+            problems.append((path, 'it is missing, or no file of this folder'))
+        if 'classes' in self.state and self.state['kind'] == 'folder' and not self.tar:
+            problems += class_problems(self.state['classes'], self.folders, self.listed)
 
 
 def printable(text):

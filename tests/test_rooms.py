@@ -22,6 +22,10 @@ HOSTS = (
     'timm',
     'transformers',
     'pycocotools',
+    # What only data sets at URLs and clusters need.
+    'fsspec',
+    'ray',
+    'distributed',
 )
 
 

@@ -5,20 +5,25 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 import trials.run
+from owner_data import SECRET
 from picture_files import png_of, png_parts
-from trials import TRIALS, ciphers, demo, hosts, million, mutation, pictures, record, texts
+from trials import TRIALS, ciphers, demo, hosts, million, mutation, pictures, record, shards, texts
 from trials.pictures import files
 from trials.state import ROOT, NotAtHand, State
 
+from hime_mm.apis import encrypt_folder
+from hime_mm.ciphers import Key
 from hime_mm.datasets.manifest import Manifest
 
 
@@ -105,6 +110,16 @@ class TestTwins:
         assert state.facts['peak'] > 1e7
 
     @pytest.mark.slow
+    def test_shards(self, page):
+        status, _, rows = run(page, 'shards', '--cases', 2000)
+        state = state_of(page, 'shards')
+        assert status == 0 and state.is_complete and not state.failures
+        facts = state.facts
+        assert facts['killed']['kills'] == shards.KILLS and facts['ray_workers'] == 1
+        assert 1e7 < facts['driver'] < shards.LIMIT
+        assert 'killed 5 times' in rows['shards']
+
+    @pytest.mark.slow
     def test_demo(self, tmp_path):
         script = tmp_path / 'few_pictures.py'
         script.write_text(FEW_PICTURES.format(root=str(ROOT)))
@@ -178,6 +193,67 @@ class TestChecksFindFaults:
         assert not million.is_undone(1, out, src)
         list(million.verify(state, out, key))
         assert list(state.failures) == ['hime verify']
+
+    @pytest.fixture
+    def tars(self, tmp_path):
+        """As a trial of few pictures leaves them."""
+        million.make_pictures(tmp_path / 'src', 5)
+        encrypt_folder(
+            str(tmp_path / 'src'),
+            str(tmp_path / 'whole'),
+            'shuffle',
+            key=Key(SECRET),
+            dataset_id='shards',
+            storage='tar',
+            shard_size=2,
+            progress=False,
+        )
+        (tmp_path / 'other.output').touch()
+        return Path(shutil.copytree(tmp_path / 'whole', tmp_path / 'other'))
+
+    def test_shards_that_differ(self, tars):
+        for change in (
+            lambda path: path.unlink(),
+            lambda path: path.write_bytes(b'x' + path.read_bytes()[1:]),
+            lambda path: path.with_suffix('.more').touch(),
+        ):
+            state = State('', '', 5)
+            shards.compare(state, tars)
+            assert not state.failures
+            change(tars / 'hime-000001.tar')
+            shards.compare(state, tars)
+            assert list(state.failures) == ['other bytes: other']
+            shutil.rmtree(tars)
+            shutil.copytree(tars.with_name('whole'), tars)
+
+    def test_pictures_in_shards(self, tars):
+        src = tars.with_name('src')
+        assert shards.sample(0, tars, src) == []
+        path = src / f'{million.name_of(3)}.png'
+        data = (src / f'{million.name_of(1)}.png').read_bytes()
+        path.unlink()  # a link
+        path.write_bytes(data)
+        assert shards.sample(0, tars, src) == [f'{million.name_of(3)}.png']
+        for name in tars.glob('*.tar'):
+            name.unlink()
+        assert shards.sample(0, tars, src)
+
+    def test_memory_of_shards(self, tmp_path, monkeypatch):
+        """Too much of it, and what grows with the pictures, are failures."""
+        monkeypatch.setattr(shards, 'check_encrypted', lambda *args: None)
+        monkeypatch.setattr(shards, 'sample', lambda *args: [])
+        for few, driver, wrong in (
+            (100, 110, []),
+            (100, 150, ['memory grows with the pictures']),
+            (400, 410, ['more than 300 bytes']),
+            (100, 0, ['more than 300 bytes']),
+        ):
+            state = State('', '', 5, facts=dict(few_driver=few))
+            process = SimpleNamespace(is_running=lambda: False, driver=driver, lap=lambda: 1)
+            monkeypatch.setattr(shards, 'LIMIT', 300)
+            monkeypatch.setattr(shards, 'Process', lambda *args, p=process: p)
+            list(shards.all_of_them(state, tmp_path, tmp_path / 'out', 1))
+            assert list(state.failures) == wrong
 
 
 TOY = """

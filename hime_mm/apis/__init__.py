@@ -14,6 +14,7 @@ _PLACES = {
     'BoxView': 'mapping.view',
     'Client': 'mapping.client',
     'EncryptedPicture': 'mapping.client',
+    'KeyReference': 'ciphers.reference',
     'Recipe': 'images.recipe',
     'audit_dataset': 'audit.run',
     'audit_pictures': 'audit.run',
@@ -27,9 +28,13 @@ _PLACES = {
     'encrypt_coco': 'encryption.run',
     'encrypt_config': 'config',
     'encrypt_folder': 'encryption.run',
+    'encrypt_shards': 'encryption.run',
     'evaluate_results': 'evaluation.coco',
+    'finish_dataset': 'encryption.run',
     'force_safe_loading': 'engine.loading',
     'map_coco_results': 'mapping.results',
+    'plan_coco': 'encryption.run',
+    'plan_folder': 'encryption.run',
     'verify_dataset': 'encryption.verify',
 }
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from hime_mm.ciphers import Cipher, Key
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.stores import LocalStore
 from hime_mm.encryption.door import is_encrypted
-from hime_mm.encryption.journal import locked
+from hime_mm.encryption.lock import ALL, locked
 from hime_mm.encryption.walk import lies_in
 from hime_mm.errors import AuditError
 from hime_mm.images import Recipe
@@ -68,7 +69,7 @@ def audit_pictures(
     """
     settings = settings or AuditSettings()
     check_door((src,), out, settings)
-    if is_encrypted(src):
+    if is_encrypted(LocalStore(src)):
         raise AuditError(
             f'{src} is an encrypted data set, or an unfinished one: name plain pictures, or finish '
             'it and leave out `cipher`'
@@ -250,7 +251,7 @@ def _audit(
         raise AuditError('a cipher is named twice: name each once')
     # What is wrong with what was given shows before anything is written.
     subjects = chain([next(subjects)], subjects)
-    with locked(os.path.join(out, WORK_NAME)):
+    with locked(LocalStore(out), ALL, WORK_NAME):
         report.head['started'] = _check_same(out, head)
         for number, folder in enumerate(folders):
             # Each cipher gets its share of the time that is left.

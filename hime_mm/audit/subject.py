@@ -228,7 +228,7 @@ def delivered_cases(
 
 def _delivered(manifest: Manifest, name: str, key: Key | None, originals: Originals | None) -> Case:
     entry, cipher = manifest.files[name], manifest.cipher
-    encrypted = read_entry(str(manifest.root), entry)
+    encrypted = read_entry(manifest, entry)
     drawn: list[Any] | None = None if cipher.random else [None] * len(cipher.steps)
     if key is not None:
         drawn = manifest.draw(entry, key)

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from hime_mm.attacks.readers import Reader
 from hime_mm.ciphers import Key
 from hime_mm.encryption.engines import run_tasks
-from hime_mm.encryption.journal import Journal
 from hime_mm.errors import AuditError, WorkerDied
 from hime_mm.images.codec import encode_image, read_image
 from hime_mm.images.files import read_json, write_atomic
 
+from .journal import Journal
 from .panel import STAGES, Panel
 from .session import Result, Session, read_as
 from .settings import AuditSettings

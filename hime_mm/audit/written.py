@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from hime_mm.attacks.registry import all_attacks
+from hime_mm.datasets.stores import LocalStore
 from hime_mm.datasets.writing import compact
 from hime_mm.encryption.door import is_encrypted
 from hime_mm.errors import AuditError
@@ -61,7 +62,7 @@ def check_kept(out: str) -> None:
     while folder != above:
         folder, above = above, os.path.dirname(above)
         published = os.path.isfile(os.path.join(folder, CHALLENGE))
-        if published or is_encrypted(folder):
+        if published or is_encrypted(LocalStore(folder)):
             what = 'published challenge' if published else 'encrypted data set'
             raise AuditError(
                 f'{out} lies in the {what} {folder}: an audit holds plain pictures, which must not '

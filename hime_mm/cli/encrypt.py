@@ -9,13 +9,24 @@ from typing import Any
 
 import click
 
+from hime_mm.datasets.stores import open_store
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.encryption.job import Summary
-from hime_mm.encryption.journal import WORK_NAME
-from hime_mm.encryption.run import encrypt_coco, encrypt_folder
+from hime_mm.encryption.lock import WORK_NAME
+from hime_mm.encryption.plan import load_plan
+from hime_mm.encryption.run import (
+    encrypt_coco,
+    encrypt_folder,
+    encrypt_shards,
+    finish_dataset,
+    plan_coco,
+    plan_folder,
+)
+from hime_mm.errors import HimeError
 
 from .group import FAILED, LazyGroup
-from .options import recipe_options, show_problems, steps_text
+from .keys import KeyPlace, key_options
+from .options import engine_options, recipe_options, show_problems, steps_text
 from .words import echo
 
 # What is noticed of pictures, and the option that changes it.
@@ -34,90 +45,148 @@ _NOTICES = dict(
 def encrypt() -> None:
     """Encrypt a data set into a folder that can be handed over.
 
-    Killed and started again, it goes on where it was.
+    Killed and started again, it goes on where it was. SRC and OUT are folders,
+    or URLs such as s3://bucket/data.
+
+    On many machines: `plan` once, `run` a part of the shards on each, `finish` once.
     """
 
 
-def _source_options(command: Callable) -> Callable:
-    """Options of what a source holds beside its pictures."""
-    for option in (
-        click.option(
-            '--report',
-            metavar='FILE',
-            help='Write what became of every file of SRC as CSV: path, file, status, reason. It '
-            'holds the names of the originals; with --names ids it is the way back to them.',
-        ),
-        click.option('--strict', is_flag=True, help='Refuse SRC if files would be left out.'),
-    ):
-        command = option(command)
-    return command
+class _Place(click.Path):
+    """A folder, or an URL."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value if '://' in os.fspath(value) else super().convert(value, param, ctx)
+
+
+def _decorated(*decorators: Callable) -> Callable:
+    """Several decorators as one; the options of the first are shown first."""
+
+    def decorate(command: Callable) -> Callable:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+_src = click.argument('src', type=_Place(exists=True, file_okay=False))
+_out = click.argument('out', type=_Place())
+_coco_options = _decorated(
+    _src,
+    _out,
+    click.option(
+        '--ann',
+        'annotations',
+        multiple=True,
+        metavar='FILE',
+        help='Annotation file in SRC, may be repeated.  [default: all annotations/'
+        'instances_*.json, or those that Roboflow, FiftyOne and Label Studio write]',
+    ),
+    click.option(
+        '--images',
+        multiple=True,
+        metavar='FOLDER',
+        help='For each --ann, the folder of its images in SRC.  [default: train2017 for '
+        'instances_train2017.json, or where such tools put them]',
+    ),
+    click.option(
+        '--licenses', type=click.Choice(('keep', 'drop')), default='keep', show_default=True
+    ),
+    click.option(
+        '--segmentation',
+        type=click.Choice(('keep', 'drop')),
+        default='drop',
+        show_default=True,
+        help='Outlines of the objects, where the cipher leaves pixels in place.',
+    ),
+    click.option(
+        '--round-boxes',
+        is_flag=True,
+        help='Where patches move, round boxes as coarsely as the annotations are: their digits '
+        'would tell from which rows and columns patches came.',
+    ),
+)
+_folder_options = _decorated(
+    _src,
+    _out,
+    click.option(
+        '--list',
+        'lists',
+        multiple=True,
+        metavar='FILE',
+        help='Text file of names and labels in SRC, such as '
+        'meta/val.txt, to hand over with the new names; may be '
+        'repeated.',
+    ),
+)
+_report_option = click.option(
+    '--report',
+    metavar='FILE',
+    help='Write what became of every file of SRC as CSV: path, file, status, reason. It '
+    'holds the names of the originals; with --names ids it is the way back to them.',
+)
+_retry_option = click.option(
+    '--retry-failed',
+    is_flag=True,
+    help='Try all pictures again that were left out, and not only those that have changed since.',
+)
+_plan_options = _decorated(
+    click.option('--strict', is_flag=True, help='Refuse SRC if files would be left out.'),
+    click.option(
+        '--add',
+        is_flag=True,
+        help='Where OUT is finished, add what is new in SRC; no byte of the other pictures is '
+        'touched.',
+    ),
+    click.option(
+        '--shard-size',
+        type=click.IntRange(1),
+        metavar='N',
+        help='Pictures of a shard, which is what is done again after a kill, and what a tar '
+        'holds.  [default: 16 to 1000, from the number of pictures]',
+    ),
+)
+_quiet_option = click.option('-q', '--quiet', is_flag=True, help='No progress bar.')
+
+
+def _coco_arguments(
+    annotations: Any, images: Any, licenses: str, segmentation: str, **arguments: Any
+) -> dict:
+    return dict(
+        arguments,
+        annotations=annotations or None,
+        images=images or None,
+        licenses=licenses == 'keep',
+        segmentation=segmentation == 'keep',
+    )
 
 
 @encrypt.command(epilog=steps_text())
-@click.argument('src', type=click.Path(exists=True, file_okay=False))
-@click.argument('out', type=click.Path())
-@click.option(
-    '--ann',
-    'annotations',
-    multiple=True,
-    metavar='FILE',
-    help='Annotation file in SRC, may be repeated.  [default: all annotations/instances_*.json, '
-    'or those that Roboflow, FiftyOne and Label Studio write]',
-)
-@click.option(
-    '--images',
-    multiple=True,
-    metavar='FOLDER',
-    help='For each --ann, the folder of its images in SRC.  [default: train2017 for '
-    'instances_train2017.json, or where such tools put them]',
-)
-@click.option('--licenses', type=click.Choice(('keep', 'drop')), default='keep', show_default=True)
-@click.option(
-    '--segmentation',
-    type=click.Choice(('keep', 'drop')),
-    default='drop',
-    show_default=True,
-    help='Outlines of the objects, where the cipher leaves pixels in place.',
-)
-@click.option(
-    '--round-boxes',
-    is_flag=True,
-    help='Where patches move, round boxes as coarsely as the annotations are: their digits would '
-    'tell from which rows and columns patches came.',
-)
-@_source_options
+@_coco_options
+@_report_option
+@_plan_options
+@_retry_option
 @recipe_options('center_crop')
-def coco(annotations: Any, images: Any, licenses: str, segmentation: str, **arguments: Any) -> None:
+@engine_options
+def coco(**arguments: Any) -> None:
     """Encrypt a COCO data set: SRC has annotations/ and image folders.
 
     Exports of CVAT, FiftyOne, Label Studio and Roboflow are read as they are
     unpacked. OUT gets the same tree, with annotations in encrypted coordinates.
     """
     with _stopping(arguments['out']):
-        summary = encrypt_coco(
-            annotations=annotations or None,
-            images=images or None,
-            licenses=licenses == 'keep',
-            segmentation=segmentation == 'keep',
-            **arguments,
-        )
+        summary = encrypt_coco(**_coco_arguments(**arguments))
     _show_summary(summary, arguments['report'], 'coco')
 
 
 @encrypt.command(epilog=steps_text())
-@click.argument('src', type=click.Path(exists=True, file_okay=False))
-@click.argument('out', type=click.Path())
-@click.option(
-    '--list',
-    'lists',
-    multiple=True,
-    metavar='FILE',
-    help='Text file of names and labels in SRC, such as '
-    'meta/val.txt, to hand over with the new names; may be '
-    'repeated.',
-)
-@_source_options
+@_folder_options
+@_report_option
+@_plan_options
+@_retry_option
 @recipe_options()
+@engine_options
 def folder(**arguments: Any) -> None:
     """Encrypt a tree of pictures, such as ImageNet's, or a flat folder.
 
@@ -126,6 +195,101 @@ def folder(**arguments: Any) -> None:
     with _stopping(arguments['out']):
         summary = encrypt_folder(**arguments)
     _show_summary(summary, arguments['report'], 'folder')
+
+
+@encrypt.group(cls=LazyGroup)
+def plan() -> None:
+    """Write what is to be done, for `run` on many machines and `finish`.
+
+    It lies in OUT/.hime-work and holds the names of the originals.
+    """
+
+
+@plan.command('coco', epilog=steps_text())
+@_coco_options
+@_plan_options
+@recipe_options('center_crop')
+@_quiet_option
+def planned_coco(quiet: bool, **arguments: Any) -> None:
+    """Plan to encrypt a COCO data set, as `hime encrypt coco` does."""
+    _show_plan(plan_coco(progress=not quiet, **_coco_arguments(**arguments)))
+
+
+@plan.command('folder', epilog=steps_text())
+@_folder_options
+@_plan_options
+@recipe_options()
+@_quiet_option
+def planned_folder(quiet: bool, **arguments: Any) -> None:
+    """Plan to encrypt a tree of pictures, as `hime encrypt folder` does."""
+    _show_plan(plan_folder(progress=not quiet, **arguments))
+
+
+class _PartOf(click.ParamType):
+    """I/N, counted from 1."""
+
+    name = 'I/N'
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        first, _, num = value.partition('/')
+        if not (first.isdecimal() and num.isdecimal() and 1 <= int(first) <= int(num)):
+            self.fail(f'{value!r} is no part such as 1/8, …, 8/8', param, ctx)
+        return int(first), int(num)
+
+
+@encrypt.command('run')
+@_out
+@click.option(
+    '--shards',
+    type=_PartOf(),
+    default='1/1',
+    metavar='I/N',
+    help='The I-th of N parts of the shards, such as the task of an array job.  [default: all]',
+)
+@_retry_option
+@key_options
+@engine_options
+def run_part(out: str, key: KeyPlace, **arguments: Any) -> None:
+    """Do the shards of a plan, or a part of them.
+
+    The key is that of the plan. Parts may run at the same time, on any
+    machine that reaches SRC and OUT by the same names.
+    """
+    place = key.given(elsewhere=arguments['engine'] is not None)
+    summary = encrypt_shards(out, key=place, **arguments)
+    done = summary.images - len(summary.skipped)
+    echo(
+        f'{done} of {summary.images} pictures of these shards are there, {summary.reused} of them '
+        f'from before ({summary.seconds:.1f} s)'
+    )
+    show_problems(summary.warnings, 'warning')
+    show_problems(summary.skipped, 'missing')
+    echo(f'`hime encrypt finish {out}` merges the shards when all of them are done')
+    if not summary.complete:
+        sys.exit(FAILED)
+
+
+@encrypt.command('finish')
+@_out
+@_report_option
+@key_options
+@_quiet_option
+def finish(out: str, key: KeyPlace, report: str | None, quiet: bool) -> None:
+    """Merge the shards of a plan that are all done, and write the manifest."""
+    plan = load_plan(open_store(out))
+    with _stopping(out):
+        summary = finish_dataset(out, key=key.read(), report=report, progress=not quiet)
+    _show_summary(summary, report, 'folder' if plan is None else plan.head['kind'])
+
+
+def _show_plan(summary: Summary) -> None:
+    echo(
+        f'{summary.images} pictures are planned in {summary.out}, data set id {summary.dataset_id}',
+        f'`hime encrypt run {summary.out} --shards I/N` does a part of them, and '
+        f'`hime encrypt finish {summary.out}` merges what all parts have done',
+    )
 
 
 @contextmanager
@@ -140,17 +304,22 @@ def _stopping(out: str) -> Iterator[None]:
 
 
 def _tell_unfinished(out: str) -> None:
-    work = os.path.join(out, WORK_NAME)
-    if not os.path.isdir(work):
+    try:
+        store = open_store(out)
+        begun = load_plan(store) is not None
+        finished = store.size(MANIFEST_NAME) is not None
+    except (HimeError, OSError):  # which has been said
         return
-    remedy = 'start again'
-    if os.path.isfile(os.path.join(out, MANIFEST_NAME)):
+    if not begun:
+        return
+    work, remedy = store.place(WORK_NAME), 'start again'
+    if finished:
         remedy = (
             'repair the missing pictures and start again, the others stay; or delete '
             f'{work} to go without them'
         )
     echo(
-        f'{out} is unfinished and must not be handed over: {work} holds sizes and times of '
+        f'{out} is unfinished and must not be handed over: {work} holds names, sizes and times of '
         f'the plain files. To finish it, {remedy}',
         err=True,
     )
@@ -159,6 +328,8 @@ def _tell_unfinished(out: str) -> None:
 def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
     done = summary.images - len(summary.skipped)
     reused = f', {summary.reused} of them before' if summary.reused else ''
+    if summary.added:
+        reused += f', added to those that {summary.out} has'
     echo(
         f'{done} of {summary.images} pictures encrypted{reused}: '
         f'{summary.files} files in {summary.out} '
@@ -196,7 +367,7 @@ def _show_summary(summary: Summary, report: str | None, kind: str) -> None:
     if summary.dropped:
         echo(f'not handed over: {", ".join(summary.dropped)}')
     more = '--report FILE names them all' if report is None else f'{report} names them all'
-    show_problems(summary.left_out, 'left out', more)
+    show_problems(summary.left_out, 'left out', more, summary.num_left_out)
     show_problems(summary.warnings, 'warning')
     show_problems(summary.skipped, 'missing')
     if not summary.complete:

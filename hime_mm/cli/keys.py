@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from hime_mm.ciphers import KEY_ENV, Key
+from hime_mm.ciphers.reference import KeyLike, KeyReference
 from hime_mm.datasets.manifest import Manifest
 
 from .words import echo
@@ -28,8 +29,7 @@ class KeyPlace(NamedTuple):
 
     def read(self, required: bool = False) -> Key | None:
         """The key; a usage error where several are named, or none that is required."""
-        if sum(place is not None for place in self) > 1:
-            raise click.UsageError('give one of --key, --key-env and --key-fd')
+        self._check_one()
         if self.file is not None:
             return Key.from_file(self.file)
         if self.env is not None:
@@ -44,6 +44,29 @@ class KeyPlace(NamedTuple):
                 f'the environment variable {KEY_ENV}; `hime keygen` makes one'
             )
         return None
+
+    def reference(self) -> KeyReference | None:
+        """Where workers elsewhere find the key; a usage error where they cannot."""
+        self._check_one()
+        if self.fd is not None:
+            raise click.UsageError(
+                'the descriptor of --key-fd is open in this process only, and workers of --ray '
+                'are others: give --key FILE or --key-env NAME, which each of them has'
+            )
+        if self.file is not None:
+            # They are in other folders.
+            return KeyReference.file(os.path.abspath(self.file))
+        if self.env is not None:
+            return KeyReference.env(self.env)
+        return KeyReference.env() if KEY_ENV in os.environ else None
+
+    def given(self, elsewhere: bool) -> KeyLike:
+        """The key, or where it is for those who work elsewhere."""
+        return self.reference() if elsewhere else self.read()
+
+    def _check_one(self) -> None:
+        if sum(place is not None for place in self) > 1:
+            raise click.UsageError('give one of --key, --key-env and --key-fd')
 
     def read_for(self, manifest: Manifest) -> Key | None:
         """The key if boxes of a data set need it to come back, or if it is named."""

@@ -40,6 +40,57 @@ def work_options(command: Callable) -> Callable:
     return with_work
 
 
+class _RayAddress(click.ParamType):
+    """``auto``, ``local``, or where a cluster is."""
+
+    name = 'address'
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        host, _, port = value.rpartition(':')
+        if value not in ('auto', 'local') and not (host and port.isdecimal()):
+            self.fail(f'{value!r} is not auto, local or HOST:PORT', param, ctx)
+        return value
+
+
+def engine_options(command: Callable) -> Callable:
+    """Those of :func:`work_options`, and who works in place of processes of this machine.
+
+    The command gets the ``engine``, too: None for processes. Where there is
+    one, it wants to know where the key is and not the key,
+    see :meth:`~hime_mm.cli.keys.KeyPlace.given`.
+    """
+
+    @click.option(
+        '--ray',
+        type=_RayAddress(),
+        metavar='ADDRESS',
+        help='Have Ray do the shards: HOST:PORT of a cluster, "auto" for the one that this '
+        'machine is part of, "local" to start one here. Its workers find the key by themselves: '
+        'in the file of --key or the variable of --key-env, which each of them has.',
+    )
+    @work_options
+    @wraps(command)
+    def with_engine(ray: str | None, **options: Any) -> Any:
+        engine = None
+        if ray is not None:
+            if _is_given('workers'):
+                raise click.UsageError(
+                    '-j is the number of processes of this machine, and --ray has its own workers: '
+                    'give one of them'
+                )
+            from hime_mm.encryption.engines import OnRay
+
+            engine = OnRay(ray)
+        return command(engine=engine, **options)
+
+    return with_engine
+
+
+def _is_given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
 def results_options(command: Callable) -> Callable:
     """Options of commands that map results: ``data``, ``annotations`` and ``nms``."""
     for option in (
@@ -117,12 +168,16 @@ def _settings() -> Iterator[tuple[type, Field]]:
                 yield owner, item
 
 
+#: Formats of which the pictures of a shard lie in a tar.
+_TARS = {'tar': 'png', 'tar:webp': 'webp'}
 _TYPES = dict(size=_Size(), range=_Numbers(float, 2), ints=_Numbers(int), floats=_Numbers(float))
 
 
 def _type(item: Field) -> Any:
     metadata, kind = item.metadata, item.metadata['kind']
     low, high, below = (metadata[name] for name in ('low', 'high', 'below'))
+    if item.name == 'fmt':
+        return click.Choice((*metadata['choices'], *_TARS))
     if metadata['choices']:
         return click.Choice(metadata['choices'])
     if low is None:
@@ -170,7 +225,7 @@ def steps_text() -> str:
 
 
 def recipe_options(*without: str) -> Callable:
-    """Options of a recipe, of its key and of the work, without some fields.
+    """Options of a recipe and of its key, without some fields.
 
     The command gets them, and all of its own, as arguments of
     :func:`~hime_mm.encryption.run.encrypt_folder` and its kind.
@@ -201,7 +256,6 @@ def recipe_options(*without: str) -> Callable:
                 'pictures.  [default: drawn]',
             ),
             *(_option(item) for _, item in _settings() if item.name not in without),
-            work_options,
         )
         for decorator in reversed(decorators):
             with_recipe = decorator(with_recipe)
@@ -232,7 +286,8 @@ def _arguments(options: dict) -> dict:
     # The environment's key is no contradiction to --one-way.
     place, key = options.pop('key'), None
     if place.named or not recipe['one_way']:
-        key = place.read()
+        # That of `engine_options`, where the command has it.
+        key = place.given(elsewhere=options.get('ray') is not None)
     return dict(options, **recipe, key=key)
 
 
@@ -242,17 +297,22 @@ def _settled(options: dict) -> dict:
     for owner, item in _settings():
         if item.name in options:
             given[owner][item.name] = options.pop(item.name)
-    preprocess = given[Preprocess]
+    recipe, preprocess = given[Recipe], given[Preprocess]
+    if recipe.get('fmt') in _TARS:
+        recipe.update(fmt=_TARS[recipe['fmt']], storage='tar')
     if preprocess['pad_val'] and len(preprocess['pad_val']) == 1:
         (preprocess['pad_val'],) = preprocess['pad_val']
-    return dict(given[Recipe], preprocess=dict(preprocess, augment=given[Augment]))
+    return dict(recipe, preprocess=dict(preprocess, augment=given[Augment]))
 
 
-def show_problems(problems: Any, what: str, remedy: str = '', max_lines: int = 20) -> None:
+def show_problems(
+    problems: Any, what: str, remedy: str = '', num: int | None = None, max_lines: int = 20
+) -> None:
     """Print what is wrong with which file, of the first of them, and what to do for the others."""
     command = click.get_current_context().command
     for path, reason in problems[:max_lines]:
         echo(f'{what}: {path}: {in_options(reason, command)}', err=True)
-    if len(problems) > max_lines:
+    num = len(problems) if num is None else num
+    if num > max_lines:
         more = f': {remedy}' if remedy else ''
-        echo(f'{what}: and {len(problems) - max_lines} more{more}', err=True)
+        echo(f'{what}: and {num - max_lines} more{more}', err=True)

@@ -13,7 +13,6 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 
 from hime_mm.ciphers import Cipher
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.registry import heirs, own_types
 
 from .findings import Finding
@@ -102,7 +101,7 @@ class Use(Node):
     @property
     def origin(self) -> str:
         """str: The cipher, and the file that says so."""
-        file = f' of {self.manifest.root / MANIFEST_NAME}' if self.manifest is not None else ''
+        file = f' of {self.manifest.place}' if self.manifest is not None else ''
         return f'{self.cipher!r}{file}'
 
     @property

@@ -6,11 +6,11 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from hime_mm.errors import CocoError, HimeError
+from hime_mm.errors import CocoError, HimeError, ManifestError
 from hime_mm.images.codec import FORMATS
 from hime_mm.images.files import read_json
 
@@ -28,6 +28,12 @@ _HEAD = {
 }
 #: Those of some, of which a reader may ignore all but the first.
 _MORE = {'mac', 'classes', 'noticed'}
+#: Of version 2: what its shards have of it, and what it has instead.
+_LISTS = {'files', 'skipped'}
+_SHARDED = {'storage', 'shards'}
+_SHARD = {'path', 'sha256', 'files', 'bytes', 'skipped'}
+_TAR = {'path', 'size', 'sha256'}
+_SHARD_HEAD = {'format', 'format_version', 'dataset_id', 'shard', 'files', 'skipped'}
 _ROWS = dict(
     skipped={'path', 'reason'},
     annotations={'kind', 'path', 'sha256', 'images_folder', 'images', 'annotations'},
@@ -38,51 +44,24 @@ _IDS = dict(coco='-?[0-9]{12,}|-[0-9]{11}', folder='[0-9]{8,}|[0-9a-f]{16}')
 
 def unknown_keys(state: Mapping) -> list[str]:
     """Keys of a manifest's head that this release does not know."""
-    return sorted(set(state) - _HEAD - _MORE)
+    known = _HEAD if state['format_version'] == 1 else _HEAD - _LISTS | _SHARDED
+    return sorted(set(state) - known - _MORE - _LISTS)
 
 
-def manifest_problems(state: dict, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """What a manifest says that does not go together.
+def head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
+    """What the head of a manifest says that does not go together, and its rows of shards.
 
     Args:
         state (dict): The content of ``hime.json``.
         manifest (Manifest): The same, as it was read.
-
-    Yields:
-        tuple[str, str]: A path in the data set, and what is wrong with it.
     """
-    for what in _head_problems(state, manifest):
-        yield MANIFEST_NAME, what
-    seen = {MANIFEST_NAME}
-    for row in (*state['files'], *manifest.annotations):
-        low = row['path'].lower()
-        if low in seen:
-            yield row['path'], 'the manifest lists it twice, or with another case'
-        seen.add(low)
-    fmt = state.get('image_format', {}).get('format')
-    side, name = manifest.cipher.encrypted_patch_size, _name_pattern(state)
-    for entry in manifest.files.values():
-        stem, _, extension = entry.path.rpartition('/')[2].rpartition('.')
-        if not _is_utf8(entry.path):
-            yield entry.path, 'its name is no UTF-8'
-        elif extension != fmt:
-            yield entry.path, f'it is listed as a picture, and is no {fmt} file'
-        elif not name.fullmatch(stem):
-            yield entry.path, 'its name is not one that the settings of the manifest give'
-        elif entry.shape[0] % side or entry.shape[1] % side:
-            yield entry.path, f'its sides are no multiples of the {side} pixels of a patch'
-
-
-def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
-    missing = sorted(_HEAD - set(state))
+    needed = _HEAD if manifest.version == 1 else _HEAD - _LISTS | _SHARDED
+    missing = sorted(needed - set(state))
     if missing:
         yield f'it says nothing of {", ".join(missing)}'
     for name, known in _ROWS.items():
         if not all(set(row) <= known for row in state.get(name) or ()):
             yield f'a row of `{name}` says more than the format has'
-    entries = [FileEntry.from_dict(row) for row in state['files']]
-    if not all(map(_is_as_written, state['files'], entries)):
-        yield 'a row of `files` is not as the format has it'
     image_format = state.get('image_format', {})
     if (
         set(image_format) != {'format', 'compression'}
@@ -107,13 +86,109 @@ def _head_problems(state: dict, manifest: Manifest) -> Iterator[str]:
         {False},
     ):
         yield '`mode`, `key_id` and `mac` do not agree on whether there is a key'
-    size = sum(entry.size for entry in entries)
-    found = dict(files=len(entries), bytes=size, skipped=len(manifest.skipped))
+    found = _sums(manifest.shards)
+    if manifest.version == 1:
+        found = _sizes(state['files'], manifest.skipped)
+        if not all(map(is_as_written, state['files'])):
+            yield 'a row of `files` is not as the format has it'
+    else:
+        yield from _shard_row_problems(state, manifest)
     counts = state.get('counts', {})
     if not all(is_id(counts.get(name)) for name in ('images', *found)) or any(
         counts[name] != number for name, number in found.items()
     ):
         yield f'its counts are not those of its lists: {found}'
+
+
+def _shard_row_problems(state: dict, manifest: Manifest) -> Iterator[str]:
+    if not all(
+        set(row) - {'tar'} == _SHARD and set(row.get('tar', _TAR)) == _TAR
+        for row in manifest.shards
+    ):
+        yield 'a row of `shards` is not as the format has it'
+    if _LISTS & set(state):
+        yield 'it has lists that belong to its shards'
+
+
+def _sums(rows: Sequence[Mapping]) -> dict[str, int]:
+    return {name: sum(row[name] for row in rows) for name in ('files', 'bytes', 'skipped')}
+
+
+def _sizes(files: Sequence[Mapping], skipped: Sequence) -> dict[str, int]:
+    size = sum(int(row['size']) for row in files)
+    return dict(files=len(files), bytes=size, skipped=len(skipped))
+
+
+def shard_problem(state: dict, manifest: Manifest, number: int) -> str | None:
+    """What is wrong with the manifest of a shard, None if nothing is.
+
+    Args:
+        state (dict): From :meth:`Manifest.read_shard`.
+        manifest (Manifest): The manifest.
+        number (int): Of the shard.
+    """
+    if set(state) != _SHARD_HEAD:
+        return f'its keys are {sorted(state)}'
+    try:
+        for _ in manifest.shard_entries(number, state):
+            pass
+    except ManifestError as error:
+        return str(error)
+    if not all(map(is_as_written, state['files'])) or not all(
+        set(row) <= _ROWS['skipped'] for row in state['skipped']
+    ):
+        return 'one of its rows is not as the format has it'
+    found = _sizes(state['files'], state['skipped'])
+    row = manifest.shards[number]
+    if any(row[name] != value for name, value in found.items()):
+        return f'it has not the files, bytes and skipped that {MANIFEST_NAME} says: {found}'
+    return None
+
+
+class RowChecks:
+    """What rows say that does not go with the head, or with the rows before them.
+
+    Args:
+        state (dict): The head.
+        manifest (Manifest): The manifest.
+    """
+
+    def __init__(self, state: Mapping, manifest: Manifest) -> None:
+        self._side = manifest.cipher.encrypted_patch_size
+        self._name = _name_pattern(state)
+        self._format = state.get('image_format', {}).get('format')
+        self._tar = manifest.storage == 'tar'
+        self._seen = {MANIFEST_NAME, *shard_files(manifest)}
+
+    def problems(self, entry: FileEntry) -> Iterator[str]:
+        """What is wrong with the row of a picture."""
+        stem, _, extension = entry.path.rpartition('/')[2].rpartition('.')
+        if not _is_utf8(entry.path):
+            yield 'its name is no UTF-8'
+        elif extension != self._format:
+            yield f'it is listed as a picture, and is no {self._format} file'
+        elif not self._name.fullmatch(stem):
+            yield 'its name is not one that the settings of the manifest give'
+        elif entry.shape[0] % self._side or entry.shape[1] % self._side:
+            yield f'its sides are no multiples of the {self._side} pixels of a patch'
+        if self._tar and ('\0' in entry.path or set(entry.path.split('/')) & {'', '.', '..'}):
+            yield 'the path leads out of the folder'
+        if self.is_twice(entry.path):
+            yield 'the manifest lists it twice, or with another case'
+
+    def is_twice(self, path: str) -> bool:
+        """Whether a path was asked for before."""
+        twice = (low := path.lower()) in self._seen
+        self._seen.add(low)
+        return twice
+
+
+def shard_files(manifest: Manifest) -> Iterator[str]:
+    """Paths of the files of the shards: manifests and tars."""
+    for row in manifest.shards:
+        yield row['path']
+        if 'tar' in row:
+            yield row['tar']['path']
 
 
 def _is_level(value: Any) -> bool:
@@ -124,16 +199,18 @@ def _is_utf8(text: str) -> bool:
     return not any('\ud800' <= char <= '\udfff' for char in text)
 
 
-def _is_as_written(row: dict, entry: FileEntry) -> bool:
+def is_as_written(row: dict) -> bool:
     """Whether a row has the fields of its entry, no more, and numbers where they belong."""
-    return entry.to_dict() == row and not any(
+    if row['channels'] not in (1, 3, 4):
+        return False
+    return FileEntry.from_dict(row).to_dict() == row and not any(
         isinstance(number, bool) or (name != 'scale' and isinstance(number, float))
         for name, value in row.items()
         for number in (value if isinstance(value, list) else [value])
     )
 
 
-def _name_pattern(state: dict) -> re.Pattern:
+def _name_pattern(state: Mapping) -> re.Pattern:
     """Of the file names of pictures, without their extension."""
     name = '.*'
     if state.get('names') == 'ids':

@@ -3,7 +3,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ ANNOTATION_FIELDS = (
     'segmentation',
     'ignore',
 )
+_ANNOTATION_SET = frozenset(ANNOTATION_FIELDS)
+_IMAGE_SET = frozenset(('id', 'file_name', 'width', 'height', 'license'))
 _LISTS = {
     'categories': ('id', 'name', 'supercategory'),
     'licenses': ('id', 'name', 'url'),
@@ -34,9 +36,13 @@ _WHOLE = ('id', 'image_id', 'category_id', 'license', 'height', 'width')
 _LARGEST = 1e9
 
 
+def _fault(path: str, what: str) -> CocoError:
+    return CocoError(f'{path} is no valid COCO detection file: {what}')
+
+
 def _require(ok: bool, path: str, what: str) -> None:
     if not ok:
-        raise CocoError(f'{path} is no valid COCO detection file: {what}')
+        raise _fault(path, what)
 
 
 def load_coco(path: str, segmentation: bool = False) -> dict:
@@ -59,34 +65,62 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
     coco = read_json(path, 'annotation file', CocoError)
     _require(isinstance(coco, dict), path, 'it holds no object')
     _normalize(coco)
-    for key in ('images', 'annotations', 'categories'):
-        _require(isinstance(coco.get(key), list), path, f'it has no list `{key}`')
+    check_keys(path, coco)
     images: dict[int, dict] = {}
     for i, image in enumerate(coco['images']):
-        name: Any = isinstance(image, dict) and image.get('file_name')
-        _require(isinstance(name, str) and bool(name), path, f'`images[{i}]` has no `file_name`')
-        _require(
-            is_id(image.get('id')), path, f'the `id` of `images[{i}]` ({name}) is no whole number'
-        )
-        _require(image['id'] not in images, path, f'the image id {image["id"]} occurs twice')
-        parts = name.replace('\\', '/').split('/')
-        _require(
-            not os.path.isabs(name) and '..' not in parts,
-            path,
-            f'the file name {name!r} points out of the image folder',
-        )
-        for side in ('height', 'width'):
-            _require(
-                is_id(image.get(side, 1)) and image.get(side, 1) > 0,
-                path,
-                f'the `{side}` of `images[{i}]` ({name}) is no positive whole number',
-            )
-        _require(
-            is_id(image.get('license', 0)),
-            path,
-            f'the `license` of `images[{i}]` ({name}) is no whole number',
-        )
+        check_image(path, i, image, images.__contains__)
         images[image['id']] = image
+    categories = check_lists(path, coco)
+    seen: set[int] = set()
+    for i, ann in enumerate(coco['annotations']):
+        check_annotation(path, i, ann, seen.__contains__, images.get, categories, segmentation)
+        seen.add(ann['id'])
+    return coco
+
+
+def check_keys(path: str, coco: dict) -> None:
+    """Refuse a file without the lists that it has to have."""
+    for key in ('images', 'annotations', 'categories'):
+        _require(isinstance(coco.get(key), list), path, f'it has no list `{key}`')
+
+
+def check_image(path: str, i: int, image: Any, seen: Callable[[int], bool]) -> None:
+    """Refuse an image that is none.
+
+    Args:
+        path (str): The file.
+        i (int): Its number there.
+        image (dict): From :func:`normal_entry`.
+        seen (Callable): Whether an image before has an id.
+
+    Raises:
+        CocoError: Names the entry.
+    """
+    name: Any = isinstance(image, dict) and image.get('file_name')
+    _require(isinstance(name, str) and bool(name), path, f'`images[{i}]` has no `file_name`')
+    _require(is_id(image.get('id')), path, f'the `id` of `images[{i}]` ({name}) is no whole number')
+    _require(not seen(image['id']), path, f'the image id {image["id"]} occurs twice')
+    parts = name.replace('\\', '/').split('/')
+    _require(
+        not os.path.isabs(name) and '..' not in parts,
+        path,
+        f'the file name {name!r} points out of the image folder',
+    )
+    for side in ('height', 'width'):
+        _require(
+            is_id(image.get(side, 1)) and image.get(side, 1) > 0,
+            path,
+            f'the `{side}` of `images[{i}]` ({name}) is no positive whole number',
+        )
+    _require(
+        is_id(image.get('license', 0)),
+        path,
+        f'the `license` of `images[{i}]` ({name}) is no whole number',
+    )
+
+
+def check_lists(path: str, coco: dict) -> set[int]:
+    """Refuse categories and licences that are none; the ids of the categories."""
     for name in _LISTS:
         _require(isinstance(coco.get(name) or [], list), path, f'its `{name}` are no list')
         for i, entry in enumerate(coco.get(name) or ()):
@@ -96,63 +130,96 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
                 path,
                 f'`{name}[{i}]` is no object of texts and numbers',
             )
-    seen = set()
-    categories = {c['id'] for c in coco['categories'] if isinstance(c, dict) and is_id(c.get('id'))}
-    for i, ann in enumerate(coco['annotations']):
-        place = f'`annotations[{i}]`'
-        _require(isinstance(ann, dict), path, f'{place} is no object')
-        _require(
-            is_id(ann.get('id')) and ann['id'] not in seen,
-            path,
-            f'the `id` of {place} is no whole number or occurs twice',
+    return {c['id'] for c in coco['categories'] if isinstance(c, dict) and is_id(c.get('id'))}
+
+
+def check_annotation(
+    path: str,
+    i: int,
+    ann: Any,
+    seen: Callable[[int], bool],
+    find_image: Callable[[int], dict | None],
+    categories: Container[int],
+    segmentation: bool,
+) -> None:
+    """Refuse an annotation that is none.
+
+    Args:
+        path (str): The file.
+        i (int): Its number there.
+        ann (dict): From :func:`normal_entry`.
+        seen (Callable): Whether an annotation before has an id.
+        find_image (Callable): The image of an id; it gets a size from run lengths where it has
+            none.
+        categories (Container[int]): Their ids.
+        segmentation (bool): Check segmentations, too.
+
+    Raises:
+        CocoError: Names the entry.
+    """
+    place = f'`annotations[{i}]`'
+    _require(isinstance(ann, dict), path, f'{place} is no object')
+    _require(
+        is_id(ann.get('id')) and not seen(ann['id']),
+        path,
+        f'the `id` of {place} is no whole number or occurs twice',
+    )
+    image = find_image(ann['image_id']) if is_id(ann.get('image_id')) else None
+    if image is None:
+        raise _fault(
+            path, f'{place} is of the image {as_json(ann.get("image_id"))}, which is not listed'
         )
-        seen.add(ann['id'])
-        _require(
-            is_id(ann.get('image_id')) and ann['image_id'] in images,
-            path,
-            f'{place} is of the image {as_json(ann.get("image_id"))}, which is not listed',
-        )
-        _require(
-            is_id(ann.get('category_id')) and ann['category_id'] in categories,
-            path,
-            f'{place} has the category {as_json(ann.get("category_id"))}, which is not listed',
-        )
-        box = ann.get('bbox')
-        _require(
-            isinstance(box, list) and len(box) == 4 and all(is_number(v) for v in box),
-            path,
-            f'the `bbox` of {place} is not [x, y, width, height]',
-        )
-        for name in ('iscrowd', 'ignore'):
-            _require(ann.get(name, 0) in (0, 1), path, f'the `{name}` of {place} is not 0 or 1')
-        _require(
-            not segmentation
-            or not ann.get('segmentation')
-            or _is_segmentation(ann['segmentation'], images[ann['image_id']]),
-            path,
-            f'the `segmentation` of {place} is neither polygons nor run '
-            'lengths of the size of its image',
-        )
-    return coco
+    _require(
+        is_id(ann.get('category_id')) and ann['category_id'] in categories,
+        path,
+        f'{place} has the category {as_json(ann.get("category_id"))}, which is not listed',
+    )
+    box = ann.get('bbox')
+    _require(
+        isinstance(box, list) and len(box) == 4 and all(is_number(v) for v in box),
+        path,
+        f'the `bbox` of {place} is not [x, y, width, height]',
+    )
+    for name in ('iscrowd', 'ignore'):
+        _require(ann.get(name, 0) in (0, 1), path, f'the `{name}` of {place} is not 0 or 1')
+    _require(
+        not segmentation
+        or not ann.get('segmentation')
+        or _is_segmentation(ann['segmentation'], image),
+        path,
+        f'the `segmentation` of {place} is neither polygons nor run '
+        'lengths of the size of its image',
+    )
 
 
 def _normalize(coco: dict) -> None:
     """Make what is written in another way what COCO itself writes."""
     _drop_nulls(coco)
-    if 'annotations' not in coco:  # as in COCO's image_info_*.json
-        coco['annotations'] = []
-        coco.setdefault('categories', [])
+    add_missing(coco)
     for name in ('images', 'annotations', *_LISTS):
         entries = coco.get(name)
         for entry in entries if isinstance(entries, list) else ():
-            if not isinstance(entry, dict):
-                continue
-            if None in entry.values():
-                _drop_nulls(entry)
-            for key in _WHOLE:
-                value = entry.get(key)
-                if isinstance(value, float) and value.is_integer():
-                    entry[key] = int(value)
+            normal_entry(entry)
+
+
+def add_missing(coco: dict) -> None:
+    """Give a file without annotations an empty list of them, as COCO's image_info_*.json."""
+    if 'annotations' not in coco:
+        coco['annotations'] = []
+        coco.setdefault('categories', [])
+
+
+def normal_entry(entry: Any) -> Any:
+    """An entry of a list, made what COCO itself would have written."""
+    if not isinstance(entry, dict):
+        return entry
+    if None in entry.values():
+        _drop_nulls(entry)
+    for key in _WHOLE:
+        value = entry.get(key)
+        if isinstance(value, float) and value.is_integer():
+            entry[key] = int(value)
+    return entry
 
 
 def _drop_nulls(entry: dict) -> None:
@@ -267,18 +334,46 @@ def encrypted_annotation(
 def dropped_fields(coco: dict, segmentation: bool) -> list[str]:
     """Names of what a COCO file holds that is not handed over."""
     names = set(coco) - {'info', 'licenses', 'images', 'annotations', 'categories'}
-    for list_name, known in _LISTS.items():
-        for entry in coco.get(list_name) or ():
-            names |= {f'{list_name}.{k}' for k in set(entry) - set(known)}
+    names |= dropped_of_lists(coco)
     for ann in coco['annotations']:
-        names |= {f'annotations.{k}' for k in set(ann) - set(ANNOTATION_FIELDS)}
-        if 'segmentation' in ann and not segmentation:
-            names.add('annotations.segmentation')
+        names |= dropped_of_annotation(ann, segmentation)
     for image in coco['images']:
-        names |= {
-            f'images.{k}' for k in set(image) - {'id', 'file_name', 'width', 'height', 'license'}
-        }
+        names |= dropped_of_image(image)
     return sorted(names)
+
+
+def dropped_of_lists(coco: dict) -> set[str]:
+    """Those of categories and licences."""
+    return {
+        f'{name}.{k}'
+        for name, known in _LISTS.items()
+        for entry in coco.get(name) or ()
+        for k in set(entry) - set(known)
+    }
+
+
+def dropped_of_annotation(ann: dict, segmentation: bool) -> set[str]:
+    """Those of one annotation."""
+    names = {f'annotations.{k}' for k in set(ann) - _ANNOTATION_SET}
+    if 'segmentation' in ann and not segmentation:
+        names.add('annotations.segmentation')
+    return names
+
+
+def dropped_of_image(image: dict) -> set[str]:
+    """Those of one image."""
+    return {f'images.{k}' for k in set(image) - _IMAGE_SET}
+
+
+def handed_lists(coco: dict, licenses: bool) -> dict:
+    """The licences, unless they are kept back, and the categories, with COCO's fields only."""
+    lists = {
+        name: [{k: entry[k] for k in known if k in entry} for entry in coco.get(name) or ()]
+        for name, known in _LISTS.items()
+    }
+    return dict(
+        **(dict(licenses=lists['licenses']) if licenses else {}), categories=lists['categories']
+    )
 
 
 def encrypted_coco(
@@ -289,17 +384,15 @@ def encrypted_coco(
     It has the original's lists, images and annotations of the encrypted ones, and of ``info`` a
     description only.
     """
-    lists = {
-        name: [{k: entry[k] for k in known if k in entry} for entry in coco.get(name) or ()]
-        for name, known in _LISTS.items()
-    }
     if not licenses:
         for image in images:
             image.pop('license', None)
+    lists = handed_lists(coco, licenses)
+    categories = lists.pop('categories')
     return dict(
         info=dict(description=description),
-        **(dict(licenses=lists['licenses']) if licenses else {}),
+        **lists,
         images=images,
         annotations=annotations,
-        categories=lists['categories'],
+        categories=categories,
     )

@@ -5,11 +5,12 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-_SHA256 = re.compile('[0-9a-f]{64}')
+#: A digest as it is written.
+SHA256 = re.compile('[0-9a-f]{64}')
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class FileEntry:
             pixels.
         scale (tuple[float, float]): Encrypted pixels per original pixel,
             (x, y).
+        shard (int, optional): Number of the shard that lists it. Never written. Defaults to
+            None.
+        offset (int, optional): Where it begins in the shard's tar. Defaults to None, a file of
+            its own.
     """
 
     path: str
@@ -36,12 +41,15 @@ class FileEntry:
     channels: int
     ori_shape: tuple[int, int]
     scale: tuple[float, float]
+    shard: int | None = None
+    offset: int | None = None
 
     def to_dict(self) -> dict:
         """As plain lists, strings and numbers."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()
+            if name != 'shard' and not (name == 'offset' and value is None)
         }
 
     @classmethod
@@ -61,12 +69,14 @@ class FileEntry:
             int(state['channels']),
             (int(ori_h), int(ori_w)),
             (float(x), float(y)),
+            offset=None if state.get('offset') is None else int(state['offset']),
         )
         sides = (*entry.shape, entry.channels)
         if not (
             isinstance(state['path'], str)
-            and _SHA256.fullmatch(entry.sha256)
+            and SHA256.fullmatch(entry.sha256)
             and 0 <= entry.size < 2**63
+            and (entry.offset is None or 0 <= entry.offset < 2**63)
             and all(0 < side < 2**31 for side in sides)
             and all(0 <= side < 2**31 for side in entry.ori_shape)
             and all(0 < factor < math.inf for factor in entry.scale)
@@ -95,6 +105,8 @@ class CompactFiles:
             ('channels', '<i4'),
             ('ori_shape', '<i4', 2),
             ('scale', '<f8', 2),
+            ('shard', '<i4'),
+            ('offset', '<i8'),
         ]
     )
 
@@ -109,6 +121,8 @@ class CompactFiles:
                     entry.channels,
                     entry.ori_shape,
                     entry.scale,
+                    -1 if entry.shard is None else entry.shard,
+                    -1 if entry.offset is None else entry.offset,
                 )
                 for entry in entries
             ),
@@ -133,4 +147,6 @@ class CompactFiles:
             return None
         row = self._rows[index]
         values = {name: row[name].tolist() for name in row.dtype.names[2:]}
-        return FileEntry.from_dict(dict(values, path=path, sha256=row['sha256'].tobytes().hex()))
+        values.update(path=path, sha256=row['sha256'].tobytes().hex())
+        shard, offset = (None if n < 0 else n for n in (values['shard'], values['offset']))
+        return replace(FileEntry.from_dict(dict(values, offset=offset)), shard=shard)

@@ -4,9 +4,11 @@
 ``docs/format.md`` specifies the file.
 """
 
+import hashlib
 import hmac
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +19,20 @@ from hime_mm.errors import InvalidKey, ManifestError
 from hime_mm.images.files import parse_json, read_json
 from hime_mm.images.recipe import Recipe
 
-from .entries import CompactFiles, FileEntry
-from .writing import FORMAT_NAME, FORMAT_VERSION, MANIFEST_NAME, checksum, manifest_mac
+from .entries import SHA256, CompactFiles, FileEntry
+from .stores import Store, open_store
+from .writing import (
+    FORMAT_NAME,
+    MANIFEST_NAME,
+    SHARD_FORMAT_NAME,
+    checksum,
+    manifest_mac,
+    shard_name,
+    tar_name,
+)
+
+#: What is read.
+FORMAT_VERSIONS = (1, 2)
 
 
 class Manifest:
@@ -29,27 +43,43 @@ class Manifest:
         root (str | Path): The folder that it lies in.
         place (str, optional): Where it was read, if not in a local folder.
             Defaults to None.
+        read (Callable, optional): Gives the content of a file by its path relative to the
+            manifest. Defaults to None, of the store that the root is.
 
     Raises:
         ManifestError: If the content is not a manifest of this version, or
             was changed after it was written.
     """
 
-    def __init__(self, state: dict, root: Any = '.', place: str | None = None) -> None:
-        self.root = Path(root)
+    def __init__(
+        self,
+        state: dict,
+        root: Any = '.',
+        place: str | None = None,
+        read: Callable[[str], bytes] | None = None,
+    ) -> None:
+        #: Where the data set lies.
+        self.store: Store = open_store(root)
+        #: The same as a path, or as an URL.
+        self.root: Any = (
+            self.store.place('') if self.store.local is None else Path(self.store.local)
+        )
+        self._read = read or self.store.read
         #: What messages call it.
-        self.place = place = place or str(self.root / MANIFEST_NAME)
+        self.place = place = place or self.store.place(MANIFEST_NAME)
         if not isinstance(state, dict) or state.get('format') != FORMAT_NAME:
             raise ManifestError(f'{place} is no manifest of hime_mm')
-        if state.get('format_version') != FORMAT_VERSION:
+        if state.get('format_version') not in FORMAT_VERSIONS:
             raise ManifestError(
                 f'{place} has the format version '
-                f'{state.get("format_version")!r}, this release reads version '
-                f'{FORMAT_VERSION}: use the release of hime_mm that wrote it '
+                f'{state.get("format_version")!r}, this release reads the versions '
+                f'{FORMAT_VERSIONS}: use the release of hime_mm that wrote it '
                 f'({state.get("tool_version")})'
             )
-        if not isinstance(state.get('files'), list):
-            raise ManifestError(f'{place} is damaged: it has no list of files')
+        self.version: int = state['format_version']
+        name = 'files' if self.version == 1 else 'shards'
+        if not isinstance(state.get(name), list):
+            raise ManifestError(f'{place} is damaged: it has no list of {name}')
         try:
             found = checksum(state)
         except RecursionError:
@@ -61,21 +91,157 @@ class Manifest:
             )
         try:
             self.cipher = Cipher.build(state['cipher'])
-            self.files: dict[str, FileEntry] = {
-                row['path']: FileEntry.from_dict(row) for row in state['files']
-            }
+            self._files: Any = None
+            #: Rows of the shards, none in version 1.
+            self.shards: list[dict] = state['shards'] if self.version > 1 else []
+            #: ``'files'`` or ``'tar'``.
+            self.storage: str = state['storage'] if self.version > 1 else 'files'
+            if self.version == 1:
+                self._files = {row['path']: FileEntry.from_dict(row) for row in state['files']}
+            else:
+                _check_shards(self.storage, self.shards)
             self.dataset_id: str = state['dataset_id']
             self.key_id: str | None = state['key_id']
             self.preprocess: dict = state['preprocess']
             _check_head(state)
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise ManifestError(f'{place} is damaged: {type(error).__name__}: {error}') from None
-        self.state = {k: v for k, v in state.items() if k != 'files'}
+        self.state = {k: v for k, v in state.items() if k != 'files' or self.version > 1}
+
+    @property
+    def files(self) -> Any:
+        """dict[str, FileEntry]: All files by their path, read when first asked for."""
+        if self._files is None:
+            self._files = {entry.path: entry for entry in self.entries()}
+        return self._files
+
+    @files.setter
+    def files(self, files: Any) -> None:
+        self._files = files
+
+    @property
+    def num_files(self) -> int:
+        """int: How many files it lists; no shard is read for it."""
+        if self.version == 1:
+            return len(self._files)
+        return sum(row['files'] for row in self.shards)
+
+    def without_files(self) -> 'Manifest':
+        """The same without what it says of each file, for processes that need no copy of that."""
+        other = copy(self)
+        other._files = {} if self.version == 1 else None
+        return other
+
+    def entries(self) -> Iterator[FileEntry]:
+        """All files, in the memory of one shard.
+
+        Raises:
+            ManifestError: If the manifest of a shard is missing, or not the one that
+                ``hime.json`` names.
+        """
+        if self.version == 1:
+            yield from self._files.values()
+            return
+        for number in range(len(self.shards)):
+            yield from self.shard_entries(number, self.read_shard(number))
+
+    def shard_entries(self, number: int, state: dict) -> Iterator[FileEntry]:
+        """The files of a shard, from what :meth:`read_shard` gave.
+
+        Raises:
+            ManifestError: If a row is none.
+        """
+        for row in state['files']:
+            try:
+                entry = FileEntry.from_dict(row)
+                if (entry.offset is None) != (self.storage == 'files'):
+                    raise TypeError('`offset` does not go with the storage')
+            except (LookupError, TypeError, ValueError, OverflowError) as error:
+                place = self.store.place(self.shards[number]['path'])
+                raise ManifestError(
+                    f'{place} is damaged: {type(error).__name__}: {error}'
+                ) from None
+            yield replace(entry, shard=number)
+
+    def read_shard(self, number: int) -> dict:
+        """The manifest of a shard, checked against ``hime.json``.
+
+        Raises:
+            ManifestError: If it is missing, or not the one that ``hime.json`` names.
+        """
+        row = self.shards[number]
+        place = self.store.place(row['path'])
+        try:
+            data = self._read(row['path'])
+        except OSError as error:
+            raise ManifestError(
+                f'cannot read {place}, a part of the manifest: {error.strerror}. Get it from '
+                'the owner again'
+            ) from None
+        if hashlib.sha256(data).hexdigest() != row['sha256']:
+            raise ManifestError(
+                f'{place} is not the file that {self.place} names: its SHA-256 is another. Get '
+                'both from the owner again'
+            )
+        state = parse_json(data, place, 'manifest', ManifestError, unique=True)
+        expected = dict(
+            format=SHARD_FORMAT_NAME,
+            format_version=int(self.version),
+            dataset_id=self.dataset_id,
+            shard=number,
+        )
+        if not isinstance(state, dict) or any(
+            (type(state.get(name)), state.get(name)) != (type(value), value)
+            for name, value in expected.items()
+        ):
+            raise ManifestError(f'{place} is not shard {number} of {self.place}')
+        for name in ('files', 'skipped'):
+            rows = state.get(name)
+            if not isinstance(rows, list) or len(rows) != row[name]:
+                raise ManifestError(f'{place} has not the {row[name]} {name} of {self.place}')
+        try:
+            _check_rows('skipped', state['skipped'])
+        except (TypeError, ValueError) as error:
+            raise ManifestError(f'{place} is damaged: {error}') from None
+        return state
+
+    def picture_file(self, entry: FileEntry) -> str:
+        """Path of the file that a picture lies in: its own, or a tar."""
+        if entry.shard is None or entry.offset is None:
+            return entry.path
+        return self.shards[entry.shard]['tar']['path']
+
+    def picture_size(self, entry: FileEntry) -> int | None:
+        """Bytes of an encrypted picture that are there; None where it would be a request."""
+        if self.store.local is None:
+            return None
+        size = self.store.size(self.picture_file(entry))
+        if size is None or entry.offset is None:
+            return size
+        return max(0, min(entry.size, size - entry.offset))
+
+    def read_picture(self, entry: FileEntry) -> bytes:
+        """The bytes of an encrypted picture, as they are there.
+
+        Raises:
+            OSError: If they cannot be read.
+        """
+        path = self.picture_file(entry)
+        if entry.offset is None:
+            return self.store.read(path)
+        return self.store.read_range(path, entry.offset, entry.size)
 
     @property
     def skipped(self) -> Sequence[dict]:
         """Sequence[dict]: ``path`` and ``reason`` of each picture that is missing."""
-        return self.state.get('skipped') or ()
+        if self.version == 1:
+            return self.state.get('skipped') or ()
+        return [
+            row
+            for number, shard in enumerate(self.shards)
+            if shard['skipped']
+            for row in self.read_shard(number)['skipped']
+        ]
 
     @property
     def annotations(self) -> list[dict]:
@@ -95,7 +261,8 @@ class Manifest:
         """Read and check a manifest.
 
         Args:
-            path (str | Path): The file, or the folder that it lies in.
+            path (str | Path): The file, or the folder that it lies in; or an URL of either, as
+                of :func:`~hime_mm.datasets.stores.open_store`.
 
         Returns:
             Manifest: The manifest.
@@ -103,12 +270,29 @@ class Manifest:
         Raises:
             ManifestError: If it is missing, damaged or of another version.
         """
+        if '://' in os.fspath(path):
+            url = os.fspath(path).rstrip('/').removesuffix(f'/{MANIFEST_NAME}')
+            store = open_store(url)
+            if store.local is None:
+                return cls._load_remote(store)
+            path = store.local
         path = Path(path)
         found = path.is_dir()
         if found:
             path = path / MANIFEST_NAME
         # One that is named may come through a pipe.
         return cls(read_json(path, 'manifest', ManifestError, regular=found), path.parent)
+
+    @classmethod
+    def _load_remote(cls, store: Store) -> 'Manifest':
+        place = store.place(MANIFEST_NAME)
+        try:
+            data = store.read(MANIFEST_NAME)
+        except OSError as error:
+            raise ManifestError(
+                f'cannot read the manifest {place}: {error.strerror or error}'
+            ) from None
+        return cls(parse_json(data, place, 'manifest', ManifestError), store.url)
 
     @property
     def recipe(self) -> Recipe:
@@ -138,6 +322,8 @@ class Manifest:
 
     def holds(self, path: str) -> bool:
         """Whether a file lies in the folder of the data set, links followed."""
+        if self.store.local is None:
+            return False
         return os.path.realpath(path).startswith(os.path.join(os.path.realpath(self.root), ''))
 
     def entry(self, path: str) -> FileEntry:
@@ -155,7 +341,7 @@ class Manifest:
         found = self.files.get(path)
         # By folders as they are written first: `realpath` asks the disk.
         for full in (os.path.abspath, os.path.realpath):
-            if found is None:
+            if found is None and self.store.local is not None:
                 relative = os.path.relpath(full(path), full(self.root))
                 found = self.files.get(relative.replace(os.sep, '/'))
         if found is None:
@@ -252,12 +438,7 @@ def _check_head(state: dict) -> None:
     _check_types(state, _HEAD_TYPES)
     state['dataset_id'].encode()  # a ValueError for half a character
     for name in ('skipped', 'annotations'):
-        for row in state.get(name) or ():
-            if not isinstance(row, dict):
-                raise TypeError(f'`{name}` holds {row!r:.99}')
-            _check_types(row, _ROW_TYPES)
-            if b'\0' in os.fsencode(row['path']):  # a ValueError for half a character
-                raise TypeError(f'`{name}` has an impossible path')
+        _check_rows(name, state.get(name) or ())
     for folder, names in state.get('classes', {}).items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise TypeError(f'`classes` holds {folder!r:.99}: {names!r:.99}')
@@ -268,6 +449,38 @@ def _check_head(state: dict) -> None:
     numbers += state.get('noticed', {}).values()
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise TypeError('`counts`, `clipped` and `noticed` are no counts')
+
+
+def _check_rows(name: str, rows: Iterable) -> None:
+    for row in rows:
+        if not isinstance(row, dict):
+            raise TypeError(f'`{name}` holds {row!r:.99}')
+        _check_types(row, _ROW_TYPES)
+        if b'\0' in os.fsencode(row['path']):  # a ValueError for half a character
+            raise TypeError(f'`{name}` has an impossible path')
+
+
+def _check_shards(storage: Any, shards: list) -> None:
+    """Refuse rows of shards that readers would stumble over.
+
+    Raises:
+        LookupError, TypeError: If something in them is not what it has to be.
+    """
+    if storage not in ('files', 'tar'):
+        raise TypeError(f'`storage` is {storage!r:.99}')
+    for number, row in enumerate(shards):
+        parts = [(row, shard_name(number))]
+        numbers = [row['files'], row['bytes'], row['skipped']]
+        if storage == 'tar':
+            parts.append((row['tar'], tar_name(number)))
+            numbers.append(row['tar']['size'])
+        elif 'tar' in row:
+            raise TypeError(f'shard {number} has a tar')
+        if not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+            raise TypeError(f'the counts of shard {number} are none')
+        for part, name in parts:
+            if part['path'] != name or not SHA256.fullmatch(part['sha256']):
+                raise TypeError(f'shard {number} has another path, or no SHA-256')
 
 
 def _check_types(values: dict, types: Mapping[str, Any]) -> None:
@@ -300,18 +513,17 @@ def _load_cached(path: str, mtime: int, size: int) -> Manifest:
 
 def _compact(manifest: Manifest) -> Manifest:
     # Only `get` is asked of them here, by `Manifest.entry`.
-    manifest.files = CompactFiles(  # type: ignore[assignment]
-        manifest.files.values()
-    )
+    manifest.files = CompactFiles(manifest.entries())
     return manifest
 
 
-def parse_manifest(data: bytes, place: str) -> Manifest:
+def parse_manifest(data: bytes, place: str, read: Callable[[str], bytes] | None = None) -> Manifest:
     """A manifest that lies elsewhere than in a local folder.
 
     Args:
         data (bytes): Its content.
         place (str): Where it was read, for messages.
+        read (Callable): Gives the content of a file by its path relative to the manifest.
 
     Returns:
         Manifest: Its ``files`` are :class:`CompactFiles`.
@@ -319,7 +531,9 @@ def parse_manifest(data: bytes, place: str) -> Manifest:
     Raises:
         ManifestError: If it is damaged or of another version.
     """
-    return _compact(Manifest(parse_json(data, place, 'manifest', ManifestError), place=place))
+    return _compact(
+        Manifest(parse_json(data, place, 'manifest', ManifestError), place=place, read=read)
+    )
 
 
 def load_manifest(path: Any) -> Manifest:

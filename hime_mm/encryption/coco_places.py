@@ -2,9 +2,13 @@
 """Where the annotation files and the pictures of a COCO data set lie, as several tools put them."""
 
 import os
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import PurePosixPath
 
+from hime_mm.datasets.stores import Entry, Store
 from hime_mm.errors import EncryptionError
 
 #: Annotation files where none are named: those of the first line of which there are some.
@@ -15,25 +19,50 @@ _PATTERNS = (
     ('result.json',),  # Label Studio
 )
 #: So many pictures of a file tell where all of them are.
-_FIRST = 20
+FIRST = 20
 
 
-def find_annotations(src: str) -> list[str]:
+def find_annotations(store: Store) -> list[str]:
     """Annotation files of a source, relative to it.
 
     Raises:
         EncryptionError: If there are none under the names that tools give them.
     """
     for patterns in _PATTERNS:
-        found = [path.relative_to(src) for pattern in patterns for path in Path(src).glob(pattern)]
-        visible = [path.as_posix() for path in found if not path.as_posix().startswith('.')]
-        if visible:
-            return sorted(visible)
+        found = {path for pattern in patterns for path in _matches(store, pattern)}
+        if found:
+            return sorted(found)
     names = ', '.join(pattern for patterns in _PATTERNS for pattern in patterns)
-    raise EncryptionError(f'no annotation file in {src} ({names}): name it with `annotations=...`')
+    raise EncryptionError(
+        f'no annotation file in {store.place("")} ({names}): name it with `annotations=...`'
+    )
 
 
-def find_folder(src: str, ann_file: str, names: Sequence[str]) -> str:
+def _matches(store: Store, pattern: str) -> Iterator[str]:
+    """Files, of the source or of its folders, whose visible path matches a pattern."""
+    folder, _, name = pattern.rpartition('/')
+    folders = [folder]
+    if folder == '*':
+        folders = [e.name for e in _entries(store, '') if e.folder and e.name[0] != '.']
+    for inside in folders:
+        for entry in _entries(store, inside):
+            if not entry.folder and entry.name[0] != '.' and fnmatchcase(entry.name, name):
+                yield f'{inside}/{entry.name}' if inside else entry.name
+
+
+def _entries(store: Store, folder: str) -> Iterator[Entry]:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        yield from store.list(folder)
+
+
+def is_folder(store: Store, path: str) -> bool:
+    """Whether a source has a folder."""
+    if store.local is not None:
+        return os.path.isdir(store.place(path))
+    return next(_entries(store, path), None) is not None
+
+
+def find_folder(store: Store, ann_file: str, names: Sequence[str]) -> str:
     """The folder that the file names of an annotation file are relative to, relative to the source.
 
     It is named like the split, as ``train2017`` of ``instances_train2017.json``, or the first of
@@ -44,36 +73,39 @@ def find_folder(src: str, ann_file: str, names: Sequence[str]) -> str:
 
     def fits(place: str) -> tuple[bool, bool]:
         inside = str(PurePosixPath(names[0]).parent) if names else ''
-        return _holds(src, place, names[:_FIRST]), os.path.isdir(os.path.join(src, place, inside))
+        return _holds(store, place, names[:FIRST]), is_folder(store, f'{place}/{inside}')
 
     return max(places, key=fits)
 
 
-def check_pictures(src: str, folders: dict[str, str], names: dict[str, list[str]]) -> None:
+def check_pictures(
+    store: Store, folders: dict[str, str], names_of: Callable[[str], Iterable[str]]
+) -> None:
     """Refuse annotation files of which no picture is there, and say where they are.
 
     Args:
-        src (str): The source.
+        store (Store): The source.
         folders (dict[str, str]): The folder of the pictures of each annotation file.
-        names (dict[str, list[str]]): The pictures of each annotation file, relative to it.
+        names_of (Callable): The pictures of an annotation file, relative to its folder.
 
     Raises:
         EncryptionError: Names one of the pictures, and the remedy.
     """
     for path, folder in folders.items():
-        if not names[path] or _holds(src, folder, names[path]):
+        names = [*islice(names_of(path), FIRST)]
+        if not names or _holds(store, folder, names_of(path)):
             continue
         fault = (
-            f'none of the {len(names[path])} pictures of {path}, such as {names[path][0]}, '
-            f'is in the folder {folder} of {src}'
+            f'none of the {sum(1 for _ in names_of(path))} pictures of {path}, such as {names[0]}, '
+            f'is in the folder {folder} of {store.place("")}'
         )
-        raise EncryptionError(f'{fault}: {_remedy(src, path, folders, names[path])}')
+        raise EncryptionError(f'{fault}: {_remedy(store, path, folders, names)}')
 
 
-def _remedy(src: str, path: str, folders: dict[str, str], names: list[str]) -> str:
+def _remedy(store: Store, path: str, folders: dict[str, str], names: Sequence[str]) -> str:
     places = _places(path)
-    others = sorted(entry.name for entry in os.scandir(src) if entry.is_dir())
-    found = [place for place in (*places, *others) if _holds(src, place, names[:_FIRST])]
+    others = sorted(entry.name for entry in store.list() if entry.folder)
+    found = [place for place in (*places, *others) if _holds(store, place, names)]
     if found:
         fitting = list({**folders, path: found[0]}.values())
         return f'they are in {found[0]}, so give `images={fitting!r}`'
@@ -94,6 +126,8 @@ def _places(ann_file: str) -> list[str]:
     return list(dict.fromkeys(map(str, (*places, above, PurePosixPath('.')))))
 
 
-def _holds(src: str, folder: str, names: Sequence[str]) -> bool:
+def _holds(store: Store, folder: str, names: Iterable[str]) -> bool:
     """Whether any of the pictures is in a folder."""
-    return any(os.path.exists(os.path.join(src, folder, name)) for name in names)
+    if store.local is not None:
+        return any(os.path.exists(os.path.join(store.local, folder, name)) for name in names)
+    return any(store.size(str(PurePosixPath(folder, name))) is not None for name in names)

@@ -25,7 +25,7 @@ class _Decryption(NamedTuple):
 def _decrypt_entry(task: _Decryption, key: Key | None, entry: FileEntry) -> str | None:
     manifest = task.manifest
     try:
-        img = read_entry(str(manifest.root), entry)
+        img = read_entry(manifest, entry)
     except UnreadableImage as error:
         return str(error)
     assert key is not None  # `decrypt_dataset` has seen to it
@@ -103,21 +103,20 @@ def decrypt_dataset(
     manifest.check_key(key)
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise EncryptionError(f'{out} is not empty: choose a new folder')
-    if os.path.realpath(out).startswith(os.path.realpath(manifest.root) + os.sep):
+    if manifest.holds(out):
         raise EncryptionError(
             f'{out} lies in {path}: the plain pictures must '
             'not be handed over with the encrypted ones'
         )
-    entries = list(manifest.files.values())
-    manifest.files = {}  # no worker needs a copy of them
     problems = find_problems(
         _decrypt_entry,
-        _Decryption(manifest, out, partial),
+        _Decryption(manifest.without_files(), out, partial),
         key,
-        entries,
+        manifest.entries(),
+        manifest.num_files,
         workers,
         'decrypt' if progress else None,
     )
-    report = Report(files=len(entries), problems=sorted(problems))
+    report = Report(files=manifest.num_files, problems=sorted(problems))
     remove_leftovers(out)  # of a worker that died
     return report

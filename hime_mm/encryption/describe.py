@@ -3,7 +3,6 @@
 
 from hime_mm.ciphers.figures import whole
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import ManifestError
 from hime_mm.images.reading import NOTICES
 
@@ -28,13 +27,13 @@ def describe_lines(manifest: Manifest) -> list[str]:
     try:
         return _described(manifest)
     except KeyError as error:
-        raise ManifestError(f'{manifest.root / MANIFEST_NAME} lacks {error}') from None
+        raise ManifestError(f'{manifest.place} lacks {error}') from None
 
 
 def _described(manifest: Manifest) -> list[str]:
     state, cipher = manifest.state, manifest.cipher
     counts = state['counts']
-    sizes = {entry.shape for entry in manifest.files.values()}
+    sizes = {entry.shape for entry in manifest.entries()}
     heights = sorted(h for h, _ in sizes) or [0]
     widths = sorted(w for _, w in sizes) or [0]
     side = cipher.encrypted_patch_size

@@ -1,91 +1,169 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""The end of a run, when something has come of every picture."""
+"""The end of a run, when all its shards are done."""
 
-import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key
+from hime_mm.datasets.stores import Store, open_store
 from hime_mm.datasets.writing import write_manifest
+from hime_mm.errors import EncryptionError
 from hime_mm.images.reading import NOTICES
 
 from .job import Job, Summary, add_counts
-from .journal import Journal
+from .plan import BASE, Plan, read_items, read_left_out, read_lines
+from .record import Record, read_record
 from .report import write_report
-from .source import Source
+from .texts import write_texts
+
+#: Files that are left out which a summary names.
+MOST_LEFT_OUT = 100
 
 
 def finish(
-    source: Source,
-    job: Job,
-    key: Key | None,
-    journal: Journal,
-    head: dict,
-    summary: Summary,
-    report: str | None,
-    progress: bool,
-) -> None:
+    job: Job, store: Store, plan: Plan, key: Key | None, report: str | None, progress: bool
+) -> Summary:
     """Write the texts, the report and then the manifest: it is there when all else is.
 
     Args:
-        source (Source): The source, with the names that its pictures get.
-        job (Job): The run, with the id of the data set.
+        job (Job): The run.
+        store (Store): The output.
+        plan (Plan): The plan.
         key (Key, optional): The owner's key.
-        journal (Journal): What came of every picture.
-        head (dict): What the manifest says of the settings.
-        summary (Summary): Gets what is counted.
         report (str, optional): Where the report is to be written.
         progress (bool): Show how far it is.
+
+    Returns:
+        Summary: Without what only the run itself knows.
+
+    Raises:
+        EncryptionError: If a shard is not done.
     """
-    show = partial(tqdm, unit='image', disable=not progress)
-    size, missing, noticed = 0, [], Counter[str]()
-    for i, item in enumerate(show(source.items, 'count', leave=False)):
-        outcome = journal[i]
-        assert outcome is not None  # all are done
-        if 'error' in outcome:
-            missing.append(dict(path=job.target(item, 0), reason=outcome['error']))
-            continue
-        summary.files += len(outcome['rows'])
-        size += sum(row['size'] for row in outcome['rows'])
-        add_counts(summary.clipped, outcome.get('clipped', {}))
-        noticed.update(outcome.get('noticed', ()))
-        summary.telling += outcome.get('telling', 0)
+    show = partial(tqdm, disable=not progress, leave=False)
+    summary = Summary(
+        job.out, plan.dataset_id, plan.images, dropped=plan.dropped, num_left_out=plan.left_out
+    )
+    shards, noticed, size = [], Counter[str](), 0
+    for record in show(_records(store, plan), 'count', len(plan.shards), unit='shard'):
+        shards.append(record.row)
+        size += record.row['bytes']
+        summary.files += record.row['files']
+        add_counts(summary.clipped, record.counts['clipped'])
+        noticed.update(record.counts['noticed'])
+        summary.telling += record.counts['telling']
+        summary.tiny += record.counts['tiny']
+        tell(store, plan, record, summary)
+    summary.skipped.sort()
+    summary.warnings.sort()
     summary.noticed = {name: noticed[name] for name in NOTICES if noticed[name]}
-    with show(desc='annotations', total=summary.images, leave=False) as bar:
+    for path, reason in read_left_out(store):
+        if len(summary.left_out) < MOST_LEFT_OUT:
+            summary.left_out.append((path, reason))
 
-        def outcome_of(i: int) -> dict | None:
-            bar.update()
-            return journal[i]
+    def done(title: str) -> Iterator[tuple[int, Any, dict]]:
+        return iter(show(_done(store, plan), title, plan.images, unit='image'))
 
-        annotations = source.write(job, outcome_of, summary)
+    def outcomes() -> Iterator[tuple[int, str, dict]]:
+        return ((i, item.target, outcome) for i, item, outcome in done('annotations'))
+
+    annotations = write_texts(
+        store,
+        job,
+        plan.texts,
+        outcomes,
+        partial(read_lines, store),
+        open_store(store.place(BASE)) if plan.base is not None else None,
+    )
+    if job.recipe.storage == 'files':  # in tars there are none
+        for folder in plan.folders:
+            store.make_folder(folder)
     head = dict(
-        head,
-        dataset_id=job.dataset_id,
+        plan.head,
+        dataset_id=plan.dataset_id,
         counts=dict(
-            images=summary.images,
+            images=plan.images,
             files=summary.files,
             bytes=size,
-            skipped=len(missing),
-            left_out=len(source.left_out),
+            skipped=sum(row['skipped'] for row in shards),
+            left_out=plan.left_out,
         ),
         clipped={k: list(v) for k, v in summary.clipped.items()},
-        skipped=missing,
         annotations=annotations,
-        **({} if source.classes is None else dict(classes=source.classes)),
+        **({} if plan.classes is None else dict(classes=plan.classes)),
         **(dict(noticed=summary.noticed) if summary.noticed else {}),
     )
-
-    def outcomes(title: str) -> Iterator[dict]:
-        bar = show(range(summary.images), title, leave=title == 'manifest')
-        return (journal[i] or {} for i in bar)
-
+    if plan.base is not None:
+        head, shards = _added(plan.base, head, shards)
+        summary.added = plan.images
     if report is not None:  # before the manifest: what random names were of is known here only
-        write_report(report, source, outcomes('report'), summary)
-    if hasattr(os, 'sync'):
-        with show(desc='sync: waiting for the disk', bar_format='{desc}', leave=False):
-            os.sync()  # images were not waited for one by one
-    rows = (row for outcome in outcomes('manifest') for row in outcome.get('rows', ()))
-    write_manifest(job.out, head, rows, key)
+        write_report(
+            report,
+            [text['path'] for text in plan.texts],
+            ((item, outcome) for _, item, outcome in done('report')),
+            read_left_out(store),
+        )
+    with show(desc='sync: waiting for the disk', bar_format='{desc}'):
+        store.sync()  # images were not waited for one by one
+    write_manifest(store, head, show(shards, 'manifest', unit='shard', leave=True), key)
+    return summary
+
+
+def _records(store: Store, plan: Plan) -> Iterator[Record]:
+    missing = []
+    for shard in plan.shards:
+        record = read_record(store, plan, shard)
+        if record is None:
+            missing.append(shard)
+        else:
+            yield record
+    if missing:
+        few = ', '.join(map(str, missing[:5])) + (', …' if len(missing) > 5 else '')
+        raise EncryptionError(
+            f'{len(missing)} of {len(plan.shards)} shards of {store.url} are not done ({few}): '
+            f'`hime encrypt run {store.url}` does them'
+        )
+
+
+def _done(store: Store, plan: Plan) -> Iterator[tuple[int, Any, dict]]:
+    """Number, picture and outcome of all, in their order."""
+    number = 0
+    for record in _records(store, plan):
+        items = read_items(store, plan, record.number)
+        for item, outcome in zip(items, record.outcomes, strict=True):
+            yield number, item, outcome
+            number += 1
+
+
+def tell(store: Store, plan: Plan, record: Record, summary: Summary) -> None:
+    """Put what was left out of a shard, and what decoders said, on a summary."""
+    if record.silent:
+        return
+    items = read_items(store, plan, record.number)
+    for item, outcome in zip(items, record.outcomes, strict=True):
+        if 'error' in outcome:
+            summary.skipped.append((item.path, outcome['error']))
+        if 'said' in outcome:
+            summary.warnings.append((item.path, outcome['said']))
+
+
+def _added(base: dict, head: dict, shards: Iterable[dict]) -> tuple[dict, list[dict]]:
+    """The head and the shards of a data set that pictures were added to."""
+    clipped = {name: tuple(pair) for name, pair in base['clipped'].items()}
+    add_counts(clipped, {name: tuple(pair) for name, pair in head['clipped'].items()})
+    counts = {
+        name: number + base['counts'].get(name, 0)
+        for name, number in head['counts'].items()
+        if name != 'left_out'
+    }
+    noticed = Counter(base.get('noticed', {})) + Counter(head.get('noticed', {}))
+    new = dict(
+        head,
+        counts=dict(counts, left_out=head['counts']['left_out']),
+        clipped={name: list(pair) for name, pair in clipped.items()},
+        **(dict(noticed=dict(noticed)) if noticed else {}),
+    )
+    return new, [*base['shards'], *shards]

@@ -3,53 +3,52 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from hime_mm.datasets.lists import read_list, write_list
-from hime_mm.datasets.originals import is_picture
+from hime_mm.datasets.lists import read_list
+from hime_mm.datasets.originals import new_name
+from hime_mm.datasets.stores import Store
 from hime_mm.errors import EncryptionError
 from hime_mm.images.codec import EXTENSIONS
-from hime_mm.images.files import write_atomic
 
-from .job import Item, Job, Summary
-from .names import renamed
+from .catalog import packed, unpacked
+from .cataloged import Cataloged
 from .source import path_inside
-from .walk import NO_PICTURE, Tree
 
 
-class FolderSource:
+class FolderSource(Cataloged):
     """A tree of pictures; folders keep their names, the classes' names.
 
-    Its arguments are those of :func:`~hime_mm.encryption.run.encrypt_folder`,
-    and the ``names`` of its recipe.
+    Args:
+        store (Store): Where it lies.
+        names (str): As of the recipe.
+        lists (Sequence[str]): As of :func:`~hime_mm.encryption.run.encrypt_folder`.
     """
 
     kind = 'folder'
     options: dict[str, Any] = {}
+    dropped: list[str] = []
 
-    def __init__(self, src: str, names: str, lists: Sequence[str]) -> None:
+    def __init__(self, store: Store, names: str, lists: Sequence[str]) -> None:
+        super().__init__(store)
         #: Each picture gets a name that is made when the run has an id.
         self.renames = names == 'ids'
-        tree = Tree(src)
-        lists = [path_inside(src, path) for path in lists]
-        self.items = [
-            Item(path, os.path.splitext(path)[0]) for path in tree.files if is_picture(path)
-        ]
-        if not self.items:
-            raise EncryptionError(
-                f'no pictures in {src}: looked for {", ".join(EXTENSIONS)} in it and its folders'
-            )
-        others = [(path, NO_PICTURE) for path in tree.files if not is_picture(path)]
-        # Lists may lie in a hidden folder.
-        used = {str(part) for path in lists for part in (path, *PurePosixPath(path).parents)}
-        self.left_out: Sequence[tuple[str, str]] = sorted(
-            (path, reason) for path, reason in tree.left_out + others if path not in used
+        self._renamed = False
+        lists = [path_inside(store, path) for path in lists]
+        self.classes: dict[str, list[str]] | None = self.walk('').folders
+        self.catalog.run(
+            'INSERT INTO items (n, path, target, low) SELECT row_number() OVER '
+            '(ORDER BY rank, name) - 1, path, target, low FROM entries ORDER BY rank, name'
         )
-        self.real, self.linked = tree.real, tree.linked
-        self.classes: dict[str, list[str]] | None = tree.folders
+        self.catalog.run('DROP TABLE entries')
+        if not self.num:
+            raise EncryptionError(
+                f'no pictures in {store.place("")}: looked for {", ".join(EXTENSIONS)} in it and '
+                'its folders'
+            )
+        self.use(lists)  # they may lie in a hidden folder
         for folder in self.folders:
             try:
                 folder.encode()
@@ -57,8 +56,31 @@ class FolderSource:
                 raise EncryptionError(
                     f'the name of the folder {folder!r} is not UTF-8: rename it'
                 ) from None
-        index = {item.path: i for i, item in enumerate(self.items)}
-        self.lists = [(path, *read_list(src, path, index)) for path in lists]
+        self.texts = [self._read_list(i, path) for i, path in enumerate(lists)]
+        self._digest = self._told()
+
+    def _read_list(self, number: int, path: str) -> dict:
+        self.catalog.run('CREATE INDEX IF NOT EXISTS item_of ON items (path)')
+
+        def find(name: str) -> int | None:
+            row = self.catalog.first('SELECT n FROM items WHERE path = ?', packed(name))
+            return None if row is None else row[0]
+
+        folder, rows = read_list(self.store, path, find)
+        self.catalog.insert(
+            'INSERT INTO lines VALUES (?, ?, ?, ?)',
+            ((number, i, item, packed(rest)) for i, (item, rest) in enumerate(rows)),
+        )
+        return dict(kind='list', path=path, folder=folder)
+
+    def _told(self) -> str:
+        digest = hashlib.sha256()
+        for (path,) in self.catalog.run('SELECT path FROM items ORDER BY n'):
+            digest.update(path + b'\0')
+        for row in self.catalog.run('SELECT * FROM lines ORDER BY text, i'):
+            digest.update(repr(row).encode())
+        digest.update(json.dumps([self.texts, self.classes]).encode())
+        return digest.hexdigest()
 
     @property
     def folders(self) -> list[str]:
@@ -69,58 +91,32 @@ class FolderSource:
             for name in names
         ]
 
-    @property
-    def texts(self) -> list[tuple[str, str]]:
-        """list[tuple[str, str]]: Lists, and the folders of their images."""
-        return [(path, folder) for path, folder, _ in self.lists]
-
-    def check_pictures(self, src: str) -> None:
-        """Nothing to refuse: the folder itself says which pictures there are."""
-
-    def digest(self) -> Iterable[str]:
-        yield from (item.path for item in self.items)
-        for path, folder, rows in self.lists:
-            yield json.dumps([path, folder, rows])
-        yield json.dumps(self.classes)
+    def lines(self, text: int) -> Iterator[tuple[int, str, str]]:
+        """Of a list, each line: number of the picture, its target, what is behind the name."""
+        # The order of the plain names is told by nothing.
+        order = 'item, rest' if self._renamed else 'i'
+        rows = self.catalog.run(
+            'SELECT item, target, rest FROM lines JOIN items ON n = item '
+            f'WHERE text = ? ORDER BY {order}',
+            text,
+        )
+        for item, target, rest in rows:
+            yield item, unpacked(target), unpacked(rest)
 
     def rename(self, secret: bytes) -> None:
         """Give all pictures new names, and have all done and listed in the order of these.
 
         Rows of the manifest, lines of lists and times of files would tell the plain names' order.
+
+        Raises:
+            EncryptionError: If two of them get one name.
         """
-        before = {item.path: i for i, item in enumerate(self.items)}
-        self.items = renamed(self.items, secret)
-        places = {before[item.path]: i for i, item in enumerate(self.items)}
-        self.lists = [
-            (path, folder, sorted((places[i], rest) for i, rest in rows))
-            for path, folder, rows in self.lists
-        ]
-
-    def report(self, summary: Summary) -> None:
-        pass
-
-    def write(
-        self, job: Job, outcomes: Callable[[int], dict | None], summary: Summary
-    ) -> list[dict]:
-        """Make all folders, and write the lists, of the encrypted files."""
-        for folder in self.folders:
-            os.makedirs(os.path.join(job.out, folder), exist_ok=True)
-        written = []
-        for path, folder, rows in self.lists:
-
-            def files(number: int) -> list[str]:
-                outcome = outcomes(number) or {}
-                return [row['path'] for row in outcome.get('rows', ())]
-
-            text = write_list(folder, rows, files)
-            write_atomic(os.path.join(job.out, path), text)
-            written.append(
-                dict(
-                    kind='list',
-                    path=path,
-                    sha256=hashlib.sha256(text.encode()).hexdigest(),
-                    images_folder=folder,
-                    images=text.count('\n'),
-                )
+        self.catalog.function('new_name', lambda path: packed(new_name(unpacked(path), secret)))
+        self.catalog.run('UPDATE items SET target = new_name(path)')
+        self.catalog.run('UPDATE items SET low = target')
+        if self.catalog.first('SELECT 1 FROM items GROUP BY target HAVING count(*) > 1'):
+            raise EncryptionError(
+                'two pictures would get one name: choose another id of the data set'
             )
-        return written
+        self.catalog.renumber('target')
+        self._renamed = True

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hime_mm.images.codec import EXTENSIONS
 from hime_mm.images.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 
-from .journal import WORK_NAME
+from .lock import WORK_NAME
 
 _KEY = re.compile(rb'hime-key-v1:[0-9a-fA-F]{64}|\A\s*[0-9a-fA-F]{64}\s*\Z')
 #: A key file has 77 bytes; one may be a line of a longer file, such as of settings.

@@ -14,7 +14,7 @@ from .job import Item
 
 
 def draw_secret() -> str:
-    """What random names of a run are made with, for its journal and for nothing else."""
+    """What random names of a run are made with, which keeps it nowhere."""
     return secrets.token_hex(32)
 
 

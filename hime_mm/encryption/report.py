@@ -10,8 +10,7 @@ from io import TextIOWrapper
 from hime_mm.errors import EncryptionError
 from hime_mm.images.files import atomic_file
 
-from .job import Summary
-from .source import Source
+from .job import Item
 from .walk import lies_in
 
 _COLUMNS = ('path', 'file', 'status', 'reason')
@@ -30,7 +29,7 @@ def check_report(path: str, out: str, begun: bool) -> None:
         EncryptionError: If it lies in the output, something else is there, or
             no file can be written beside it.
     """
-    if lies_in(os.path.realpath(path), os.path.realpath(out)):
+    if '://' not in out and lies_in(os.path.realpath(path), os.path.realpath(out)):
         raise EncryptionError(
             f'the report {path} would lie in {out}: it holds the names of the originals, so write '
             'it to another place'
@@ -54,42 +53,40 @@ def _is_report(path: str) -> bool:
 
 def write_report(
     path: str,
-    source: Source,
-    outcomes: Iterable[dict],
-    summary: Summary,
+    texts: Iterable[str],
+    outcomes: Iterable[tuple[Item, dict]],
+    left_out: Iterable[tuple[str, str]],
 ) -> None:
     """Write a report, as a whole or not at all.
 
     Args:
         path (str): Where to.
-        source (Source): The source.
-        outcomes (Iterable[dict]): What the journal holds of each of its pictures.
-        summary (Summary): Of the run.
+        texts (Iterable[str]): Annotation files and lists.
+        outcomes (Iterable[tuple[Item, dict]]): Each picture, and what became of it.
+        left_out (Iterable[tuple[str, str]]): What else the source has, and why it is left out.
     """
     with atomic_file(path) as file:
         # Half a character in a name is written as an escape.
         text = TextIOWrapper(file, 'utf-8', errors='backslashreplace', newline='')
         writer = csv.writer(text, lineterminator='\n')
         writer.writerow(_COLUMNS)
-        writer.writerows(_rows(source, outcomes, summary))
+        writer.writerows(_rows(texts, outcomes, left_out))
         text.detach()  # flushes, and leaves the file open
 
 
 def _rows(
-    source: Source,
-    outcomes: Iterable[dict],
-    summary: Summary,
+    texts: Iterable[str],
+    outcomes: Iterable[tuple[Item, dict]],
+    left_out: Iterable[tuple[str, str]],
 ) -> Iterator[tuple[str, str, str, str]]:
-    missing = dict(summary.skipped)
-    for item, outcome in zip(source.items, outcomes, strict=True):
-        rows = outcome.get('rows')
-        if not rows:
-            yield item.path, '', 'missing', missing[item.path]
-        for row in rows or ():
+    for item, outcome in outcomes:
+        if 'error' in outcome:
+            yield item.path, '', 'missing', outcome['error']
+        for row in outcome.get('rows', ()):
             yield item.path, row['path'], 'encrypted', ', '.join(outcome.get('noticed', ()))
-    for path, said in summary.warnings:
-        yield path, '', 'warning', said
-    for text, _ in source.texts:
+        if 'said' in outcome:
+            yield item.path, '', 'warning', outcome['said']
+    for text in texts:
         yield text, text, 'rewritten', ''
-    for path, reason in source.left_out:
+    for path, reason in left_out:
         yield path, '', 'left out', reason

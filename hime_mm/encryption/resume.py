@@ -2,21 +2,22 @@
 """What an earlier run left: a finished data set, or one to go on with."""
 
 import json
-import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from hime_mm.ciphers import Key
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.originals import name_secret
+from hime_mm.datasets.stores import LocalStore, Store
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import EncryptionError, InvalidKey
-from hime_mm.images.files import file_sha256
 from hime_mm.version import __version__
 
-from .job import Item, Job, Summary
-from .journal import WORK_NAME
-from .names import folder_counts, renamed
-from .report import check_report, write_report
+from .job import Job, Summary
+from .lock import WORK_NAME
+from .names import folder_counts
+from .plan import Plan
 from .source import Source
 
 
@@ -35,104 +36,150 @@ def manifest_head(source: Source, job: Job, key: Key | None) -> dict:
     )
 
 
-def finished_summary(
-    job: Job, head: dict, source: Source, journal: str, key: Key | None, report: str | None
-) -> Summary | None:
-    """What is there where an earlier run finished it; None where there is something to do.
-
-    There is with the journal of an unfinished run. A report that is gone is
-    written again, except of random names, which nothing can be told of any more.
+def finished_manifest(store: Store) -> Manifest | None:
+    """The manifest that is there where an earlier run finished, None where there is nothing.
 
     Raises:
-        EncryptionError: If the folder holds something else, or the report
-            cannot be.
+        EncryptionError: If the output is something else.
+        ManifestError: If the manifest is damaged.
     """
-    out = job.out
-    if os.path.exists(journal) or not os.path.exists(out):
+    try:
+        present = {entry.name for entry in store.list()} - {WORK_NAME}
+    except FileNotFoundError:
         return None
-    if not os.path.isdir(out):
-        raise EncryptionError(f'{out} is a file: choose a folder')
-    present = set(os.listdir(out)) - {WORK_NAME}
+    except NotADirectoryError:
+        if store.size('') is None:  # something above it is
+            raise
+        raise EncryptionError(f'{store.place("")} is a file: choose a folder') from None
     if not present:
         return None
     if MANIFEST_NAME not in present:
         raise EncryptionError(
-            f'{out} is not empty and holds no data set that hime_mm began: choose a new folder'
+            f'{store.url} is not empty and holds no data set that hime_mm began: choose a new '
+            'folder'
         )
-    manifest = Manifest.load(out)
-    items: Sequence[Item] | None = source.items
+    return Manifest.load(store.url)
+
+
+def check_finished(
+    store: Store, manifest: Manifest, job: Job, head: dict, source: Source, key: Key | None
+) -> None:
+    """Refuse a finished data set that is not of these settings, or not as it was written.
+
+    The source gives its pictures the names that they have there.
+
+    Raises:
+        EncryptionError: If it is another one, or is damaged.
+    """
+    if (
+        _changed_settings(dict(manifest.state, storage=manifest.storage), head)
+        or [row['path'] for row in manifest.annotations] != [text['path'] for text in source.texts]
+        or job.dataset_id not in ('', manifest.dataset_id)
+    ):
+        raise _another(store)
+    _check_whole(store, manifest)
     if source.renames:
         secret = name_secret(key, manifest.dataset_id)
-        items = None if secret is None else renamed(source.items, secret)
-    if not _is_same(manifest, job, head, source, items):
-        raise EncryptionError(f'{out} holds another encrypted data set: choose a new folder')
-    if manifest.skipped:
+        if secret is not None:
+            source.rename(secret)
+
+
+def _another(store: Store) -> EncryptionError:
+    return EncryptionError(f'{store.url} holds another encrypted data set: choose a new folder')
+
+
+def drop_known(store: Store, manifest: Manifest, job: Job, source: Source, key: Key | None) -> int:
+    """Have a source forget what is part of a finished data set.
+
+    Returns:
+        int: Pictures that are part of it.
+
+    Raises:
+        EncryptionError: If it is of other pictures, or nothing tells which they are.
+    """
+    if source.renames and key is None:
+        return _drop_by_number(store, manifest, source)
+    images = source.num
+    source.drop_known(_targets(manifest, job))
+    known = images - source.num
+    if known * job.recipe.views != manifest.state['counts']['files'] or (
+        not source.num and source.classes != manifest.state.get('classes', source.classes)
+    ):
+        raise _another(store)
+    return known
+
+
+def _drop_by_number(store: Store, manifest: Manifest, source: Source) -> int:
+    """Of random names, only how many lie in each folder is known."""
+    views = manifest.recipe.views
+    there = folder_counts(entry.path for entry in manifest.entries())
+    for _ in range(views):
+        there += folder_counts(row['path'] for row in manifest.skipped)
+    asked = folder_counts(item.target for item in source.items())
+    if there != Counter({folder: num * views for folder, num in asked.items()}):
+        raise _another(store)
+    if manifest.state['counts']['skipped']:
         raise EncryptionError(
-            f'{out} was finished without {len(manifest.skipped)} pictures, '
-            f'and {WORK_NAME}, which it takes to add them, was deleted: '
-            'encrypt into a new folder'
+            f'{store.url} was finished with {len(manifest.files) // views} of the {source.num} '
+            'pictures, and of random names nothing tells which they are: encrypt into a new folder'
         )
-    sizes = {entry.path: entry.size for entry in manifest.files.values()}
-    digests = {row['path']: row['sha256'] for row in manifest.annotations}
-    for path in (*sizes, *digests):
-        file = os.path.join(out, path)
-        if not os.path.isfile(file):
+    num = source.num
+    source.drop_known(item.target for item in [*source.items()])
+    return num
+
+
+def _targets(manifest: Manifest, job: Job) -> Iterator[str]:
+    last = f'_v{job.recipe.views - 1}' if job.recipe.views > 1 else ''
+    for entry in manifest.entries():
+        target = str(PurePosixPath(entry.path).with_suffix(''))
+        if target.endswith(last):
+            yield target.removesuffix(last)
+
+
+def _check_whole(store: Store, manifest: Manifest) -> None:
+    """Refuse a data set of which something is missing, or was changed by its size."""
+    whole = {row['path']: row['sha256'] for row in (*manifest.annotations, *manifest.shards)}
+    sizes = {row['tar']['path']: row['tar']['size'] for row in manifest.shards if 'tar' in row}
+    pictures: Iterator[tuple[str, int]] = iter(())
+    if manifest.storage == 'files' and isinstance(store, LocalStore):  # of others it takes long
+        pictures = ((entry.path, entry.size) for entry in manifest.entries())
+    for path, size in (*sizes.items(), *((path, None) for path in whole), *pictures):
+        found = store.size(path)
+        if found is None:
             state = 'is missing'
-        elif (
-            os.path.getsize(file) != sizes[path]
-            if path in sizes
-            else file_sha256(file) != digests[path]
-        ):
+        elif found != size if size is not None else not store.is_whole(path, found, whole[path]):
             state = 'was changed since'
         else:
             continue
-        raise EncryptionError(f'{out} was finished, but {path} {state}: encrypt into a new folder')
-    for path in source.folders:
-        # Without it, classes have other numbers.
-        if not os.path.isdir(os.path.join(out, path)):
-            raise EncryptionError(
-                f'{out} was finished, but the folder {path} is missing: make it again'
-            )
-    num = len(source.items)
-    summary = Summary(out, manifest.dataset_id, num, len(sizes), num, finished_before=True)
-    if report is not None:
-        _report_again(report, job, source, items, summary)
-    return summary
-
-
-def _report_again(
-    report: str, job: Job, source: Source, items: Sequence[Item] | None, summary: Summary
-) -> None:
-    check_report(report, job.out, True)
-    if os.path.exists(report):
-        return  # it has what was noticed of each picture, which went with the journal
-    if items is None:
         raise EncryptionError(
-            f'{job.out} was finished with random names, and which they are of was not kept: '
-            'there can be no report any more'
+            f'{store.url} was finished, but {path} {state}: encrypt into a new folder'
         )
-    outcomes = (dict(rows=[dict(path=path) for path in job.targets(item)]) for item in items)
-    write_report(report, source, outcomes, summary)
+    for folder in _class_folders(manifest):
+        # Without it, classes have other numbers.
+        if isinstance(store, LocalStore) and not _has_folder(store, folder):
+            raise EncryptionError(
+                f'{store.url} was finished, but the folder {folder} is missing: make it again'
+            )
 
 
-def _is_same(
-    manifest: Manifest, job: Job, head: dict, source: Source, items: Sequence[Item] | None
-) -> bool:
-    """Whether a manifest is what this run would write, of pictures whose names may be random."""
-    texts = [(row['path'], row['images_folder']) for row in manifest.annotations]
-    if (
-        _changed_settings(manifest.state, head)
-        or texts != list(source.texts)
-        or job.dataset_id not in ('', manifest.dataset_id)
-        or manifest.state.get('classes', source.classes) != source.classes
-    ):
+def _class_folders(manifest: Manifest) -> Iterator[str]:
+    if manifest.storage == 'files':
+        for parent, names in manifest.classes.items():
+            yield from (name if parent == '.' else f'{parent}/{name}' for name in names)
+
+
+def _has_folder(store: Store, folder: str) -> bool:
+    try:
+        next(store.list(folder), None)
+    except OSError:
         return False
-    paths = {path for item in items or source.items for path in job.targets(item)}
-    if items is None:
-        missing = [row['path'] for row in manifest.skipped] * job.recipe.views
-        return folder_counts(paths) == folder_counts([*manifest.files, *missing])
-    num_missing = len(manifest.skipped) * job.recipe.views
-    return paths.issuperset(manifest.files) and len(paths) == len(manifest.files) + num_missing
+    return True
+
+
+def finished_summary(manifest: Manifest, job: Job, known: int) -> Summary:
+    """What a run tells that had nothing to do."""
+    files = manifest.state['counts']['files']
+    return Summary(job.out, manifest.dataset_id, known, files, reused=known, finished_before=True)
 
 
 def _changed_settings(old: dict, new: dict) -> list[str]:
@@ -145,21 +192,22 @@ def _changed_settings(old: dict, new: dict) -> list[str]:
     return sorted(name.replace('_', ' ') for name in changed)
 
 
-def check_resumable(job: Job, old: dict, header: dict) -> None:
+def check_resumable(job: Job, plan: Plan, head: dict, sources: str) -> None:
     """Refuse to go on with an unfinished run that had other settings.
 
     Raises:
         InvalidKey: If it has another key.
         EncryptionError: If it has other settings; names them.
     """
-    if old.get('key_id') != header['key_id']:
+    old, key_id = plan.head['key_id'], head['key_id']
+    if old != key_id:
         raise InvalidKey(
-            f'{job.out} holds an unfinished data set with the key '
-            f'{old.get("key_id")}, this is the key {header["key_id"]}: use '
-            'the same key, or another folder'
+            f'{job.out} holds an unfinished data set with the key {old}, this is the key '
+            f'{key_id}: use the same key, or another folder'
         )
+    known = dict(plan.head, dataset_id=plan.dataset_id, sources=plan.sources)
     requested = dict(dataset_id=job.dataset_id) if job.dataset_id else {}
-    names = _changed_settings(old, {**header, **requested})
+    names = _changed_settings(known, {**head, **requested, 'sources': sources})
     if names:
         raise EncryptionError(
             f'{job.out} holds an unfinished data set with other settings '

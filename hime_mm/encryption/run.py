@@ -1,38 +1,22 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Encrypt a data set: read, augment, encrypt, write, and be resumable."""
 
-import errno
-import hashlib
-import os
-import secrets
-import shutil
-import time
-from collections.abc import Generator, Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
-from hime_mm.ciphers import Key
 from hime_mm.ciphers.cipher import CipherLike
-from hime_mm.datasets.originals import name_secret
-from hime_mm.errors import EncryptionError, WorkerDied
+from hime_mm.ciphers.reference import KeyLike, resolve
+from hime_mm.datasets.stores import open_store
+from hime_mm.errors import EncryptionError
 from hime_mm.images import Recipe
-from hime_mm.images.files import remove_leftovers
 
 from .coco import CocoSource
-from .door import check_source, make_job
-from .engines import run_tasks
-from .finish import finish
+from .door import make_job
+from .driver import Way, encrypt_part, encrypt_source, finish_plan
+from .engines import EngineLike
 from .folder import FolderSource
-from .job import Item, Job, Summary
-from .journal import WORK_NAME, Journal, locked
-from .names import draw_secret
-from .report import check_report
-from .resume import check_resumable, finished_summary, manifest_head
+from .job import Job, Summary
 from .source import Source
-from .worker import encrypt_item, leave_out
 
 
 def encrypt_coco(
@@ -45,28 +29,36 @@ def encrypt_coco(
     licenses: bool = True,
     segmentation: bool = False,
     round_boxes: bool = False,
-    key: Key | None = None,
+    key: KeyLike = None,
     dataset_id: str | None = None,
     workers: int = 0,
+    engine: EngineLike = None,
     progress: bool = True,
     strict: bool = False,
     report: str | None = None,
+    shard_size: int | None = None,
+    retry_failed: bool = False,
+    add: bool = False,
     **settings: Any,
 ) -> Summary:
     """Encrypt a COCO data set into a folder that can be handed over.
 
     The folder has the same tree: ``annotations/instances_train2017.json`` and
-    ``train2017/*.png``, and the manifest ``hime.json``. The annotations are
-    valid COCO whose sizes and boxes are in pixels of the encrypted images.
-    Of images and annotations only the fields of COCO's format are kept.
+    ``train2017/*.png``, and the manifest ``hime.json`` with a file beside it
+    for each shard. The annotations are valid COCO whose sizes and boxes are in
+    pixels of the encrypted images. Of images and annotations only the fields
+    of COCO's format are kept.
 
-    Killed at any moment and started again with the same arguments, it goes
-    on, and ends with the same bytes as without the interruption (one-way:
-    with the files that were finished).
+    The pictures are done in shards. Killed at any moment and started again
+    with the same arguments, it goes on with those that are not done, and ends
+    with the same bytes as without the interruption (one-way: with the shards
+    that were done).
 
     Args:
-        src (str): Folder that holds images and annotations.
-        out (str): Folder to write to: new, empty, or of an unfinished run.
+        src (str): Folder that holds images and annotations, or an URL that
+            fsspec knows, such as ``s3://bucket/coco``.
+        out (str): Folder or URL to write to: new, empty, or of an unfinished
+            run.
         cipher (str | dict | Sequence | Cipher): The cipher or a preset.
         annotations (Sequence[str], optional): Annotation files relative to
             ``src``, or absolute. None takes all
@@ -85,8 +77,10 @@ def encrypt_coco(
             which rows and columns patches came. An edge moves by at most one
             and a half times what is rounded to, and areas are those of the
             boxes. Defaults to False.
-        key (Key, optional): All randomness is derived from it. Defaults to
-            None.
+        key (Key | KeyReference, optional): All randomness is derived from it.
+            An engine other than processes of this machine needs a
+            :class:`~hime_mm.apis.KeyReference`, which its workers resolve: no
+            key is sent to them. Defaults to None.
         dataset_id (str, optional): Identifies the data set in the derivation
             of its randomness, and is public. None draws one. Never use one
             twice with the same key for different pictures. Defaults to None.
@@ -95,6 +89,10 @@ def encrypt_coco(
             With 0 all is done in this process, which such a picture ends.
             More than none need the caller's ``if __name__ == '__main__':``.
             Defaults to 0.
+        engine (Executor | Engine, optional): Does the shards in their place:
+            any :class:`concurrent.futures.Executor`, such as Dask's
+            ``client.get_executor()``, or
+            :class:`~hime_mm.encryption.engines.OnRay`. Defaults to None.
         progress (bool): Show a progress bar. Defaults to True.
         strict (bool): Refuse a source of which files would be left out, which
             the summary names. Defaults to False.
@@ -103,9 +101,17 @@ def encrypt_coco(
             ``status`` and ``reason``. It holds names of originals, and with
             ``names='ids'`` it is the way from new names back to old ones.
             Defaults to None.
+        shard_size (int, optional): Pictures of a shard, which is what is done
+            again after a kill, and what a tar holds. None takes 16 to 1000,
+            from the number of pictures. Defaults to None.
+        retry_failed (bool): Try all pictures again that an unfinished run
+            left out, and not only those that have changed since. Defaults to
+            False.
+        add (bool): Where ``out`` is finished, add what is new in the source;
+            no byte of the other pictures is touched. Defaults to False.
         **settings: ``patch_size``, ``preprocess`` and all others of
             :class:`~hime_mm.apis.Recipe`: ``one_way``, ``views``,
-            ``names``, ``fmt`` and ``compression``.
+            ``names``, ``fmt``, ``compression`` and ``storage``.
 
     Returns:
         Summary: What was done, and what is missing and why.
@@ -115,21 +121,26 @@ def encrypt_coco(
             folder holds something else.
         CocoError: If an annotation file is not valid.
         InvalidKey: If an unfinished run was started with another key.
+        StoreError: If an URL names no place.
         OSError: If the output cannot be written, such as on a full disk.
     """
-    job = make_job(src, out, Recipe.build(cipher, **settings), key, dataset_id)
-    recipe = job.recipe
-    if recipe.preprocess.center_crop is not None:
-        raise EncryptionError('`center_crop` is for classification: boxes would be cut off')
-    if segmentation and (recipe.cipher.moves_pixels or recipe.preprocess.augment):
-        raise EncryptionError(
-            f'segmentations cannot follow the cipher {str(recipe.cipher)!r} '
-            'or augmentation: leave them out (`segmentation=False`)'
-        )
-    source = CocoSource(src, recipe.names, annotations, images, licenses, segmentation, round_boxes)
-    return _run(
-        source, replace(job, round_boxes=round_boxes), key, workers, progress, strict, report
+    way = Way(workers, engine, progress, strict, report, shard_size, retry_failed, add)
+    source, job = _coco(
+        src,
+        out,
+        cipher,
+        dict(
+            annotations=annotations,
+            images=images,
+            licenses=licenses,
+            segmentation=segmentation,
+            round_boxes=round_boxes,
+            key=key,
+            dataset_id=dataset_id,
+            **settings,
+        ),
     )
+    return encrypt_source(source, job, key, way)
 
 
 def encrypt_folder(
@@ -138,12 +149,16 @@ def encrypt_folder(
     cipher: CipherLike,
     *,
     lists: Sequence[str] = (),
-    key: Key | None = None,
+    key: KeyLike = None,
     dataset_id: str | None = None,
     workers: int = 0,
+    engine: EngineLike = None,
     progress: bool = True,
     strict: bool = False,
     report: str | None = None,
+    shard_size: int | None = None,
+    retry_failed: bool = False,
+    add: bool = False,
     **settings: Any,
 ) -> Summary:
     """Encrypt a folder of pictures, such as ImageNet's tree or a flat one.
@@ -153,19 +168,26 @@ def encrypt_folder(
     stay.
 
     Args:
-        src (str): Folder that holds the pictures, at any depth.
+        src (str): Folder that holds the pictures, at any depth, or an URL.
         out (str): As of :func:`encrypt_coco`.
         cipher (str | dict | Sequence | Cipher): The cipher or a preset.
         lists (Sequence[str]): Text files of names and labels, relative to
             ``src``, such as ``meta/val.txt``; they are handed over with the
             names of the encrypted files. Defaults to none.
-        key (Key, optional): As of :func:`encrypt_coco`. Defaults to None.
+        key (Key | KeyReference, optional): As of :func:`encrypt_coco`.
+            Defaults to None.
         dataset_id (str, optional): As of :func:`encrypt_coco`. Defaults to
             None.
         workers (int): As of :func:`encrypt_coco`. Defaults to 0.
+        engine (Executor | Engine, optional): As of :func:`encrypt_coco`.
+            Defaults to None.
         progress (bool): Show a progress bar. Defaults to True.
         strict (bool): As of :func:`encrypt_coco`. Defaults to False.
         report (str, optional): As of :func:`encrypt_coco`. Defaults to None.
+        shard_size (int, optional): As of :func:`encrypt_coco`. Defaults to
+            None.
+        retry_failed (bool): As of :func:`encrypt_coco`. Defaults to False.
+        add (bool): As of :func:`encrypt_coco`. Defaults to False.
         **settings: As of :func:`encrypt_coco`.
 
     Returns:
@@ -175,129 +197,147 @@ def encrypt_folder(
         EncryptionError: If the options contradict each other, the output
             folder holds something else, or a list is not as it has to be.
         InvalidKey: If an unfinished run was started with another key.
+        StoreError: If an URL names no place.
         OSError: If the output cannot be written, such as on a full disk.
     """
-    job = make_job(src, out, Recipe.build(cipher, **settings), key, dataset_id)
-    source = FolderSource(src, job.recipe.names, lists)
-    return _run(source, job, key, workers, progress, strict, report)
+    way = Way(workers, engine, progress, strict, report, shard_size, retry_failed, add)
+    source, job = _folder(
+        src, out, cipher, dict(lists=lists, key=key, dataset_id=dataset_id, **settings)
+    )
+    return encrypt_source(source, job, key, way)
 
 
-def _run(
-    source: Source,
-    job: Job,
-    key: Key | None,
-    workers: int,
-    progress: bool,
-    strict: bool,
-    report: str | None,
+def plan_coco(
+    src: str,
+    out: str,
+    cipher: CipherLike,
+    *,
+    key: KeyLike = None,
+    progress: bool = True,
+    strict: bool = False,
+    shard_size: int | None = None,
+    add: bool = False,
+    **settings: Any,
 ) -> Summary:
-    start = time.monotonic()
-    if not isinstance(workers, int) or workers < 0:
-        raise EncryptionError(f'`workers` must be a whole number, 0 or more, got {workers!r}')
-    check_source(source, job, strict)
-    head = manifest_head(source, job, key)
-    work = os.path.join(job.out, WORK_NAME)
-    journal = Journal(os.path.join(work, 'journal'), len(source.items))
-    # Asked before anything is written, so that a folder of others stays as it
-    # is, and again with the lock, since another run may just have ended.
-    summary = finished_summary(job, head, source, journal.path, key, report)
-    if summary is None:
-        if report is not None:
-            check_report(report, job.out, os.path.exists(journal.path))
-        with locked(work):
-            try:
-                summary = finished_summary(job, head, source, journal.path, key, report)
-                if summary is None:
-                    summary = _resume(source, job, key, journal, head, workers, progress, report)
-                    # What is missing can be repaired, and then it goes on.
-                    if summary.complete:
-                        os.unlink(journal.path)
-            finally:
-                if not os.path.exists(journal.path):
-                    shutil.rmtree(work, ignore_errors=True)
-    else:  # killed while it deleted this
-        shutil.rmtree(work, ignore_errors=True)
-    summary.left_out = list(source.left_out)
-    summary.seconds = time.monotonic() - start
-    return summary
+    """Write what :func:`encrypt_coco` would do.
+
+    :func:`encrypt_shards` does it, in parts, and :func:`finish_dataset` merges these.
+
+    Args, Returns and Raises are those of :func:`encrypt_coco`.
+    """
+    source, job = _coco(src, out, cipher, dict(settings, key=key))
+    way = Way(progress=progress, strict=strict, shard_size=shard_size, add=add)
+    return encrypt_source(source, job, key, way, plan_only=True)
 
 
-def _resume(
-    source: Source,
-    job: Job,
-    key: Key | None,
-    journal: Journal,
-    head: dict,
-    workers: int,
-    progress: bool,
-    report: str | None,
+def plan_folder(
+    src: str,
+    out: str,
+    cipher: CipherLike,
+    *,
+    key: KeyLike = None,
+    progress: bool = True,
+    strict: bool = False,
+    shard_size: int | None = None,
+    add: bool = False,
+    **settings: Any,
 ) -> Summary:
-    """Begin a data set, or go on where the last run was."""
-    digest = hashlib.sha256()
-    for text in source.digest():
-        # Names of files need not be UTF-8.
-        digest.update(text.encode(errors='surrogateescape') + b'\0')
-    # Which pictures these are is not said in what is handed over.
-    header = dict(head, sources=digest.hexdigest())
-    drawn = dict(dataset_id=job.dataset_id or secrets.token_hex(8))
-    if source.renames and key is None:
-        drawn['name_secret'] = draw_secret()
-    old = journal.open(dict(header, **drawn), lambda old: check_resumable(job, old, header))
-    job = replace(job, dataset_id=old['dataset_id'])
-    if source.renames:
-        secret = name_secret(key, job.dataset_id, old.get('name_secret'))
-        assert secret is not None  # a key's, or drawn when the journal was begun
-        source.rename(secret)
-    summary = Summary(job.out, job.dataset_id, len(source.items))
-    source.report(summary)
-    try:
-        remove_leftovers(job.out)
-        tasks = ((item, journal[i]) for i, item in enumerate(source.items))
-        outcomes = run_tasks(encrypt_item, job, key, tasks, workers)
-        _encrypt(job, source.items, outcomes, journal, summary, progress)
-        remove_leftovers(job.out)  # of a worker that died
-        finish(source, job, key, journal, head, summary, report, progress)
-    except WorkerDied:
-        raise
-    except OSError as error:
-        finished = len(journal) - len(summary.skipped)
-        raise OSError(
-            error.errno or errno.EIO,
-            f'{error.strerror or error}: {error.filename or job.out}; {finished} of '
-            f'{summary.images} pictures are finished and stay: mend it and start again',
-        ) from None
-    finally:
-        journal.close()
-    return summary
+    """Write what :func:`encrypt_folder` would do, as :func:`plan_coco` does.
+
+    Args, Returns and Raises are those of :func:`encrypt_folder`.
+    """
+    source, job = _folder(src, out, cipher, dict(settings, key=key))
+    way = Way(progress=progress, strict=strict, shard_size=shard_size, add=add)
+    return encrypt_source(source, job, key, way, plan_only=True)
 
 
-def _encrypt(
-    job: Job,
-    items: Sequence[Item],
-    outcomes: Generator,
-    journal: Journal,
-    summary: Summary,
-    progress: bool,
-) -> None:
-    """Write down what comes of each picture."""
-    with (
-        tqdm(
-            total=len(items), desc='encrypt', unit='image', disable=not progress, smoothing=0.1
-        ) as bar,
-        closing(outcomes),
-    ):
-        for i, outcome in outcomes:
-            if isinstance(outcome, WorkerDied):
-                outcome = leave_out(job, items[i], outcome)
-            if outcome.pop('reused', False):
-                summary.reused += 1
-            else:
-                journal.append(i, outcome)
-            if 'error' in outcome:
-                summary.skipped.append((items[i].path, outcome['error']))
-                bar.set_postfix(skipped=len(summary.skipped))
-            if 'said' in outcome:
-                summary.warnings.append((items[i].path, outcome['said']))
-            bar.update()
-    summary.skipped.sort()
-    summary.warnings.sort()
+def encrypt_shards(
+    out: str,
+    *,
+    shards: tuple[int, int] = (1, 1),
+    key: KeyLike = None,
+    workers: int = 0,
+    engine: EngineLike = None,
+    progress: bool = True,
+    retry_failed: bool = False,
+) -> Summary:
+    """Do the shards of a plan, or a part of them on each of several machines.
+
+    Args:
+        out (str): The output that holds the plan.
+        shards (tuple[int, int]): The i-th of n parts, counted from 1.
+            Defaults to all shards.
+        key (Key | KeyReference, optional): That of the plan. Defaults to None.
+        workers (int): As of :func:`encrypt_coco`. Defaults to 0.
+        engine (Executor | Engine, optional): As of :func:`encrypt_coco`.
+            Defaults to None.
+        progress (bool): Show a progress bar. Defaults to True.
+        retry_failed (bool): As of :func:`encrypt_coco`. Defaults to False.
+
+    Returns:
+        Summary: Of these shards.
+
+    Raises:
+        EncryptionError: If there is no plan, no such part, or another run is
+            at work on one of its shards.
+        InvalidKey: If it is another key.
+        OSError: If the output cannot be written.
+    """
+    number, parts = shards
+    if not 1 <= number <= parts:
+        raise EncryptionError(
+            f'there is no part {number}/{parts} of the shards: count from 1/{max(parts, 1)}'
+        )
+    way = Way(workers, engine, progress, retry_failed=retry_failed)
+    return encrypt_part(out, key, (number - 1, parts), way)
+
+
+def finish_dataset(
+    out: str, *, key: KeyLike = None, report: str | None = None, progress: bool = True
+) -> Summary:
+    """Merge the shards of a plan that are all done.
+
+    Args:
+        out (str): The output that holds the plan.
+        key (Key | KeyReference, optional): That of the plan. Defaults to None.
+        report (str, optional): As of :func:`encrypt_coco`. Defaults to None.
+        progress (bool): Show a progress bar. Defaults to True.
+
+    Returns:
+        Summary: What was done, and what is missing and why.
+
+    Raises:
+        EncryptionError: If there is no plan, or a shard is not done.
+        InvalidKey: If it is another key.
+        OSError: If the output cannot be written.
+    """
+    return finish_plan(out, key, report, progress)
+
+
+def _coco(src: str, out: str, cipher: CipherLike, options: dict) -> tuple[Source, Job]:
+    kinds = dict(
+        annotations=None, images=None, licenses=True, segmentation=False, round_boxes=False
+    )
+    given = {name: options.pop(name, default) for name, default in kinds.items()}
+    job = _job(src, out, cipher, options)
+    recipe = job.recipe
+    if recipe.preprocess.center_crop is not None:
+        raise EncryptionError('`center_crop` is for classification: boxes would be cut off')
+    if given['segmentation'] and (recipe.cipher.moves_pixels or recipe.preprocess.augment):
+        raise EncryptionError(
+            f'segmentations cannot follow the cipher {str(recipe.cipher)!r} '
+            'or augmentation: leave them out (`segmentation=False`)'
+        )
+    return CocoSource(open_store(job.src), recipe.names, **given), job
+
+
+def _folder(src: str, out: str, cipher: CipherLike, options: dict) -> tuple[Source, Job]:
+    lists = options.pop('lists', ())
+    job = _job(src, out, cipher, options)
+    return FolderSource(open_store(job.src), job.recipe.names, lists), job
+
+
+def _job(src: str, out: str, cipher: CipherLike, options: dict) -> Job:
+    key, dataset_id = options.pop('key'), options.pop('dataset_id', None)
+    recipe = Recipe.build(cipher, **options)
+    return make_job(str(src), str(out), recipe, resolve(key), dataset_id)

@@ -2,93 +2,113 @@
 """What a data set to encrypt is made of, whatever its kind."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import (
-    Any,
-    Protocol,
-)
+from typing import Any, Protocol
 
-from hime_mm.datasets.writing import MANIFEST_NAME
+from hime_mm.datasets.stores import Store
 from hime_mm.errors import EncryptionError
 
-from .job import Item, Job, Summary
-from .journal import WORK_NAME
+from .job import Item, Job
 
 
 class Source(Protocol):
-    """A data set to encrypt.
+    """A data set to encrypt, whose memory does not grow with the number of its pictures.
 
     Attributes:
         kind (str): What the manifest calls it.
+        url (str): Where it is, for those who do its shards.
         options (dict): Settings of this kind, for the manifest.
-        items (list[Item]): Its pictures.
-        texts (Sequence[tuple[str, str]]): Annotation files or lists, and the
-            folder that the names in each are relative to.
         renames (bool): Whether names are made for the run, in place of the
-            targets of ``items``.
-        left_out (Sequence[tuple[str, str]]): Files and folders that are no
-            part of it, and why.
+            targets of its items.
+        num (int): Number of its pictures.
         classes (dict[str, list[str]] | None): Of each folder that has any,
             its folders in the order of their names; None for COCO.
         folders (Sequence[str]): Folders that the result has, whatever is in
             them.
-        real (set[str]): Where the folders of its pictures really lie.
-        linked (set[str]): Folders that pictures really lie in which are
-            links.
+        texts (list[dict]): Annotation files or lists, as JSON: ``kind`` (``'coco'`` or
+            ``'list'``), ``path``, ``folder`` that names in it are relative to; of an annotation
+            file ``head``, its categories and licences as they are handed over, and ``ordered``:
+            whether its images come in the order of the items.
+        dropped (list[str]): Fields of annotation files that are not handed over.
+        num_left_out (int): Number of files and folders that are no part of it.
     """
 
     kind: str
+    url: str
     options: dict[str, Any]
-    items: list[Item]
     renames: bool
-    left_out: Sequence[tuple[str, str]]
     classes: dict[str, list[str]] | None
-    real: set[str]
-    linked: set[str]
+    texts: list[dict]
+    dropped: list[str]
+
+    @property
+    def num(self) -> int:
+        """int: See above."""
+
+    @property
+    def num_left_out(self) -> int:
+        """int: See above."""
 
     @property
     def folders(self) -> Sequence[str]:
         """Sequence[str]: See above."""
 
-    @property
-    def texts(self) -> Sequence[tuple[str, str]]:
-        """Sequence[tuple[str, str]]: See above."""
+    def left_out(self) -> Iterator[tuple[str, str]]:
+        """Files and folders that are no part of it, and why."""
 
-    def check_pictures(self, src: str) -> None:
-        """Refuse texts of which no picture is in the source folder."""
-
-    def digest(self) -> Iterable[str]:
-        """What tells this source from another, in parts."""
+    def digest(self) -> str:
+        """SHA-256 of all that tells this source from another, in hexadecimal."""
 
     def rename(self, secret: bytes) -> None:
-        """Give its pictures the names that are made for the run, if it `renames`."""
+        """Give its pictures the names that are made for the run, if it `renames`.
 
-    def report(self, summary: Summary) -> None:
-        """Put what reading it has found on a run's summary."""
+        They come in the order of these then.
+        """
 
-    def write(
-        self, job: Job, outcomes: Callable[[int], dict | None], summary: Summary
-    ) -> list[dict]:
-        """Write the texts of the encrypted files.
+    def items(self) -> Iterator[Item]:
+        """Its pictures, in their order."""
+
+    def lines(self, text: int) -> Iterator[tuple[int, str, str]]:
+        """Of a list, by its number among the texts, each line.
+
+        Gives the number of the picture, its target and what stands behind the name.
+        """
+
+    def drop_known(self, targets: Iterable[str]) -> None:
+        """Forget the pictures whose target is among these; the others get new numbers."""
+
+    def check(self, job: Job, strict: bool, begun: bool) -> None:
+        """Refuse what cannot be encrypted into the output.
 
         Args:
             job (Job): The run.
-            outcomes (Callable): Gives what the journal holds of an item.
-            summary (Summary): Gets what is found on the way.
+            strict (bool): Whether nothing may be left out.
+            begun (bool): Whether an earlier run has begun or finished: what it did stays, even
+                if the plain pictures are gone.
 
-        Returns:
-            list[dict]: What the manifest is to say of each.
+        Raises:
+            EncryptionError: If it is encrypted already, none of its pictures is there, two of its
+                files would become one, or the output lies among its pictures.
         """
 
+    def close(self) -> None:
+        """Give back what it holds; it cannot be used any more."""
 
-def path_inside(src: str, path: str) -> str:
+
+def path_inside(store: Store, path: str) -> str:
     """A path relative to the source, with forward slashes; refuses one that leads out.
 
     One that is absolute, or is there from the working directory only, may lead to the source by
     way of links.
     """
-    inside = Path(path)
+    inside, src = Path(path), store.local
+    if src is None:
+        given = path.removeprefix(store.url.rstrip('/') + '/')
+        inside = Path(given)
+        if '://' in given or inside.is_absolute() or '..' in inside.parts:
+            raise EncryptionError(f'{path} is not inside {store.place("")}: give it relative to it')
+        return inside.as_posix()
     if '..' not in inside.parts and not os.path.exists(os.path.join(src, path)):
         inside = inside.absolute() if os.path.exists(path) else inside
     if inside.is_absolute():
@@ -100,49 +120,3 @@ def path_inside(src: str, path: str) -> str:
     if inside.is_absolute() or '..' in inside.parts:
         raise EncryptionError(f'{path} is not inside {src}: give paths relative to it')
     return inside.as_posix()
-
-
-def check_targets(job: Job, source: Source) -> None:
-    """Refuse two things that would be written to one place, naming both."""
-    seen: dict[str, str] = {}
-    folders: set[str] = set()
-
-    def add(path: str, what: str) -> None:
-        # Lower case: some file systems do not tell the difference.
-        low = path.lower()
-        other = seen.setdefault(low, what)
-        if other != what or low in folders:
-            raise EncryptionError(
-                f'{other if other != what else "a folder"} and {what} would both become {path}: '
-                + (
-                    'give their images different ids in the annotation files, '
-                    "or keep the names (`names='keep'`)"
-                    if job.recipe.names == 'ids'
-                    else "rename one of them, or replace the names by ids (`names='ids'`)"
-                )
-            )
-        while '/' in low:
-            low = low.rpartition('/')[0]
-            if low in seen:
-                raise EncryptionError(
-                    f'{seen[low]} would become the file {low}, but {what} '
-                    'lies in a folder of that name: rename one of them'
-                )
-            if low in folders:
-                return
-            folders.add(low)
-
-    add(MANIFEST_NAME, 'the manifest')
-    folders.add(WORK_NAME)
-    for path, _ in source.texts:
-        add(path, path)
-    # Names that are made for the run come later, and fall together with nothing.
-    for item in () if source.renames else source.items:
-        for path in job.targets(item):
-            add(path, item.path)
-    for folder in source.folders:
-        if folder.lower() in seen:
-            raise EncryptionError(
-                f'{seen[folder.lower()]} would become the file {folder}, but there is a folder '
-                'of that name: rename one of them'
-            )

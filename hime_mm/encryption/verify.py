@@ -3,10 +3,9 @@
 
 import hashlib
 import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +13,21 @@ import numpy as np
 from tqdm import tqdm
 
 from hime_mm.ciphers import Key
-from hime_mm.datasets.checks import coco_problem, list_problem, manifest_problems, unknown_keys
-from hime_mm.datasets.entries import FileEntry
+from hime_mm.datasets.checks import (
+    RowChecks,
+    coco_problem,
+    head_problems,
+    list_problem,
+    shard_files,
+    shard_problem,
+    unknown_keys,
+)
+from hime_mm.datasets.entries import CompactFiles, FileEntry
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.tars import tar_header, tar_problem
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import ManifestError, UnreadableImage
-from hime_mm.images.codec import decode_image, read_bytes
+from hime_mm.images.codec import decode_image, reading
 from hime_mm.images.containers import check_container
 from hime_mm.images.files import file_sha256, read_json
 
@@ -34,30 +42,31 @@ _CHANGED = 'it was changed: its SHA-256 is not the one in the manifest'
 class _Files(NamedTuple):
     """What is the same for all files of a data set."""
 
-    root: str
+    manifest: Manifest
     fmt: str
     deep: bool
 
 
-def _read(root: str, entry: FileEntry) -> bytes:
+def _read(manifest: Manifest, entry: FileEntry) -> bytes:
     """The bytes of an encrypted file, if they are those of the manifest."""
-    path = os.path.join(root, entry.path)
     pixels = entry.shape[0] * entry.shape[1] * entry.channels
     if entry.size > 3 * pixels + entry.shape[0] + 65536:
         raise UnreadableImage('so few pixels do not need so many bytes')
-    size = entry.size
-    with suppress(OSError, ValueError):
-        info = os.stat(path)
-        size = info.st_size if stat.S_ISREG(info.st_mode) else size
     # Asked first: nothing longer is read into the memory.
-    if size != entry.size:
-        raise UnreadableImage(
-            f'it has {size} bytes, {entry.size} were written: it is truncated or was changed'
-        )
-    data = read_bytes(path)
+    _check_size(entry, manifest.picture_size(entry))
+    with reading():
+        data = manifest.read_picture(entry)
+    _check_size(entry, len(data))
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise UnreadableImage(_CHANGED)
     return data
+
+
+def _check_size(entry: FileEntry, size: int | None) -> None:
+    if size not in (None, entry.size):
+        raise UnreadableImage(
+            f'it has {size} bytes, {entry.size} were written: it is truncated or was changed'
+        )
 
 
 def _decode(data: bytes, entry: FileEntry) -> np.ndarray:
@@ -72,13 +81,13 @@ def _decode(data: bytes, entry: FileEntry) -> np.ndarray:
     return img
 
 
-def read_entry(root: str, entry: FileEntry) -> np.ndarray:
+def read_entry(manifest: Manifest, entry: FileEntry) -> np.ndarray:
     """Pixels of an encrypted file, shape (H, W) or (H, W, C).
 
     Raises:
         UnreadableImage: If the file is missing or not what the manifest says.
     """
-    return _decode(_read(root, entry), entry)
+    return _decode(_read(manifest, entry), entry)
 
 
 @dataclass
@@ -106,7 +115,7 @@ class Report:
 
 def _verify_entry(files: _Files, key: Key | None, entry: FileEntry) -> str | None:
     try:
-        data = _read(files.root, entry)
+        data = _read(files.manifest, entry)
         # Before it is decoded: pixels that are not there take no memory.
         check_container(data, files.fmt, entry.shape, entry.channels, files.deep)
         _decode(data, entry)
@@ -119,25 +128,34 @@ def find_problems(
     function: Callable,
     context: Any,
     key: Key | None,
-    entries: Sequence[FileEntry],
+    entries: Iterable[FileEntry],
+    total: int,
     workers: int,
     title: str | None,
 ) -> Iterator[tuple[str, str]]:
     """Have `run_tasks` call a function with each entry, behind a progress bar if it has a title.
 
-    Gives the path of each with which something is wrong, and what the function said of it.
+    Gives the path of each with which something is wrong, and what the function said of it. Entries
+    are read as they are needed.
     """
+    paths: dict[int, str] = {}
+
+    def tasks() -> Iterator[FileEntry]:
+        for i, entry in enumerate(entries):
+            paths[i] = entry.path
+            yield entry
+
     for i, problem in tqdm(
-        run_tasks(function, context, key, entries, workers),
+        run_tasks(function, context, key, tasks(), workers),
         title,
-        len(entries),
+        total,
         unit='image',
         disable=title is None,
     ):
+        path = paths.pop(i)
         if problem is not None:
             # Or the error of a file that ended its process twice.
-            problem = str(problem)
-            yield entries[i].path, problem
+            yield path, str(problem)
 
 
 def verify_dataset(
@@ -171,7 +189,7 @@ def verify_dataset(
     place = Path(root, MANIFEST_NAME)
     state = read_json(place, 'manifest', ManifestError, unique=True)
     manifest = Manifest(state, root)
-    report = Report(files=len(manifest.files), authenticated=_authenticate(manifest, key))
+    report = Report(files=manifest.num_files, authenticated=_authenticate(manifest, key))
     if key is not None and not report.authenticated:
         # Else whoever takes the key's id out would pass for the owner.
         report.problems.append(
@@ -181,26 +199,152 @@ def verify_dataset(
                 'cannot authenticate it: encrypted without a key, or changed',
             )
         )
-    report.problems += manifest_problems(state, manifest)
-    del state  # it is as large as all that is read of it
-    report.notes += _notes(manifest)
-    listed = set(manifest.files) | {row['path'] for row in manifest.annotations} | {MANIFEST_NAME}
-    report.problems += _folder_problems(manifest, stock, listed)
-    there = [entry for path, entry in manifest.files.items() if path in stock.files]
+    report.problems += ((MANIFEST_NAME, what) for what in head_problems(state, manifest))
+    rows = _Rows(state, manifest, stock)
+    del state  # it may be as large as all that is read of it
+    report.problems += rows.problems
+    report.notes += _notes(manifest, rows.twins)
+    report.problems += _folder_problems(manifest, stock, rows)
+    report.problems += _tar_problems(manifest, stock, rows.whole)
     preprocess, image_format = (manifest.state.get(k, {}) for k in ('preprocess', 'image_format'))
     files = _Files(
-        str(manifest.root),
+        manifest.without_files(),
         image_format.get('format', 'png'),
         preprocess.get('color_type') == 'unchanged',
     )
     report.problems += find_problems(
-        _verify_entry, files, None, there, workers, 'verify' if progress else None
+        _verify_entry,
+        files,
+        None,
+        _there(manifest, stock, rows.whole),
+        manifest.num_files,
+        workers,
+        'verify' if progress else None,
     )
     for row in manifest.annotations:
         if row['path'] in stock.files and (problem := _verify_text(manifest, row)):
             report.problems.append((row['path'], problem))
     report.problems.sort()
     return report
+
+
+class _Rows:
+    """The rows of a manifest, each read and checked once; what is needed of them later.
+
+    The files of the manifest are compact then, also where shards cannot be read: what these list
+    is not listed.
+
+    Attributes:
+        problems (list[tuple[str, str]]): Paths, and what is wrong with them.
+        listed (set[str]): Files that belong to the folder.
+        skipped (list[dict]): Pictures that are missing.
+        whole (list[int]): Shards whose manifests are as they should be.
+        twins (list[str]): Equal pictures.
+    """
+
+    def __init__(self, state: dict, manifest: Manifest, stock: Inventory) -> None:
+        self._manifest, self._stock = manifest, stock
+        self.problems: list[tuple[str, str]] = []
+        self.listed = {MANIFEST_NAME, *shard_files(manifest)}
+        self.skipped: list[dict] = []
+        self.whole: list[int] = []
+        self.twins: list[str] = []
+        self._first: dict[bytes, str] = {}
+        self._checks = RowChecks(manifest.state, manifest)
+        if manifest.version == 1:
+            self.skipped += manifest.skipped
+            for row in state['files']:  # also those that are there twice
+                self._check(FileEntry.from_dict(row))
+        else:
+            manifest.files = CompactFiles(self._entries())
+        for row in manifest.annotations:
+            if self._checks.is_twice(row['path']):
+                self.problems.append((row['path'], 'the manifest lists it twice'))
+            self.listed.add(row['path'])
+        self._first.clear()
+
+    def _check(self, entry: FileEntry) -> None:
+        self.problems += ((entry.path, what) for what in self._checks.problems(entry))
+        other = self._first.setdefault(bytes.fromhex(entry.sha256), entry.path)
+        if other != entry.path:
+            self.twins.append(f'{entry.path} is {other}')
+        if entry.offset is None:
+            self.listed.add(entry.path)
+
+    def _entries(self) -> Iterator[FileEntry]:
+        for number, row in enumerate(self._manifest.shards):
+            if row['path'] not in self._stock.files:
+                continue  # as a file that is missing, or none
+            try:
+                state = self._manifest.read_shard(number)
+                problem = shard_problem(state, self._manifest, number)
+            except ManifestError as error:
+                problem = str(error)
+            if problem is not None:
+                self.problems.append((row['path'], problem))
+                continue
+            self.whole.append(number)
+            self.skipped += state['skipped']
+            expected = _offsets(state) if self._manifest.storage == 'tar' else repeat(None)
+            for entry, offset in zip(
+                self._manifest.shard_entries(number, state), expected, strict=False
+            ):
+                self._check(entry)
+                if offset is not None and entry.offset != offset:
+                    self.problems.append((entry.path, 'it does not begin where its row says'))
+                yield entry
+
+
+def _offsets(state: dict) -> Iterator[int | None]:
+    """Where each picture of a shard begins in its tar, None where no tar holds it."""
+    at = 0
+    for row in state['files']:
+        try:
+            at += len(tar_header(row['path'], row['size']))
+        except ManifestError:
+            yield from repeat(None)
+        yield at
+        at += row['size'] + -row['size'] % 512
+
+
+def _there(manifest: Manifest, stock: Inventory, whole: list[int]) -> Iterator[FileEntry]:
+    """The pictures that can be looked at."""
+    if manifest.version == 1:
+        yield from (entry for entry in manifest.entries() if entry.path in stock.files)
+    for number in whole:
+        for entry in manifest.shard_entries(number, manifest.read_shard(number)):
+            if manifest.picture_file(entry) in stock.files:
+                yield entry
+
+
+def _tar_problems(
+    manifest: Manifest, stock: Inventory, whole: list[int]
+) -> Iterator[tuple[str, str]]:
+    if manifest.storage != 'tar':
+        return
+    for number, row in enumerate(manifest.shards):
+        path = row['tar']['path']
+        if path in stock.files:
+            try:
+                problem = _tar_problem(manifest, number, number in whole)
+            except OSError as error:
+                problem = error.strerror or str(error)
+            if problem is not None:
+                yield path, problem
+
+
+def _tar_problem(manifest: Manifest, number: int, whole: bool) -> str | None:
+    row = manifest.shards[number]['tar']
+    size = manifest.store.size(row['path'])
+    if size is None or size != row['size']:
+        return f'it has {size} bytes, {row["size"]} were written: it is truncated or was changed'
+    if file_sha256(manifest.store.place(row['path'])) != row['sha256']:
+        return _CHANGED
+    if not whole:
+        return None
+    rows = manifest.read_shard(number)['files']
+    with manifest.store.open(row['path']) as file:
+        return tar_problem(file, size, ((entry['path'], entry['size']) for entry in rows))
 
 
 def _authenticate(manifest: Manifest, key: Key | None) -> bool:
@@ -210,17 +354,11 @@ def _authenticate(manifest: Manifest, key: Key | None) -> bool:
     return True
 
 
-def _notes(manifest: Manifest) -> Iterator[str]:
+def _notes(manifest: Manifest, twins: Sequence[str]) -> Iterator[str]:
     """What is worth knowing, but no problem."""
     unknown = unknown_keys(manifest.state)
     if unknown:
         yield f'the manifest says what this release does not read: {", ".join(unknown)}'
-    first: dict[str, str] = {}
-    twins = []
-    for entry in manifest.files.values():
-        other = first.setdefault(entry.sha256, entry.path)
-        if other != entry.path:
-            twins.append(f'{entry.path} is {other}')
     if twins:
         more = ', …' if len(twins) > _MOST_TWINS else ''
         yield (
@@ -230,24 +368,28 @@ def _notes(manifest: Manifest) -> Iterator[str]:
 
 
 def _folder_problems(
-    manifest: Manifest, stock: Inventory, listed: set[str]
+    manifest: Manifest, stock: Inventory, rows: _Rows
 ) -> Iterator[tuple[str, str]]:
     """What is in the folder and should not be, or the other way round."""
     yield from stock.others.items()
-    yield from stock.strangers(listed)
-    for path in listed - stock.others.keys():
+    yield from stock.strangers(rows.listed)
+    for path in rows.listed - stock.others.keys():
         problem = stock.lacks(path)
         if problem is not None:
             yield path, problem
-    for row in manifest.skipped:
+    for row in rows.skipped:
         yield row['path'], f'left out when encrypting: {row.get("reason")}'
-    if manifest.state.get('kind') == 'folder' and 'classes' in manifest.state:
-        yield from stock.class_problems(manifest.classes, listed)
+    if (
+        manifest.state.get('kind') == 'folder'
+        and 'classes' in manifest.state
+        and manifest.storage == 'files'
+    ):
+        yield from stock.class_problems(manifest.classes, rows.listed)
 
 
 def _verify_text(manifest: Manifest, row: dict) -> str | None:
     """What is wrong with an annotation file or list."""
-    path = str(manifest.root / row['path'])
+    path = manifest.store.place(row['path'])
     try:
         digest = file_sha256(path)
     except OSError as error:

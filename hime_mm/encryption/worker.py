@@ -1,86 +1,102 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""What a worker does with one picture."""
+"""What becomes of one picture."""
 
-import errno
 import hashlib
-import os
-from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hime_mm.ciphers import Key
 from hime_mm.datasets.coco import steps_of
 from hime_mm.datasets.entries import FileEntry
-from hime_mm.errors import HimeError, PictureError
+from hime_mm.datasets.stores import Store, open_store
+from hime_mm.errors import HimeError, PictureError, UnreadableImage
 from hime_mm.images import seal
 from hime_mm.images.codec import encode_image, read_bytes
-from hime_mm.images.files import file_sha256, write_atomic
 from hime_mm.images.guard import take_said
 from hime_mm.images.reading import Picture, follows_orientation, read_picture
 
 from .job import Item, Job, add_counts
+from .texts import encrypted_listings
 
 
-def encrypt_item(job: Job, key: Key | None, task: tuple[Item, dict | None]) -> dict:
+class Sealed(NamedTuple):
+    """An encrypted picture.
+
+    Attributes:
+        outcome (dict): What a record is to hold: ``rows`` of the manifest,
+            ``clipped``, the ``source``'s stamp, the ``listings`` of
+            annotation files and how many objects are ``tiny``, what was
+            ``noticed`` and the number of ``telling`` boxes if there is any; or
+            why it is left out, as ``error``; and what the decoder ``said``, if
+            anything.
+        files (list[bytes]): The file of each view; none where it is left out.
+    """
+
+    outcome: dict
+    files: list[bytes]
+
+
+def seal_item(job: Job, key: Key | None, task: tuple[Item, bytes | OSError | None]) -> Sealed:
     """Encrypt all views of one picture.
 
     Args:
         job (Job): The run.
         key (Key, optional): The owner's key.
-        task (tuple[Item, dict | None]): The picture, and what the journal
-            holds of it already, if anything: files that are whole stay.
-
-    Returns:
-        dict: What the journal is to hold: ``rows`` of the manifest,
-        ``boxes``, ``clipped`` and the ``source``'s stamp, what was
-        ``noticed`` and the number of ``telling`` boxes if there is any; or
-        why it is left out, as ``error``; and what the decoder ``said``, if
-        anything.
+        task (tuple[Item, bytes | OSError | None]): The picture and its file,
+            or why it cannot be read; None to read it here.
     """
-    outcome = _outcome(job, key, *task)
+    item, data = task
+    source = open_store(job.src)
+    stamp = source.stamp(item.path)
+    try:
+        sealed = _seal(job, key, item, read_source(source, item.path) if data is None else data)
+    except HimeError as error:
+        sealed = Sealed(dict(error=str(error)), [])
+    sealed.outcome['source'] = stamp
     said = take_said()
     if said:
-        outcome['said'] = said
-    return outcome
+        sealed.outcome['said'] = said
+    return sealed
 
 
-def _outcome(job: Job, key: Key | None, item: Item, done: dict | None) -> dict:
-    stamp = _stamp(job, item)
-    # Of a source that is gone by now, what was made of it stays.
-    if (
-        done is not None
-        and 'rows' in done
-        and stamp in (None, done['source'])
-        and all(_is_complete(job.out, row) for row in done['rows'])
-    ):
-        return dict(done, reused=True)
-    try:
-        data = read_bytes(os.path.join(job.src, item.path))
-        picture = read_picture(data, job.recipe.preprocess)
-        if item.shape is not None:
-            _check_shape(picture, item.shape, job.recipe.preprocess.color_type)
-        views = [_encrypt_view(job, key, item, picture.img, path) for path in job.targets(item)]
-    except HimeError as error:
-        return leave_out(job, item, error)
+def read_source(source: Store, path: str) -> bytes:
+    """The file of a picture.
+
+    Raises:
+        UnreadableImage: If there is none, or nothing may be read of it.
+        OSError: If a server does not answer, which is no fault of the picture.
+    """
+    if source.local is not None:
+        return read_bytes(source.place(path))
+    return _readable(next(iter(source.read_many([path]))))
+
+
+def _readable(data: bytes | OSError) -> bytes:
+    if isinstance(data, (FileNotFoundError, PermissionError, IsADirectoryError)):
+        raise UnreadableImage(data.strerror or str(data))
+    if isinstance(data, OSError):
+        raise data
+    return data
+
+
+def _seal(job: Job, key: Key | None, item: Item, data: bytes | OSError) -> Sealed:
+    picture = read_picture(_readable(data), job.recipe.preprocess)
+    if item.shape is not None:
+        _check_shape(picture, item.shape, job.recipe.preprocess.color_type)
+    views = [_seal_view(job, key, item, picture.img, path) for path in job.targets(item)]
     clipped: dict[str, tuple[int, int]] = {}
-    for _, _, counts, _ in views:
-        add_counts(clipped, counts)
-    outcome: dict[str, Any] = dict(rows=[row for row, *_ in views], source=stamp)
-    if item.boxes is not None:
-        outcome['boxes'] = [boxes for _, boxes, *_ in views]
-    found = dict(
-        clipped=clipped, noticed=picture.noticed, telling=sum(telling for *_, telling in views)
+    for view in views:
+        add_counts(clipped, view.clipped)
+    outcome: dict[str, Any] = dict(rows=[view.row for view in views])
+    found: dict[str, Any] = dict(
+        clipped=clipped, noticed=picture.noticed, telling=sum(view.telling for view in views)
     )
-    return outcome | {name: value for name, value in found.items() if value}
-
-
-def leave_out(job: Job, item: Item, error: HimeError) -> dict:
-    """The outcome of a picture that is left out, with what was made of it before."""
-    for path in job.targets(item):
-        with suppress(OSError, ValueError):
-            os.unlink(os.path.join(job.out, path))
-    return dict(error=str(error))
+    if item.listings is not None:
+        written = dict(outcome, boxes=[view.boxes for view in views])
+        outcome['listings'], found['tiny'] = encrypted_listings(job, item, written)
+    outcome |= {name: value for name, value in found.items() if value}
+    return Sealed(outcome, [view.data for view in views])
 
 
 def _check_shape(picture: Picture, shape: tuple[int, int], color_type: str) -> None:
@@ -106,10 +122,15 @@ def _check_shape(picture: Picture, shape: tuple[int, int], color_type: str) -> N
     )
 
 
-def _encrypt_view(
-    job: Job, key: Key | None, item: Item, img: np.ndarray, path: str
-) -> tuple[dict, dict, dict, int]:
-    """Encrypt and write one view: its row, its boxes, what was clipped, how many boxes tell."""
+class _View(NamedTuple):
+    row: dict
+    data: bytes
+    boxes: dict
+    clipped: dict
+    telling: int
+
+
+def _seal_view(job: Job, key: Key | None, item: Item, img: np.ndarray, path: str) -> _View:
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -128,7 +149,6 @@ def _encrypt_view(
         ori_shape=sealed.layout.ori_shape,
         scale=sealed.layout.scale,
     ).to_dict()
-    _write(job, path, data)
     layout, boxes, sizes = sealed.layout, sealed.boxes, sealed.sizes
     steps = steps_of(np.reshape(item.boxes or [], (-1, 4)))[sealed.kept]
     if job.round_boxes and layout.shuffled:
@@ -136,43 +156,4 @@ def _encrypt_view(
         boxes = layout.round_boxes(boxes, np.maximum(steps, 0.01))
         sizes = boxes[:, 2:] - boxes[:, :2]
     written = dict(kept=sealed.kept.tolist(), boxes=np.hstack([boxes[:, :2], sizes]).tolist())
-    return row, written, sealed.clipped, layout.count_telling(boxes, steps)
-
-
-def _write(job: Job, path: str, data: bytes) -> None:
-    """Write a picture's file; what lies in its name is no matter of the output."""
-    try:
-        write_atomic(os.path.join(job.out, path), data, sync=False)
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
-            remedy = 'rename it'
-            if job.recipe.names != 'ids':
-                remedy += ", or replace the names by ids (`names='ids'`)"
-            longest = max(len(part.encode()) for part in path.split('/'))
-            raise PictureError(
-                f'its encrypted file cannot have that name, of {longest} bytes in a path of '
-                f'{len(path.encode())} ({error.strerror}): {remedy}'
-            ) from None
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
-            raise PictureError(
-                f'something else is where its encrypted file belongs ({error.strerror})'
-            ) from None
-        raise
-
-
-def _stamp(job: Job, item: Item) -> list[int] | None:
-    """What tells whether a picture was replaced since it was encrypted."""
-    try:
-        info = os.stat(os.path.join(job.src, item.path))
-    except (OSError, ValueError):  # such as a NUL in the name
-        return None
-    return [info.st_size, info.st_mtime_ns]
-
-
-def _is_complete(out: str, row: dict) -> bool:
-    """Whether a file is there as it was written."""
-    path = os.path.join(out, row['path'])
-    try:
-        return os.path.getsize(path) == row['size'] and file_sha256(path) == row['sha256']
-    except OSError:
-        return False
+    return _View(row, data, written, sealed.clipped, layout.count_telling(boxes, steps))

@@ -113,10 +113,21 @@ def read_bytes(path: str) -> bytes:
     Raises:
         UnreadableImage: If it cannot be read; the reason names no file.
     """
-    try:
+    with reading():
         check_regular(path)
         with open(path, 'rb') as file:
             return file.read()
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Say of whatever reads a picture's file why it cannot.
+
+    Raises:
+        UnreadableImage: If it cannot be read; the reason names no file.
+    """
+    try:
+        yield
     except OSError as error:
         raise UnreadableImage(error.strerror or str(error)) from None
     except MemoryError:

@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from hime_mm.errors import HimeError
@@ -124,10 +124,20 @@ def read_json(
 
 def remove_leftovers(folder: str) -> None:
     """Delete files below a folder that a killed run had begun."""
-    for inside, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
-                os.unlink(os.path.join(inside, name))
+    pending = [folder]
+    while pending:
+        leftovers = []
+        with suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+            # One by one: a folder may hold millions.
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.name.startswith(TEMPORARY_PREFIX) and entry.name.endswith(
+                    TEMPORARY_SUFFIX
+                ):
+                    leftovers.append(entry.path)
+        for path in leftovers:
+            os.unlink(path)
 
 
 def file_sha256(path: str) -> str:

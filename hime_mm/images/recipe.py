@@ -7,11 +7,14 @@ from typing import Any
 
 from hime_mm.ciphers import Cipher, Key
 from hime_mm.ciphers.cipher import CipherLike
-from hime_mm.errors import EncryptionError
+from hime_mm.errors import EncryptionError, HimeError
 
 from .codec import FORMATS, check_encoding
 from .preprocess import Preprocess
 from .settings import check_settings, setting
+
+#: How the pictures of a data set lie there.
+STORAGES = ('files', 'tar')
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Recipe:
         fmt (str): ``'png'`` or ``'webp'`` (lossless). Defaults to 'png'.
         compression (int, optional): For PNG, 0 (large) to 9 (small). None is
             OpenCV's fast setting. Defaults to None.
+        storage (str): ``'files'``, a file for each picture, or ``'tar'``, a
+            tar for each shard. Defaults to 'files'.
         one_way (bool): Draw randomness from the operating system and keep
             nothing: nobody can undo it. Defaults to False.
 
@@ -49,7 +54,12 @@ class Recipe:
         metavar='K',
     )
     names: str = setting('keep', 'File names leak: replace them by ids?', choices=('keep', 'ids'))
-    fmt: str = setting('png', 'Lossless file format.', choices=FORMATS, flags=('--format',))
+    fmt: str = setting(
+        'png',
+        'Lossless file format; `tar` and `tar:webp` put the pictures of each shard into a tar.',
+        choices=FORMATS,
+        flags=('--format',),
+    )
     compression: int | None = setting(
         None,
         "PNG, from 0 (large) to 9 (small).  [default: OpenCV's fast setting]",
@@ -64,7 +74,11 @@ class Recipe:
         bool,
     )
 
+    storage: str = 'files'
+
     def __post_init__(self) -> None:
+        if self.storage not in STORAGES:
+            raise HimeError(f'unknown `storage` {self.storage!r}, choose from {STORAGES}')
         check_encoding(self.fmt, self.compression)
         check_settings(self)
         self.cipher.check_fit(self.preprocess.fit)
@@ -137,6 +151,7 @@ class Recipe:
             image_format=dict(format=self.fmt, compression=self.compression),
             views=self.views,
             names=self.names,
+            storage=self.storage,
         )
 
     @classmethod
@@ -151,4 +166,5 @@ class Recipe:
             fmt=image_format['format'],
             compression=image_format['compression'],
             one_way=state.get('mode') == 'one-way',
+            storage=state.get('storage', 'files'),  # version 1 has no other
         )

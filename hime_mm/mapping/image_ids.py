@@ -37,7 +37,7 @@ def image_entries(
     places: dict[int, list[str]] = {}
     backwards: list[str] = []
     for row in rows:
-        path = str(manifest.root / row['path'])
+        path = manifest.store.place(row['path'])
         _check_unchanged(path, row)
         coco = load_coco(path)
         for image in coco['images']:
@@ -66,7 +66,7 @@ def category_names(manifest: Manifest, annotations: str | None = None) -> dict[i
     """Names of classes by their ids, as the annotation files have them: all that they do."""
     found: dict[int, dict[str, None]] = {}
     for row in annotation_rows(manifest, annotations):
-        for category in load_coco(str(manifest.root / row['path']))['categories']:
+        for category in load_coco(manifest.store.place(row['path']))['categories']:
             if is_id(category.get('id')):
                 name = str(category.get('name', category['id']))
                 found.setdefault(category['id'], {})[name] = None
@@ -75,10 +75,10 @@ def category_names(manifest: Manifest, annotations: str | None = None) -> dict[i
 
 def _find_row(manifest: Manifest, rows: Sequence[dict], path: str) -> dict:
     """What the manifest says of an annotation file, or just its path."""
-    inside = manifest.root / path
+    inside = manifest.store.place(path)
     file = os.path.realpath(path if os.path.exists(path) else inside)
     for row in rows:
-        if os.path.realpath(manifest.root / row['path']) == file:
+        if os.path.realpath(manifest.store.place(row['path'])) == file:
             return row
     return dict(path=file)
 

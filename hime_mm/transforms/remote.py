@@ -75,15 +75,21 @@ def remote_entry(path: str, url: str | None, backend: Any) -> tuple[Manifest, Fi
         ManifestError: If there is no manifest, or the image is not in it.
     """
     head, parts = _split(path)
-    if url is None:
+    # The backend of hime_mm has read it for the picture.
+    found = backend.find_manifest(path) if hasattr(backend, 'find_manifest') else None
+    if url is None and found is not None:
+        manifest, name = found
+    elif url is None:
         manifest, depth = _nearest(path, backend)
+        name = _names(head, parts[depth:])
     else:
         folder = _folder(url)
         depth = len(folder)
         if _split(url)[0] != head or _names(head, parts[:depth]) != _names(head, folder):
             raise ManifestError(f'{path} does not lie below the manifest {url}')
         manifest = load_remote(url, backend)
-    entry = manifest.files.get(_names(head, parts[depth:]))
+        name = _names(head, parts[depth:])
+    entry = manifest.files.get(name)
     if entry is None:
         raise ManifestError(f'{path} is not in the manifest {manifest.place}')
     return manifest, entry
@@ -145,4 +151,5 @@ def _load(url: str, backend: Any) -> Manifest | None:
         raise ManifestError(
             f'cannot read the manifest {url}: {type(error).__name__}: {error}'
         ) from error
-    return parse_manifest(data, url)
+    folder = url.rpartition('/')[0]
+    return parse_manifest(data, url, lambda path: bytes(backend.get(f'{folder}/{path}')))

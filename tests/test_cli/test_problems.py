@@ -99,7 +99,7 @@ class TestProblems:
     def test_changed_manifest(self, encrypted, tmp_path):
         out = shutil.copytree(encrypted, tmp_path / 'out')
         path = out / 'hime.json'
-        path.write_text(path.read_text().replace('"scale": [1.0', '"scale": [2.0', 1))
+        path.write_text(path.read_text().replace('"views": 1', '"views": 2', 1))
         for command in ('verify', 'info'):
             output = invoke(command, out, status=1)
             assert str(path) in output and 'checksum' in output

@@ -47,13 +47,11 @@ def gone(number, seconds=10):
 
 
 def finished_files(out):
-    """Those that the journal of an unfinished run lists, as they are."""
-    journal = out / '.hime-work' / 'journal'
-    lines = journal.read_bytes().splitlines(True) if journal.exists() else []
+    """Those of shards that are committed in an unfinished run, as they are."""
     return {
         row['path']: (os.stat(out / row['path']).st_ino, os.stat(out / row['path']).st_mtime_ns)
-        for line in lines[1:]
-        if line.endswith(b'\n')
+        for record in (out / '.hime-work' / 'shards').glob('*.jsonl')
+        for line in record.read_bytes().splitlines()[1:]
         for row in json.loads(line)['rows']
     }
 
@@ -81,6 +79,8 @@ class TestInterrupted:
             '--dataset-id',
             'd',
             '-j',
+            2,
+            '--shard-size',
             2,
             '--views',
             3,
@@ -184,7 +184,7 @@ class TestInterrupted:
         assert tree(out) == expected and not (out / '.hime-work').exists()
 
     @pytest.mark.parametrize(
-        'pattern', ['val2017/*.png', pytest.param('.hime-work/journal', marks=pytest.mark.slow)]
+        'pattern', ['val2017/*.png', pytest.param('.hime-work/plan.json', marks=pytest.mark.slow)]
     )
     def test_ctrl_c(self, src, keys, reference, tmp_path, pattern):
         def interrupt(process):

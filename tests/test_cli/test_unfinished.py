@@ -3,6 +3,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 from cli_parts import invoke
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from owner_data import make_coco, photo, write
 
 from hime_mm.cli import main
-from hime_mm.encryption import finish, run
+from hime_mm.encryption import driver, finish
 
 
 @pytest.fixture(params=['folder', 'coco'])
@@ -46,7 +47,7 @@ class TestUnfinished:
         for _ in range(2):
             last = encrypt(kind, src, out, *args, status=1).stderr.splitlines()[-1]
             assert f'{out} is unfinished and must not be handed over' in last
-            assert f'{out}/.hime-work' in last and 'sizes and times' in last
+            assert f'{out}/.hime-work' in last and 'names, sizes and times' in last
             assert 'repair' in last and 'delete' in last
         picture(src).write_bytes(good)
         assert encrypt(kind, src, out, *args).stderr == ''
@@ -54,9 +55,7 @@ class TestUnfinished:
     def test_delete_the_work_folder_to_go_without(self, kind, src, tmp_path):
         picture(src).write_bytes(b'')
         encrypt(kind, src, tmp_path / 'out', status=1)
-        (tmp_path / 'out' / '.hime-work' / 'journal').unlink()
-        (tmp_path / 'out' / '.hime-work' / 'lock').unlink()
-        (tmp_path / 'out' / '.hime-work').rmdir()
+        shutil.rmtree(tmp_path / 'out' / '.hime-work')
         assert 'unfinished' not in invoke('info', tmp_path / 'out')
 
     @pytest.mark.parametrize(
@@ -74,7 +73,7 @@ class TestUnfinished:
         out = tmp_path / 'out'
         with monkeypatch.context() as patch:
             if where == 'picture':
-                patch.setattr(run, 'run_tasks', stop)  # what a worker raises comes from there
+                patch.setattr(driver, 'run_shards', stop)  # what a worker raises comes from there
             else:
                 patch.setattr(finish, 'write_manifest', stop)
             before, last = encrypt(kind, src, out, status=status).stderr.splitlines()[-2:]

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from hime_mm.ciphers import Cipher
+from hime_mm.datasets.stores import LocalStore
 from hime_mm.datasets.writing import write_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +92,7 @@ def make_manifest(folder, cipher='paper-mi', **head):
         dict(dataset_id='some', key_id=None, cipher=Cipher.build(cipher).to_dict(), preprocess={}),
         **head,
     )
-    write_manifest(folder, head, ())
+    write_manifest(LocalStore(str(folder)), dict(storage='files', **head), ())
     return folder
 
 

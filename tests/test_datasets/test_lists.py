@@ -12,6 +12,7 @@ from owner_data import named
 from hime_mm.apis import encrypt_folder, verify_dataset
 from hime_mm.ciphers import Key
 from hime_mm.datasets.lists import read_list, write_list
+from hime_mm.datasets.stores import LocalStore
 from hime_mm.errors import EncryptionError, ListError
 
 NUMBERS = {'val/a.JPEG': 0, 'val/b c.JPEG': 1, 'train/n1/a.JPEG': 2}
@@ -39,7 +40,8 @@ def write(path, text):
 )
 def test_read(tmp_path, path, text, folder, rows):
     write(tmp_path / path, text)
-    assert read_list(str(tmp_path), path, NUMBERS) == (folder, rows)
+    found, lines = read_list(LocalStore(str(tmp_path)), path, NUMBERS.get)
+    assert (found, [*lines]) == (folder, rows)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +56,15 @@ def test_read(tmp_path, path, text, folder, rows):
 def test_read_refuses(tmp_path, text, things):
     write(tmp_path / 'meta/val.txt', text)
     with pytest.raises(ListError, match=named('meta/val.txt', *things)):
-        read_list(str(tmp_path), 'meta/val.txt', NUMBERS)
+        read_list(LocalStore(str(tmp_path)), 'meta/val.txt', NUMBERS.get)
     with pytest.raises(ListError, match=named('no.txt', os.strerror(errno.ENOENT))):
-        read_list(str(tmp_path), 'no.txt', NUMBERS)
+        read_list(LocalStore(str(tmp_path)), 'no.txt', NUMBERS.get)
 
 
 def test_write():
-    files = {0: ['val/a_v0.png', 'val/a_v1.png'], 1: []}
-    assert write_list('val', [(1, ' 3'), (0, ' 7')], files.get) == ('a_v0.png 7\na_v1.png 7\n')
-    assert write_list('', [(0, '')], files.get) == ('val/a_v0.png\nval/a_v1.png\n')
+    files = ['val/a_v0.png', 'val/a_v1.png']
+    assert [*write_list('val', [([], ' 3'), (files, ' 7')])] == ['a_v0.png 7\n', 'a_v1.png 7\n']
+    assert [*write_list('', [(files, '')])] == ['val/a_v0.png\n', 'val/a_v1.png\n']
 
 
 def test_imagenet_trains_on_the_flat_tree(tmp_path):

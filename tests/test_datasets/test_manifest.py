@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from owner_data import named
+from version_1 import write_version_1
 
 from hime_mm.ciphers import Cipher, InvalidKey, Key
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest, find_manifest, load_manifest
-from hime_mm.datasets.writing import checksum, write_manifest
+from hime_mm.datasets.stores import LocalStore
+from hime_mm.datasets.writing import checksum, write_manifest, write_shard
 from hime_mm.errors import ManifestError
 from hime_mm.images import Recipe
 
@@ -59,7 +61,7 @@ def head(cipher='mix2+shuffle', key=KEY, **kwargs):
 
 
 def write(root, rows=None, key=KEY, **kwargs):
-    write_manifest(root, head(key=key, **kwargs), [row()] if rows is None else rows, key)
+    write_version_1(root, head(key=key, **kwargs), [row()] if rows is None else rows, key)
     return root / 'hime.json'
 
 
@@ -92,7 +94,7 @@ class TestWriting:
         st.dictionaries(
             names.filter(
                 lambda n: (
-                    n not in ('files', 'format', 'format_version', 'checksum', 'mac', 'dataset_id')
+                    n not in ('shards', 'format', 'format_version', 'checksum', 'mac', 'dataset_id')
                 )
             ),
             values,
@@ -100,30 +102,31 @@ class TestWriting:
         ),
         st.lists(st.dictionaries(names, values, max_size=4), max_size=3),
     )
-    def test_streamed_as_json_would_write_it(self, tmp_path_factory, extra, rows):
+    def test_as_json_would_write_it(self, tmp_path_factory, extra, rows):
         root = tmp_path_factory.mktemp('m')
         given_head = dict(extra, dataset_id='d')
-        write_manifest(root, copy.deepcopy(given_head), iter(rows), KEY)
+        write_manifest(LocalStore(str(root)), copy.deepcopy(given_head), iter(rows), KEY)
         text = (root / 'hime.json').read_text()
         state = json.loads(text)
         seals = {k: state.pop(k) for k in ('checksum', 'mac')}
         assert state == dict(
-            given_head, files=rows, format='hime_mm encrypted data set', format_version=1
+            given_head, shards=rows, format='hime_mm encrypted data set', format_version=2
         )
         assert seals['checksum'] == plain_checksum(state) == checksum(state)
         expected = hmac.digest(KEY.derive('manifest', 'd'), seals['checksum'].encode(), 'sha256')
         assert seals['mac'] == expected.hex()
-        # For people: a line for each file.
+        # For people: a line for each shard.
         lines = text.splitlines()
         assert all(f'    {json.dumps(row)}' in [line.rstrip(',') for line in lines] for row in rows)
 
     def test_head_is_not_changed(self, tmp_path):
         given_head = head()
-        write_manifest(tmp_path, given_head, [row()], KEY)
+        write_manifest(LocalStore(str(tmp_path)), given_head, [], KEY)
         assert given_head == head()
 
     def test_without_a_key_there_is_no_mac(self, tmp_path):
-        state = json.loads(write(tmp_path, key=None).read_text())
+        write_manifest(LocalStore(str(tmp_path)), head(key=None), [])
+        state = json.loads((tmp_path / 'hime.json').read_text())
         assert 'mac' not in state and 'checksum' in state
 
     def test_half_a_manifest_is_none(self, tmp_path):
@@ -131,26 +134,32 @@ class TestWriting:
         before = (tmp_path / 'hime.json').read_bytes()
 
         def rows():
-            yield row()
+            yield dict(path='hime-000000.json')
             raise OSError('the disk is gone')
 
         with pytest.raises(OSError):
-            write_manifest(tmp_path, head(), rows(), KEY)
+            write_manifest(LocalStore(str(tmp_path)), head(), rows(), KEY)
         assert os.listdir(tmp_path) == ['hime.json']
         assert (tmp_path / 'hime.json').read_bytes() == before
 
-    def test_memory_does_not_grow_with_the_files(self, tmp_path):
-        peaks = []
-        for num in (300, 6000):
+    def test_memory_does_not_grow_with_the_shards_that_are_read(self, tmp_path):
+        store, peaks = LocalStore(str(tmp_path)), []
+        for num in (3, 60):
+            shards = [
+                write_shard(store, n, 'd', (row(f'{n}/{i}.png') for i in range(100)), [])
+                for n in range(num)
+            ]
+            counts = dict(images=num, files=100 * num)
+            write_manifest(store, head(storage='files', counts=counts), shards, KEY)
             tracemalloc.start()
-            write_manifest(tmp_path, head(), (row(f'{i}.png') for i in range(num)), KEY)
+            assert sum(1 for _ in Manifest.load(tmp_path).entries()) == 100 * num
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-        assert len(Manifest.load(tmp_path).files) == 6000
-        assert peaks[1] < peaks[0] + 50000, peaks
+        assert peaks[1] < peaks[0] + 150_000, peaks
 
     def test_says_nothing_of_the_key(self, tmp_path):
-        data = write(tmp_path).read_bytes()
+        write_manifest(LocalStore(str(tmp_path)), head(), [], KEY)
+        data = (tmp_path / 'hime.json').read_bytes()
         assert KEY.id.encode() in data
         assert bytes(range(32)).hex().encode() not in data
 
@@ -193,7 +202,7 @@ class TestReading:
     @pytest.mark.parametrize(
         'change, reason',
         [
-            (lambda s: s.update(format_version=2), r'version 2\b.*version 1\b.*0\.1\.0'),
+            (lambda s: s.update(format_version=3), r'version 3\b.*versions \(1, 2\).*0\.1\.0'),
             (lambda s: s.pop('format_version'), 'version None'),
             (lambda s: s.update(format='zip'), 'no manifest'),
             (lambda s: s.pop('format'), 'no manifest'),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from owner_data import SECRET, edit_json, key_file, make_coco, photo, write
+from version_1 import as_version_1, sealed
 
 from hime_mm.apis import encrypt_coco, encrypt_folder
 from hime_mm.ciphers import Key
@@ -45,9 +46,23 @@ def make_bases(folder):
         ),
         folder=(encrypt_folder, pictures, 'mix2', dict(lists=['meta/all.txt'])),
     )
+    # Of version 1, and one each of version 2 with several shards.
     for name, (encrypt, src, cipher, settings) in recipes.items():
         encrypt(str(src), str(folder / name), cipher, progress=False, **settings)
-    return {name: folder / name for name in recipes}
+        as_version_1(folder / name, settings.get('key'))
+    parts = dict(
+        shards=(encrypt_coco, coco, 'shuffle', dict(key=KEY, shard_size=2)),
+        folders=(encrypt_folder, pictures, 'mix2', dict(lists=['meta/all.txt'], shard_size=3)),
+        tars=(
+            encrypt_folder,
+            pictures,
+            'mix2',
+            dict(key=KEY, lists=['meta/all.txt'], shard_size=2, storage='tar'),
+        ),
+    )
+    for name, (encrypt, src, cipher, settings) in parts.items():
+        encrypt(str(src), str(folder / name), cipher, progress=False, **settings)
+    return {name: folder / name for name in (*recipes, *parts)}
 
 
 class Tampering(NamedTuple):
@@ -76,13 +91,6 @@ def tampered(base, *paths, key=False):
         return function
 
     return decorate
-
-
-def sealed(state):
-    """What anybody can compute anew."""
-    body = {k: v for k, v in state.items() if k not in ('checksum', 'mac')}
-    text = json.dumps(body, sort_keys=True, separators=(',', ':'))
-    state['checksum'] = hashlib.sha256(text.encode()).hexdigest()
 
 
 def reseal(root, change=lambda state: None):
@@ -339,7 +347,8 @@ manifest('row_says_it_in_words', 'keyless', lambda s: s['files'][0].update(chann
 manifest('annotations_say_more', 'keyless', lambda s: s['annotations'][0].update(source='/home'))
 manifest('huge_number', 'keyless', lambda s: s['files'][0].update(size=10**30))
 manifest('no_number', 'keyless', lambda s: s['files'][0].update(scale=[1, float('inf')]))
-manifest('version', 'keyless', lambda s: s.update(format_version=2))
+manifest('version', 'keyless', lambda s: s.update(format_version=3))
+manifest('version_without_shards', 'keyless', lambda s: s.update(format_version=2))
 manifest('no_rows', 'keyless', lambda s: s.update(files=None))
 manifest('key_missing', 'keyless', lambda s: s.pop('clipped'))
 manifest('names', 'keyless', lambda s: s.update(names='Anna'))
@@ -721,6 +730,363 @@ classes(
 )
 classes('class_has_no_name', lambda root: None, 'b/', b=['deep', ''])
 classes('class_outside', lambda root: None, 'b/../../x', b=['deep', '../../x'])
+
+
+# Shards. Strangers, links and files that are listed are the same for all.
+def _again(*names):
+    for name in names:
+        function, base, paths = TAMPERED[name].change, 'shards', TAMPERED[name].paths
+        TAMPERED[f'shards_{name}'] = Tampering(base, function, paths)
+
+
+_again('stranger_0', 'bare_key', 'link_to_a_file', 'link_in_place_of_a_picture')
+_again('link_in_place_of_the_folder', 'pipe_in_place_of_annotations', 'missing', 'truncated')
+_again('one_bit', 'sparse_and_empty', 'swapped', 'upper_case', 'annotations_changed')
+
+FIRST, SECOND = 'hime-000000.json', 'hime-000001.json'
+ONES, TWOS = (FIRST, ONE, TWO, ANN), (SECOND, 'val2017/000003.png', 'val2017/000004.png', ANN)
+TAR = 'hime-000000.tar'
+
+
+def shard(root, number, change, rename=True):
+    """Change the manifest of a shard, and what ``hime.json`` says of it."""
+    path = root / f'hime-{number:06d}.json'
+    edit_json(path, change)
+    seal_shards(root, rename)
+
+
+def seal_shards(root, counts=True, change=lambda state: None):
+    """Give ``hime.json`` the hashes, and perhaps the counts, of what is there now."""
+
+    def seal(state):
+        for row in state['shards']:
+            data = (root / row['path']).read_bytes()
+            lists = json.loads(data)
+            row['sha256'] = hashlib.sha256(data).hexdigest()
+            if counts:
+                row.update({name: len(lists[name]) for name in ('files', 'skipped')})
+                row['bytes'] = sum(entry['size'] for entry in lists['files'])
+            if 'tar' in row:
+                data = (root / row['tar']['path']).read_bytes()
+                row['tar'].update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        if counts:
+            for name in ('files', 'bytes', 'skipped'):
+                state['counts'][name] = sum(row[name] for row in state['shards'])
+        change(state)
+        sealed(state, KEY if 'mac' in state else None)
+
+    edit_json(root / 'hime.json', seal)
+
+
+def shards(name, number, change, *paths, base='shards', counts=False):
+    """Register a change of the manifest of a shard; the owner seals it."""
+
+    def edit(root):
+        shard(root, number, change, counts)
+
+    TAMPERED[name] = Tampering(base, edit, paths, key=base != 'folders')
+
+
+def head(name, change, *paths, base='shards', key=True):
+    def edit(root):
+        seal_shards(root, False, change)
+
+    TAMPERED[name] = Tampering(base, edit, paths or ('hime.json',), key)
+
+
+@tampered('shards', *ONES, *TWOS)
+def shard_manifests_exchanged(root):
+    (root / FIRST).rename(root / 'x')
+    (root / SECOND).rename(root / FIRST)
+    (root / 'x').rename(root / SECOND)
+
+
+@tampered('shards', *ONES)
+def shard_manifest_missing(root):
+    (root / FIRST).unlink()
+
+
+@tampered('shards', *TWOS)
+def shard_manifest_is_a_link(root):
+    (root / SECOND).rename(root.parent / 'elsewhere')
+    (root / SECOND).symlink_to(root.parent / 'elsewhere')
+
+
+@tampered('shards', *TWOS)
+def shard_manifest_cut_off(root):
+    os.truncate(root / SECOND, 700)
+
+
+@tampered('shards', 'hime-000002.json')
+def shard_manifest_more(root):
+    shutil.copy(root / SECOND, root / 'hime-000002.json')
+
+
+@tampered('tars', 'hime-000002.tar')
+def tar_more(root):
+    shutil.copy(root / TAR, root / 'hime-000002.tar')
+
+
+@tampered('shards', *ONES)
+def row_of_a_shard_changed(root):
+    edit_json(root / FIRST, lambda s: s['files'][0].update(ori_shape=[1, 1]))
+
+
+@tampered('shards', 'hime.json')
+def shards_sealed_without_the_key(root):
+    edit_json(root / FIRST, lambda s: s['files'][0].update(ori_shape=[1, 1]))
+    data = (root / FIRST).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    edit_json(root / 'hime.json', lambda s: (s['shards'][0].update(sha256=digest), sealed(s)))
+
+
+TAMPERED['shards_sealed_without_the_key'] = TAMPERED['shards_sealed_without_the_key']._replace(
+    key=True
+)
+
+
+@tampered('shards', *ONES, *TWOS)
+def row_in_another_shard(root):
+    """The same pictures, by other shards than ``hime.json`` says."""
+    moved = []
+    edit_json(root / FIRST, lambda s: moved.append(s['files'].pop()))
+    edit_json(root / SECOND, lambda s: s['files'].insert(0, moved[0]))
+    seal_shards(root, counts=False)
+
+
+@tampered('shards', *ONES)
+def shard_that_is_nested_deeply(root):
+    put(FIRST, b'[' * 100_000)(root)
+    digest = hashlib.sha256((root / FIRST).read_bytes()).hexdigest()
+    edit_json(root / 'hime.json', lambda s: (s['shards'][0].update(sha256=digest), sealed(s)))
+
+
+@tampered('shards', *TWOS)
+def shard_with_a_key_twice(root):
+    text = (root / SECOND).read_text()
+    put(SECOND, text.replace('{', '{"shard": 1, ', 1).encode())(root)
+    seal_shards(root, counts=False)
+
+
+for _name, _change in dict(
+    of_another_data_set=lambda s: s.update(dataset_id='other'),
+    of_another_number=lambda s: s.update(shard=0),
+    of_a_number_that_is_none=lambda s: s.update(shard=1.0),
+    of_another_format=lambda s: s.update(format='hime_mm encrypted data set'),
+    of_another_version=lambda s: s.update(format_version=1),
+    says_more=lambda s: s.update(source='/home/anna'),
+    says_less=lambda s: s.pop('skipped'),
+    row_says_more=lambda s: s['files'][0].update(name='Anna.jpg'),
+    row_says_less=lambda s: s['files'][0].pop('scale'),
+    row_says_it_in_words=lambda s: s['files'][0].update(channels='3'),
+    row_with_an_offset=lambda s: s['files'][0].update(offset=512),
+    row_with_half_a_number=lambda s: s['files'][0].update(shape=[48.0, 64]),
+    row_of_two_channels=lambda s: s['files'][0].update(channels=2),
+    huge_number=lambda s: s['files'][0].update(size=10**30),
+    other_bytes=lambda s: s['files'][0].update(size=5),
+    row_less=lambda s: s['files'].pop(),
+    row_is_none=lambda s: s['files'].append(None),
+    no_files=lambda s: s.update(files=None),
+    skipped_says_more=lambda s: s['skipped'].append(dict(path='x', reason='r', name='Anna')),
+    skipped_not_counted=lambda s: s['skipped'].append(dict(path='x', reason='r')),
+).items():
+    shards(f'shard_{_name}', 1, _change, *TWOS)
+
+shards(
+    'shard_left_out',
+    1,
+    lambda s: s['skipped'].append(dict(path='x', reason='r')),
+    'x',
+    counts=True,
+)
+shards('shard_row_twice', 0, lambda s: s['files'].append(s['files'][0]), ONE, counts=True)
+shards(
+    'shard_row_of_no_file',
+    0,
+    lambda s: s['files'].append(dict(s['files'][0], path='gone.png')),
+    'gone.png',
+    counts=True,
+)
+shards(
+    'shard_row_outside',
+    0,
+    lambda s: s['files'].append(dict(s['files'][0], path='../x.png')),
+    '../x.png',
+    counts=True,
+)
+shards('shard_row_of_an_odd_size', 0, lambda s: s['files'][0].update(shape=[49, 64]), ONE, ANN)
+shards(
+    'shard_lists_a_manifest',
+    0,
+    lambda s: s['files'].append(dict(s['files'][0], path='hime-000001.json')),
+    SECOND,
+    counts=True,
+)
+
+
+@tampered('shards', TWO)
+def row_twice_in_two_shards(root):
+    rows = json.loads((root / FIRST).read_text())['files']
+    shard(root, 1, lambda s: s['files'].append(rows[1]))
+
+
+head('shard_rows_exchanged', lambda s: s['shards'].reverse())
+head('shard_row_more', lambda s: s['shards'].append(dict(s['shards'][0])))
+head('shard_row_has_another_path', lambda s: s['shards'][0].update(path='a.json'))
+head('shard_row_leads_out', lambda s: s['shards'][0].update(path='../data/hime-000000.json'))
+head('shard_row_says_more_of_it', lambda s: s['shards'][0].update(source='Anna'))
+head('shard_row_has_a_tar', lambda s: s['shards'][0].update(tar=dict(path=TAR)))
+head('shard_row_has_no_hash', lambda s: s['shards'][0].update(sha256='x'))
+head('shard_row_has_no_count', lambda s: s['shards'][0].update(files=True))
+head('shard_rows_are_none', lambda s: s.update(shards=None))
+head('shard_row_is_none', lambda s: s['shards'].append(5))
+head('storage_is_none', lambda s: s.update(storage='zip'))
+head('storage_is_a_list', lambda s: s.update(storage=[]))
+head('storage_without_tars', lambda s: s.update(storage='tar'))
+head('storage_with_tars', lambda s: s.update(storage='files'), base='tars')
+head('lists_and_shards', lambda s: s.update(skipped=[]))
+head('files_and_shards', lambda s: s.update(files=[]))
+head('shards_and_other_counts', lambda s: s['counts'].update(files=3))
+head('shards_without_a_key', lambda s: s.pop('clipped'))
+head(
+    'shard_left_out_of_the_rows',
+    lambda s: (s['shards'].pop(), s['counts'].update(files=2, bytes=s['shards'][0]['bytes'])),
+    *TWOS,
+)
+
+
+# Tars
+def tar(name, change, *paths, seal=True):
+    """Register a change of the bytes of a tar, of which the owner writes the hash."""
+
+    def edit(root):
+        (root / TAR).write_bytes(change((root / TAR).read_bytes()))
+        if seal:
+            seal_shards(root, counts=False)
+
+    TAMPERED[name] = Tampering('tars', edit, paths or (TAR,), seal)
+
+
+def field(at, value):
+    """A header whose sum is right."""
+
+    def change(data):
+        block = bytearray(data[:512])
+        block[at : at + len(value)] = value
+        block[148:156] = b' ' * 8
+        block[148:156] = b'%06o\0 ' % sum(block)
+        return bytes(block) + data[512:]
+
+    return change
+
+
+def first_member(data):
+    size = int(data[124:135], 8)
+    return 512 + size + -size % 512
+
+
+def member_more(data):
+    header = bytearray(field(0, b'Anna.txt'.ljust(100, b'\0'))(data)[:512])
+    header = field(124, b'%011o\0' % 4)(bytes(header))
+    return data[:-1024] + header + b'Anna'.ljust(512, b'\0') + data[-1024:]
+
+
+def other_order(data):
+    at = first_member(data)
+    return data[at:-1024] + data[:at] + data[-1024:]
+
+
+X, Y = 'a/x.png', 'a/y.png'
+tar('tar_changed', lambda d: d[:-1] + b'x', seal=False)
+tar('tar_cut_off', lambda d: d[:-1], seal=False)
+tar('tar_picture_changed', lambda d: d[:700] + b'x' + d[701:], TAR, X, seal=False)
+tar('tar_picture_changed_and_sealed', lambda d: d[:700] + b'x' + d[701:], X)
+tar('tar_with_a_member_more', member_more)
+tar('tar_in_another_order', other_order, TAR, X, Y)
+tar('tar_with_a_time', field(136, b'%011o\0' % 1_700_000_000))
+tar('tar_with_a_mode', field(100, b'0000755\0'))
+tar('tar_with_a_user', field(108, b'0001750\0'))
+tar('tar_with_a_group', field(116, b'0001750\0'))
+tar('tar_with_the_name_of_a_user', field(265, b'anna'))
+tar('tar_with_the_name_of_a_group', field(297, b'anna'))
+tar('tar_with_a_link', field(157, b'anna'))
+tar('tar_of_another_kind', field(156, b'1'))
+tar('tar_of_gnu', field(257, b'ustar  \0'))
+tar('tar_with_a_prefix', field(345, b'anna'))
+tar('tar_with_a_note_behind_the_header', field(500, b'anna'))
+tar('tar_with_another_name', field(0, b'a/q.png'))
+tar('tar_with_another_sum', lambda d: d[:148] + b'000000\0 ' + d[156:])
+tar(
+    'tar_with_a_note_in_the_padding',
+    lambda d: d[: first_member(d) - 1] + b'x' + d[first_member(d) :],
+)
+tar('tar_with_trailing_bytes', lambda d: d + b'Anna')
+tar('tar_with_trailing_zeros', lambda d: d + bytes(10240 - len(d) % 10240))
+tar('tar_with_one_block_of_zeros', lambda d: d[:-512])
+tar('tar_with_a_note_at_the_end', lambda d: d[:-4] + b'Anna')
+tar('tar_of_nothing', lambda d: b'', TAR, X, Y)
+
+
+def offset(name, change, *paths):
+    shards(name, 0, change, *paths, base='tars')
+
+
+def swap_offsets(state):
+    one, two = state['files']
+    one['offset'], two['offset'] = two['offset'], one['offset']
+
+
+offset('offset_lies', lambda s: s['files'][0].update(offset=511), X)
+offset('offset_of_another', lambda s: s['files'][1].update(offset=512), Y)
+offset('offsets_exchanged', swap_offsets, X, Y)
+offset('offset_behind_the_end', lambda s: s['files'][1].update(offset=2**62), Y)
+_TARRED = (FIRST, 'meta/all.txt')
+offset('offset_is_none', lambda s: s['files'][0].pop('offset'), *_TARRED)
+offset('offset_is_null', lambda s: s['files'][0].update(offset=None), *_TARRED)
+offset('offset_is_negative', lambda s: s['files'][0].update(offset=-1), *_TARRED)
+offset('offset_is_text', lambda s: s['files'][0].update(offset='512'), *_TARRED)
+offset('rows_of_a_tar_exchanged', lambda s: s['files'].reverse(), TAR, X, Y)
+for _number, _path in enumerate(['../x.png', '/x.png', 'a/../x.png', 'a\0.png', '\udcff.png']):
+    TAMPERED[f'tar_path_{_number}'] = Tampering(
+        'tars',
+        lambda root, path=_path: shard(root, 1, lambda s: s['files'][1].update(path=path), False),
+        ('hime-000001.tar', _path, 'meta/all.txt'),
+        True,
+    )
+
+
+@tampered('tars', TAR, X, Y)
+def tars_exchanged(root):
+    pass
+
+
+def _exchange_tars(root):
+    (root / TAR).rename(root / 'x')
+    (root / 'hime-000001.tar').rename(root / TAR)
+    (root / 'x').rename(root / 'hime-000001.tar')
+
+
+TAMPERED['tars_exchanged'] = Tampering(
+    'tars', _exchange_tars, (TAR, 'hime-000001.tar', X, Y, 'b/deep/w.png', 'b/deep/z.png')
+)
+
+
+@tampered('tars', TAR)
+def tar_missing(root):
+    (root / TAR).unlink()
+
+
+@tampered('tars', TAR)
+def tar_is_a_pipe(root):
+    (root / TAR).unlink()
+    os.mkfifo(root / TAR)
+
+
+@tampered('tars', 'a/x.png')
+def picture_beside_its_tar(root):
+    (root / 'a').mkdir(exist_ok=True)
+    (root / 'a/x.png').write_bytes((root / TAR).read_bytes()[512:1024])
+
 
 #: What only a warning tells, or nothing.
 FINE = {}

@@ -114,7 +114,10 @@ class TestExports:
         src, out = tmp_path / tool, tmp_path / words[3]
         # The same tree, but for the names' ends.
         stems = {re.sub(r'(?i)\.(jpg|png)$', '', name) for name in tree(src)}
-        assert {re.sub(r'\.png$', '', name) for name in tree(out)} == stems | {'hime.json'}
+        assert {re.sub(r'\.png$', '', name) for name in tree(out)} == stems | {
+            'hime.json',
+            'hime-000000.json',
+        }
         assert verify_dataset(str(out), progress=False).ok
         for path in src.rglob('*.json'):
             before, text = load_coco(str(path)), (out / path.relative_to(src)).read_text()
@@ -284,6 +287,7 @@ class TestPlaces:
         assert coco(src, out).complete
         assert set(tree(out)) == {
             'hime.json',
+            'hime-000000.json',
             ann_file,
             str((out / place / 'x.png').relative_to(out)),
         }

@@ -216,7 +216,13 @@ class TestCoco:
             json.dumps(coco_file(names, [annotation(1, 7, [1, 2, 3, 4])]))
         )
         coco(src, out, annotations=['boxes/all.json'], images=['pics'])
-        assert set(tree(out)) == {'hime.json', 'boxes/all.json', 'pics/x/b c.png', 'pics/x/y/ü.png'}
+        assert set(tree(out)) == {
+            'hime.json',
+            'hime-000000.json',
+            'boxes/all.json',
+            'pics/x/b c.png',
+            'pics/x/y/ü.png',
+        }
         api = check_coco(out / 'boxes/all.json', out / 'pics')
         assert {i['file_name'] for i in api.imgs.values()} == {'x/b c.png', 'x/y/ü.png'}
         # Images may be below the annotations' own folder, too.
@@ -224,7 +230,13 @@ class TestCoco:
         two = tmp_path / 'two'
         summary = coco(src / 'boxes' / '..' / 'pics', two, images=['.'], annotations=['./all.json'])
         assert summary.complete
-        assert set(tree(two)) == {'hime.json', 'all.json', 'x/b c.png', 'x/y/ü.png'}
+        assert set(tree(two)) == {
+            'hime.json',
+            'hime-000000.json',
+            'all.json',
+            'x/b c.png',
+            'x/y/ü.png',
+        }
 
     @pytest.mark.parametrize(
         'kwargs, error, things',

@@ -10,6 +10,7 @@ import mmcv
 import numpy as np
 import pytest
 from owner_data import SECRET, edit_json, named, photo, png_chunks, read, tree, write
+from version_1 import as_version_1
 
 from hime_mm.apis import (
     decrypt_dataset,
@@ -22,6 +23,7 @@ from hime_mm.ciphers import Cipher, InvalidKey, Key
 from hime_mm.ciphers.steps import STEPS
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.writing import checksum
+from hime_mm.encryption.verify import read_entry
 from hime_mm.errors import EncryptionError, ManifestError
 from hime_mm.images.preprocess import Preprocess
 from hime_mm.images.sizing import fit_image
@@ -110,6 +112,7 @@ class TestVerify:
 
     def test_picture_that_fits_its_hash_only(self, out):
         # As a tool would write that has the manifest wrong.
+        as_version_1(out)
         edit_json(
             out / 'hime.json',
             lambda s: (s['files'][0].update(shape=[96, 144]), s.update(checksum=checksum(s))),
@@ -192,6 +195,7 @@ class TestVerify:
         ],
     )
     def test_manifest(self, out, change):
+        as_version_1(out, KEY)
         edit_json(out / 'hime.json', change)
         with pytest.raises(ManifestError, match='checksum'):
             verify(out)
@@ -202,6 +206,7 @@ class TestVerify:
             verify(out, KEY)
 
     def test_manifest_that_hides_its_key(self, out):
+        as_version_1(out, KEY)
         edit_json(
             out / 'hime.json',
             lambda s: (
@@ -396,6 +401,7 @@ class TestDecrypt:
 
     def test_changed_manifest(self, coco_src, tmp_path):
         encrypt(coco_src, tmp_path / 'out')
+        as_version_1(tmp_path / 'out', KEY)
         edit_json(
             tmp_path / 'out' / 'hime.json',
             lambda s: (s['files'][0].update(path='../../evil.png'), s.update(checksum=checksum(s))),
@@ -434,6 +440,41 @@ class TestDecrypt:
         assert tree(out) == before
         os.mkdir('empty')
         assert decrypt('link/hime.json', 'empty').ok
+
+
+@pytest.mark.parametrize('storage', ['files', 'tar'])
+def test_decrypt_describe_and_read_shards(coco_src, tmp_path, storage):
+    """By path and by URL; what comes back is what came back of version 1."""
+    encrypt(coco_src, tmp_path / 'old')
+    encrypt(coco_src, tmp_path / 'new', shard_size=3, storage=storage)
+    as_version_1(tmp_path / 'old', KEY)
+    assert verify(tmp_path / 'new', KEY, 2).problems == []
+    assert decrypt(tmp_path / 'old', tmp_path / 'one').ok
+    report = decrypt(tmp_path / 'new', tmp_path / 'two', workers=2)
+    assert report.ok and report.files == 4
+    assert tree(tmp_path / 'one') == tree(tmp_path / 'two')
+    old, new, url = (
+        Manifest.load(place)
+        for place in (tmp_path / 'old', tmp_path / 'new', f'file://{tmp_path}/new/hime.json')
+    )
+    for name in old.files:
+        pictures = [read_entry(one, one.entry(name)) for one in (old, new, url)]
+        assert all(np.array_equal(pictures[0], other) for other in pictures)
+    assert describe_dataset(old).splitlines()[1:] == describe_dataset(new).splitlines()[1:]
+
+
+def test_remote(coco_src, tmp_path):
+    fsspec = pytest.importorskip('fsspec')
+    encrypt(coco_src, tmp_path / 'out', storage='tar')
+    remote = fsspec.filesystem('memory')
+    remote.put(str(tmp_path / 'out'), '/h2_remote', recursive=True)
+    for place in ('memory://h2_remote', 'memory://h2_remote/hime.json'):
+        manifest = Manifest.load(place)
+        manifest.check_key(KEY)
+        assert str(manifest.root) == 'memory://h2_remote'
+        assert decrypt(place, tmp_path / place.rpartition('/')[2]).ok
+    with pytest.raises(ManifestError, match='memory://h2_gone/hime.json'):
+        Manifest.load('memory://h2_gone')
 
 
 class TestDescribe:

@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Workers that die: the culprit is found, and nothing else is lost or done twice."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +18,7 @@ from picture_files import broken_apng
 
 from hime_mm.apis import decrypt_dataset, verify_dataset
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.encryption import run, verify
+from hime_mm.encryption import driver, shard, verify
 from hime_mm.encryption.engines import run_tasks
 from hime_mm.errors import WorkerDied
 
@@ -195,26 +196,43 @@ def deadly(culprits, leftover):
     return tasks_run
 
 
+def apart(function, context, key, numbers, engine):
+    """`run_shards`, in this process; the worker of every shard has ended once."""
+    for number in numbers:
+        yield number, function(context, key, (number, True))
+
+
 class TestConsumers:
+    @pytest.mark.parametrize('storage', ['files', 'tar'])
     @pytest.mark.parametrize('names', [('000002',), ('000001', '000004')])
-    def test_encrypt(self, own_src, tmp_path, monkeypatch, names):
+    def test_encrypt(self, own_src, tmp_path, monkeypatch, names, storage):
         out, missing = tmp_path / 'out', own_src / 'val2017' / '000003.jpg'
+        options = dict(storage=storage, shard_size=1)
         missing.rename(own_src / 'away')
-        coco(own_src, out)  # with a file of each of the others
+        for path in (own_src / 'val2017').iterdir():
+            os.utime(path, (1, 1))
+        coco(own_src, out, **options)  # with a file of each of the others
         (own_src / 'away').rename(missing)
+        for path in (own_src / 'val2017').iterdir():
+            os.utime(path, (2, 2))
         culprits = [f'val2017/{name}.jpg' for name in names]
         leftover = out / 'val2017' / '.hime-x.part'
-        monkeypatch.setattr(run, 'run_tasks', deadly(culprits, leftover))
-        summary = coco(own_src, out)
+        monkeypatch.setattr(driver, 'run_shards', apart)
+        monkeypatch.setattr(shard, 'run_tasks', deadly(culprits, leftover))
+        summary = coco(own_src, out, **options)
         assert summary.skipped == [(path, 'it ended twice') for path in culprits]
-        files = {path.name for path in out.rglob('*') if path.suffix in ('.png', '.part')}
-        assert files == {f'{i:06d}.png' for i in range(1, 5)} - {f'{name}.png' for name in names}
-        skipped = Manifest.load(out).skipped
-        assert [row['path'] for row in skipped] == [f'val2017/{name}.png' for name in names]
+        manifest = Manifest.load(out)
+        left = {f'val2017/{i:06d}.png' for i in range(1, 5)} - {f'val2017/{n}.png' for n in names}
+        assert set(manifest.files) == left
+        if storage == 'files':
+            files = {path.name for path in out.rglob('*') if path.suffix in ('.png', '.part')}
+            assert {f'val2017/{name}' for name in files} == left
+        skipped = [row['path'] for row in manifest.skipped]
+        assert skipped == [f'val2017/{name}.png' for name in names]
         monkeypatch.undo()
-        again = coco(own_src, out)
+        again = coco(own_src, out, retry_failed=True, **options)
         assert again.complete and again.reused == 4 - len(names)
-        coco(own_src, tmp_path / 'new')
+        coco(own_src, tmp_path / 'new', **options)
         assert tree(out) == tree(tmp_path / 'new')
 
     def test_verify_and_decrypt(self, coco_src, tmp_path, monkeypatch):

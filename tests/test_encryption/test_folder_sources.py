@@ -42,7 +42,7 @@ class TestFolder:
         ]
         assert (out / '.cache').is_dir()  # MMPretrain counts it
         expected = {os.path.splitext(name)[0] + '.png' for name in names}
-        assert set(tree(out)) == expected | {'hime.json'}
+        assert set(tree(out)) == expected | {'hime.json', 'hime-000000.json'}
         assert set(Manifest.load(out).files) == expected
 
     def test_ids_instead_of_names(self, tmp_path):
@@ -54,7 +54,11 @@ class TestFolder:
             path: f'{os.path.join(os.path.dirname(path), KEY.mac("name", "d", path.encode())[:16])}'
             for path in ('n01/Alice.jpg', 'n01/Bob.jpg', 'Eve.jpg', 'n02/Alice.jpg')
         }
-        assert set(tree(out)) == {'hime.json', *(f'{stem}.png' for stem in new.values())}
+        assert set(tree(out)) == {
+            'hime.json',
+            'hime-000000.json',
+            *(f'{stem}.png' for stem in new.values()),
+        }
         assert not found([b'Alice', b'Bob', b'Eve'], tree(out).values())
         np.testing.assert_array_equal(
             Cipher('shuffle').decrypt(

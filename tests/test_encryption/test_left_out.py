@@ -11,7 +11,7 @@ from owner_data import edit_json, hime, named, photo, write
 from picture_files import FILES
 
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.encryption import worker
+from hime_mm.datasets.stores import LocalStore
 
 
 class TestNames:
@@ -55,14 +55,14 @@ class TestNames:
 
     @pytest.mark.parametrize('number', [errno.EILSEQ, errno.EINVAL])
     def test_that_the_file_system_refuses(self, own_src, tmp_path, monkeypatch, number):
-        write_atomic = worker.write_atomic
+        real = LocalStore.write
 
-        def refuse(path, *args, **kwargs):
+        def refuse(store, path, *args, **kwargs):
             if '000002' in path:
                 raise OSError(number, os.strerror(number), path)
-            write_atomic(path, *args, **kwargs)
+            real(store, path, *args, **kwargs)
 
-        monkeypatch.setattr(worker, 'write_atomic', refuse)
+        monkeypatch.setattr(LocalStore, 'write', refuse)
         summary = coco(own_src, tmp_path / 'out')
         ((path, reason),) = summary.skipped
         assert path == 'val2017/000002.jpg' and os.strerror(number) in reason
@@ -72,10 +72,10 @@ class TestNames:
 class TestPlaces:
     @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
     def test_what_lies_in_the_output_ends_the_run(self, own_src, tmp_path, monkeypatch, number):
-        def refuse(path, *args, **kwargs):
+        def refuse(store, path, *args, **kwargs):
             raise OSError(number, os.strerror(number), path)
 
-        monkeypatch.setattr(worker, 'write_atomic', refuse)
+        monkeypatch.setattr(LocalStore, 'write', refuse)
         with pytest.raises(OSError, match=os.strerror(number)) as error:
             coco(own_src, tmp_path / 'out')
         assert error.value.errno == number

@@ -18,8 +18,9 @@ from hime_mm.ciphers import Key
 from hime_mm.datasets import originals
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.originals import name_secret
+from hime_mm.encryption import driver
 from hime_mm.encryption.job import Item
-from hime_mm.encryption.names import renamed
+from hime_mm.encryption.names import draw_secret, renamed
 from hime_mm.errors import EncryptionError
 
 PATHS = st.lists(
@@ -202,16 +203,22 @@ class TestRuns:
                 digits = hashlib.sha256(text.encode()).hexdigest()[:16].encode()
                 assert not found([digits], ['\n'.join(map(str, pictures(runs[0]))).encode()])
 
-    def test_what_they_were_made_with_is_only_in_the_work_folder(self, src, tmp_path):
-        out = tmp_path / 'out'
+    def test_what_random_ones_were_made_with_is_kept_nowhere(self, src, tmp_path, monkeypatch):
+        out, drawn = tmp_path / 'out', []
+
+        def draw():
+            drawn.append(draw_secret())
+            return drawn[-1]
+
+        monkeypatch.setattr(driver, 'draw_secret', draw)
         break_one(src)
         folder(src, out, names='ids', **ONE_WAY)
-        header = (out / '.hime-work' / 'journal').read_text().splitlines()[0]
-        (secret,) = re.findall(r'"name_secret": "([0-9a-f]{64})"', header)
-        for path, data in tree(out).items():
-            assert (secret.encode() in data) == (path == '.hime-work/journal')
+        (secret,) = drawn
+        before = pictures(out)
+        assert not found([secret.encode(), bytes.fromhex(secret)], tree(out).values())
         repair(src)
         folder(src, out, names='ids', **ONE_WAY)
+        assert before < pictures(out)
         assert not found([secret.encode(), bytes.fromhex(secret)], tree(out).values())
 
     @pytest.mark.parametrize('how', [{}, ONE_WAY])
@@ -226,7 +233,8 @@ class TestRuns:
         else:
             (src / 'n1/Bob.jpg').unlink()
         (src / 'n1.txt').unlink()
-        with pytest.raises(EncryptionError, match=named(out, 'another')):
+        more = change == 'more' and not how
+        with pytest.raises(EncryptionError, match=named(out, '5 of the 6' if more else 'another')):
             folder(src, out, names='ids', **how)
 
     @pytest.mark.parametrize('how', [{}, ONE_WAY])
@@ -235,7 +243,7 @@ class TestRuns:
         break_one(src)
         folder(src, tmp_path / 'out', names='ids', views=views, **how)
         shutil.rmtree(tmp_path / 'out' / '.hime-work')
-        with pytest.raises(EncryptionError, match=named('without 1 pictures', '.hime-work')):
+        with pytest.raises(EncryptionError, match=named('4 of the 5', 'random' if how else 'add=')):
             folder(src, tmp_path / 'out', names='ids', views=views, **how)
 
     def test_report_leads_back(self, src, tmp_path):

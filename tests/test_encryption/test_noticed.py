@@ -13,8 +13,9 @@ from picture_files import HIDDEN, NOTICED, write_surprising
 
 from hime_mm.apis import decrypt_dataset, verify_dataset
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.encryption import worker
+from hime_mm.datasets.stores import LocalStore
 from hime_mm.encryption.describe import describe_dataset
+from hime_mm.encryption.sinks import FileSink
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ class TestCounts:
 
     @pytest.mark.parametrize('stop', [1, 4, 6])
     def test_of_a_run_that_goes_on(self, src, tmp_path, monkeypatch, stop):
-        real, calls = worker.write_atomic, []
+        real, calls = FileSink._write, []
 
         def stopping(*args, **kwargs):
             calls.append(args)
@@ -58,15 +59,15 @@ class TestCounts:
                 raise OSError(28, 'No space left on device')
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(worker, 'write_atomic', stopping)
+        monkeypatch.setattr(FileSink, '_write', stopping)
         with pytest.raises(OSError, match='start again'):
-            folder(src, tmp_path / 'out')
+            folder(src, tmp_path / 'out', shard_size=1)
         monkeypatch.undo()
-        summary = folder(src, tmp_path / 'out')
+        summary = folder(src, tmp_path / 'out', shard_size=1)
         assert summary.noticed == NOTICED and summary.reused == stop
         assert (
             tree(tmp_path / 'out')['hime.json']
-            == (folder(src, tmp_path / 'all') and tree(tmp_path / 'all'))['hime.json']
+            == (folder(src, tmp_path / 'all', shard_size=1) and tree(tmp_path / 'all'))['hime.json']
         )
 
     @pytest.mark.parametrize('wrong', [dict(turned='x'), dict(turned=-1), dict(a=[1]), [1]])
@@ -76,10 +77,10 @@ class TestCounts:
 
         folder(src, tmp_path / 'out', 'mix2', None)
         state = json.loads((tmp_path / 'out/hime.json').read_text())
-        rows = state.pop('files')
+        shards = state.pop('shards')
         for name in ('checksum', 'format', 'format_version'):
             state.pop(name)
-        write_manifest(str(tmp_path / 'out'), dict(state, noticed=wrong), iter(rows), None)
+        write_manifest(LocalStore(str(tmp_path / 'out')), dict(state, noticed=wrong), shards)
         with pytest.raises(ManifestError):
             Manifest.load(tmp_path / 'out')
 
@@ -151,7 +152,7 @@ class TestTelling:
         # 48 encrypted pixels are free beside the second one, three patches.
         assert coco(src, tmp_path / 'out', preprocess=resize).telling == 2
 
-    def test_go_with_their_counts_through_the_journal(self, tmp_path):
+    def test_go_with_their_counts_through_the_records(self, tmp_path):
         src = make_large_boxes(tmp_path / 'src')
         write(src / 'val2017' / 'b.png', photo(64, 96))
         path = src / 'annotations/instances_val2017.json'

@@ -136,11 +136,11 @@ class TestOutput:
         with pytest.raises(EncryptionError, match=named('val2017/000001.png', 'missing')):
             coco(own_src, out)
 
-    def test_damaged_journal(self, own_src, tmp_path):
+    def test_damaged_plan(self, own_src, tmp_path):
         out = tmp_path / 'out'
         (own_src / 'val2017' / '000002.jpg').rename(own_src / 'away')
         coco(own_src, out)
-        journal = out / '.hime-work' / 'journal'
-        journal.write_bytes(b'{\n')
-        with pytest.raises(EncryptionError, match=named(journal)):
+        plan = out / '.hime-work' / 'plan.json'
+        plan.write_bytes(b'{\n')
+        with pytest.raises(EncryptionError, match=named(plan)):
             coco(own_src, out)

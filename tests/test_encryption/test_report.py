@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from owner_data import edit_json, found, named, photo, tree, write
 
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.encryption import run
-from hime_mm.encryption.job import Summary
+from hime_mm.encryption import worker
 from hime_mm.encryption.walk import Tree
 from hime_mm.errors import EncryptionError
 
@@ -189,15 +188,10 @@ class TestReport:
 
     def test_has_what_a_decoder_said(self, own_src, tmp_path, monkeypatch):
         report = tmp_path / 'report.csv'
-        encrypt = run._encrypt
-
-        def saying(*args):
-            encrypt(*args)
-            (summary,) = (arg for arg in args if isinstance(arg, Summary))
-            summary.warnings.append(('000003.jpg', 'Corrupt data:\n3 extraneous bytes'))
-
-        monkeypatch.setattr(run, '_encrypt', saying)
-        folder(own_src / 'val2017', tmp_path / 'out', report=str(report))
+        said = iter(['', '', 'Corrupt data:\n3 extraneous bytes', ''])
+        monkeypatch.setattr(worker, 'take_said', lambda: next(said))
+        summary = folder(own_src / 'val2017', tmp_path / 'out', report=str(report))
+        assert summary.warnings == [('000003.jpg', 'Corrupt data:\n3 extraneous bytes')]
         assert [row for row in rows(report) if row[2] != 'encrypted'] == [
             ('000003.jpg', '', 'warning', 'Corrupt data:\n3 extraneous bytes')
         ]

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from owner_data import ROOT, SECRET, edit_json, key_file, photo, write
-from tampered_folders import ANN, FINE, KEY, TAMPERED, double_row, make_bases, reseal, sealed
+from tampered_folders import ANN, FINE, KEY, TAMPERED, double_row, make_bases, reseal
 from trials.mutation import mutate_json
+from version_1 import sealed
 
 from hime_mm import verify_standalone
 from hime_mm.apis import encrypt_folder, verify_dataset
@@ -65,11 +66,23 @@ def alone(folder, *args, **kwargs):
 
 
 @pytest.mark.parametrize(
-    'name', ['coco', 'keyless', 'outlines', 'one_way', 'ids', 'views', 'folder']
+    'name',
+    [
+        'coco',
+        'keyless',
+        'outlines',
+        'one_way',
+        'ids',
+        'views',
+        'folder',
+        'shards',
+        'folders',
+        'tars',
+    ],
 )
 def test_nothing_is_wrong(bases, name):
     assert package(bases[name]) == standalone(bases[name]) == (set(), False)
-    if name in ('coco', 'views'):
+    if name in ('coco', 'views', 'shards', 'tars'):
         assert package(bases[name], KEY) == standalone(bases[name], KEY) == (set(), False)
 
 

@@ -9,9 +9,10 @@ import pytest
 from encryption_parts import coco
 from owner_data import named, tree
 
-from hime_mm.encryption import finish, run, worker
+from hime_mm.datasets.stores import LocalStore
+from hime_mm.encryption import driver, finish, worker
 from hime_mm.encryption.engines import run_tasks
-from hime_mm.encryption.journal import locked
+from hime_mm.encryption.lock import locked
 from hime_mm.errors import EncryptionError
 
 
@@ -45,12 +46,12 @@ class TestAtTheSameMoment:
     def test_first_ends_just_before_the_lock(self, coco_src, tmp_path, monkeypatch, cipher):
         out = tmp_path / 'out'
 
-        def late(work):
-            monkeypatch.setattr(run, 'locked', locked)
+        def late(*args):
+            monkeypatch.setattr(driver, 'locked', locked)
             coco(coco_src, out)
-            return locked(work)
+            return locked(*args)
 
-        monkeypatch.setattr(run, 'locked', late)
+        monkeypatch.setattr(driver, 'locked', late)
         if cipher == 'shuffle':
             assert coco(coco_src, out).reused == 4
         else:
@@ -63,7 +64,7 @@ class TestAtTheSameMoment:
     def test_lock_of_a_deleted_folder_is_none(self, tmp_path, monkeypatch):
         import fcntl
 
-        work, flock, times = tmp_path / 'work', fcntl.flock, []
+        work, flock, times = tmp_path / '.hime-work', fcntl.flock, []
 
         def late(file, how):
             times.append(1)
@@ -72,12 +73,10 @@ class TestAtTheSameMoment:
             return flock(file, how)
 
         monkeypatch.setattr(fcntl, 'flock', late)
-        with locked(str(work)):
-            assert len(times) == 2 and os.listdir(work) == ['lock']
-            with (
-                pytest.raises(EncryptionError, match=named('process', tmp_path)),
-                locked(str(work)),
-            ):
+        store = LocalStore(str(tmp_path))
+        with locked(store):
+            assert len(times) == 2 and os.listdir(work / 'locks') == ['1-of-1']
+            with pytest.raises(EncryptionError, match=named('process', tmp_path)), locked(store):
                 pass
 
 

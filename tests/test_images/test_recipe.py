@@ -124,4 +124,4 @@ def test_every_setting_is_an_option_with_the_same_default(command):
         for owner in (Recipe, Preprocess, Augment)
         for item in fields(owner)
         if not item.metadata
-    } == {'cipher', 'preprocess', 'augment'}
+    } == {'cipher', 'preprocess', 'augment', 'storage'}  # a value of `--format`

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from owner_data import edit_json, named
+from version_1 import as_version_1
 
 from hime_mm.apis import encrypt_coco, map_coco_results
 from hime_mm.ciphers import Cipher, InvalidKey, Key, PatchLayout
@@ -321,7 +322,7 @@ def test_segmentations_of_results(plain, tmp_path):
 def test_memory_for_a_mask_is_not_asked_for_on_the_word_of_a_manifest(plain, tmp_path, name, size):
     data = encrypted(plain, tmp_path, 'mix2', key=None)
     edit_json(
-        data / 'hime.json',
+        as_version_1(data) / 'hime.json',
         lambda s: (
             [row.update({name: size}) for row in s['files']],
             s.update(checksum=checksum(s)),

@@ -31,6 +31,7 @@ from view_parts import (
 )
 
 from hime_mm.apis import BoxView, encrypt_folder, map_coco_results
+from hime_mm.datasets.manifest import Manifest
 from hime_mm.errors import BoxError, HimeError, ManifestError
 from hime_mm.mapping import view as view_module
 from hime_mm.visualization import page as page_module
@@ -453,7 +454,7 @@ class TestFile:
         shutil.move(src / 'annotations', tmp_path / 'annotations')
         data = tmp_path / 'data'
         encrypt_folder(str(src), str(data), 'shuffle', key=KEY, names='ids', progress=False)
-        names = sorted(json.loads((data / 'hime.json').read_text())['files'], key=str)
+        names = sorted((entry.to_dict() for entry in Manifest.load(data).entries()), key=str)
         coco = json.loads((tmp_path / ANN).read_text())
         coco['images'] = [
             dict(id=i, file_name=row['path'], height=row['shape'][0], width=row['shape'][1])

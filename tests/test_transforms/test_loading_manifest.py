@@ -1,6 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loading_parts import loaded
+from version_1 import as_version_1, sealed
 
 from hime_mm.datasets.entries import CompactFiles, FileEntry
 from hime_mm.datasets.manifest import Manifest, load_manifest
-from hime_mm.datasets.writing import write_manifest
 from hime_mm.errors import ManifestError, PictureError
 from hime_mm.transforms import LoadEncryptedMeta
 
@@ -40,11 +39,9 @@ def test_where_the_manifest_is(encrypted, tmp_path, monkeypatch):
 def rewritten(root, target, **changes):
     """A copy of an encrypted data set with another manifest."""
     shutil.copytree(root, target)
-    state = json.loads((target / 'hime.json').read_text())
-    rows = state.pop('files')
-    for key in ('format', 'format_version', 'checksum', 'mac'):
-        state.pop(key, None)
-    write_manifest(target, {**state, **changes}, rows)
+    state = json.loads((as_version_1(target) / 'hime.json').read_text())
+    state.pop('mac', None)
+    (target / 'hime.json').write_text(json.dumps(sealed({**state, **changes})))
     return target
 
 
@@ -65,7 +62,7 @@ def test_verify(encrypted, tmp_path):
 def test_a_changed_manifest_is_refused(encrypted, tmp_path):
     root = tmp_path / 'copy'
     shutil.copytree(encrypted('paper-mi'), root)
-    text = (root / 'hime.json').read_text()
+    text = (as_version_1(root) / 'hime.json').read_text()
     (root / 'hime.json').write_text(text.replace('[64, 48]', '[48, 64]'))
     with pytest.raises(ManifestError, match='hime.json .*checksum'):
         LoadEncryptedMeta()(loaded(root / 'some/001.png'))
@@ -128,16 +125,8 @@ def test_a_new_manifest_is_read_again(encrypted, tmp_path):
     path = root / 'some/001.png'
     assert LoadEncryptedMeta(coordinates='original')(loaded(path))
     first = load_manifest(root)
-    os.remove(root / 'hime.json')
-    state = Manifest.load(encrypted('paper-mi')).state
-    write_manifest(
-        root,
-        {
-            **{k: v for k, v in state.items() if k not in ('format', 'format_version', 'checksum')},
-            'dataset_id': 'another',
-        },
-        (),
-    )
+    state = json.loads((root / 'hime.json').read_text())
+    (root / 'hime.json').write_text(json.dumps(sealed({**state, 'dataset_id': 'x', 'files': []})))
     assert load_manifest(root) is not first
     with pytest.raises(ManifestError, match='001.png .*hime.json'):
         LoadEncryptedMeta()(loaded(path))

@@ -4,6 +4,7 @@
 By the independent decoder. The pictures are links to a few hundred files.
 """
 
+import json
 import os
 import random
 import re
@@ -17,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import cv2
-from owner_data import SECRET, hime_command, hime_env, key_file, photo, write
+import numpy as np
+from owner_data import SECRET, hime_env, key_file, photo, write
 
 from .fuzzing import die_with_parent
 from .state import ROOT, State
@@ -35,6 +37,7 @@ _SAMPLE = 200
 _SIDE, _DATASET = 32, 'million'
 #: Bytes of the disk that a picture takes, with room for its names.
 _BYTES = 6000
+_MEASURED = Path(__file__).with_name('measured_hime.py')
 
 
 def steps(state: State, folder: Path) -> Iterator[None]:
@@ -81,32 +84,48 @@ def encrypt(state: State, src: Path, out: Path, key: Path) -> Iterator[None]:
     """Encrypt, killed at random moments, each time started again."""
     args = ['encrypt', 'folder', src, out, '-c', 'shuffle', '--key', key]
     args += ['--dataset-id', _DATASET, '-j', '1', '-q']
-    rng = random.Random(state.cases)
-    moments = sorted(rng.uniform(0.02, 0.8) for _ in range(KILLS))
-    journal = out / '.hime-work' / 'journal'
+    run = run_killed(args, out, state.cases, KILLS, state.facts)
+    for done in run:
+        state.done = min(done, state.cases - 1)
+        yield
+    check_encrypted(state, out, state.cases)
+
+
+def run_killed(args: list, out: Path, num: int, kills: int, facts: dict) -> Iterator[int]:
+    """Run `hime encrypt`, killed at random moments and each time started again.
+
+    Its ``facts``, from before on, are ``kills``, ``seconds`` and ``peak``, bytes of the largest
+    process. Yields how many pictures are done.
+    """
+    rng = random.Random(num)
+    moments = sorted(rng.uniform(0.02, 0.8) for _ in range(kills))
     while True:
-        left = moments[state.facts['kills'] :]
-        process = Process(folder=out.parent, args=args)
-        lines, killed = Lines(journal), False
+        left = moments[facts['kills'] :]
+        process, records, killed = Process(out, args), Records(out), False
         while process.is_running():
-            state.done = min(lines.count(), state.cases - 1)
-            if left and not killed and state.done >= left[0] * state.cases:
+            done = records.count()
+            if left and not killed and done >= left[0] * num:
                 process.kill()
                 killed = True
-                state.facts['kills'] += 1
-            state.facts['seconds'] += process.lap()
-            yield
-        state.facts['seconds'] += process.lap()
-        state.facts['peak'] = max(state.facts['peak'], process.peak)
+                facts['kills'] += 1
+            facts['seconds'] += process.lap()
+            yield done
+        facts['seconds'] += process.lap()
+        facts['peak'] = max(facts['peak'], process.peak)
         if not killed:
-            break
-    found = re.search(r'(\d+) of (\d+) pictures encrypted', process.output())
-    if process.status or not found or set(map(int, found.groups())) != {state.cases}:
-        state.add_failure(0, 'hime encrypt', process.output())
+            return
+
+
+def check_encrypted(state: State, out: Path, num: int) -> None:
+    """Whether the last command has said that all pictures are encrypted."""
+    said = output_of(out).read_text()[-2000:]
+    found = re.search(r'(\d+) of (\d+) pictures encrypted', said)
+    if not found or set(map(int, found.groups())) != {num}:
+        state.add_failure(0, f'hime encrypt, {out.name}', said)
 
 
 def verify(state: State, out: Path, key: Path) -> Iterator[None]:
-    process = Process(folder=out.parent, args=['verify', out, '--key', key, '-j', '1', '-q'])
+    process = Process(out, ['verify', out, '--key', key, '-j', '1', '-q'])
     while process.is_running():
         yield
     state.facts.update(verify_seconds=process.lap(), verify_peak=process.peak)
@@ -118,41 +137,60 @@ def verify(state: State, out: Path, key: Path) -> Iterator[None]:
 def is_undone(number: int, out: Path, src: Path) -> bool:
     """Whether a file is decrypted to the original, with nothing of hime_mm."""
     path = f'{name_of(number)}.png'
-    data, plain = (cv2.imread(str(folder / path), cv2.IMREAD_UNCHANGED) for folder in (out, src))
-    if data is None:
+    return is_original(path, (out / path).read_bytes(), src, _DATASET)
+
+
+def is_original(path: str, data: bytes, src: Path, dataset_id: str) -> bool:
+    """Whether the file of a path is decrypted to the original."""
+    img = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if img is None:
         return False
-    back = decrypt(SECRET, _DATASET, path, data.tobytes(), _SIDE // 16, 3, 16)
-    return back == plain.tobytes()
+    back = decrypt(SECRET, dataset_id, path, img.tobytes(), _SIDE // 16, 3, 16)
+    return back == cv2.imread(str(src / path), cv2.IMREAD_UNCHANGED).tobytes()
 
 
-class Lines:
-    """How many lines a growing file has; those are counted once."""
+class Records:
+    """How many pictures an unfinished data set has, by the shards that are done."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.at, self.num = path, 0, 0
+    def __init__(self, out: Path) -> None:
+        self.work, self.size = out / '.hime-work', 0
 
     def count(self) -> int:
-        with suppress(FileNotFoundError), open(self.path, 'rb') as file:
-            file.seek(self.at)
-            data = file.read()
-            self.at += len(data)
-            self.num += data.count(b'\n')
-        return max(self.num - 1, 0)  # the first is a header
+        with suppress(FileNotFoundError):
+            if not self.size:
+                self.size = json.loads((self.work / 'plan.json').read_text())['shard_size']
+            # Others are still being written.
+            names = os.listdir(self.work / 'shards')
+            return self.size * sum(name.endswith('.jsonl') for name in names)
+        return 0
+
+
+def output_of(out: Path, name: str = 'output') -> Path:
+    """The file that gets what a command about a data set says."""
+    return out.with_name(f'{out.name}.{name}')
 
 
 class Process:
-    """A command of `hime`, which dies with this process, and its memory."""
+    """A command of `hime` about a data set, which dies with this process, and its memory.
 
-    def __init__(self, folder: Path, args: list) -> None:
-        self.file = open(folder / 'output', 'w+')  # noqa: SIM115
-        self.process = subprocess.Popen(
-            hime_command(*args),
-            env=hime_env(),
-            cwd=folder,
-            stdout=self.file,
-            stderr=self.file,
-            preexec_fn=die_with_parent,
-        )
+    Args:
+        out (Path): The data set.
+        args (list): Arguments of the command.
+        name (str): Tells its output from that of others.
+        **env: More of its environment.
+    """
+
+    def __init__(self, out: Path, args: list, name: str = 'output', **env: str) -> None:
+        self.path = output_of(out, name)
+        with open(self.path, 'w') as file:
+            self.process = subprocess.Popen(
+                [sys.executable, str(_MEASURED), *map(str, args)],
+                env=hime_env(**env),
+                cwd=out.parent,
+                stdout=file,
+                stderr=file,
+                preexec_fn=die_with_parent,
+            )
         self.start = self.last = time.monotonic()
         self.status: int | None = None
         self.peak = 0
@@ -160,6 +198,8 @@ class Process:
     def is_running(self) -> bool:
         """Look after a moment, which is longer in a long run."""
         time.sleep(min(1, (time.monotonic() - self.start) / 20 + 0.01))
+        if self.status is not None:
+            return False
         pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
         if pid:
             self.status = self.process.returncode = os.waitstatus_to_exitcode(status)
@@ -176,8 +216,13 @@ class Process:
         return self.last - last
 
     def output(self) -> str:
-        self.file.seek(0)
-        return self.file.read()[-2000:]
+        return self.path.read_text()[-2000:]
+
+    @property
+    def driver(self) -> int:
+        """What the process itself took at most, in bytes, without its workers."""
+        found = re.search(r'^at most (\d+) bytes$', self.output(), re.M)
+        return int(found[1]) if found else 0
 
 
 def report(state: State) -> str:

@@ -17,10 +17,12 @@ from pathlib import Path
 from unittest import mock
 
 from owner_data import SECRET, annotation, coco_file, key_file, photo, write
+from version_1 import as_version_1
 
 from hime_mm.ciphers import Key
 from hime_mm.datasets.manifest import Manifest, load_manifest
 from hime_mm.datasets.segmentation import compress_rle
+from hime_mm.datasets.stores import LocalStore
 from hime_mm.datasets.writing import checksum
 from hime_mm.encryption.decrypt import decrypt_dataset
 from hime_mm.encryption.describe import describe_dataset
@@ -62,7 +64,7 @@ _RESULTS = [
 
 @dataclass(frozen=True)
 class Base:
-    """What is damaged: the files of an owner, and two data sets of them."""
+    """What is damaged: the files of an owner, and data sets of both versions of them."""
 
     folder: Path
     coco: dict
@@ -79,7 +81,7 @@ def make_base(folder: Path) -> Base:
         new.rename(base)
     manifests = {
         cipher: json.loads((base / cipher / 'hime.json').read_text())
-        for cipher in ('shuffle', 'mix2')
+        for cipher in ('shuffle', 'mix2', 'shuffle 1', 'mix2 1')
     }
     return Base(base, json.loads((src / _ANNOTATIONS).read_text()), manifests)
 
@@ -123,6 +125,8 @@ def _make(folder: Path) -> None:
             segmentation=segmentation,
             progress=False,
         )
+        old = shutil.copytree(folder / cipher, folder / f'{cipher} 1')
+        as_version_1(old, _KEY if cipher == 'shuffle' else None)
 
 
 def _each(*calls: Callable) -> bool:
@@ -141,7 +145,8 @@ def _read_manifest(base: Base, folder: Path, rng: random.Random) -> bool:
     shutil.copytree(base.folder / cipher, root)
     state = mutate_json(base.manifests[cipher], rng)
     # Anybody can give it a checksum that fits; a code takes the key.
-    if isinstance(state, dict) and isinstance(state.get('files'), list) and rng.randrange(8):
+    rows = isinstance(state, dict) and state.get('files', state.get('shards'))
+    if isinstance(rows, list) and rng.randrange(8):
         state['checksum'] = checksum(state)
     (root / 'hime.json').write_bytes(json_file(state, rng))
     results = folder / 'results.json'
@@ -193,7 +198,7 @@ def _read_list(base: Base, folder: Path, rng: random.Random) -> bool:
     shutil.copytree(base.folder / 'src', src)
     path = src / _LIST
     path.write_bytes(mutate_bytes(path.read_bytes(), rng))
-    return _each(lambda: FolderSource(str(src), 'keep', [_LIST]))
+    return _each(lambda: FolderSource(LocalStore(str(src)), 'keep', [_LIST]))
 
 
 def _read_results(base: Base, folder: Path, rng: random.Random) -> bool:

@@ -11,12 +11,12 @@ import threading
 import time
 
 from hime_mm.cli import main
-from hime_mm.encryption import run, worker
+from hime_mm.encryption import shard, worker
 
-_encrypt_item = worker.encrypt_item
+_seal_item = worker.seal_item
 
 
-@functools.wraps(_encrypt_item)
+@functools.wraps(_seal_item)
 def watched(job, key, task):
     seconds, _, path = os.environ['WATCH'].partition(':')
     start, told = time.monotonic(), []
@@ -31,7 +31,7 @@ def watched(job, key, task):
     timer.daemon = True
     timer.start()
     try:
-        return _encrypt_item(job, key, task)
+        return _seal_item(job, key, task)
     finally:
         timer.cancel()
         timer.join()
@@ -40,7 +40,7 @@ def watched(job, key, task):
             tell()
 
 
-worker.encrypt_item = run.encrypt_item = watched
+worker.seal_item = shard.seal_item = watched
 
 if __name__ == '__main__':
     main()

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 import cv2
@@ -14,10 +14,10 @@ import cv2
 from hime_mm.images.guard import guard_process
 
 
-def start_processes(workers: int, initializer: Callable[..., None], initargs: tuple) -> Executor:
+def start_processes(workers: int, initializer: Callable[..., None], initargs: tuple) -> 'Processes':
     """Processes that each call `initializer` first, see :data:`~.tasks.StartExecutor`."""
     # Fresh interpreters: a fork would copy threads and locks of this one.
-    return _Processes(
+    return Processes(
         workers,
         multiprocessing.get_context('spawn'),
         initializer=_init_worker,
@@ -42,7 +42,14 @@ def _init_worker(initializer: Callable[..., None], initargs: tuple) -> None:
     initializer(*initargs)
 
 
-class _Processes(ProcessPoolExecutor):
+class Processes(ProcessPoolExecutor):
+    """Processes whose end can be hastened."""
+
+    def kill(self) -> None:
+        """End them at once, whatever they are at."""
+        for process in list((self._processes or {}).values()):
+            process.kill()
+
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
         """Hand out a task; a process that this starts never sees Ctrl-C.
 

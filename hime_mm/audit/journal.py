@@ -1,17 +1,14 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""What is finished of a data set that is being encrypted."""
+"""What is finished of an audit that goes on."""
 
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
-from hime_mm.errors import EncryptionError
+from hime_mm.errors import AuditError
 from hime_mm.images.files import write_atomic
-
-#: Folder of an unfinished data set that says what is done.
-WORK_NAME = '.hime-work'
 
 
 class Journal:
@@ -38,8 +35,8 @@ class Journal:
             try:
                 old = json.loads(self._file.readline())
             except ValueError:
-                raise EncryptionError(
-                    f'{self.path} is damaged: delete the output folder and start again'
+                raise AuditError(
+                    f'{self.path} is damaged: delete the folder of the audit and start again'
                 ) from None
             check(old)
             self._scan()
@@ -84,38 +81,3 @@ class Journal:
     def close(self) -> None:
         with suppress(OSError):  # a full disk: the lost line is done again
             self._file.close()
-
-
-@contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Keep a second run out of an output folder."""
-    path = os.path.join(folder, 'lock')
-    while True:
-        os.makedirs(folder, exist_ok=True)
-        try:
-            file = open(path, 'w')  # noqa: SIM115
-        except FileNotFoundError:
-            continue  # a run that ended has just deleted the folder
-        with file:
-            try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # Windows: two runs would do the same work
-                pass
-            except BlockingIOError:
-                raise EncryptionError(
-                    f'another process is writing to {os.path.dirname(folder)} at the moment'
-                ) from None
-            # The lock of a file that a run which ended has deleted is none.
-            if not _is_same_file(file.fileno(), path):
-                continue
-            yield
-            return
-
-
-def _is_same_file(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False

@@ -81,7 +81,7 @@ class RayExecutor(Executor):
         """What the task raised, or that its worker is lost for good."""
         exceptions = self._ray.exceptions
         if isinstance(error, exceptions.RayTaskError):
-            return error.cause
+            error = error.cause
         if isinstance(error, exceptions.RaySystemError):
             return EncryptionError(
                 f'a worker of Ray cannot read its task ({str(error).splitlines()[0]}): install the '

@@ -297,14 +297,6 @@ def steps_of(boxes: np.ndarray) -> np.ndarray:
     return np.where(exact.all(axis=1), steps, 0)
 
 
-def group_annotations(coco: dict) -> dict[int, list[dict]]:
-    """The annotations of each image by its id."""
-    groups: dict[int, list[dict]] = {}
-    for ann in coco['annotations']:
-        groups.setdefault(ann['image_id'], []).append(ann)
-    return groups
-
-
 def encrypted_annotation(
     ann: dict, box: list[float], scale: tuple[float, float], cut: bool, segmentation: Any
 ) -> dict:
@@ -329,17 +321,6 @@ def encrypted_annotation(
     if segmentation is not None:
         new['segmentation'] = segmentation
     return new
-
-
-def dropped_fields(coco: dict, segmentation: bool) -> list[str]:
-    """Names of what a COCO file holds that is not handed over."""
-    names = set(coco) - {'info', 'licenses', 'images', 'annotations', 'categories'}
-    names |= dropped_of_lists(coco)
-    for ann in coco['annotations']:
-        names |= dropped_of_annotation(ann, segmentation)
-    for image in coco['images']:
-        names |= dropped_of_image(image)
-    return sorted(names)
 
 
 def dropped_of_lists(coco: dict) -> set[str]:
@@ -373,26 +354,4 @@ def handed_lists(coco: dict, licenses: bool) -> dict:
     }
     return dict(
         **(dict(licenses=lists['licenses']) if licenses else {}), categories=lists['categories']
-    )
-
-
-def encrypted_coco(
-    coco: dict, images: list[dict], annotations: list[dict], licenses: bool, description: str
-) -> dict:
-    """A COCO file as it is handed over.
-
-    It has the original's lists, images and annotations of the encrypted ones, and of ``info`` a
-    description only.
-    """
-    if not licenses:
-        for image in images:
-            image.pop('license', None)
-    lists = handed_lists(coco, licenses)
-    categories = lists.pop('categories')
-    return dict(
-        info=dict(description=description),
-        **lists,
-        images=images,
-        annotations=annotations,
-        categories=categories,
     )

@@ -12,11 +12,11 @@ from owner_data import annotation, coco_file, named
 from pycocotools import mask as mask_utils
 
 from hime_mm.datasets.coco import (
-    dropped_fields,
+    dropped_of_annotation,
+    dropped_of_image,
     encrypted_annotation,
-    encrypted_coco,
     from_corners,
-    group_annotations,
+    handed_lists,
     load_coco,
     to_corners,
 )
@@ -336,34 +336,19 @@ class TestEncrypted:
         assert (new['area'], new['iscrowd'], new['segmentation']) == (15, 0, [[1]])
 
     def test_names_what_is_dropped(self):
-        coco = coco_file(
-            {'a.jpg': (2, 2)}, [annotation(1, 7, [0, 0, 1, 1], caption='x', segmentation=[])]
-        )
-        assert dropped_fields(coco, False) == [
+        ann = annotation(1, 7, [0, 0, 1, 1], caption='x', segmentation=[])
+        assert dropped_of_annotation(ann, False) == {
             'annotations.caption',
             'annotations.segmentation',
-            'images.coco_url',
-            'images.date_captured',
-        ]
-        assert 'annotations.segmentation' not in dropped_fields(coco, True)
+        }
+        assert dropped_of_annotation(ann, True) == {'annotations.caption'}
+        (image,) = coco_file({'a.jpg': (2, 2)})['images']
+        assert dropped_of_image(image) == {'images.coco_url', 'images.date_captured'}
 
-    def test_file(self):
+    def test_lists(self):
         coco = coco_file({'a.jpg': (2, 2)}, captions=['secret'])
-        images = [dict(id=1, file_name='a.png', license=2)]
-        new = encrypted_coco(coco, copy.deepcopy(images), [], True, 'said')
-        assert new == dict(
-            info=dict(description='said'),
-            licenses=coco['licenses'],
-            images=images,
-            annotations=[],
-            categories=coco['categories'],
-        )
-        new = encrypted_coco(coco, copy.deepcopy(images), [], False, 'said')
-        assert 'licenses' not in new and 'license' not in new['images'][0]
-
-    def test_groups(self):
-        coco = coco_file(
-            {'a.jpg': (2, 2), 'b.jpg': (2, 2)}, [annotation(i, 7, [0, 0, 1, 1]) for i in (3, 1)]
-        )
-        groups = group_annotations(coco)
-        assert {k: [a['id'] for a in v] for k, v in groups.items()} == {7: [3, 1]}
+        coco['categories'][0]['notes'] = 'secret'
+        kept = handed_lists(coco, True)
+        assert set(kept) == {'licenses', 'categories'} and kept['licenses'] == coco['licenses']
+        assert 'notes' not in kept['categories'][0]
+        assert set(handed_lists(coco, False)) == {'categories'}

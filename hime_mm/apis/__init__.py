@@ -15,6 +15,7 @@ _PLACES = {
     'Client': 'mapping.client',
     'EncryptedPicture': 'mapping.client',
     'KeyReference': 'ciphers.reference',
+    'OnRay': 'encryption.engines',
     'Recipe': 'images.recipe',
     'audit_dataset': 'audit.run',
     'audit_pictures': 'audit.run',

@@ -339,8 +339,3 @@ class _Run:
         if summary.complete:
             forget(self.store)
         return summary
-
-
-def _from_anywhere(place: str) -> str:
-    store = open_store(place)
-    return place if store.local is None else os.path.abspath(store.local)

@@ -92,7 +92,7 @@ def encrypt_coco(
         engine (Executor | Engine, optional): Does the shards in their place:
             any :class:`concurrent.futures.Executor`, such as Dask's
             ``client.get_executor()``, or
-            :class:`~hime_mm.encryption.engines.OnRay`. Defaults to None.
+            :class:`~hime_mm.apis.OnRay`. Defaults to None.
         progress (bool): Show a progress bar. Defaults to True.
         strict (bool): Refuse a source of which files would be left out, which
             the summary names. Defaults to False.

@@ -11,6 +11,7 @@ from hime_mm.datasets.coco import steps_of
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.stores import Store, open_store
 from hime_mm.errors import HimeError, PictureError, UnreadableImage
+from hime_mm.images import Sealed as SealedPicture
 from hime_mm.images import seal
 from hime_mm.images.codec import encode_image, read_bytes
 from hime_mm.images.guard import take_said
@@ -149,11 +150,20 @@ def _seal_view(job: Job, key: Key | None, item: Item, img: np.ndarray, path: str
         ori_shape=sealed.layout.ori_shape,
         scale=sealed.layout.scale,
     ).to_dict()
+    written: dict[str, list] = dict(kept=[], boxes=[])
+    telling = 0
+    if item.boxes:
+        written, telling = _written_boxes(job, item, sealed)
+    return _View(row, data, written, sealed.clipped, telling)
+
+
+def _written_boxes(job: Job, item: Item, sealed: SealedPicture) -> tuple[dict, int]:
+    """Boxes as they are handed over, and how many of them tell where they were."""
     layout, boxes, sizes = sealed.layout, sealed.boxes, sealed.sizes
-    steps = steps_of(np.reshape(item.boxes or [], (-1, 4)))[sealed.kept]
+    steps = steps_of(np.array(item.boxes))[sealed.kept]
     if job.round_boxes and layout.shuffled:
         # Numbers of no step that is found may have another, such as normalized ones.
         boxes = layout.round_boxes(boxes, np.maximum(steps, 0.01))
         sizes = boxes[:, 2:] - boxes[:, :2]
     written = dict(kept=sealed.kept.tolist(), boxes=np.hstack([boxes[:, :2], sizes]).tolist())
-    return _View(row, data, written, sealed.clipped, layout.count_telling(boxes, steps))
+    return written, layout.count_telling(boxes, steps)

@@ -226,6 +226,7 @@ class TestOwnersMachine:
         )
         assert set(tree(tmp_path / 'out')) == {
             'hime.json',
+            'hime-000000.json',
             'annotations/instances_val2017.json',
             *(f'val2017/00000{i}.png' for i in range(1, 5)),
         }
@@ -257,4 +258,4 @@ class TestOwnersMachine:
             '--format',
             'webp',
         )
-        assert len(tree(tmp_path / 'views')) == 9
+        assert len(tree(tmp_path / 'views')) == 10

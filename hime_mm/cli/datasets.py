@@ -16,13 +16,13 @@ from hime_mm.mapping.view import BoxView
 
 from .group import FAILED
 from .keys import KeyPlace, key_options
-from .options import results_options, show_problems, work_options
+from .options import Place, results_options, show_problems, work_options
 from .words import echo
 
 
 @click.command()
-@click.argument('data', type=click.Path(exists=True))
-@click.argument('out', type=click.Path())
+@click.argument('data', type=Place(exists=True))
+@click.argument('out', type=Place())
 @key_options
 @click.option('--partial', is_flag=True, help='Where a step deletes data, undo those after it.')
 @work_options
@@ -36,7 +36,7 @@ def decrypt(data: str, out: str, key: KeyPlace, **options: Any) -> None:
 
 
 @click.command()
-@click.argument('data', type=click.Path(exists=True))
+@click.argument('data', type=Place(exists=True))
 @key_options
 @work_options
 def verify(data: str, key: KeyPlace, **options: Any) -> None:
@@ -65,7 +65,7 @@ def verify(data: str, key: KeyPlace, **options: Any) -> None:
 
 
 @click.command()
-@click.argument('data', type=click.Path(exists=True))
+@click.argument('data', type=Place(exists=True))
 @click.option(
     '--json', 'as_json', is_flag=True, help='The manifest without its list of files, as JSON.'
 )

@@ -1,7 +1,6 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """``hime encrypt``, a command for each kind of data set."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from hime_mm.errors import HimeError
 
 from .group import FAILED, LazyGroup
 from .keys import KeyPlace, key_options
-from .options import engine_options, recipe_options, show_problems, steps_text
+from .options import Place, engine_options, recipe_options, show_problems, steps_text
 from .words import echo
 
 # What is noticed of pictures, and the option that changes it.
@@ -52,13 +51,6 @@ def encrypt() -> None:
     """
 
 
-class _Place(click.Path):
-    """A folder, or an URL."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        return value if '://' in os.fspath(value) else super().convert(value, param, ctx)
-
-
 def _decorated(*decorators: Callable) -> Callable:
     """Several decorators as one; the options of the first are shown first."""
 
@@ -70,8 +62,8 @@ def _decorated(*decorators: Callable) -> Callable:
     return decorate
 
 
-_src = click.argument('src', type=_Place(exists=True, file_okay=False))
-_out = click.argument('out', type=_Place())
+_src = click.argument('src', type=Place(exists=True, file_okay=False))
+_out = click.argument('out', type=Place())
 _coco_options = _decorated(
     _src,
     _out,

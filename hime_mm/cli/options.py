@@ -91,6 +91,13 @@ def _is_given(name: str) -> bool:
     return source is not click.core.ParameterSource.DEFAULT
 
 
+class Place(click.Path):
+    """A folder or file, or an URL."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value if '://' in os.fspath(value) else super().convert(value, param, ctx)
+
+
 def results_options(command: Callable) -> Callable:
     """Options of commands that map results: ``data``, ``annotations`` and ``nms``."""
     for option in (
@@ -112,8 +119,8 @@ def results_options(command: Callable) -> Callable:
             '--data',
             required=True,
             metavar='FOLDER',
-            type=click.Path(exists=True),
-            help='The encrypted data set that the results are of.',
+            type=Place(exists=True),
+            help='The encrypted data set that the results are of, or its URL.',
         ),
     ):
         command = option(command)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hime_mm.errors import CocoError, HimeError, ManifestError
 from hime_mm.images.codec import FORMATS
-from hime_mm.images.files import read_json
+from hime_mm.images.files import parse_json
 
 from .coco import is_id
 from .entries import FileEntry
@@ -225,18 +225,17 @@ def _listed(manifest: Manifest, row: dict, name: str) -> FileEntry | None:
     return manifest.files.get(str(path))
 
 
-def list_problem(path: str, row: dict, manifest: Manifest) -> str | None:
+def list_problem(data: bytes, row: dict, manifest: Manifest) -> str | None:
     """What is wrong with a list of pictures, None if nothing is.
 
     Args:
-        path (str): The file.
+        data (bytes): The file.
         row (dict): What the manifest says of it.
         manifest (Manifest): The manifest.
     """
     try:
-        with open(path, encoding='utf-8', newline='\n') as file:
-            lines = file.read().split('\n')
-    except (OSError, UnicodeDecodeError, MemoryError):
+        lines = data.decode().split('\n')
+    except (UnicodeDecodeError, MemoryError):
         return 'it cannot be read as UTF-8 text'
     if lines.pop() or len(lines) != row.get('images', len(lines)):
         return f'it has not the {row.get("images")} lines that the manifest says'
@@ -331,10 +330,11 @@ def _require(ok: bool, what: str) -> None:
         raise CocoError(what)
 
 
-def coco_problem(path: str, row: dict, manifest: Manifest) -> str | None:
+def coco_problem(data: bytes, row: dict, manifest: Manifest) -> str | None:
     """What is wrong with an annotation file, None if nothing is; see :func:`list_problem`."""
     try:
-        coco = read_json(path, 'annotation file', CocoError, unique=True)
+        place = manifest.store.place(row['path'])
+        coco = parse_json(data, place, 'annotation file', CocoError, unique=True)
         _require(isinstance(coco, dict), 'it holds no object')
         options = manifest.state.get('options')
         _check_fields(coco, options if isinstance(options, dict) else {})

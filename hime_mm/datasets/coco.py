@@ -62,7 +62,11 @@ def load_coco(path: str, segmentation: bool = False) -> dict:
     Raises:
         CocoError: If it cannot be read or is not valid; names the entry.
     """
-    coco = read_json(path, 'annotation file', CocoError)
+    return check_coco(read_json(path, 'annotation file', CocoError), path, segmentation)
+
+
+def check_coco(coco: Any, path: str, segmentation: bool = False) -> dict:
+    """Check what a file holds, see :func:`load_coco`; it is changed to what is meant."""
     _require(isinstance(coco, dict), path, 'it holds no object')
     _normalize(coco)
     check_keys(path, coco)

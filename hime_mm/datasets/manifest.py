@@ -270,29 +270,11 @@ class Manifest:
         Raises:
             ManifestError: If it is missing, damaged or of another version.
         """
-        if '://' in os.fspath(path):
-            url = os.fspath(path).rstrip('/').removesuffix(f'/{MANIFEST_NAME}')
-            store = open_store(url)
-            if store.local is None:
-                return cls._load_remote(store)
-            path = store.local
-        path = Path(path)
-        found = path.is_dir()
-        if found:
-            path = path / MANIFEST_NAME
-        # One that is named may come through a pipe.
-        return cls(read_json(path, 'manifest', ManifestError, regular=found), path.parent)
-
-    @classmethod
-    def _load_remote(cls, store: Store) -> 'Manifest':
-        place = store.place(MANIFEST_NAME)
-        try:
-            data = store.read(MANIFEST_NAME)
-        except OSError as error:
-            raise ManifestError(
-                f'cannot read the manifest {place}: {error.strerror or error}'
-            ) from None
-        return cls(parse_json(data, place, 'manifest', ManifestError), store.url)
+        store = store_of(path)
+        if '://' not in os.fspath(path) and not os.path.isdir(path):
+            # One that is named may come through a pipe.
+            return cls(read_json(path, 'manifest', ManifestError, regular=False), store.url)
+        return cls(read_state(store), store.url)
 
     @property
     def recipe(self) -> Recipe:
@@ -321,10 +303,12 @@ class Manifest:
         return replace(self.cipher.plan((side, side)), cropped=self.cropped)
 
     def holds(self, path: str) -> bool:
-        """Whether a file lies in the folder of the data set, links followed."""
+        """Whether a file lies in the folder of the data set, links followed, or below its URL."""
         if self.store.local is None:
-            return False
-        return os.path.realpath(path).startswith(os.path.join(os.path.realpath(self.root), ''))
+            return f'{path}/'.startswith(f'{self.store.url.rstrip("/")}/')
+        return '://' not in path and os.path.realpath(path).startswith(
+            os.path.join(os.path.realpath(self.root), '')
+        )
 
     def entry(self, path: str) -> FileEntry:
         """What the manifest says of a file.
@@ -488,6 +472,34 @@ def _check_types(values: dict, types: Mapping[str, Any]) -> None:
         value = values.get(name, ...)
         if value is not ... and (isinstance(value, bool) or not isinstance(value, kind)):
             raise TypeError(f'`{name}` is {value!r:.99}')
+
+
+def store_of(path: Any) -> Store:
+    """Where a data set lies, by its folder or its manifest, or an URL of either."""
+    path = os.fspath(path)
+    if '://' in path:
+        return open_store(path.rstrip('/').removesuffix(f'/{MANIFEST_NAME}'))
+    return open_store(path if os.path.isdir(path) else os.path.dirname(path) or '.')
+
+
+def read_state(store: Store, unique: bool = False) -> Any:
+    """The content of the manifest of a data set.
+
+    Args:
+        store (Store): Where it lies.
+        unique (bool): Refuse keys that occur twice. Defaults to False.
+
+    Raises:
+        ManifestError: If it is missing or no JSON.
+    """
+    place = store.place(MANIFEST_NAME)
+    try:
+        data = store.read(MANIFEST_NAME)
+    except OSError as error:
+        raise ManifestError(
+            f'cannot read the manifest {place}: {error.strerror or error}'
+        ) from None
+    return parse_json(data, place, 'manifest', ManifestError, unique=unique)
 
 
 def find_manifest(path: Any) -> Path:

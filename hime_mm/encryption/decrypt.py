@@ -9,9 +9,10 @@ from typing import NamedTuple
 from hime_mm.ciphers import Key
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.stores import Store, open_store
 from hime_mm.errors import EncryptionError, UnreadableImage
 from hime_mm.images.codec import encode_image
-from hime_mm.images.files import remove_leftovers, write_atomic
+from hime_mm.images.files import remove_leftovers
 
 from .verify import Report, find_problems, read_entry
 
@@ -43,7 +44,7 @@ def _decrypt_entry(task: _Decryption, key: Key | None, entry: FileEntry) -> str 
             )
         img = img[:h, :w]
     path = os.path.splitext(entry.path)[0] + '.png'
-    write_atomic(os.path.join(task.out, path), encode_image(img), sync=False)
+    open_store(task.out).write(path, encode_image(img), sync=False)
     return None
 
 
@@ -61,8 +62,8 @@ def decrypt_dataset(
     with its augmentation, if there was one.
 
     Args:
-        path (str): The folder of the data set.
-        out (str): Folder to write to, new or empty.
+        path (str): The folder of the data set, or its URL.
+        out (str): Folder to write to, new or empty, or its URL.
         key (Key, optional): The owner's key. Defaults to None.
         partial (bool): Where a step deletes data, undo those after it.
             Defaults to False.
@@ -101,7 +102,8 @@ def decrypt_dataset(
             else f'{path} needs the key {manifest.key_id}: give it as `key`'
         )
     manifest.check_key(key)
-    if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
+    store = open_store(out)
+    if _is_taken(store):
         raise EncryptionError(f'{out} is not empty: choose a new folder')
     if manifest.holds(out):
         raise EncryptionError(
@@ -118,5 +120,16 @@ def decrypt_dataset(
         'decrypt' if progress else None,
     )
     report = Report(files=manifest.num_files, problems=sorted(problems))
-    remove_leftovers(out)  # of a worker that died
+    if store.local is not None:
+        remove_leftovers(store.local)  # of a worker that died
     return report
+
+
+def _is_taken(store: Store) -> bool:
+    """Whether something is there, which may be no folder."""
+    try:
+        return any(True for _ in store.list())
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        return True

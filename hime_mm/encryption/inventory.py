@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from hime_mm.datasets.stores import Entry, Store
 from hime_mm.images.codec import EXTENSIONS
 from hime_mm.images.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 
@@ -24,40 +25,39 @@ class Inventory(NamedTuple):
     """What lies in a folder, found without following a link or opening a file.
 
     Attributes:
-        root (str): The folder.
+        store (Store): The folder.
         files (set[str]): Regular files, relative to it, with forward slashes.
         folders (set[str]): Folders in it.
         others (dict[str, str]): What must not be there, whatever its name,
             and why.
     """
 
-    root: str
+    store: Store
     files: set[str]
     folders: set[str]
     others: dict[str, str]
 
     @classmethod
-    def take(cls, root: str) -> 'Inventory':
+    def take(cls, store: Store) -> 'Inventory':
         """Look at all that is in a folder."""
-        found = cls(root, set(), set(), {})
+        found = cls(store, set(), set(), {})
         pending = ['']
         while pending:
             inside = pending.pop()
             try:
-                with os.scandir(os.path.join(root, inside)) as entries:
-                    for entry in entries:
-                        path = f'{inside}/{entry.name}' if inside else entry.name
-                        if found._add(path, entry):
-                            pending.append(path)
+                for entry in store.list(inside):
+                    path = f'{inside}/{entry.name}' if inside else entry.name
+                    if found._add(path, entry):
+                        pending.append(path)
             except OSError as error:
                 found.others[inside or '.'] = f'the folder cannot be listed: {error.strerror}'
         return found
 
-    def _add(self, path: str, entry: os.DirEntry) -> bool:
+    def _add(self, path: str, entry: Entry) -> bool:
         """Whether it is a folder to look into."""
-        if entry.is_symlink():
+        if entry.link:
             self.others[path] = 'it is a link, and no part of the data set'
-        elif entry.is_dir(follow_symlinks=False):
+        elif entry.folder:
             if entry.name != WORK_NAME:
                 self.folders.add(path)
                 return True
@@ -65,7 +65,7 @@ class Inventory(NamedTuple):
                 'the data set is unfinished, and must not be handed over: encrypt again once the '
                 'pictures that are missing are repaired, or delete this folder'
             )
-        elif entry.is_file(follow_symlinks=False):
+        elif entry.regular:
             self.files.add(path)
         else:
             self.others[path] = 'it is no regular file'
@@ -86,13 +86,25 @@ class Inventory(NamedTuple):
 
     def _stranger(self, path: str) -> str:
         name = path.rpartition('/')[2]
-        if _holds_key(os.path.join(self.root, path)):
+        if _KEY.search(self._head(path)):
             return 'it holds a key: take it away, and make a new one if somebody may have seen it'
         if os.path.splitext(name)[1].lower() in EXTENSIONS:
             return 'a picture that the manifest does not list: it may not be encrypted'
         if name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
             return 'part of a file that a run had begun: delete it'
         return 'it is no part of the data set: the manifest does not list it'
+
+    def _head(self, path: str) -> bytes:
+        """The first bytes of a file, none where it cannot be read."""
+        try:
+            if self.store.local is None:
+                return self.store.read_range(path, 0, _HEAD)
+            # Not a link or pipe that has just taken the file's place.
+            flags = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_NOFOLLOW', 0)
+            with os.fdopen(os.open(self.store.place(path), flags), 'rb') as file:
+                return file.read(_HEAD) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b''
+        except OSError:
+            return b''
 
     def class_problems(
         self, classes: Mapping[str, list[str]], listed: set[str]
@@ -110,15 +122,3 @@ class Inventory(NamedTuple):
             at = bisect_left(held, f'{path}/')
             if at == len(held) or not held[at].startswith(f'{path}/'):
                 yield path, 'the manifest names no such folder: classes would get other numbers'
-
-
-def _holds_key(path: str) -> bool:
-    try:
-        # Not a link or pipe that has just taken the file's place.
-        fd = os.open(
-            path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_NOFOLLOW', 0)
-        )
-    except OSError:
-        return False
-    with os.fdopen(fd, 'rb') as file:
-        return stat.S_ISREG(os.fstat(fd).st_mode) and bool(_KEY.search(file.read(_HEAD)))

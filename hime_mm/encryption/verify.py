@@ -2,11 +2,9 @@
 """Compare an encrypted folder with its manifest."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,13 +21,13 @@ from hime_mm.datasets.checks import (
     unknown_keys,
 )
 from hime_mm.datasets.entries import CompactFiles, FileEntry
-from hime_mm.datasets.manifest import Manifest
+from hime_mm.datasets.manifest import Manifest, read_state, store_of
 from hime_mm.datasets.tars import tar_header, tar_problem
 from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.errors import ManifestError, UnreadableImage
 from hime_mm.images.codec import decode_image, reading
 from hime_mm.images.containers import check_container
-from hime_mm.images.files import file_sha256, read_json
+from hime_mm.images.files import stream_sha256
 
 from .engines import run_tasks
 from .inventory import Inventory
@@ -168,7 +166,7 @@ def verify_dataset(
     accident are found there. ``docs/format.md`` lists what is checked.
 
     Args:
-        path (str): The folder.
+        path (str): The folder, or its URL: all of it is read from there.
         key (Key, optional): The owner's key. Defaults to None.
         workers (int): Number of processes, as of
             :func:`~hime_mm.apis.encrypt_coco`. Defaults to 0.
@@ -181,14 +179,13 @@ def verify_dataset(
         ManifestError: If there is no manifest, or it was changed.
         InvalidKey: If the key is another one.
     """
-    root = path if os.path.isdir(path) else os.path.dirname(path)
-    stock = Inventory.take(root or '.')
+    store = store_of(path)
+    stock = Inventory.take(store)
     if MANIFEST_NAME in stock.others:
         # It is not opened: a pipe would never end.
-        raise ManifestError(f'{os.path.join(root, MANIFEST_NAME)}: {stock.others[MANIFEST_NAME]}')
-    place = Path(root, MANIFEST_NAME)
-    state = read_json(place, 'manifest', ManifestError, unique=True)
-    manifest = Manifest(state, root)
+        raise ManifestError(f'{store.place(MANIFEST_NAME)}: {stock.others[MANIFEST_NAME]}')
+    state = read_state(store, unique=True)
+    manifest = Manifest(state, store.url)
     report = Report(files=manifest.num_files, authenticated=_authenticate(manifest, key))
     if key is not None and not report.authenticated:
         # Else whoever takes the key's id out would pass for the owner.
@@ -338,12 +335,12 @@ def _tar_problem(manifest: Manifest, number: int, whole: bool) -> str | None:
     size = manifest.store.size(row['path'])
     if size is None or size != row['size']:
         return f'it has {size} bytes, {row["size"]} were written: it is truncated or was changed'
-    if file_sha256(manifest.store.place(row['path'])) != row['sha256']:
-        return _CHANGED
-    if not whole:
-        return None
-    rows = manifest.read_shard(number)['files']
     with manifest.store.open(row['path']) as file:
+        if stream_sha256(file) != row['sha256']:
+            return _CHANGED
+        if not whole:
+            return None
+        rows = manifest.read_shard(number)['files']
         return tar_problem(file, size, ((entry['path'], entry['size']) for entry in rows))
 
 
@@ -389,12 +386,11 @@ def _folder_problems(
 
 def _verify_text(manifest: Manifest, row: dict) -> str | None:
     """What is wrong with an annotation file or list."""
-    path = manifest.store.place(row['path'])
     try:
-        digest = file_sha256(path)
+        data = manifest.store.read(row['path'])
     except OSError as error:
-        return error.strerror
-    if digest != row.get('sha256'):
+        return error.strerror or str(error)
+    if hashlib.sha256(data).hexdigest() != row.get('sha256'):
         return _CHANGED
     check = dict(coco=coco_problem, list=list_problem).get(row.get('kind', 'coco'))
-    return 'it is of no known kind' if check is None else check(path, row, manifest)
+    return 'it is of no known kind' if check is None else check(data, row, manifest)

@@ -142,9 +142,14 @@ def remove_leftovers(folder: str) -> None:
 
 def file_sha256(path: str) -> str:
     """SHA-256 of a regular file in lower-case hexadecimal."""
-    digest = hashlib.sha256()
     check_regular(path)
     with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return stream_sha256(file)
+
+
+def stream_sha256(file: BinaryIO) -> str:
+    """SHA-256 of what is left to read of a file."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()

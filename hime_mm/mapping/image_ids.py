@@ -1,17 +1,19 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Which encrypted file each image id of a data set stands for."""
 
+import hashlib
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from hime_mm.datasets.coco import is_id, load_coco
+from hime_mm.datasets.coco import check_coco, is_id
 from hime_mm.datasets.entries import FileEntry
 from hime_mm.datasets.manifest import Manifest
-from hime_mm.errors import BoxError
-from hime_mm.images.files import file_sha256
+from hime_mm.datasets.stores import LocalStore
+from hime_mm.errors import BoxError, CocoError
+from hime_mm.images.files import parse_json
 
 _HANDED_OVER = (
     'name the annotation file that was handed over with this data set (`annotations=...`)'
@@ -37,9 +39,7 @@ def image_entries(
     places: dict[int, list[str]] = {}
     backwards: list[str] = []
     for row in rows:
-        path = manifest.store.place(row['path'])
-        _check_unchanged(path, row)
-        coco = load_coco(path)
+        path, coco = _load(manifest, row)
         for image in coco['images']:
             name = image['file_name'].replace('\\', '/')
             if 'images_folder' in row:
@@ -66,7 +66,7 @@ def category_names(manifest: Manifest, annotations: str | None = None) -> dict[i
     """Names of classes by their ids, as the annotation files have them: all that they do."""
     found: dict[int, dict[str, None]] = {}
     for row in annotation_rows(manifest, annotations):
-        for category in load_coco(manifest.store.place(row['path']))['categories']:
+        for category in _load(manifest, row)[1]['categories']:
             if is_id(category.get('id')):
                 name = str(category.get('name', category['id']))
                 found.setdefault(category['id'], {})[name] = None
@@ -75,27 +75,39 @@ def category_names(manifest: Manifest, annotations: str | None = None) -> dict[i
 
 def _find_row(manifest: Manifest, rows: Sequence[dict], path: str) -> dict:
     """What the manifest says of an annotation file, or just its path."""
-    inside = manifest.store.place(path)
-    file = os.path.realpath(path if os.path.exists(path) else inside)
+    store = manifest.store
+
+    def real(place: str) -> str:
+        return place if '://' in place else os.path.realpath(place)
+
+    file = real(path if os.path.exists(path) or '://' in path else store.place(path))
     for row in rows:
-        if os.path.realpath(manifest.store.place(row['path'])) == file:
+        if real(store.place(row['path'])) == file:
             return row
+    if '://' in file:
+        raise BoxError(
+            f'{store.place("")} lists no annotation file {path}: name one of '
+            f'{[row["path"] for row in rows]}, or a file of this machine'
+        )
     return dict(path=file)
 
 
-def _check_unchanged(path: str, row: dict) -> None:
-    if 'sha256' not in row:
-        return
+def _load(manifest: Manifest, row: dict) -> tuple[str, dict]:
+    """Place and content of an annotation file."""
+    # One that is no part of the data set is on this machine.
+    store = LocalStore('') if os.path.isabs(row['path']) else manifest.store
+    place = store.place(row['path'])
     try:
-        digest = file_sha256(path)
+        data = store.read(row['path'])
     except OSError as error:
-        raise BoxError(f'cannot read the annotation file {path}: {error.strerror}') from None
-    if digest != row['sha256']:
+        raise BoxError(f'cannot read the annotation file {place}: {error.strerror}') from None
+    if 'sha256' in row and hashlib.sha256(data).hexdigest() != row['sha256']:
         raise BoxError(
-            f'{path} was changed since the data set was encrypted: '
+            f'{place} was changed since the data set was encrypted: '
             'get it again, or name a copy elsewhere if the change '
             'is meant'
         )
+    return place, check_coco(parse_json(data, place, 'annotation file', CocoError), place)
 
 
 def _by_name(manifest: Manifest, backwards: list[str], path: str, name: str) -> FileEntry | None:

@@ -475,7 +475,7 @@ def test_annotation_file_from_elsewhere(plain, tmp_path):
     elsewhere.write_text(json.dumps(coco))
     with pytest.raises(BoxError, match=named(elsewhere, 'other.png', data)):
         run(rows, data, tmp_path, key=KEY, annotations=str(elsewhere), force=True)
-    with pytest.raises(CocoError, match='missing.json'):
+    with pytest.raises(BoxError, match='missing.json'):
         run(rows, data, tmp_path, key=KEY, annotations='missing.json', force=True)
 
 

@@ -13,11 +13,13 @@ class Entry(NamedTuple):
         name (str): Its name there.
         folder (bool): Whether it is a folder, also by way of a link.
         link (bool): Whether it is a link.
+        regular (bool): Whether it is a folder, a file, or a link; else a pipe or device.
     """
 
     name: str
     folder: bool
     link: bool = False
+    regular: bool = True
 
 
 class Store(Protocol):

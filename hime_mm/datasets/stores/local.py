@@ -92,7 +92,8 @@ class LocalStore:
                 link = entry.is_symlink()
                 # `DirEntry.is_dir` raises for a link to itself.
                 inside = os.path.isdir(entry.path) if link else entry.is_dir()
-                yield Entry(entry.name, inside, link)
+                regular = link or inside or entry.is_file(follow_symlinks=False)
+                yield Entry(entry.name, inside, link, regular)
 
     def make_folder(self, path: str) -> None:
         os.makedirs(self.place(path), exist_ok=True)

@@ -74,7 +74,7 @@ def write_shard(
     skipped: Iterable[dict],
     tar: dict | None = None,
 ) -> dict:
-    """Write the manifest of a shard, as a whole or not at all.
+    """Write the manifest of a shard, as a whole or not at all, without waiting for the disk.
 
     Args:
         store (Store): Where the data set lies.
@@ -99,7 +99,7 @@ def write_shard(
     text = json.dumps(head, indent=2)[:-2]
     text += f',\n  "files": {_lines(rows)},\n  "skipped": {_lines(skipped)}\n}}\n'
     data = text.encode()
-    store.write(shard_name(number), data)
+    store.write(shard_name(number), data, sync=False)
     found = dict(
         path=shard_name(number),
         sha256=hashlib.sha256(data).hexdigest(),

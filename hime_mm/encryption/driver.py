@@ -102,6 +102,7 @@ def encrypt_part(out: str, key: KeyLike, part: Part, way: Way) -> Summary:
     run, plan = _planned(out, key, way)
     with run.locked(part):
         summary = run.shards(plan, plan.part(part))
+        run.store.sync()  # whoever finishes may be another machine
         for number in plan.part(part):
             record = read_record(run.store, plan, number)
             if record is not None:

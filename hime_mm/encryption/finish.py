@@ -112,11 +112,12 @@ def finish(
     return summary
 
 
-def _records(store: Store, plan: Plan) -> Iterator[Record]:
+def _records(store: Store, plan: Plan, known: bool = False) -> Iterator[Record]:
+    """What became of all shards; whether their manifests are there is asked unless it is known."""
     missing = []
     for shard in plan.shards:
         record = read_record(store, plan, shard)
-        if record is None:
+        if record is None or not (known or record.is_whole):
             missing.append(shard)
         else:
             yield record
@@ -131,7 +132,7 @@ def _records(store: Store, plan: Plan) -> Iterator[Record]:
 def _done(store: Store, plan: Plan) -> Iterator[tuple[int, Any, dict]]:
     """Number, picture and outcome of all, in their order."""
     number = 0
-    for record in _records(store, plan):
+    for record in _records(store, plan, known=True):
         items = read_items(store, plan, record.number)
         for item, outcome in zip(items, record.outcomes, strict=True):
             yield number, item, outcome

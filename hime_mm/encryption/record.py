@@ -25,6 +25,7 @@ class Record:
         number (int): Of the shard.
         row (dict): What ``hime.json`` says of it.
         size (int): Bytes of its manifest.
+        images (int): How many pictures the shard has.
         counts (dict): ``clipped`` values, how often what was ``noticed``,
             ``telling`` boxes and ``tiny`` objects, and decoders that ``said``
             something.
@@ -35,15 +36,29 @@ class Record:
     number: int
     row: dict
     size: int
+    images: int
     counts: dict
 
     @property
     def outcomes(self) -> Iterator[dict]:
-        """Iterator[dict]: What became of each of its pictures."""
-        with self.store.open(self.name) as file:
-            file.readline()
-            for line in file:
-                yield json.loads(line)
+        """Iterator[dict]: What became of each of its pictures.
+
+        Raises:
+            EncryptionError: If something of it is missing, as after a power cut.
+        """
+        left = self.images
+        try:
+            with self.store.open(self.name) as file:
+                file.readline()
+                for line in file:
+                    yield json.loads(line)
+                    left -= 1
+        except ValueError:
+            left = -1
+        if left:
+            raise EncryptionError(
+                f'{self.store.place(self.name)} is damaged: delete it, and the shard is done again'
+            )
 
     @property
     def is_whole(self) -> bool:
@@ -64,6 +79,8 @@ def record_name(shard: int) -> str:
 def write_record(store: Store, plan: Plan, shard: int, row: dict, outcomes: Sequence[dict]) -> None:
     """Say that a shard is done: all that belongs to it is there.
 
+    Nothing waits for the disk, neither for this: whoever goes on compares what is there.
+
     Args:
         store (Store): The output.
         plan (Plan): The plan.
@@ -81,6 +98,7 @@ def write_record(store: Store, plan: Plan, shard: int, row: dict, outcomes: Sequ
         shard=shard,
         row=row,
         size=store.size(shard_name(shard)),
+        images=len(outcomes),
         counts=dict(
             clipped=clipped,
             noticed=noticed,
@@ -90,14 +108,14 @@ def write_record(store: Store, plan: Plan, shard: int, row: dict, outcomes: Sequ
         ),
     )
     lines = (json.dumps(line).encode() + b'\n' for line in (head, *outcomes))
-    store.write(record_name(shard), b''.join(lines))
+    store.write(record_name(shard), b''.join(lines), sync=False)
 
 
 def read_record(store: Store, plan: Plan, shard: int) -> Record | None:
-    """What became of a shard, None if it is not done.
+    """What became of a shard, None if it is not done, or its record was cut off.
 
     Raises:
-        EncryptionError: If the record is damaged, or of another plan.
+        EncryptionError: If the record is of another plan.
     """
     name = record_name(shard)
     try:
@@ -107,12 +125,10 @@ def read_record(store: Store, plan: Plan, shard: int) -> Record | None:
         return None
     try:
         head = json.loads(line)
-        record = Record(store, name, head['shard'], head['row'], head['size'], head['counts'])
-        known = head['plan']
+        fields = (head[name] for name in ('shard', 'row', 'size', 'images', 'counts'))
+        record, known = Record(store, name, *fields), head['plan']
     except (LookupError, TypeError, ValueError):
-        raise EncryptionError(
-            f'{store.place(name)} is damaged: delete it, and the shard is done again'
-        ) from None
+        return None
     if (known, record.number) != (plan.id, shard):
         raise EncryptionError(
             f'{store.place(name)} is of another plan or shard, and nothing of it is trusted: '

@@ -13,7 +13,7 @@ from typing import Any
 from hime_mm.ciphers import Key
 from hime_mm.datasets.stores import Store, open_store
 from hime_mm.datasets.writing import tar_name, write_shard
-from hime_mm.errors import WorkerDied
+from hime_mm.errors import EncryptionError, WorkerDied
 
 from .engines import run_tasks
 from .job import Item, Job
@@ -126,7 +126,10 @@ def _kept(
             or all(out.is_whole(row['path'], row['size'], row['sha256']) for row in outcome['rows'])
         )
 
-    outcomes = list(record.outcomes)
+    try:
+        outcomes = list(record.outcomes)
+    except EncryptionError:
+        return [None] * len(items)
     return [old if stands(item, old) else None for item, old in zip(items, outcomes, strict=True)]
 
 

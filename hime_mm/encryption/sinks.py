@@ -119,7 +119,8 @@ class TarSink:
 
     def __enter__(self) -> 'TarSink':
         self._stack = ExitStack()
-        self._writer = TarWriter(self._stack.enter_context(self._out.writing(self._path)))
+        file = self._stack.enter_context(self._out.writing(self._path, sync=False))
+        self._writer = TarWriter(file)
         return self
 
     def __exit__(self, *error: Any) -> None:

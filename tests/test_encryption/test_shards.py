@@ -229,19 +229,45 @@ class TestNothingOfAnotherPlanIsTrusted:
             ('items/000001.jsonl', ''),
             ('items/000001.jsonl', '["a", "b"'),
             ('items/000001.jsonl', None),
-            ('shards/000001.jsonl', '{}\n'),
-            ('shards/000001.jsonl', ''),
         ],
     )
     def test_damaged(self, pictures, tmp_path, name, text):
         out = tmp_path / 'out'
         plan(pictures, out)
-        if name.startswith('shards'):
-            run(out)
         place = out / '.hime-work' / name
         place.unlink() if text is None else place.write_text(text)
         with pytest.raises(EncryptionError, match=named(name.rpartition('/')[2])):
             run(out)
+
+    @STORAGES
+    @pytest.mark.parametrize('keep', [0, 1, 60, -60, -2])
+    def test_record_that_a_power_cut_left_is_none(self, pictures, tmp_path, keep, storage):
+        out = tmp_path / 'out'
+        plan(pictures, out, storage=storage)
+        done = run(out).images
+        place = out / '.hime-work' / 'shards' / '000001.jsonl'
+        whole = place.read_bytes()
+        for text in (whole[:keep], whole[:keep] + b'\n', whole[: whole[:-1].rindex(b'\n') + 1]):
+            place.write_bytes(text)
+            assert run(out).reused == done - 2
+            assert place.read_bytes() == whole
+        close(out)
+        assert ok(out)
+
+    def test_what_a_power_cut_left_is_not_merged(self, coco_src, tmp_path):
+        out = tmp_path / 'out'
+        plan(coco_src, out, plan_coco)
+        run(out)
+        for name in ('.hime-work/shards/000001.jsonl', 'hime-000001.json'):
+            for keep in (0, -2):
+                whole = (out / name).read_bytes()
+                (out / name).write_bytes(whole[:keep])
+                with pytest.raises(EncryptionError, match='not done|000001.jsonl is damaged'):
+                    close(out)
+                assert not (out / 'hime.json').exists()
+                (out / name).write_bytes(whole)
+        close(out)
+        assert ok(out)
 
     def test_plan_that_was_cut_short_is_none(self, pictures, tmp_path, monkeypatch):
         out = tmp_path / 'out'

@@ -23,7 +23,7 @@ from hime_mm.cli import main
 from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.segmentation import compress_rle, decode_rle, encode_rle
 from hime_mm.datasets.writing import checksum
-from hime_mm.errors import BoxError, CocoError
+from hime_mm.errors import BoxError
 from hime_mm.images import Recipe
 from hime_mm.mapping.boxes import SHUFFLED_NMS, suppress, unmap_boxes
 from hime_mm.mapping.image_ids import image_entries

@@ -4,12 +4,14 @@
 Throughput of one core is compared, picture by picture in one run, with
 reading the same files and writing them as PNG without any cipher; with
 ``--whole`` that of a whole run with a loop that seals, encodes and writes and
-does nothing else, two workers with one, and with ``--before`` this checkout
-with another.  Times depend on the machine; quote the ratios.
+does nothing else, two workers with one, beside what two such loops get at once
+on this machine, and with ``--before`` this checkout with another.  Times depend
+on the machine; quote the ratios.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -166,14 +169,31 @@ class Fixed:
         return self.data[self.at - num : self.at]
 
 
-def loop(src: str, out: str, cipher: str) -> None:
+def loop(src: str, out: str, cipher: str, part: int = 0, parts: int = 1) -> None:
     """Read, seal, encode and write; no keys, hashes and records."""
+    cv2.setNumThreads(1)
     recipe, rng = Recipe.build(cipher), Fixed()
-    os.mkdir(out)
-    for name in sorted(os.listdir(src)):
+    os.makedirs(out, exist_ok=True)
+    for name in sorted(os.listdir(src))[part::parts]:
         sealed = seal(read_image(os.path.join(src, name)), recipe, rng)
         path = os.path.join(out, f'{os.path.splitext(name)[0]}.png')
         write(path, encode_image(sealed.img, recipe.fmt, recipe.compression))
+
+
+def loops(src: str, out: str, cipher: str, number: int) -> dict:
+    """So many loops at once, each over a part of the pictures; without what their start takes."""
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(number, context) as pool:
+        list(pool.map(time.sleep, [2] * number))  # until all have started
+        start = time.perf_counter()
+        list(
+            pool.map(
+                loop, [src] * number, [out] * number, [cipher] * number, range(number),
+                [number] * number,
+            )
+        )  # fmt: skip
+        wall = time.perf_counter() - start
+    return dict(wall=wall, cpu=wall)
 
 
 def run(src: str, out: str, cipher: str, storage: str) -> None:
@@ -306,6 +326,15 @@ def whole(args: argparse.Namespace) -> None:
         for storage in ('files', 'tar'):
             some = {name: rounds for name, rounds in found.items() if name.startswith(storage)}
             show(f'{cipher}, {number} pictures, CPU of the main process', some, number)
+        found = in_turns(
+            {
+                f'{n} loop{"s"[: n - 1]}': partial(loops, src, cipher=cipher, number=n)
+                for n in (1, 2)
+            },
+            args.repeats,
+            folder,
+        )
+        show(f'{cipher}, {number} pictures, what this machine allows; no CPU', found, number)
         if args.before:
             found = in_turns(
                 {

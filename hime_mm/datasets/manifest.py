@@ -499,6 +499,8 @@ def read_state(store: Store, unique: bool = False) -> Any:
         raise ManifestError(
             f'cannot read the manifest {place}: {error.strerror or error}'
         ) from None
+    except MemoryError:
+        raise ManifestError(f'the manifest {place} does not fit into the memory') from None
     return parse_json(data, place, 'manifest', ManifestError, unique=unique)
 
 

@@ -390,6 +390,8 @@ def _verify_text(manifest: Manifest, row: dict) -> str | None:
         data = manifest.store.read(row['path'])
     except OSError as error:
         return error.strerror or str(error)
+    except MemoryError:
+        return 'it does not fit into the memory'
     if hashlib.sha256(data).hexdigest() != row.get('sha256'):
         return _CHANGED
     check = dict(coco=coco_problem, list=list_problem).get(row.get('kind', 'coco'))

@@ -29,11 +29,11 @@ demo: env
 	$(VENV_PYTHON) tools/demo.py
 
 test: env
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not trial'
 
 # A file stays with one worker, which then trains once for all its tests.
 test-slow: env
-	$(PYTEST) --dist loadfile -m slow
+	$(PYTEST) --dist loadfile -m 'slow and not trial'
 
 trials: env
 	$(VENV_PYTHON) tests/trials/run.py $(TRIALS)

@@ -1,4 +1,5 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+import functools
 import gc
 import json
 import os
@@ -28,6 +29,14 @@ def no_default_scope():
 def frozen_imports():
     """Garbage is not looked for in imported modules: MMEngine's data sets collect it each time."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def read_once():
+    """MMEngine reads all metafiles of a package for each config of it: once does."""
+    utils = sys.modules.get('mmengine.config.utils')
+    if utils is not None and not hasattr(utils.load, 'cache_info'):
+        utils.load = functools.cache(utils.load)
 
 
 @pytest.fixture

@@ -107,6 +107,9 @@ def short_options(name: str, data: dict[str, str], iterations: int = 2) -> dict[
         if 'score_thr' in node.value and 'test_cfg' in place:
             # After two iterations no model is sure of anything.
             options[f'{place}.score_thr'] = 0.0
+        if 'min_bbox_size' in node.value and 'test_cfg' in place:
+            # Nor of any width.
+            options[f'{place}.min_bbox_size'] = -1
         if 'nms_pre' in node.value:
             options[f'{place}.nms_pre'] = 50
         if 'max_per_img' in node.value and place.startswith('model'):

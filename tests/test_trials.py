@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,19 @@ import pytest
 import trials.run
 from owner_data import SECRET
 from picture_files import png_of, png_parts
-from trials import TRIALS, ciphers, demo, hosts, million, mutation, pictures, record, shards, texts
+from trials import (
+    TRIALS,
+    ciphers,
+    demo,
+    hosts,
+    million,
+    mutation,
+    pictures,
+    record,
+    rest,
+    shards,
+    texts,
+)
 from trials.pictures import files
 from trials.state import ROOT, NotAtHand, State
 
@@ -77,9 +90,9 @@ class TestTwins:
         for case in range(30):
             assert ciphers.check(case, tmp_path) == 'as expected'
 
-    @pytest.mark.parametrize('cases', [80, pytest.param(2000, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize('cases', [80, pytest.param(600, marks=pytest.mark.slow)])
     def test_pictures(self, tmp_path, monkeypatch, cases):
-        monkeypatch.setattr(pictures, 'BATCH', 600)
+        monkeypatch.setattr(pictures, 'BATCH', 200)
         state = State('', '', cases)
         list(pictures.steps(state, tmp_path))
         assert state.is_complete and not state.failures
@@ -119,7 +132,7 @@ class TestTwins:
         assert 1e7 < facts['driver'] < shards.LIMIT
         assert 'killed 5 times' in rows['shards']
 
-    @pytest.mark.slow
+    @pytest.mark.trial
     def test_demo(self, tmp_path):
         script = tmp_path / 'few_pictures.py'
         script.write_text(FEW_PICTURES.format(root=str(ROOT)))
@@ -308,6 +321,7 @@ class TestFuzzing:
             'exit with status 5 (36)': [(36, False)],
         }
 
+    @pytest.mark.slow
     def test_hanging(self, tmp_path):
         """Without one that could be taken for it."""
         counts, found = self.run(tmp_path, 2, 1, 0, 1)
@@ -436,6 +450,41 @@ class TestHosts:
         assert {name for name, *_ in listed} <= {suite.name for suite in hosts.SUITES}
 
 
+class TestRest:
+    def test_what_comes_of_a_file(self, tmp_path, monkeypatch):
+        texts = dict(
+            some="""
+                import pytest
+                @pytest.mark.MARK
+                @pytest.mark.parametrize('case', [1, 2, 3])
+                def test_one(case):
+                    case != 3 or pytest.skip('none')
+                    assert case != 2
+                def test_other():
+                    assert False
+            """,
+            none='def test_other():\n    pass',
+            broken='import nothing_of_that_name',
+        )
+        files = [tmp_path / f'test_{name}.py' for name in texts]
+        for file, text in zip(files, texts.values(), strict=True):
+            file.write_text(textwrap.dedent(text).replace('MARK', rest.MARK))
+        monkeypatch.setattr(rest, 'FILES', files)
+        monkeypatch.setattr(rest, 'ROOT', tmp_path)
+        state = State('', '', 3)
+        assert len(list(rest.steps(state, tmp_path))) == 3 and state.is_complete
+        assert state.facts['counts'] == dict(passed=1, skipped=1)
+        assert len(state.failures) == 3
+        assert 'assert 2 != 2' in state.failures['test_some.test_one[2]']['first'][0]['text']
+        assert 'test_none.py has no test' in state.failures
+        assert any('test_broken' in name for name in state.failures)
+
+    def test_files(self):
+        """All that have one, and few of these only."""
+        assert 5 < len(rest.FILES) < 40
+        assert Path(__file__).parent / 'test_tools' / 'test_stock_runs.py' in rest.FILES
+
+
 class TestState:
     def test_the_first_cases_of_each_kind_are_kept(self, tmp_path):
         state = State('a', 'b', 100)
@@ -455,23 +504,23 @@ class TestRun:
     @pytest.mark.slow
     def test_killed_and_resumed(self, page):
         """With what it did before, and the same counts as without a kill."""
-        process = start(page, 'ciphers', '--cases', 3000)
-        while (state := state_of(page, 'ciphers')) is None or not state.done:
+        process = start(page, 'texts', '--cases', 3000)
+        while (state := state_of(page, 'texts')) is None or not state.done:
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        before = state_of(page, 'ciphers')
+        before = state_of(page, 'texts')
         assert 0 < before.done < 3000 and before.done % 1000 == 0
         # As if nothing had failed so far: told from what is done again.
         before.facts['counts'], before.failures = dict(before=before.done), {}
-        before.save(page.parent / 'ciphers' / 'state.json')
-        _, _, rows = run(page, 'ciphers', '--cases', 3000)
-        state = state_of(page, 'ciphers')
+        before.save(page.parent / 'texts' / 'state.json')
+        _, _, rows = run(page, 'texts', '--cases', 3000)
+        state = state_of(page, 'texts')
         assert state.done == 3000 and state.facts['counts'].pop('before') == before.done
         assert sum(state.facts['counts'].values()) + state.num_failures == 3000 - before.done
         assert state.seconds > before.seconds
-        assert f'{before.done:,} before' in rows['ciphers']
+        assert f'{before.done:,} before' in rows['texts']
 
     def test_other_code_starts_anew(self, tmp_path, monkeypatch):
         path = tmp_path / 'trial' / 'state.json'
@@ -509,6 +558,7 @@ class TestRun:
             state.done = 3
             state.save(path)
 
+    @pytest.mark.slow
     def test_a_failure(self, page):
         """Is told with how to repeat it, and the others are still run."""
         path = page.parent / 'ciphers' / 'state.json'

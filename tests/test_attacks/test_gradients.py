@@ -193,7 +193,7 @@ def test_candidates_do_not_depend_on_each_other():
         patches_in_batch(evidence, np.zeros((2, 3, 4, 4)))
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.parametrize(
     'width, dtype, amp, least',
     (

@@ -375,7 +375,9 @@ def test_what_is_filled_up_does_not_change_what_was_joined(pictures, tmp_path, m
     for most in (0, oriented.MOST_FORMS):
         monkeypatch.setattr(oriented, 'MOST_FORMS', most)
         out = tmp_path / str(most)
-        report = audit(pictures, out, 'orient+negate+shuffle', attacks=('oriented-jigsaw',))
+        report = audit(
+            pictures, out, 'orient+negate+shuffle', attacks=('oriented-jigsaw',), num_pictures=5
+        )
         found.append({k: r.main.mean for k, r in of(report, 'oriented-jigsaw').risks.items()})
     without, filled = found
     assert filled['nc_component'] == without['nc_component'] > 0.5
@@ -387,12 +389,14 @@ def test_what_is_filled_up_does_not_change_what_was_joined(pictures, tmp_path, m
     'cipher', ['orient+drop25+shuffle', 'drop90+negate+shuffle', 'drop25+orient']
 )
 def test_patches_that_were_dropped_and_changed(pictures, tmp_path, cipher):
-    report = audit(pictures, tmp_path / 'a', cipher, attacks=('oriented-jigsaw',))
+    report = audit(pictures, tmp_path / 'a', cipher, attacks=('oriented-jigsaw',), num_pictures=2)
     assert not of(report, 'oriented-jigsaw').failed
     assert of(report, 'oriented-jigsaw').risks['ssim'].main.mean is not None
 
 
-@pytest.mark.parametrize('cipher', ['orient+shuffle', 'permute_pixels+shuffle'])
+@pytest.mark.parametrize(
+    'cipher', ['orient+shuffle', pytest.param('permute_pixels+shuffle', marks=pytest.mark.slow)]
+)
 def test_a_picture_of_one_patch_among_others(pictures, tmp_path, cipher):
     folder = tmp_path / 'plain'
     shutil.copytree(pictures, folder)
@@ -420,6 +424,7 @@ def test_names_that_were_replaced(pictures, owner_key, tmp_path):
     assert {'nc', 'ssim'} <= of(report).risks.keys()
 
 
+@pytest.mark.slow
 def test_names_that_are_ids_of_annotations(coco_like, owner_key, tmp_path):
     folder = tmp_path / 'set'
     encrypt_coco(str(coco_like), str(folder), 'shuffle', key=owner_key, names='ids', progress=False)
@@ -681,6 +686,8 @@ def test_full_disk_leaves_no_half_file(pictures, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_workers_change_nothing(pictures, tmp_path):
     for name, workers in (('one', 0), ('two', 2)):
-        audit(pictures, tmp_path / name, 'erode1+shuffle', workers=workers, attacks=())
+        audit(
+            pictures, tmp_path / name, 'erode1+shuffle', workers=workers, attacks=(), num_pictures=2
+        )
     one, two = (json.loads((tmp_path / name / 'audit.json').read_text()) for name in ('one', 'two'))
     assert numbers(one) == numbers(two)

@@ -622,6 +622,7 @@ def test_pictures_that_are_none(made, truth, tmp_path, data, words):
     assert f'{MIXED}/{name}' in str(error.value)
 
 
+@pytest.mark.slow
 def test_pictures_of_other_types(made, truth, tmp_path):
     """Grey ones, with alpha or 16 bits are read as colours of 8 bits."""
     name, (img, *_) = next(iter(truth[MIXED].items()))
@@ -685,6 +686,7 @@ def test_method_is_printed_as_text(made, tmp_path):
 # What a participant does
 
 
+@pytest.mark.slow
 def test_example_of_the_docs(made, tmp_path, monkeypatch):
     """It needs what is published, and nothing else."""
     text = (ROOT / 'docs' / 'challenge.md').read_text()

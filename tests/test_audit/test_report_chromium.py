@@ -84,7 +84,7 @@ def test_markup_and_long_names(page, tmp_path):
     assert page.driver.title.startswith('What leaked')
 
 
-@pytest.mark.parametrize('number', [1, 8])
+@pytest.mark.parametrize('number', [1, pytest.param(8, marks=pytest.mark.trial)])
 def test_few_and_many_ciphers(page, tmp_path, number):
     ciphers = [f'erode{i}+shuffle' for i in range(number)]
     folder = make_audit(tmp_path / 'a', ciphers, worst=1, side=32)

@@ -1,7 +1,20 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from cli_parts import invoke
 from owner_data import key_file, make_coco
+
+
+@pytest.fixture(scope='module')
+def no_processes():
+    """A thread does what else a process does that takes half a second to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'hime_mm.encryption.engines.local.Processes',
+            lambda workers, context, initializer, initargs: ThreadPoolExecutor(1, '', *initargs),
+        )
+        yield
 
 
 @pytest.fixture(scope='module')

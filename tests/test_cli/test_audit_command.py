@@ -15,6 +15,8 @@ from hime_mm.apis import encrypt_folder
 from hime_mm.ciphers import Key
 from hime_mm.cli import main
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 @pytest.fixture(autouse=True)
 def little_to_learn_from(monkeypatch):

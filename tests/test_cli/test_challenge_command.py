@@ -12,6 +12,8 @@ from cli_parts import invoke
 from hime_mm.audit.challenge import CIPHERS
 from hime_mm.audit.challenge import making as challenge_module
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):

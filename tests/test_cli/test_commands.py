@@ -12,6 +12,7 @@ import sys
 
 import mmcv
 import numpy as np
+import pytest
 from cli_parts import invoke
 from owner_data import ROOT, forms_of_key, found, hime, hime_env, photo, read, tree, write
 
@@ -228,6 +229,7 @@ class TestJourney:
         assert done.returncode == 0, done.stderr
         invoke('verify', tmp_path / 'out')
 
+    @pytest.mark.slow
     def test_needs_no_model_code(self, coco_src, keys, tmp_path):
         code = (
             'import sys\n'

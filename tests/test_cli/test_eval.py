@@ -7,6 +7,8 @@ import pytest
 from cli_parts import ANN, invoke
 from owner_data import SECRET, forms_of_key, found, hime, key_file, tree
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 @pytest.fixture(scope='module')
 def results(encrypted, tmp_path_factory):

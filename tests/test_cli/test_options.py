@@ -11,6 +11,8 @@ from owner_data import photo, tree, write
 
 from hime_mm.datasets.manifest import Manifest
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 class TestOptions:
     @pytest.mark.parametrize(

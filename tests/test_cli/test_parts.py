@@ -7,6 +7,8 @@ from owner_data import key_file, make_coco, photo, tree, write
 
 from hime_mm.cli import main
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 @pytest.fixture
 def key(tmp_path):

@@ -12,6 +12,8 @@ import pytest
 from cli_parts import ANN, invoke
 from owner_data import ROOT, hime, photo, tree, write
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 class TestBrokenInstallation:
     @pytest.fixture

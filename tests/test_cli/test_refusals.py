@@ -22,6 +22,8 @@ PYTHON = re.compile(
     r'[a-z]+_[a-z_]+\b'
 )
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):

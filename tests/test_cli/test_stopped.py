@@ -144,7 +144,7 @@ class TestInterrupted:
             assert (out / 'hime.json').exists()
         pytest.fail('no run was stopped')
 
-    @pytest.mark.parametrize('most, least', [(3, 0), pytest.param(20, 50, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize('most, least', [(2, 0), pytest.param(10, 20, marks=pytest.mark.slow)])
     def test_kill_9_at_random_moments(self, src, keys, reference, tmp_path, most, least):
         expected, seconds = reference
         out, rng, kills, kept = tmp_path / 'out', random.Random(3), 0, 0
@@ -226,6 +226,7 @@ class TestInterrupted:
                 return
         pytest.fail('no worker was killed')
 
+    @pytest.mark.slow
     def test_every_worker_is_killed(self, src, keys, reference, tmp_path):
         def kill_workers(process):
             while process.poll() is None:
@@ -241,6 +242,7 @@ class TestInterrupted:
         assert hime(*self.args(src, out, keys))[0] == 0
         assert tree(out) == reference[0]
 
+    @pytest.mark.slow
     def test_other_key_goes_on_with_nothing(self, src, keys, tmp_path):
         out, status, _ = self.stopped(subprocess.Popen.kill, tmp_path, src, keys)
         assert status == -signal.SIGKILL

@@ -6,6 +6,8 @@ from cli_parts import invoke
 from owner_data import make_large_boxes
 from picture_files import turned_file, write_surprising
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 @pytest.fixture
 def src(tmp_path):

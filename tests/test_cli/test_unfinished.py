@@ -13,6 +13,8 @@ from owner_data import make_coco, photo, write
 from hime_mm.cli import main
 from hime_mm.encryption import driver, finish
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 
 @pytest.fixture(params=['folder', 'coco'])
 def kind(request):

@@ -24,6 +24,8 @@ from hime_mm.datasets.manifest import Manifest
 from hime_mm.datasets.stores import LocalStore
 from hime_mm.datasets.writing import write_manifest, write_shard
 
+pytestmark = pytest.mark.usefixtures('no_processes')
+
 #: Names that would clear a screen, turn a line around, or forge another one.
 HOSTILE = {
     'escape': 'a\x1b[2Jb',

@@ -2,6 +2,7 @@
 """What fixed random models under rewritten configs predict, in pixels of the original."""
 
 from copy import deepcopy
+from itertools import product
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from scipy.ndimage import map_coordinates
 from skimage.data import astronaut
+from tiers import trials_but
 
 from hime_mm.config import encrypt_config, load_config
 
@@ -82,7 +84,7 @@ def by_hand(boxes, cipher):
     return boxes.numpy().astype(np.float64) * np.tile(factors, 2)
 
 
-@pytest.mark.parametrize('cipher', RATIOS)
+@pytest.mark.parametrize('cipher', trials_but(lambda cipher: cipher == 'mix2', RATIOS))
 @pytest.mark.parametrize('name', [name for name in NAMES if name != 'rtmdet'])
 def test_boxes(name, cipher, picture):
     own, original, _, shape = predict(name, cipher, picture)
@@ -101,8 +103,13 @@ def test_boxes_of_padded_images(picture):
     np.testing.assert_allclose(original.bboxes.numpy(), expected, atol=0.05)
 
 
-@pytest.mark.parametrize('backbone', [None, 'pevit-tiny'])
-@pytest.mark.parametrize('cipher', RATIOS)
+@pytest.mark.parametrize(
+    'cipher, backbone',
+    trials_but(
+        lambda case: case in (('mix2', None), ('center+erode2', 'pevit-tiny')),
+        product(RATIOS, (None, 'pevit-tiny')),
+    ),
+)
 def test_masks(cipher, backbone, picture):
     """Each mask is pasted into the original where its box is, pixel by pixel."""
     own, original, maps, _ = predict('mask', cipher, picture, backbone)

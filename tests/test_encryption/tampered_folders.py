@@ -761,14 +761,16 @@ def seal_shards(root, counts=True, change=lambda state: None):
     def seal(state):
         for row in state['shards']:
             data = (root / row['path']).read_bytes()
-            lists = json.loads(data)
             row['sha256'] = hashlib.sha256(data).hexdigest()
             if counts:
+                lists = json.loads(data)
                 row.update({name: len(lists[name]) for name in ('files', 'skipped')})
                 row['bytes'] = sum(entry['size'] for entry in lists['files'])
             if 'tar' in row:
                 data = (root / row['tar']['path']).read_bytes()
                 row['tar'].update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        for row in state['annotations']:
+            row['sha256'] = hashlib.sha256((root / row['path']).read_bytes()).hexdigest()
         if counts:
             for name in ('files', 'bytes', 'skipped'):
                 state['counts'][name] = sum(row[name] for row in state['shards'])

@@ -138,8 +138,8 @@ class TestProcesses:
             pytest.param(2, {0: 'abort', 1: 'loop'}, 1, id='all, of one worker'),
             pytest.param(6, dict(enumerate(WAYS)), 2, id='all, of two'),
             pytest.param(20, {3: 'loop', 4: 'kill'}, 2, id='neighbours'),
-            (10, {4: 'wait'}, 1),
-            (20, {19: 'abort'}, 1),
+            pytest.param(10, {4: 'wait'}, 1, marks=pytest.mark.slow),
+            pytest.param(20, {19: 'abort'}, 1, marks=pytest.mark.slow),
         ],
     )
     def test_each_task_once(self, num, culprits, workers):
@@ -159,6 +159,7 @@ class TestProcesses:
         got = run_tasks(work, ways, None, range(6), 2)
         assert sorted(got) == [(i, 2 * i) for i in range(6)]
 
+    @pytest.mark.slow
     def test_a_script_that_cannot_be_imported_again(self, tmp_path):
         """It lacks `if __name__`: no worker can start, and it does not try for ever."""
         script = tmp_path / 'script.py'

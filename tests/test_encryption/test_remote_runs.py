@@ -90,7 +90,10 @@ def test_local_workers_write_to_a_bucket(bucket, plain, tmp_path):  # noqa: F811
     assert content(f'{bucket}/out') == local_run(plain, tmp_path)
 
 
-@pytest.mark.parametrize('fault', ['lost', 'cut', 'timeout'])
+@pytest.mark.parametrize(
+    'fault',
+    ['lost', *(pytest.param(fault, marks=pytest.mark.slow) for fault in ('cut', 'timeout'))],
+)
 def test_a_store_that_loses_what_it_took(bucket, plain, tmp_path, monkeypatch, fault):  # noqa: F811
     """Every fifth file is lost, cut or times out; none is missing in the end."""
     import s3fs

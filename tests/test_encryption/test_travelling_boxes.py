@@ -238,7 +238,7 @@ def test_a_nasty_file(coco_dataset, nasty, tmp_path, first, fit):
     np.testing.assert_allclose(back[inside], boxes[inside], rtol=0, atol=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.parametrize('first', ['', 'center+erode2+'])
 def test_real_annotations(coco_dataset, coco_tiny, tmp_path, first):
     still, moved = tmp_path / 'still', tmp_path / 'moved'

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from owner_data import ROOT, SECRET, edit_json, key_file, photo, write
-from tampered_folders import ANN, FINE, KEY, TAMPERED, double_row, make_bases, reseal
+from tampered_folders import ANN, FINE, KEY, TAMPERED, double_row, make_bases, reseal, seal_shards
 from trials.mutation import mutate_json
 from version_1 import sealed
 
@@ -35,7 +35,7 @@ def bases(tmp_path_factory):
     return make_bases(tmp_path_factory.mktemp('bases'))
 
 
-def package(root, key=None, workers=1):
+def package(root, key=None, workers=0):
     """Paths that are wrong for the package, and whether it warns of something."""
     try:
         report = verify_dataset(str(root), key, workers, progress=False)
@@ -186,21 +186,21 @@ def test_whatever_is_encrypted_is_right(
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    base=st.sampled_from(['coco', 'keyless', 'outlines', 'views', 'folder']),
-    text=st.booleans(),
+    base=st.sampled_from(['coco', 'keyless', 'outlines', 'views', 'folder', 'shards', 'tars']),
+    name=st.sampled_from(['hime.json', 'hime-000000.json', ANN]),
     seed=st.integers(0, 2**32),
 )
-def test_mutated_texts(bases, tmp_path_factory, base, text, seed):
+def test_mutated_texts(bases, tmp_path_factory, base, name, seed):
     """Whatever the manifest or the annotations say, both refuse it or none."""
     root = shutil.copytree(bases[base], tmp_path_factory.mktemp('any') / 'data')
     rng = random.Random(seed)
-    path = root / ANN if text and (root / ANN).exists() else root / 'hime.json'
+    path = root / name if (root / name).exists() else root / 'hime.json'
     state = mutate_json(json.loads(path.read_text()), rng)
     if path.name == 'hime.json' and isinstance(state, dict):
         sealed(state)
     path.write_text(json.dumps(state))
     if path.name != 'hime.json':
-        reseal(root)
+        seal_shards(root, counts=False) if base in ('shards', 'tars') else reseal(root)
     (one, _), (two, _) = package(root), standalone(root)
     assert bool(one) == bool(two)
     if 'hime.json' not in one | two:

@@ -236,7 +236,7 @@ def test_classification_of_mmpretrain(there, made):
         assert_same(expected, make(there()))
 
 
-@pytest.mark.parametrize('method', ['fork', pytest.param('spawn', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('method', ['fork', pytest.param('spawn', marks=pytest.mark.trial)])
 def test_workers(there, made, method):
     """What the parent has read and open is no matter for its workers."""
     paths = [f'{there()}/{path}' for path in pictures(made)]

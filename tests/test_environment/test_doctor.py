@@ -370,6 +370,7 @@ def test_an_import_that_hangs(modules):
     assert found['hangs'] == dict(ok=False, error='did not end within 5 s')
 
 
+@pytest.mark.slow
 def test_a_copy_that_shadows_a_package(modules):
     """What the report says is what this process would import."""
     modules(tqdm='__version__ = "0.0.1"\nraise OSError("damaged")')
@@ -479,6 +480,7 @@ def test_a_core_package_is_missing(tmp_path):
     assert done.stdout.count('error:') == 1
 
 
+@pytest.mark.slow
 def test_this_environment():
     found = check_environment(engineer=True)
     packages = found['facts']['packages']

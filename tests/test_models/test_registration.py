@@ -60,6 +60,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_classification_works_where_mmdet_does_not_import():
     """Nor timm, which is asked for only where it is used."""
     out = run_fresh(

@@ -42,6 +42,7 @@ class TestWheel:
         assert done.returncode == 1 and 'data/coco/annotations' in done.stderr.splitlines()[-1]
         assert (tmp_path / 'work_dirs' / 'hime_vit_coco').is_dir()
 
+    @pytest.mark.trial
     def test_torchrun(self, installed, tmp_path):
         """Two processes on CPUs, where MMEngine may not choose a GPU for each."""
         python, package = installed

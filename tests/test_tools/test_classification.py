@@ -287,6 +287,7 @@ def test_experiment_goes_on_and_reports(tmp_path, capsys, quick_dumps):
         run_script(*start)
 
 
+@pytest.mark.slow
 def test_experiment_rows():
     """Each is a config that passes the checks; controls test what they name."""
     experiment = load_script('tools/experiments/caltech101.py')
@@ -306,6 +307,7 @@ def test_experiment_refuses(tmp_path):
             run_script(tool, 'run', '--data-root', tmp_path, *args)
 
 
+@pytest.mark.slow
 def test_benchmark_prints_its_table(capsys):
     run_script(
         'tools/benchmarks/benchmark_training.py',

@@ -316,7 +316,7 @@ def test_goes_on_and_reports(folder, capsys, quick_dumps):
         start(folder, rows=made, seeds=(0, 1))
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 def test_a_run(data_root, tmp_path):
     """RS on eight images, and then what is there is not done again."""
     if not (data_root / 'bccd').is_dir():

@@ -213,7 +213,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
-@pytest.mark.parametrize('val', ['encrypted', 'plain'])
+@pytest.mark.parametrize('val', ['encrypted', pytest.param('plain', marks=pytest.mark.trial)])
 def test_distributed_run(pictures, tmp_path, val):
     """No process waits for another that was stopped."""
     path = write_config(

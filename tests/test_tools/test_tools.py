@@ -404,7 +404,7 @@ randomness = dict(seed=0)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 def test_runs_classifiers_too(tmp_path):
     """MMPretrain's DeiT config with our backbone and cipher."""
     rng = np.random.default_rng(0)

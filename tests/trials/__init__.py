@@ -18,4 +18,4 @@ hang is one more failure. A case is made of its number alone.
 In tests/test_trials.py each trial has a twin with a small number of cases.
 """
 
-TRIALS = ('ciphers', 'pictures', 'texts', 'million', 'shards', 'demo', 'hosts')
+TRIALS = ('ciphers', 'pictures', 'texts', 'million', 'shards', 'demo', 'hosts', 'rest')

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from attack_parts import encrypted, neighbors_found, photo, public, true_cells
+from tiers import trials_but
 
 from hime_mm.attacks.base import cut
 from hime_mm.attacks.jigsaw import Jigsaw, PaikinTal, solve
@@ -187,7 +188,9 @@ STRENGTHS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('cipher', STRENGTHS)
+@pytest.mark.parametrize(
+    'cipher', trials_but(lambda cipher: cipher in ('shuffle', 'erode1+shuffle'), STRENGTHS)
+)
 def test_strength_on_coco(cipher, coco_tiny):
     import cv2
 

@@ -166,7 +166,7 @@ def test_eight_coco_pictures_give_all_neighbours(coco_tiny, steps):
     assert np.mean(scores(attack(evidence), cells)[0]) < 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 def test_the_best_of_the_costs_is_used(coco_tiny, data_root):
     """A learnt cost sees more in patches of 4x4 pixels, and less in centred ones."""
     plain, public = read(coco_tiny / 'val2017', 8), read(data_root / 'photos_256', 20)

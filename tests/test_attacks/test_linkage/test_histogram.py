@@ -46,7 +46,7 @@ def test_pictures_that_were_compressed_or_scaled_are_found():
     assert (ranks(Histogram(), evidence('erode2+shuffle', plain, shown)) == 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.parametrize(
     'steps, least',
     (

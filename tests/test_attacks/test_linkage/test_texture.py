@@ -61,7 +61,7 @@ def test_patches_of_one_pixel_have_none():
     assert 'one pixel' in Texture.why_not(evidence('mix2+shuffle', patch_size=2))
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.parametrize(
     'steps', ('center+shuffle', 'center+erode2+shuffle', 'mix2+center+shuffle', 'noise25+shuffle')
 )

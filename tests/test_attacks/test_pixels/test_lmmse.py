@@ -185,6 +185,7 @@ def test_the_ridge_is_a_ridge():
     np.testing.assert_allclose(found, truth, atol=0.1)
 
 
+@pytest.mark.slow
 def test_sums_of_one_picture_at_a_time_are_in_memory():
     """Of 32-pixel patches they take 10 MB and more; 80 public pictures are turned 8 times each."""
     peaks = []

@@ -235,7 +235,7 @@ def test_the_ridge_is_a_ridge():
     np.testing.assert_allclose(half, truth / 2, atol=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.parametrize(
     ('steps', 'least', 'similar'),
     [('center', 29.5, 0.96), ('center+erode2', 17.3, 0.7), ('mix2+center', 17, 0.5)],

@@ -65,8 +65,8 @@ BUILD = (
 @pytest.mark.parametrize(
     'before',
     [
-        'import hime_mm.transforms\n',
-        "import sys; sys.modules['mmdet'] = None\n",
+        pytest.param('import hime_mm.transforms\n', marks=pytest.mark.trial),
+        pytest.param("import sys; sys.modules['mmdet'] = None\n", marks=pytest.mark.trial),
         'import mmpretrain.models\n'
         'from mmengine.registry import init_default_scope\n'
         "init_default_scope('mmdet')\n",
@@ -80,6 +80,7 @@ def test_registered(before):
     run_fresh(before + BUILD)
 
 
+@pytest.mark.slow
 def test_the_registry_does_without_mmpretrain():
     run_fresh(
         "import sys; sys.modules['mmpretrain'] = None\n"

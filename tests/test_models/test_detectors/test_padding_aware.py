@@ -185,6 +185,7 @@ def test_learns(name):
     assert model.backbone._told is None
 
 
+@pytest.mark.slow
 @of_all
 def test_copies(name):
     """Deep ones predict the same, know padding, and share nothing."""

@@ -17,6 +17,15 @@ settings.register_profile('ci', deadline=None, derandomize=True)
 settings.load_profile('ci' if os.environ.get('CI') else 'dev')
 
 
+def pytest_configure():
+    # To look for garbage takes as long as all else that collecting tests does.
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def no_default_scope():
     """No test finds, or leaves, a default scope of MMEngine."""

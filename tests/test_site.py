@@ -146,7 +146,11 @@ def test_links_to_the_repository(checkout):
 
 @pytest.mark.parametrize(
     'link, words',
-    [('none.md', 'none.md'), ('../../outside.md', 'outside.md'), ('../README.md#none', 'none')],
+    [
+        ('none.md', 'none.md'),
+        pytest.param('../../outside.md', 'outside.md', marks=pytest.mark.slow),
+        pytest.param('../README.md#none', 'none', marks=pytest.mark.slow),
+    ],
 )
 def test_a_dead_link_fails_the_build(checkout, link, words):
     (checkout.parent / 'outside.md').touch()

@@ -142,7 +142,7 @@ class TestTwins:
 
 
 class TestChecksFindFaults:
-    @pytest.mark.parametrize('case', [0, 3])
+    @pytest.mark.parametrize('case', [pytest.param(0, marks=pytest.mark.slow), 3])
     def test_pictures(self, tmp_path, monkeypatch, case):
         lost = pictures.name_of(case)
 
@@ -193,6 +193,7 @@ class TestChecksFindFaults:
             for case in range(30):
                 texts.check(case, tmp_path)
 
+    @pytest.mark.slow
     def test_million(self, tmp_path):
         src, out = tmp_path / 'src', tmp_path / 'out'
         million.make_pictures(src, 2)
@@ -451,6 +452,7 @@ class TestHosts:
 
 
 class TestRest:
+    @pytest.mark.slow
     def test_what_comes_of_a_file(self, tmp_path, monkeypatch):
         texts = dict(
             some="""

@@ -119,7 +119,7 @@ def test_again_is_the_same_and_attacks_nothing(pictures, tmp_path, monkeypatch):
     assert tree(out) == before
 
 
-@pytest.mark.parametrize('after', [0, 3])
+@pytest.mark.parametrize('after', [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_interrupted_and_again(pictures, tmp_path, monkeypatch, after):
     whole = audit(pictures, tmp_path / 'whole', 'erode1+shuffle')
     run, seen = Session.run, []
@@ -370,6 +370,7 @@ def test_table_begins_with_the_strongest(pictures, tmp_path):
     assert 'nothing was measured' in table(nothing)[1]
 
 
+@pytest.mark.slow
 def test_what_is_filled_up_does_not_change_what_was_joined(pictures, tmp_path, monkeypatch):
     found = []
     for most in (0, oriented.MOST_FORMS):
@@ -465,6 +466,7 @@ def test_names_that_nobody_can_match(pictures, tmp_path):
     assert not (tmp_path / 'a').exists()
 
 
+@pytest.mark.slow
 def test_an_order_of_pixels_that_was_found_is_told(pictures, tmp_path):
     kinds = ('known-plaintext-pixels', 'chosen-plaintext-pixels')
     report = audit(pictures, tmp_path / 'a', 'permute_pixels', attacks=kinds, num_pictures=8)

@@ -271,6 +271,7 @@ def test_people_who_are_none(painted, tmp_path):
         audit(painted, tmp_path / 'a', 'shuffle', attacks=('faces',), people=str(painted / 'red'))
 
 
+@pytest.mark.slow
 def test_people_on_whose_pictures_no_face_is_found(painted):
     found = known_people(FaceReader(), str(painted))
     assert [*found.names] == [*sorted(COLOURS)]
@@ -294,6 +295,7 @@ def test_without_the_extra(painted, tmp_path, monkeypatch):
         audit(painted, tmp_path / 'b', 'shuffle', onnx=('a.onnx',))
 
 
+@pytest.mark.slow
 def test_originals_that_are_not_known(delivered, tmp_path):
     settings = AuditSettings(attacks=('jigsaw', 'text'), progress=False)
     report = audit_dataset(str(delivered), str(tmp_path / 'a'), settings=settings)

@@ -379,6 +379,7 @@ TEXT = st.text(max_size=60) | st.sampled_from(
 @given(name=TEXT, reason=TEXT, attack=TEXT)
 @example(name='\ud800.png', reason='\x1b[2J', attack='\u202egnp')
 @example(name='<script>alert(1)</script>', reason='"><b onclick="x', attack='</style><i>')
+@pytest.mark.slow
 def test_names_are_texts(folder, name, reason, attack):
     before = Reader(report_page(str(folder)))
 

@@ -116,6 +116,7 @@ def test_controls_are_other_pictures(num):
     assert sorted(made.others[i] for i in rest) == rest
 
 
+@pytest.mark.slow
 def test_chain_of_attacks():
     """Pixels are put in order, then patches in place, and only then are they sharpened."""
     pictures = [photo('coffee', 96, 96), photo('chelsea', 96, 96)]

@@ -53,6 +53,7 @@ def test_ciphers_unless_others_are_named(tmp_path, monkeypatch):
     assert all(cipher in text for cipher in CIPHERS)
 
 
+@pytest.mark.slow
 def test_score(made, tmp_path):
     (tmp_path / 'empty').mkdir()
     text = score(made, tmp_path / 'empty', '--out', tmp_path / 'score.json')

@@ -144,8 +144,9 @@ class TestInterrupted:
             assert (out / 'hime.json').exists()
         pytest.fail('no run was stopped')
 
-    @pytest.mark.parametrize('most, least', [(2, 0), pytest.param(10, 20, marks=pytest.mark.slow)])
-    def test_kill_9_at_random_moments(self, src, keys, reference, tmp_path, most, least):
+    @pytest.mark.slow
+    def test_kill_9_at_random_moments(self, src, keys, reference, tmp_path):
+        most, least = 10, 20
         expected, seconds = reference
         out, rng, kills, kept = tmp_path / 'out', random.Random(3), 0, 0
         # On a busy machine more of them come before anything is done.
@@ -256,8 +257,9 @@ class TestInterrupted:
         assert dict(tree(out).items()) == before
 
     @pytest.mark.parametrize(
-        'cipher', ['shuffle', pytest.param('center+shuffle', marks=pytest.mark.slow)]
+        'cipher', ['shuffle', pytest.param('center+shuffle', marks=pytest.mark.trial)]
     )
+    @pytest.mark.slow
     def test_two_at_the_same_moment(self, src, keys, reference, tmp_path, cipher):
         out = tmp_path / 'out'
         both = [
@@ -330,7 +332,8 @@ class TestInterrupted:
         assert int(done[1]) > 5
         assert tree(copy) == expected
 
-    @pytest.mark.parametrize('workers', [2, pytest.param(1, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize('workers', [2, pytest.param(1, marks=pytest.mark.trial)])
     def test_file_size_limit(self, src, keys, reference, tmp_path, workers):
         import resource
 

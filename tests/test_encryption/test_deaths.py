@@ -261,7 +261,7 @@ def crashes(data):
 
 
 class TestDecoderThatCrashes:
-    @pytest.mark.parametrize('workers', [1, 2])
+    @pytest.mark.parametrize('workers', [pytest.param(1, marks=pytest.mark.slow), 2])
     def test_is_left_out_and_named(self, tmp_path, workers):
         if not crashes(broken_apng()):
             pytest.skip('OpenCV reads it without a crash')

@@ -20,7 +20,7 @@ from hime_mm.encryption import finish, shard
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize('every, least', [(5, 6), pytest.param(1, 40, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize('every, least', [(8, 3), pytest.param(1, 40, marks=pytest.mark.slow)])
     @pytest.mark.parametrize('kind', ['coco', 'folder'])
     def test_killed_before_every_call(self, coco_src, tmp_path, every, least, kind):
         script = Path(__file__).parents[1] / 'kill_points.py'

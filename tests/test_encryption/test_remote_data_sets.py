@@ -18,7 +18,7 @@ KEY = Key(bytes(range(32)))
 ANN = 'annotations/instances_val2017.json'
 
 
-@pytest.fixture(scope='module', params=['files', 'tar'])
+@pytest.fixture(scope='module', params=[pytest.param('files', marks=pytest.mark.slow), 'tar'])
 def local(request, tmp_path_factory):
     """A data set on this machine."""
     root = tmp_path_factory.mktemp('local')

@@ -59,7 +59,7 @@ def local_run(plain, tmp_path, **more):
     return content(str(tmp_path / 'local'))
 
 
-@pytest.mark.parametrize('storage', ['files', 'tar'])
+@pytest.mark.parametrize('storage', [pytest.param('files', marks=pytest.mark.slow), 'tar'])
 def test_from_a_bucket_into_a_bucket(bucket, plain, tmp_path, storage):  # noqa: F811
     src, out = put(plain / 'folder', f'{bucket}/in'), f'{bucket}/out'
     summary = encrypt_folder(src, out, 'mix2', **arguments(storage=storage))
@@ -84,6 +84,7 @@ def test_from_an_archive(plain, tmp_path):
     assert content(str(tmp_path / 'zipped')) == local_run(plain, tmp_path)
 
 
+@pytest.mark.slow
 def test_local_workers_write_to_a_bucket(bucket, plain, tmp_path):  # noqa: F811
     src = put(plain / 'folder', f'{bucket}/in')
     encrypt_folder(src, f'{bucket}/out', 'mix2', **arguments(workers=2))

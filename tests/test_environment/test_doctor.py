@@ -364,10 +364,10 @@ def test_an_import_that_hangs(modules):
     sleeps = 'import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()'
     modules(hangs='import time; time.sleep(60)', lingers=sleeps)
     start = time.monotonic()
-    found = try_imports(['tqdm', 'hangs', 'click', 'lingers'], timeout=5)
+    found = try_imports(['tqdm', 'hangs', 'click', 'lingers'], timeout=3)
     assert time.monotonic() - start < 30
     assert found['tqdm']['ok'] and found['click']['ok'] and found['lingers']['ok']
-    assert found['hangs'] == dict(ok=False, error='did not end within 5 s')
+    assert found['hangs'] == dict(ok=False, error='did not end within 3 s')
 
 
 @pytest.mark.slow

@@ -233,6 +233,7 @@ class TestPictures:
         assert figure['boxes'][0][2] == mapped[0]['bbox']
         np.testing.assert_allclose(mapped[0]['bbox'], [0, 0, w, h], atol=1e-6)
 
+    @pytest.mark.slow
     def test_memory_does_not_grow_with_their_number(self, tmp_path):
         """The page of eight times the pictures is written in about the same memory."""
         peaks, sizes = [], []

@@ -10,7 +10,7 @@ from scripts import run_script
 @pytest.mark.parametrize(
     ('script', 'panels', 'rows'),
     [
-        ('tools/misc/make_attack_picture.py', 5, 1),
+        pytest.param('tools/misc/make_attack_picture.py', 5, 1, marks=pytest.mark.slow),
         ('tools/misc/make_pictures.py', 3, 2),
     ],
 )

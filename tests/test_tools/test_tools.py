@@ -267,7 +267,10 @@ def test_demo_shows_only_what_was_encrypted():
         demo.encrypted(OneImage(lambda results: results), 0)
 
 
-@pytest.mark.parametrize('phase, cipher', [('train', 'mix2'), ('val', 'mix2+shuffle')])
+@pytest.mark.parametrize(
+    'phase, cipher',
+    [pytest.param('train', 'mix2', marks=pytest.mark.slow), ('val', 'mix2+shuffle')],
+)
 def test_browse(coco, tmp_path, phase, cipher):
     at = 4 if phase == 'train' else 2
     run_script(

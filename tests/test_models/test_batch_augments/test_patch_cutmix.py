@@ -102,6 +102,7 @@ def test_repr():
     st.sampled_from([0.2, 1, 5.0]),
     st.integers(0, 999),
 )
+@pytest.mark.slow
 def test_values(sizes, mode, per_image, alpha, seed):
     num, rows, cols, side = sizes
     images, size = numbered(num, rows * side, cols * side)

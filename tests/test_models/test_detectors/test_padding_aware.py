@@ -111,7 +111,10 @@ def maps_of(model, batch, mode):
 
 
 @of_all
-@pytest.mark.parametrize('mode', ['loss', 'predict', 'tensor'])
+@pytest.mark.parametrize(
+    'mode',
+    ['loss', *(pytest.param(mode, marks=pytest.mark.slow) for mode in ('predict', 'tensor'))],
+)
 def test_maps_are_those_of_the_image_alone(name, mode):
     """In a padded batch; where the detector is MMDetection's own, they are not."""
     batch = batch_of()

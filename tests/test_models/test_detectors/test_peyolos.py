@@ -111,7 +111,9 @@ def test_unequal_images_predict_as_alone(pos_encoding, patch_embed):
             assert (raw - unmasked[0, i]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    'dtype', [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
 def test_amp_trains_with_finite_matching(dtype):
     """Big boxes, whose areas in pixels overflow float16."""
     model = build(patch_embed='linear').train()

@@ -5,7 +5,7 @@ import base64
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,11 @@ class Page:
         for kind in ('browser', 'performance'):
             self.driver.get_log(kind)
         self.url = Path(path).resolve().as_uri()
+        self.driver.execute_script('window.isLeft = true')
         self.driver.get(self.url)
+        # On a busy machine it may come back while the last page, or a part of this one, is there.
+        there = 'return !window.isLeft && document.readyState === "complete"'
+        self._wait(lambda driver: driver.execute_script(there))
 
     def show(self, width: int, dark: bool = False, printed: bool = False) -> None:
         """Have this width in pixels, and be light or dark, on a screen or on paper."""
@@ -71,11 +75,14 @@ class Page:
 
     def milliseconds(self) -> float:
         """From the start of the last navigation until all was loaded."""
-        from selenium.webdriver.support.wait import WebDriverWait
-
         # It is 0 while whoever listens to the event is still at work.
         ended = 'performance.getEntriesByType("navigation")[0].loadEventEnd'
-        return WebDriverWait(self.driver, 60, 0.05).until(lambda driver: self.ask(ended))
+        return self._wait(lambda driver: self.ask(ended))
+
+    def _wait(self, what: Callable[[Any], Any]) -> Any:
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        return WebDriverWait(self.driver, 60, 0.05).until(what)
 
     def pdf(self) -> bytes:
         """As it is printed, on A4."""

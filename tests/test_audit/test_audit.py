@@ -398,6 +398,7 @@ def test_patches_that_were_dropped_and_changed(pictures, tmp_path, cipher):
 @pytest.mark.parametrize(
     'cipher', ['orient+shuffle', pytest.param('permute_pixels+shuffle', marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_picture_of_one_patch_among_others(pictures, tmp_path, cipher):
     folder = tmp_path / 'plain'
     shutil.copytree(pictures, folder)

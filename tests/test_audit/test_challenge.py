@@ -198,6 +198,7 @@ def test_each_scene_is_painted_once(made, truth):
     assert len(set(scenes)) == len(scenes) == len(CIPHERS) * SCENES
 
 
+@pytest.mark.slow
 def test_two_challenges_have_nothing_in_common(tmp_path):
     assert make(tmp_path / 'a') != make(tmp_path / 'b')
 

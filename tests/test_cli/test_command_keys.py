@@ -25,6 +25,7 @@ from hime_mm.datasets.manifest import Manifest
 
 
 class TestKeys:
+    @pytest.mark.slow
     def test_from_anywhere_the_same(self, coco_src, keys, encrypted, tmp_path):
         text = keys.read_text()
         common = ('encrypt', 'coco', coco_src)

@@ -51,6 +51,7 @@ class TestKeygen:
 
 
 class TestJourney:
+    @pytest.mark.slow
     def test_coco(self, coco_src, keys, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         shutil.copy(keys, 'k')

@@ -187,6 +187,7 @@ class TestInterrupted:
     @pytest.mark.parametrize(
         'pattern', ['val2017/*.png', pytest.param('.hime-work/plan.json', marks=pytest.mark.slow)]
     )
+    @pytest.mark.slow
     def test_ctrl_c(self, src, keys, reference, tmp_path, pattern):
         def interrupt(process):
             time.sleep(0.05)

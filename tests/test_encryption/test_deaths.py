@@ -136,7 +136,7 @@ class TestProcesses:
         [
             pytest.param(12, {0: 'kill', 11: 'exit'}, 2, id='the first and the last'),
             pytest.param(2, {0: 'abort', 1: 'loop'}, 1, id='all, of one worker'),
-            pytest.param(6, dict(enumerate(WAYS)), 2, id='all, of two'),
+            pytest.param(6, dict(enumerate(WAYS)), 2, id='all, of two', marks=pytest.mark.slow),
             pytest.param(20, {3: 'loop', 4: 'kill'}, 2, id='neighbours'),
             pytest.param(10, {4: 'wait'}, 1, marks=pytest.mark.slow),
             pytest.param(20, {19: 'abort'}, 1, marks=pytest.mark.slow),

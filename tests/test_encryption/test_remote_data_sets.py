@@ -46,6 +46,7 @@ def results_of(local, path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_it_is_as_on_this_machine(url, local, tmp_path):
     key = key_file(tmp_path / 'hime.key', bytes(range(32)))
 

@@ -193,6 +193,7 @@ def test_compile(build, options):
         [{}, dict(out_type='featmap', pos_encoding='none'), dict(patch_embed='mixed')],
     ),
 )
+@pytest.mark.slow
 def test_heights_and_widths_without_learned_positions(options):
     """Of whole patches."""
     model = pevit_parts.build(**options).eval()

@@ -114,6 +114,7 @@ def test_unequal_images_predict_as_alone(pos_encoding, patch_embed):
 @pytest.mark.parametrize(
     'dtype', [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_amp_trains_with_finite_matching(dtype):
     """Big boxes, whose areas in pixels overflow float16."""
     model = build(patch_embed='linear').train()

@@ -90,7 +90,10 @@ class TestTwins:
         for case in range(30):
             assert ciphers.check(case, tmp_path) == 'as expected'
 
-    @pytest.mark.parametrize('cases', [80, pytest.param(600, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(
+        'cases',
+        [pytest.param(80, marks=pytest.mark.slow), pytest.param(600, marks=pytest.mark.trial)],
+    )
     def test_pictures(self, tmp_path, monkeypatch, cases):
         monkeypatch.setattr(pictures, 'BATCH', 200)
         state = State('', '', cases)
@@ -310,7 +313,7 @@ class TestFuzzing:
         }
 
     # With patience, for a busy machine.
-    @pytest.mark.parametrize('hanging', [(), pytest.param((31,), marks=pytest.mark.slow)])
+    @pytest.mark.parametrize('hanging', [(), pytest.param((31,), marks=pytest.mark.trial)])
     def test_all_kinds(self, tmp_path, hanging):
         counts, found = self.run(tmp_path, 40, 10, *hanging)
         assert counts == dict(even=18, odd=17 - len(hanging))

@@ -118,6 +118,7 @@ class TestFaces:
 
 
 class TestText:
+    @pytest.mark.slow
     def test_reads_a_page(self):
         runs = TextReader().read(data.page()).runs
         wanted = Text(('markers are pixels that we can label', 'Region-based segmentation')).runs

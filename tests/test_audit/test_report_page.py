@@ -411,6 +411,7 @@ def test_names_are_texts(folder, name, reason, attack):
         )
 
 
+@pytest.mark.slow
 def test_large_and_long(tmp_path):
     long = ['<i>' + 'n' * 4000 + f'{i}.jpg' for i in range(3)]
     folder = make_audit(tmp_path / 'a', ('shuffle',), worst=3, side=32, names=long)

@@ -46,6 +46,7 @@ def recipes(draw):
     return Recipe.build(cipher, p, dict(fit=fit)), shape
 
 
+@pytest.mark.slow
 @given(recipes(), st.data())
 def test_there_and_back_as_they_are_written(case, data):
     """For every size, patch size, erosion and fit, with centres anywhere in the original."""

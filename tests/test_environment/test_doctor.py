@@ -360,6 +360,7 @@ def test_imports_that_fail_leave_the_others(modules):
     assert 'second line' not in found['raises']['error']
 
 
+@pytest.mark.slow
 def test_an_import_that_hangs(modules):
     sleeps = 'import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()'
     modules(hangs='import time; time.sleep(60)', lingers=sleeps)

@@ -210,6 +210,8 @@ from torch import distributed
 distributed.init_process_group('gloo')
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
+# Threads of gloo that are still there at the exit may abort it.
+distributed.destroy_process_group()
 """
 
 

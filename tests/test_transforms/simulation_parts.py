@@ -125,3 +125,5 @@ if __name__ == '__main__':
     resumed = train(out / 'again', 3, 'resumed', resume=True)
     rank = torch.distributed.get_rank()
     np.savez(out / f'{rank}.npz', first=first, again=again, resumed=resumed)
+    # Threads of gloo that are still there at the exit may abort it.
+    torch.distributed.destroy_process_group()

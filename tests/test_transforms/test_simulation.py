@@ -53,6 +53,7 @@ OTHER = dict(
 )
 
 
+@pytest.mark.slow
 @given(places)
 @pytest.mark.parametrize('kind', KINDS)
 def test_each_place_of_a_run_draws_anew(kind, place):

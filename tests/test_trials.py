@@ -376,7 +376,7 @@ class TestHosts:
         monkeypatch.setattr(hosts, 'SOURCES', tmp_path)
         return path
 
-    @pytest.mark.slow
+    @pytest.mark.trial
     def test_all_kinds(self, file, tmp_path, monkeypatch):
         """Of this file only, and each test with both classes."""
         name = self.suite.name

@@ -226,6 +226,7 @@ class TestKeysInTheWrongPlace:
 
 
 class TestSecrets:
+    @pytest.mark.slow
     def test_nothing_is_told(self, coco_src, keys, tmp_path):
         """Neither in what is handed over nor in what is printed."""
         src = shutil.copytree(coco_src, tmp_path / 'src')

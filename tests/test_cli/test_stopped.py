@@ -213,6 +213,7 @@ class TestInterrupted:
                     return True
         return False
 
+    @pytest.mark.slow
     def test_killed_worker(self, src, keys, reference, tmp_path):
         """Its pictures are done by another."""
         for number in range(10):

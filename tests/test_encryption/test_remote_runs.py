@@ -69,6 +69,7 @@ def test_from_a_bucket_into_a_bucket(bucket, plain, tmp_path, storage):  # noqa:
     assert again.finished_before
 
 
+@pytest.mark.slow
 def test_coco_from_a_bucket(bucket, plain, tmp_path):  # noqa: F811
     src = put(plain / 'coco', f'{bucket}/coco')
     encrypt_coco(src, f'{bucket}/out', 'mix2', **arguments())

@@ -128,6 +128,11 @@ SIDE, COUNT = whole(1, 2**31 - 1), whole(0, 2**63 - 1)
 TAR_BLOCK = 512
 
 
+def level(value):
+    """A level of grey."""
+    return type(value) in (int, float) and 0 <= value <= 255
+
+
 def digest(value):
     """SHA-256 in hexadecimal."""
     return isinstance(value, str) and re.fullmatch('[0-9a-f]{64}', value)
@@ -215,6 +220,11 @@ HEAD = {
         isinstance(value, dict)
         and all(isinstance(names, list) and all(map(text, names)) for names in value.values())
     ),
+    'statistics?': {
+        'pixels': whole(1, 2**63 - 1),
+        'mean': (level, level, level),
+        'std': (level, level, level),
+    },
     'noticed?': lambda value: isinstance(value, dict) and all(map(COUNT, value.values())),
 }
 #: What only one version has: the second has shards, and its lists in these.

@@ -21,7 +21,8 @@ def add_cipher_options(parser: ArgumentParser, required: bool = False) -> None:
         '--cipher',
         required=required,
         help="encrypt in every pipeline of an unmodified config: 'mix2', "
-        "'center+erode2+shuffle', …; what changes in the config is printed",
+        "'center+erode2+shuffle', …, or the folder of an encrypted data set for its cipher and "
+        'statistics; what changes in the config is printed',
     )
     parser.add_argument(
         '--backbone',

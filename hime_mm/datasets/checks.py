@@ -27,7 +27,7 @@ _HEAD = {
     'skipped', 'annotations', 'files', 'checksum',
 }
 #: Those of some, of which a reader may ignore all but the first.
-_MORE = {'mac', 'classes', 'noticed'}
+_MORE = {'mac', 'classes', 'noticed', 'statistics'}
 #: Of version 2: what its shards have of it, and what it has instead.
 _LISTS = {'files', 'skipped'}
 _SHARDED = {'storage', 'shards'}

@@ -256,6 +256,15 @@ class Manifest:
         """
         return self.state.get('classes', {})
 
+    @property
+    def statistics(self) -> dict[str, list[float]]:
+        """dict: ``mean`` and ``std`` of red, green and blue of all files, on the 0–255 scale.
+
+        What models are to normalize by. Empty where the manifest does not say.
+        """
+        known = self.state.get('statistics', {})
+        return {name: known[name] for name in ('mean', 'std') if known}
+
     @classmethod
     def load(cls, path: Any) -> 'Manifest':
         """Read and check a manifest.
@@ -405,6 +414,7 @@ _HEAD_TYPES = dict(
     skipped=(list, type(None)),
     annotations=(list, type(None)),
     classes=dict,
+    statistics=dict,
 )
 #: Counts that are read. There may be others, of whatever type.
 _COUNTS = ('images', 'files', 'bytes', 'skipped')
@@ -433,6 +443,23 @@ def _check_head(state: dict) -> None:
     numbers += state.get('noticed', {}).values()
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise TypeError('`counts`, `clipped` and `noticed` are no counts')
+    _check_statistics(state.get('statistics'))
+
+
+def _check_statistics(statistics: dict | None) -> None:
+    if statistics is None:
+        return
+    mean, std = statistics['mean'], statistics['std']
+    lists = isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3
+    numbers = [*mean, *std] if lists else []
+    if (
+        len(statistics) != 3
+        or not lists
+        or not all(type(number) in (int, float) and 0 <= number <= 255 for number in numbers)
+        or type(statistics['pixels']) is not int
+        or not 0 < statistics['pixels'] < 2**63
+    ):
+        raise TypeError(f'`statistics` is {statistics!r:.99}')
 
 
 def _check_rows(name: str, rows: Iterable) -> None:

@@ -68,6 +68,11 @@ def _described(manifest: Manifest) -> list[str]:
         lines.append(
             f'clipped      {100 * num_clipped / max(total, 1):.3f} % of the values, by {step}'
         )
+    if manifest.statistics:
+        mean, std = (
+            ', '.join(f'{one:.1f}' for one in manifest.statistics[name]) for name in ('mean', 'std')
+        )
+        lines.append(f'normalize    mean {mean} and std {std} of red, green and blue')
     if manifest.classes:
         lines.append(f'folders      {_numbers(manifest.classes)}')
     noticed = state.get('noticed', {})

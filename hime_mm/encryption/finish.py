@@ -2,7 +2,7 @@
 """The end of a run, when all its shards are done."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from hime_mm.ciphers import Key
 from hime_mm.datasets.stores import Store, open_store
 from hime_mm.datasets.writing import write_manifest
 from hime_mm.errors import EncryptionError
+from hime_mm.images.levels import NO_LEVELS, add_levels, levels_of, statistics_of
 from hime_mm.images.reading import NOTICES
 
 from .job import Job, Summary, add_counts
@@ -48,12 +49,15 @@ def finish(
         job.out, plan.dataset_id, plan.images, dropped=plan.dropped, num_left_out=plan.left_out
     )
     shards, noticed, size = [], Counter[str](), 0
+    levels = NO_LEVELS
     for record in show(_records(store, plan), 'count', len(plan.shards), unit='shard'):
         shards.append(record.row)
         size += record.row['bytes']
         summary.files += record.row['files']
         add_counts(summary.clipped, record.counts['clipped'])
         noticed.update(record.counts['noticed'])
+        more = record.counts.get('levels')  # not of a run that an earlier release began
+        levels = add_levels(levels, more) if levels and more else ()
         summary.telling += record.counts['telling']
         summary.tiny += record.counts['tiny']
         tell(store, plan, record, summary)
@@ -95,6 +99,7 @@ def finish(
         annotations=annotations,
         **({} if plan.classes is None else dict(classes=plan.classes)),
         **(dict(noticed=summary.noticed) if summary.noticed else {}),
+        **_statistics(levels),
     )
     if plan.base is not None:
         head, shards = _added(plan.base, head, shards)
@@ -151,6 +156,11 @@ def tell(store: Store, plan: Plan, record: Record, summary: Summary) -> None:
             summary.warnings.append((item.path, outcome['said']))
 
 
+def _statistics(levels: Sequence[int]) -> dict:
+    found = statistics_of(levels) if levels else {}
+    return dict(statistics=found) if found else {}
+
+
 def _added(base: dict, head: dict, shards: Iterable[dict]) -> tuple[dict, list[dict]]:
     """The head and the shards of a data set that pictures were added to."""
     clipped = {name: tuple(pair) for name, pair in base['clipped'].items()}
@@ -167,4 +177,8 @@ def _added(base: dict, head: dict, shards: Iterable[dict]) -> tuple[dict, list[d
         clipped={name: list(pair) for name, pair in clipped.items()},
         **(dict(noticed=dict(noticed)) if noticed else {}),
     )
+    new.pop('statistics', None)
+    if all('statistics' in one for one in (base, head)):
+        both = (levels_of(one['statistics']) for one in (base, head))
+        new |= _statistics(add_levels(*both))
     return new, [*base['shards'], *shards]

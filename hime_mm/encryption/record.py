@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hime_mm.datasets.stores import Store
 from hime_mm.datasets.writing import shard_name
 from hime_mm.errors import EncryptionError
+from hime_mm.images.levels import add_levels
 
 from .job import add_counts
 from .lock import WORK_NAME
@@ -26,7 +27,7 @@ class Record:
         row (dict): What ``hime.json`` says of it.
         size (int): Bytes of its manifest.
         images (int): How many pictures the shard has.
-        counts (dict): ``clipped`` values, how often what was ``noticed``,
+        counts (dict): ``levels`` of grey, ``clipped`` values, how often what was ``noticed``,
             ``telling`` boxes and ``tiny`` objects, and decoders that ``said``
             something.
     """
@@ -100,6 +101,7 @@ def write_record(store: Store, plan: Plan, shard: int, row: dict, outcomes: Sequ
         size=store.size(shard_name(shard)),
         images=len(outcomes),
         counts=dict(
+            levels=add_levels(*(one['levels'] for one in outcomes if 'levels' in one)),
             clipped=clipped,
             noticed=noticed,
             telling=sum(outcome.get('telling', 0) for outcome in outcomes),

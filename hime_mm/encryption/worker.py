@@ -15,6 +15,7 @@ from hime_mm.images import Sealed as SealedPicture
 from hime_mm.images import seal
 from hime_mm.images.codec import encode_image, read_bytes
 from hime_mm.images.guard import take_said
+from hime_mm.images.levels import add_levels, count_levels
 from hime_mm.images.reading import Picture, follows_orientation, read_picture
 
 from .job import Item, Job, add_counts
@@ -26,7 +27,7 @@ class Sealed(NamedTuple):
 
     Attributes:
         outcome (dict): What a record is to hold: ``rows`` of the manifest,
-            ``clipped``, the ``source``'s stamp, the ``listings`` of
+            ``levels`` of grey, ``clipped``, the ``source``'s stamp, the ``listings`` of
             annotation files and how many objects are ``tiny``, what was
             ``noticed`` and the number of ``telling`` boxes if there is any; or
             why it is left out, as ``error``; and what the decoder ``said``, if
@@ -89,7 +90,9 @@ def _seal(job: Job, key: Key | None, item: Item, data: bytes | OSError) -> Seale
     clipped: dict[str, tuple[int, int]] = {}
     for view in views:
         add_counts(clipped, view.clipped)
-    outcome: dict[str, Any] = dict(rows=[view.row for view in views])
+    outcome: dict[str, Any] = dict(
+        rows=[view.row for view in views], levels=add_levels(*(view.levels for view in views))
+    )
     found: dict[str, Any] = dict(
         clipped=clipped, noticed=picture.noticed, telling=sum(view.telling for view in views)
     )
@@ -129,6 +132,7 @@ class _View(NamedTuple):
     boxes: dict
     clipped: dict
     telling: int
+    levels: list[int]
 
 
 def _seal_view(job: Job, key: Key | None, item: Item, img: np.ndarray, path: str) -> _View:
@@ -154,7 +158,7 @@ def _seal_view(job: Job, key: Key | None, item: Item, img: np.ndarray, path: str
     telling = 0
     if item.boxes:
         written, telling = _written_boxes(job, item, sealed)
-    return _View(row, data, written, sealed.clipped, telling)
+    return _View(row, data, written, sealed.clipped, telling, count_levels(sealed.img))
 
 
 def _written_boxes(job: Job, item: Item, sealed: SealedPicture) -> tuple[dict, int]:

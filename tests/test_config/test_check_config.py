@@ -1,6 +1,17 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 import pytest
-from config_parts import BOXES, PACK, ROOT, dataset, encrypting, loading, on_device, warnings_of
+from config_parts import (
+    BOXES,
+    META,
+    PACK,
+    ROOT,
+    dataset,
+    encrypting,
+    loading,
+    make_manifest,
+    on_device,
+    warnings_of,
+)
 from mmdet.engine.hooks import DetVisualizationHook
 from mmengine.config import Config
 
@@ -158,6 +169,28 @@ def test_statistics_of_images_without_means(cipher, mean, warned):
         with warnings_of() as lines:
             check_config(cfg)
         assert any('mean 128' in line for line in lines) is warned
+
+
+@pytest.mark.parametrize(
+    'mean, std, warned',
+    [
+        ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], True),
+        ([128.0] * 3, [58.395, 57.12, 57.375], True),
+        ([128.0] * 3, [31.0] * 3, False),
+        ([128.0] * 3, [1.0] * 3, False),
+    ],
+)
+def test_statistics_of_a_data_set(tmp_path, mean, std, warned):
+    """Those that the manifest says."""
+    numbers = dict(pixels=9, mean=[128.0, 128.1, 127.9], std=[30.0, 31.0, 32.0])
+    make_manifest(tmp_path / 'images', 'center+shuffle', statistics=numbers)
+    cfg = loading(dataset(tmp_path, META))
+    cfg.data_preprocessor = dict(type='ClsDataPreprocessor', mean=mean, std=std)
+    with warnings_of() as lines:
+        check_config(cfg)
+    told = [line for line in lines if 'mean 128' in line]
+    assert bool(told) is warned
+    assert all('std=[30.0, 31.0, 32.0]' in line for line in told)
 
 
 @pytest.mark.parametrize('asked', ['with_mask', 'with_seg'])

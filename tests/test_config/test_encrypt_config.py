@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from config_parts import make_manifest
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -418,3 +419,38 @@ class TestDiff:
 
     def test_nothing(self):
         assert config_diff(loaded(RETINANET), loaded(RETINANET)) == ''
+
+
+class TestOfADataSet:
+    """The folder of an encrypted data set in place of a cipher."""
+
+    def test_its_cipher_and_statistics(self, tmp_path):
+        numbers = dict(pixels=9, mean=[128.0, 128.1, 127.9], std=[30.0, 31.0, 32.6])
+        make_manifest(tmp_path, 'center+shuffle', statistics=numbers)
+        name = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+        cfg = encrypt_config(loaded(name), str(tmp_path), 'pevit-tiny')
+        assert cfg.data_preprocessor['std'] == [31.2] * 3
+        assert cfg.data_preprocessor['mean'] == [128.0] * 3
+        (use, *_) = read(cfg).uses
+        assert str(use.cipher) == 'center+shuffle'
+        usual = encrypt_config(loaded(name), 'center+shuffle', 'pevit-tiny')
+        assert usual.data_preprocessor['std'] == [40.0] * 3
+        assert str(tmp_path) not in cfg.pretty_text
+
+    def test_that_says_nothing_of_them(self, tmp_path):
+        make_manifest(tmp_path, 'center+shuffle')
+        name = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+        cfg = encrypt_config(loaded(name), str(tmp_path), 'pevit-tiny')
+        assert cfg.data_preprocessor['std'] == [40.0] * 3
+
+    def test_that_is_damaged(self, tmp_path):
+        (tmp_path / 'hime.json').write_text('{')
+        with pytest.raises(HimeError, match='hime.json'):
+            encrypt_config(loaded('mmpretrain::resnet/resnet18_8xb32_in1k.py'), str(tmp_path))
+
+    def test_a_folder_that_is_none(self, tmp_path, monkeypatch):
+        """A cipher of that name."""
+        (tmp_path / 'mix2').mkdir()
+        monkeypatch.chdir(tmp_path)
+        cfg = encrypt_config(loaded('mmpretrain::resnet/resnet18_8xb32_in1k.py'), 'mix2')
+        assert str(read(cfg).uses[0].cipher) == 'mix2'

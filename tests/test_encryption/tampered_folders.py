@@ -360,6 +360,17 @@ manifest('classes_are_none', 'folder', lambda s: s.update(classes={'.': 'ab'}))
 manifest('classes_are_null', 'folder', lambda s: s.update(classes=None))
 manifest('noticed_is_a_list', 'keyless', lambda s: s.update(noticed=[]))
 manifest('noticed_is_negative', 'keyless', lambda s: s.update(noticed=dict(turned=-1)))
+for _number, _wrong in enumerate(
+    (
+        None,
+        dict(pixels=1, mean=[1, 2, 3]),
+        dict(pixels=1, mean=[1, 2, 3], std=[1, 2, 256]),
+        dict(pixels=1, mean=[1, 2, 3], std=[1, 2]),
+        dict(pixels=True, mean=[1, 2, 3], std=[1, 2, 3]),
+        dict(pixels=1, mean=[1, 2, 3], std=[1, 2, 3], max=[4, 4, 4]),
+    )
+):
+    manifest(f'statistics_{_number}', 'keyless', lambda s, wrong=_wrong: s.update(statistics=wrong))
 manifest('count_is_true', 'keyless', lambda s: s.update(clipped=dict(center=[True, 1])))
 manifest('mac_is_half_a_character', 'coco', lambda s: s.update(mac='\ud800'), key=True)
 manifest('compression', 'keyless', lambda s: s['image_format'].update(compression=10))

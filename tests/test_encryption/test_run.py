@@ -71,6 +71,7 @@ class TestManifest:
                 bytes=sum(row['size'] for row in files.values()),
             ),
             clipped={},
+            statistics=state['statistics'],
             storage='files',
             shards=[
                 dict(

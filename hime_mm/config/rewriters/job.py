@@ -21,6 +21,8 @@ class Job:
     plan: Plan
     cipher: Cipher
     written: dict  #: The options by which ``hime_mm.Encrypt`` makes the cipher.
+    #: ``mean`` and ``std`` of pictures that are encrypted so, where a data set says them.
+    statistics: dict[str, list[float]] = field(default_factory=dict)
     notes: list[Finding] = field(default_factory=list)  #: What a user should know of.
 
     @property

@@ -18,14 +18,22 @@ def adapt_preprocessor(job: Job) -> None:
     """
     if any(step.removes_means for step in job.cipher.steps):
         for node in preprocessors(job):
-            if node.value.get('mean'):
-                node.value['mean'] = [MEAN] * len(node.value['mean'])
-            if any(std != 1 for std in node.value.get('std') or ()):
-                node.value['std'] = [STD] * len(node.value['std'])
+            mean, std = node.value.get('mean'), node.value.get('std')
+            if mean:
+                node.value['mean'] = _measured(job, 'mean', MEAN, len(mean))
+            if any(one != 1 for one in std or ()):
+                node.value['std'] = _measured(job, 'std', STD, len(std))
     neck = job.model.child('neck', job.model.value.get('neck'))
     if job.ratio != 1 and neck.short in CONCATENATING:
         node = preprocessors(job)[-1]
         node.value['pad_size_divisor'] = max(LAST_STRIDE, node.value.get('pad_size_divisor', 1))
+
+
+def _measured(job: Job, name: str, usual: float, channels: int) -> list[float]:
+    """What the data set says whose cipher this is, or the usual; alike for all channels."""
+    values = job.statistics.get(name)
+    value = usual if values is None else round(sum(values) / len(values), 1)
+    return [value] * channels
 
 
 def preprocessors(job: Job) -> list[Node]:

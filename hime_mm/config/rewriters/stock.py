@@ -1,11 +1,14 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Encryption inside a config that knows nothing of it."""
 
+import os
 from copy import deepcopy
 
 from mmengine.config import Config
 
 from hime_mm.ciphers.cipher import CipherLike
+from hime_mm.datasets.manifest import load_manifest
+from hime_mm.datasets.writing import MANIFEST_NAME
 from hime_mm.images import Recipe
 
 from ..check import check_config, report
@@ -44,7 +47,8 @@ def encrypt_config(
             path of one, ``'mmdet::...'`` or ``'mmpretrain::...'``.
         cipher (str | dict | Sequence | :obj:`Cipher`): As of
             :class:`hime_mm.transforms.Encrypt`, such as ``'mix2'`` or
-            ``'center+erode2+shuffle'``.
+            ``'center+erode2+shuffle'``; or the folder of an encrypted data set, for
+            its cipher and the statistics of its pictures.
         backbone (str, optional): Takes the place of the model's backbone, with
             neck and head that fit: ``'pevit-tiny'``, ``'pevit-small'``,
             ``'pevit-base'``, or ``'timm:NAME'`` with a name of timm. It starts
@@ -62,15 +66,20 @@ def encrypt_config(
         ConfigError: If the config cannot work on images that are encrypted so;
             it names each reason with its place, and what would make it work.
         CipherError: If the cipher makes no sense.
+        ManifestError: If its manifest is damaged.
     """
     cfg = load_config(cfg) if isinstance(cfg, str) else deepcopy(cfg)
+    statistics = {}
+    if isinstance(cipher, str) and os.path.isfile(path := os.path.join(cipher, MANIFEST_NAME)):
+        manifest = load_manifest(path)
+        cipher, statistics = manifest.cipher, manifest.statistics
     recipe = Recipe.build(cipher, patch_size, {})
     recipe.cipher.check_unshared()
     written = dict(cipher=cipher if isinstance(cipher, (str, dict)) else recipe.cipher.to_dict())
     if patch_size is not None:
         written['patch_size'] = patch_size
     plan = read(cfg)
-    job = Job(plan, recipe.cipher, written)
+    job = Job(plan, recipe.cipher, written, statistics)
     swap = None if backbone is None else Swap(job, backbone)
     report([*refusals(job, swap is not None), *(swap.refusals() if swap else ())])
 

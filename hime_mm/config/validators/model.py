@@ -2,6 +2,7 @@
 """Whether a model and what it is trained with go with the cipher."""
 
 from collections.abc import Iterator
+from statistics import mean as statistics_mean
 
 from hime_mm.ciphers import Cipher, Mix
 
@@ -144,20 +145,26 @@ def batch_augments(plan: Plan) -> Iterator[Finding]:
 def statistics(plan: Plan) -> Iterator[Finding]:
     """Images without means are not normalized by those of others."""
     node = plan.preprocessor
-    mean = node.value.get('mean') or ()
-    if not any(abs(value - 128) > 8 for value in mean):
-        return
+    mean, std = node.value.get('mean') or (), node.value.get('std') or ()
     for use in plan.uses:
-        if (
-            use.cipher is not None
-            and (use is plan.device or use.is_for('train'))
-            and any(step.removes_means for step in use.cipher.steps)
-        ):
+        if use.cipher is None or not any(step.removes_means for step in use.cipher.steps):
+            continue
+        if use is not plan.device and not use.is_for('train'):
+            continue
+        known = use.manifest.statistics if use.manifest is not None else {}
+        far = any(abs(value - 128) > 8 for value in mean)
+        if known and not far:
+            # Not of weights that take images as they are, with a standard deviation of 1.
+            usual = statistics_mean(known['std'])
+            far = any(value != 1 and not usual / 1.3 < value < usual * 1.3 for value in std)
+        if far:
+            advice = 'and the standard deviation of the encrypted images (about 40 for photos)'
+            if known:
+                advice = 'and `std=[' + ', '.join(f'{one:.1f}' for one in known['std']) + ']`'
             yield warning(
                 node.place,
-                f'takes off the mean {list(mean)}, but {use.description} leaves images of '
-                'mean 128 and less contrast',
-                'Training goes faster with `mean=[128.0, 128.0, '
-                '128.0]` and the standard deviation of the encrypted images (about 40 for photos)',
+                f'takes off the mean {list(mean)} and divides by {list(std)}, but '
+                f'{use.description} leaves images of mean 128 and less contrast',
+                f'Training goes faster with `mean=[128.0, 128.0, 128.0]` {advice}',
             )
             return

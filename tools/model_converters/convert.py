@@ -69,6 +69,11 @@ def parse_args():
         '--num-splits', type=positive, default=2, help='g, if SRC embeds mixed patches (default: 2)'
     )
     add(
+        '--cipher',
+        help="without --config: what encrypts the model's images, such as "
+        "'center+erode2+shuffle'; the patch embedding is made for what it leaves of SRC's patches",
+    )
+    add(
         '--ema',
         action='store_true',
         help='take the smoothed weights that SRC holds beside the others',

@@ -25,6 +25,7 @@ from ..layers.padding import (
     positions_on_grids,
 )
 from ..weights.hooks import load_backbone, load_foreign
+from ..weights.warm_start import check_warm_start, register_warm_start
 
 POS_ENCODINGS = ('rpe', 'none', 'learned')
 PATCH_EMBEDS = ('linear', 'mixed')
@@ -83,6 +84,12 @@ class PEViT(KnowsPadding, VisionTransformer):
             ``'trunc_normal'`` with std 0.02, or ``'sincos'``, the 2D sine and
             cosine table, which helps short training from scratch. Defaults to
             'trunc_normal'.
+        warm_start (str | dict, optional): A cipher, or a dict of the
+            arguments of :class:`WarmStart`: plain weights that are loaded get
+            a patch embedding for its patches, linear or mixed, by what the
+            cipher does to them, in place of one that starts anew. Checkpoints
+            say that it was done, so that it is not done twice. Defaults to
+            None.
         with_cp (bool): Recompute each layer in the backward pass instead of
             keeping its activations. Defaults to False.
 
@@ -111,6 +118,7 @@ class PEViT(KnowsPadding, VisionTransformer):
         num_det_tokens: int = 0,
         mid_positions: bool = False,
         pos_init: str = 'trunc_normal',
+        warm_start: None | str | dict = None,
         with_cp: bool = False,
         **kwargs,
     ) -> None:
@@ -182,6 +190,8 @@ class PEViT(KnowsPadding, VisionTransformer):
                 input_size=img_size,
             )
             self.patch_resolution = self.patch_embed.init_out_size
+        register_warm_start(self, warm_start)
+        check_warm_start(self)
 
         learned, grid = pos_encoding == 'learned', None
         if learned:

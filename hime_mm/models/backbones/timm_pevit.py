@@ -18,6 +18,7 @@ from hime_mm.run_check import check_current_run
 from ..layers import ReferencePositionEncoding
 from ..layers.padding import KnowsPadding, key_mask, mean_token
 from ..weights.hooks import HEADS, fold_positions, load_timm
+from ..weights.warm_start import check_warm_start, register_warm_start
 from .pevit import POS_ENCODINGS
 from .timm_inspection import PREFIX_TOKENS, build_vit, check_masks
 
@@ -72,6 +73,11 @@ class TIMMPEViT(KnowsPadding, BaseBackbone):
             timm's, the weights of the patch embedding are resampled.
             Defaults to None, timm's.
         in_channels (int): Number of image channels. Defaults to 3.
+        warm_start (str | dict, optional): A cipher, or a dict of the
+            arguments of :class:`WarmStart`: plain weights that are loaded get
+            a patch embedding for its patches, by what the cipher does to
+            them, in place of one that is resampled. Checkpoints say that it
+            was done, so that it is not done twice. Defaults to None.
         frozen_stages (int): Number of blocks, counted from the input, to
             keep fixed together with all that is before them; -1 or 0 freezes
             nothing. Defaults to -1.
@@ -107,12 +113,14 @@ class TIMMPEViT(KnowsPadding, BaseBackbone):
         img_size: int | tuple[int, int] | None = None,
         patch_size: int | None = None,
         in_channels: int = 3,
+        warm_start: None | str | dict = None,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
         **kwargs,
     ) -> None:
         super().__init__(init_cfg)
+        register_warm_start(self, warm_start)
         if not isinstance(pretrained, bool):
             raise TypeError(
                 '`pretrained` must be True or False, got '
@@ -142,14 +150,15 @@ class TIMMPEViT(KnowsPadding, BaseBackbone):
             )
         if out_type == 'featmap' and kwargs.get('patch_drop_rate'):
             raise ConfigError("`out_type='featmap'` needs every patch: leave out `patch_drop_rate`")
+        source = (pretrained, checkpoint_path)
+        options = dict(kwargs, in_chans=in_channels)
         vit = build_vit(
             model_name,
-            pretrained,
-            checkpoint_path,
+            # With a warm start, weights are those of plain patches, and are loaded below.
+            *(source if warm_start is None else (False, '')),
             img_size=img_size,
             patch_size=patch_size,
-            in_chans=in_channels,
-            **kwargs,
+            **options,
         )
         self.model_name = model_name
         self.pos_encoding = pos_encoding
@@ -195,14 +204,19 @@ class TIMMPEViT(KnowsPadding, BaseBackbone):
         # `init_weights` must not do that again.
         vit.is_init = True
         self.timm_model = vit
+        check_warm_start(self)
         # A model around this one initialises all that is in it first, be it
         # trained or not; `init_weights` puts trained weights back.
         self._trained = None
-        if pretrained or checkpoint_path:
+        self._register_load_state_dict_pre_hook(self._adapt_state)
+        if any(source):
+            if warm_start is not None:
+                side = self.warm_start.cipher.patch_size
+                plain = build_vit(model_name, *source, patch_size=side, **options)
+                self.load_state_dict(plain.state_dict(), strict=False)
             self._trained = {
                 name: value.detach().cpu().clone() for name, value in vit.state_dict().items()
             }
-        self._register_load_state_dict_pre_hook(self._adapt_state)
 
         if frozen_stages > self.num_layers:
             raise ConfigError(

@@ -56,6 +56,22 @@ class TorchForm:
         """A new batch, encrypted; uint8 or floating-point as ``x``."""
         raise NotImplementedError
 
+    def trace(self, origins: Tensor, drawn: Any) -> Tensor:
+        """The plain patch in each slot after this step, -1 for none, (B, N), from that before."""
+        return origins
+
+    def embed(self, weight: Tensor, centred: bool) -> Tensor:
+        """The kernel for patches after this step that gives tokens most like those before it.
+
+        Args:
+            weight (Tensor): The kernel before it, shape (D, C, P, P).
+            centred (bool): Whether the mean of each patch is gone already.
+
+        Returns:
+            Tensor: Shape (D, C, P', P').
+        """
+        return weight
+
 
 def patch_view(x: Tensor, layout: PatchLayout) -> Tensor:
     """A batch as a view of shape (B, C, rows, P, cols, P)."""

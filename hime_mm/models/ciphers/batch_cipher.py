@@ -119,6 +119,25 @@ class BatchCipher:
             images = form.apply(images, layout, value)
         return images
 
+    def origins(self, drawn: Sequence, batch: int, num_patches: int) -> Tensor:
+        """Which patch of the plain image each slot of the encrypted one holds.
+
+        Args:
+            drawn (Sequence): From :meth:`draw` or :meth:`stack`. What comes
+                out is as secret.
+            batch (int): Number of images.
+            num_patches (int): Of each image.
+
+        Returns:
+            Tensor: int64, shape (B, N), row-major slots, on the device of the
+            draw; -1 where the patch was dropped.
+        """
+        device = next((value.device for value in drawn if value is not None), None)
+        origins = torch.arange(num_patches, device=device).repeat(batch, 1)
+        for form, value in zip(self._forms, drawn, strict=True):
+            origins = form.trace(origins, value)
+        return origins
+
     def __call__(self, images: Tensor, rng: RNG = None) -> Tensor:
         """Draw and apply.
 

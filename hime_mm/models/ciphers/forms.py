@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from hime_mm.ciphers.pixels import mid_grey, peak_value
 from hime_mm.ciphers.randomness import draw_noise
@@ -21,6 +22,7 @@ from .base import (
     per_patch,
     register_torch,
 )
+from .prediction import predict_patch
 
 GREY = mid_grey(np.dtype(np.uint8))
 WHITE = peak_value(np.dtype(np.uint8))
@@ -55,6 +57,9 @@ class TorchShuffle(TorchForm):
         )
         moved = runs.index_select(0, index.view(-1))
         return moved.view(x.dtype).view(x.shape)
+
+    def trace(self, origins, drawn):
+        return origins.gather(1, drawn)
 
 
 @lru_cache(maxsize=8)
@@ -129,6 +134,14 @@ class TorchMix(TorchForm):
         mixed = mixed.view(batch, channels, rows, 1, side, cols, 1, side)
         return mixed.expand_as(split).reshape(x.shape)
 
+    def embed(self, weight, centred):
+        if self.step.form != 'compact':
+            return weight
+        g = self.step.num_splits
+        side = weight.shape[-1] // g
+        # All sub-patches taken for the mixed one.
+        return weight.unflatten(3, (g, side)).unflatten(2, (g, side)).sum(dim=(2, 4))
+
 
 @register_torch('erode')
 class TorchErode(TorchForm):
@@ -143,6 +156,13 @@ class TorchErode(TorchForm):
         out = torch.full_like(x, GREY, memory_format=torch.contiguous_format)
         patch_view(out, layout)[:, :, :, kept, :, kept] = inner
         return out
+
+    def embed(self, weight, centred):
+        side, border = weight.shape[-1], self.step.border
+        prediction = torch.from_numpy(predict_patch(side, border, centred))
+        inside = (weight.double().flatten(2) @ prediction).to(weight.dtype)
+        inside = inside.unflatten(2, (side - 2 * border,) * 2)
+        return inside if self.step.form == 'compact' else F.pad(inside, (border,) * 4)
 
 
 @register_torch('drop')
@@ -160,6 +180,9 @@ class TorchDrop(TorchForm):
         view = patch_view(x, layout)
         return view.masked_fill(per_patch(drawn, layout), GREY).view(x.shape)
 
+    def trace(self, origins, drawn):
+        return origins.masked_fill(drawn, -1)
+
 
 @register_torch('center')
 class TorchCenter(TorchForm):
@@ -174,6 +197,9 @@ class TorchCenter(TorchForm):
         total = view.sum(dim=(3, 5), keepdim=True, dtype=torch.int32)
         shift = (GREY - (total + num // 2) // num).to(torch.int16)
         return _saturate(view.to(torch.int16) + shift, x.dtype).view(x.shape)
+
+    def embed(self, weight, centred):
+        return weight - weight.mean(dim=(2, 3), keepdim=True)
 
 
 @register_torch('noise')

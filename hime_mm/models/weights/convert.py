@@ -6,11 +6,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from hime_mm.ciphers import Cipher
+from hime_mm.ciphers.cipher import CipherLike
 from hime_mm.errors import ConversionError
 from hime_mm.images.files import atomic_file
 from hime_mm.version import __version__
@@ -34,6 +37,7 @@ def convert_checkpoint(
     pos_encoding: str | None = None,
     num_heads: int | None = None,
     num_splits: int = 2,
+    cipher: CipherLike | None = None,
     ema: bool = False,
     allow_missing: Sequence[str] = (),
     allow_drop: Sequence[str] = (),
@@ -62,6 +66,10 @@ def convert_checkpoint(
             None is one per 64 channels. Defaults to None.
         num_splits (int): g of a mixed patch embedding in the checkpoint.
             Defaults to 2.
+        cipher (str | dict | Sequence | :obj:`Cipher`, optional): Without
+            `config`, what encrypts the images of the model, of the
+            checkpoint's patches: its patch embedding is made for them
+            (:class:`WarmStart`). Defaults to None.
         ema (bool): Take the smoothed weights. Defaults to False.
         allow_missing (Sequence[str]): Patterns of names of the model that may
             stay at their initial values. Defaults to ().
@@ -76,6 +84,7 @@ def convert_checkpoint(
     Raises:
         ConversionError: If `src` cannot be read or not be taken over
             completely, or `dst` exists. Nothing is written then.
+        CipherError: If `cipher` makes no sense.
     """
     if os.path.isdir(dst):
         raise ConversionError(f'{dst} is a folder: name a file')
@@ -87,6 +96,7 @@ def convert_checkpoint(
         ('num_classes', num_classes),
         ('num_heads', num_heads),
         ('pos_encoding', pos_encoding),
+        ('cipher', cipher),
     ):
         if config is not None and value is not None:
             raise ConversionError(
@@ -107,7 +117,10 @@ def convert_checkpoint(
         model = _build_config(config, cfg_options)
     else:
         parts = meta['model'] = infer_model(ckpt, num_classes, pos_encoding)
+        if cipher is not None:
+            _use_cipher(parts['backbone'], cipher)
         model = build_parts(parts)
+    ckpt.start_warm(model.backbone)
     converted, report = fit(
         ckpt,
         model.state_dict(),
@@ -128,6 +141,23 @@ def convert_checkpoint(
     with atomic_file(dst) as stream:
         torch.save(dict(meta=meta, state_dict=saved), stream)
     return report, parts
+
+
+def _use_cipher(backbone: dict, cipher: CipherLike) -> None:
+    """Have an inferred backbone embed what a cipher leaves of its patches."""
+    built = Cipher.build(cipher, backbone['patch_size'])
+    if 'patch_embed' in backbone:
+        raise ConversionError(
+            'the checkpoint embeds mixed patches already: `cipher` is for one of plain patches'
+        )
+    side = built.encrypted_patch_size
+    if 'img_size' in backbone:
+        sides = backbone['img_size']
+        scaled = [size // built.patch_size * side for size in np.atleast_1d(sides).tolist()]
+        backbone['img_size'] = scaled[0] if len(scaled) == 1 else tuple(scaled)
+    backbone.update(
+        patch_size=side, warm_start=dict(cipher=str(built), patch_size=built.patch_size)
+    )
 
 
 def build_parts(parts: Mapping[str, dict]) -> nn.Module:

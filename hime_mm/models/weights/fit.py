@@ -14,6 +14,7 @@ from .formats import CLASSIFIERS, COCO_CATEGORY_IDS, DETECTORS, NATIVE, describe
 from .positions import find_grid, interpolate
 from .report import ConversionReport, Entry
 from .translate import PATCH, Checkpoint, Item
+from .warm_start import EMBED_CIPHER
 
 _DETECTION = r'backbone\.(det_token|(mid_)?det_pos_embed)'
 # What may be left out of the checkpoint: names there, the part of the model
@@ -25,6 +26,7 @@ _UNUSED = (
         'the model has no learned positions',
     ),
     (r'backbone\.cls_token', 'backbone.cls_token', 'the model has no class token'),
+    (rf'backbone\.{EMBED_CIPHER}', f'backbone.{EMBED_CIPHER}', 'the model names no cipher'),
     (_DETECTION, 'backbone.det_token', 'the model has no detection tokens'),
     (r'head\..*', 'head.', 'the model has no such head'),
     (r'bbox_head\..*', 'bbox_head.', 'the model has no such head'),

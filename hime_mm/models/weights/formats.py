@@ -89,7 +89,7 @@ _HF = {
 # Ours without the prefix, as a backbone alone is saved.
 _OWN = re.compile(
     r'(layers|ln[12]|pre_norm|patch_embed|rpe)\.|(cls_token|pos_embed|'
-    r'pos_grid|det_token|det_pos_embed|mid_pos_embed|mid_det_pos_embed)$'
+    r'pos_grid|embed_cipher|det_token|det_pos_embed|mid_pos_embed|mid_det_pos_embed)$'
 )
 _DISTILLATION = r'(.*\.)?(dist_token|head_dist.*|layers\.head_dist.*)'
 _REFUSED = {

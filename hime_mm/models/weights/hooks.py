@@ -15,6 +15,7 @@ from .positions import Grid, find_grid, grid_of, interpolate
 from .reader import unwrap
 from .report import log_gaps
 from .translate import translate
+from .warm_start import EMBED_CIPHER, resampled, start_warm
 
 #: What need not come with a checkpoint that a model loads by itself: the same
 #: as the hosts allow, and it is logged.
@@ -46,6 +47,7 @@ def load_foreign(
     if fmt in NATIVE:
         return
     ckpt, target = translate(state, fmt, info=info), model.state_dict()
+    ckpt.start_warm(getattr(model, 'backbone', model))
     other_items = {}
     if outside != 'check':
         target = {f'backbone.{name}': v for name, v in target.items()}
@@ -82,6 +84,7 @@ def load_backbone(vit: nn.Module, state_dict: dict[str, Any], prefix: str) -> No
     and stays as initialised. All of it is logged.
     """
     load_foreign(vit, state_dict, prefix, 'drop')
+    _start_warm(vit, state_dict, prefix, f'{prefix}patch_embed.', 'projection')
     src_grid = _swap_grid(vit, state_dict, prefix)
     extra, target = vit.num_extra_tokens, tuple(vit.patch_resolution)
     for name in (f'{prefix}pos_embed', f'{prefix}mid_pos_embed'):
@@ -140,6 +143,28 @@ def _log(message: str) -> None:
     MMLogger.get_current_instance().info(message)
 
 
+def _start_warm(
+    model: nn.Module, state_dict: dict[str, Any], prefix: str, part: str, projection: str
+) -> None:
+    """Adapt a patch embedding to the model's cipher, unless it was before.
+
+    The checkpoint says for which cipher it is; the model's own mark takes the place of that.
+    """
+    mark = state_dict.pop(f'{prefix}{EMBED_CIPHER}', None)
+    if model.warm_start is not None:
+        state_dict[f'{prefix}{EMBED_CIPHER}'] = getattr(model, EMBED_CIPHER)
+    embed = {
+        name[len(part) :].replace(projection, 'projection', 1): value
+        for name, value in state_dict.items()
+        if name.startswith(part)
+    }
+    found = start_warm(model, embed, mark)
+    if found is not None:
+        for name, value in found[0].items():
+            state_dict[part + name.replace('projection', projection, 1)] = value
+        _log(f'{part}: {found[1]}.')
+
+
 def load_timm(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
     """Fit in place what a :class:`TIMMPEViT` is about to load.
 
@@ -147,21 +172,19 @@ def load_timm(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> None
     needs them, and resizes positions and patch embedding. All of it is
     logged.
     """
-    from timm.layers import resample_patch_embed
-
     inner = f'{prefix}timm_model.'
     names = [name for name in state_dict if name.startswith(prefix)]
     if not any(name.startswith(inner) for name in names):
         for name in names:
-            if not name.startswith((f'{prefix}rpe.', f'{prefix}pos_grid')):
+            if not name.startswith(
+                (f'{prefix}rpe.', f'{prefix}pos_grid', f'{prefix}{EMBED_CIPHER}')
+            ):
                 state_dict[inner + name[len(prefix) :]] = state_dict.pop(name)
     _fit_positions(model, state_dict, prefix, inner)
     name = f'{inner}patch_embed.proj.weight'
-    weight = state_dict.get(name)
-    size = list(model.timm_model.patch_embed.proj.kernel_size)
-    if weight is not None and list(weight.shape[2:]) != size:
-        state_dict[name] = resample_patch_embed(weight, size)
-        _log(f'Resampled {name} from {tuple(weight.shape)} to {tuple(state_dict[name].shape)}.')
+    _start_warm(model, state_dict, prefix, f'{inner}patch_embed.', 'proj')
+    if name in state_dict:
+        state_dict[name] = resampled(state_dict[name], model.patch_stride)
     own = {prefix + name for name in model.state_dict()}
     unused = tuple(f'{inner}{name}.' for name in (*HEADS, 'norm', 'fc_norm', 'blocks'))
     dropped = [name for name in state_dict if name.startswith(unused) and name not in own]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hime_mm.errors import ConversionError
 
@@ -24,6 +24,7 @@ from .formats import (
 )
 from .reader import CheckpointInfo
 from .report import Entry, Shape
+from .warm_start import EMBED_CIPHER, start_warm
 
 PATCH = 'backbone.patch_embed.'
 
@@ -69,6 +70,8 @@ class Checkpoint:
     items: dict[str, Item] = field(default_factory=dict)
     dropped: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    #: Side of a plain patch, once the embedding is one for encrypted ones.
+    plain_patch_size: int | None = None
 
     @property
     def mixed(self) -> bool:
@@ -96,8 +99,29 @@ class Checkpoint:
         size = self.info.mid_image_size if mid else None
         if size is None and own is not None:
             return tuple(own.tensor.tolist())
-        size, patch = size or self.info.image_size, self.patch_size
+        size, patch = size or self.info.image_size, self.plain_patch_size or self.patch_size
         return (size[0] // patch, size[1] // patch) if size and patch else None
+
+    def start_warm(self, backbone: nn.Module) -> None:
+        """Adapt the patch embedding to the cipher of a model, where it names one."""
+        name = f'backbone.{EMBED_CIPHER}'
+        own, known = getattr(backbone, EMBED_CIPHER, None), self.items.get(name)
+        embed = {n: i for n, i in self.items.items() if n.startswith(PATCH)}
+        found = start_warm(
+            backbone,
+            {n.removeprefix(PATCH): item.tensor for n, item in embed.items()},
+            known and known.tensor,
+        )
+        if own is not None:
+            self.items[name] = Item(own, known.src if known else [(name, tuple(own.shape))])
+        if found is None:
+            return
+        self.plain_patch_size = self.patch_size
+        src = [one for item in embed.values() for one in item.src]
+        for part, tensor in found[0].items():
+            old = embed.get(PATCH + part)
+            self.items[PATCH + part] = item = old or Item(tensor, src)
+            item.change(tensor, found[1])
 
 
 def translate(

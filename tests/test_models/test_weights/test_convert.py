@@ -13,7 +13,9 @@ from foreign_models import PaperPEViT, Yolos, hugging_face, shake
 from mmengine.registry import MODELS, DefaultScope
 from scripts import run_script, run_tools
 
+from hime_mm.apis import convert_checkpoint
 from hime_mm.errors import ConversionError
+from hime_mm.models.backbones import PEViT
 from hime_mm.models.weights import COCO_CATEGORY_IDS
 from hime_mm.models.weights.infer import format_parts
 
@@ -411,3 +413,55 @@ def test_command_names_its_options(tmp_path, capsys):
     assert '--img-size' in text and '--config' in text
     assert '--overwrite' in refused(capsys, path, path)
     assert '--num-heads' in refused(capsys, path, out, '--config', 'x', '--num-heads', 2)
+
+
+class TestCipher:
+    """Weights of plain patches, written for encrypted ones."""
+
+    @pytest.mark.parametrize('cipher, side', [('center+erode2+shuffle', 12), ('mix2', 8)])
+    def test_made_for_it(self, tmp_path, cipher, side):
+        from hime_mm.models.weights.warm_start import WarmStart
+
+        source = tiny(patch_size=16)
+        path = save(tmp_path, source.state_dict())
+        pos = None if cipher == 'mix2' else 'none'
+        model, report, parts = convert(path, tmp_path, cipher=cipher, pos_encoding=pos)
+        assert parts['backbone']['patch_size'] == side
+        assert parts['backbone'].get('img_size') in (None, 64 // 16 * side)
+        proj = source.patch_embed.proj
+        weight, bias = WarmStart(cipher).linear(proj.weight, proj.bias)
+        torch.testing.assert_close(model.backbone.patch_embed.projection.weight, weight)
+        torch.testing.assert_close(model.backbone.patch_embed.projection.bias, bias)
+        (entry,) = (one for one in report.resized if one.src_name == 'patch_embed.proj.weight')
+        assert cipher in entry.why
+
+    def test_in_a_config(self, tmp_path):
+        """The model's own option says it."""
+        text = """
+model = dict(type='mmpretrain.ImageClassifier', backbone=dict(
+    type='hime_mm.PEViT', arch=dict(embed_dims=64, num_layers=2, num_heads=2,
+    feedforward_channels=128), img_size=64, patch_size=12, pos_encoding='none',
+    warm_start='erode2+shuffle'))
+"""
+        (tmp_path / 'config.py').write_text(text)
+        timm_model = timm.create_model(
+            'deit_tiny_patch16_224',
+            img_size=64,
+            embed_dim=64,
+            depth=2,
+            num_heads=2,
+            mlp_ratio=2,
+            num_classes=0,
+        )
+        path = save(tmp_path, timm_model.state_dict())
+        report, _ = convert_checkpoint(
+            str(path), str(tmp_path / 'out.pth'), config=str(tmp_path / 'config.py')
+        )
+        assert any('erode2' in entry.why for entry in report.resized)
+
+    def test_a_mixed_embedding_is_one_already(self, tmp_path):
+        arch = dict(embed_dims=64, num_layers=1, num_heads=1, feedforward_channels=64)
+        mixed = PEViT(arch, 64, patch_embed='mixed', pos_encoding='learned')
+        state = {f'backbone.{name}': value for name, value in mixed.state_dict().items()}
+        with pytest.raises(ConversionError, match='embeds mixed patches already'):
+            convert(save(tmp_path, state), tmp_path, cipher='mix2')

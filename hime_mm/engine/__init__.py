@@ -2,7 +2,13 @@
 """What a runner calls."""
 
 from .backend import HimeBackend
-from .hooks import EncryptedVisualizationHook, EncryptionCheckHook
+from .hooks import EncryptedVisualizationHook, EncryptionCheckHook, EpochSeedHook
 from .loading import force_safe_loading
 
-__all__ = ['EncryptedVisualizationHook', 'EncryptionCheckHook', 'HimeBackend', 'force_safe_loading']
+__all__ = [
+    'EncryptedVisualizationHook',
+    'EncryptionCheckHook',
+    'EpochSeedHook',
+    'HimeBackend',
+    'force_safe_loading',
+]

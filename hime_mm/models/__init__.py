@@ -12,6 +12,7 @@ from .ciphers import BatchCipher  # noqa: F401
 from .data_preprocessors import *  # noqa: F401,F403
 from .layers import *  # noqa: F401,F403
 from .necks import *  # noqa: F401,F403
+from .selfsup import *  # noqa: F401,F403
 
 try:
     import mmdet.models  # noqa: F401

@@ -29,6 +29,11 @@ def test_shipped_configs(path):
     assert Config.fromstring(text, '.py').to_dict() == cfg.to_dict()
     # Other tools than ours check it, too.
     assert cfg.default_hooks.encryption == dict(type='hime_mm.EncryptionCheckHook')
+    if path.parent.name == 'adapt':
+        # Nothing is judged, and what the teacher sees is public.
+        assert cfg.model.data_preprocessor.type == 'hime_mm.DistillDataPreprocessor'
+        assert 'val_dataloader' not in cfg and 'test_dataloader' not in cfg
+        return
     if path.parent.name == 'encrypted' or path.name == 'petoken_rs_demo.py':
         return
     assert cfg.default_hooks.visualization.type == ('hime_mm.EncryptedVisualizationHook')
@@ -117,6 +122,59 @@ def test_classification_configs(path):
         size //= 2
     out = model.eval()(torch.zeros(2, 3, size, size, device='meta'))
     assert out.shape == (2, classes)
+
+
+FINETUNED = [p for p in CONFIGS if p.parent.name == 'finetune']
+
+
+@pytest.mark.parametrize('path', FINETUNED, ids=[p.stem for p in FINETUNED])
+def test_finetuning_configs(path):
+    """They differ from the plain twin in cipher, statistics and backbone."""
+    cfg = Config.fromfile(path)
+    (twin,) = (p for p in FINETUNED if '_plain_' in p.name)
+    twin = Config.fromfile(twin)
+    backbone, side = cfg.model.backbone, 14
+    assert backbone.type == twin.model.backbone.type == 'hime_mm.TIMMPEViT'
+    if '_plain_' not in path.name:
+        assert cfg.data_preprocessor.pop('type') == 'hime_mm.EncryptClsDataPreprocessor'
+        cipher = Cipher(
+            cfg.data_preprocessor.pop('cipher'), cfg.data_preprocessor.pop('patch_size')
+        )
+        side = cipher.encrypted_patch_size
+        warm = backbone.get('warm_start')
+        assert (warm is None) == (str(cipher) == 'shuffle')
+        if warm is not None:
+            assert Cipher.build(warm.cipher, warm.patch_size) == cipher
+        assert backbone.pos_encoding == ('none' if cipher.shuffles else 'learned')
+        if any(step.removes_means for step in cipher.steps):
+            own = {name: cfg.data_preprocessor[name] for name in ('mean', 'std')}
+            assert own == {name: warm[name] for name in own}
+            for name in own:
+                assert warm[f'plain_{name}'] == twin.data_preprocessor[name]
+        for name in ('mean', 'std'):
+            cfg.data_preprocessor[name] = twin.data_preprocessor[name]
+    # What a config file leaves behind.
+    variables = {'cipher', 'patch_size', 'mean', 'std'}
+    cfg.model.backbone = twin.model.backbone
+    assert {k: v for k, v in cfg.to_dict().items() if k not in variables} == twin.to_dict()
+    init_default_scope('mmpretrain')
+    model = importlib.import_module('mmpretrain.registry').MODELS.build(
+        dict(cfg.model, backbone=dict(backbone, pretrained=False))
+    )
+    assert model.eval()(torch.zeros(2, 3, 3 * side, 3 * side)).shape == (2, 101)
+
+
+def test_adapting_config():
+    (path,) = (p for p in CONFIGS if p.parent.name == 'adapt')
+    cfg = Config.fromfile(path)
+    init_default_scope('mmpretrain')
+    for vit in (cfg.model.backbone, cfg.model.teacher):
+        vit.update(pretrained=False, depth=1)
+    model = importlib.import_module('mmpretrain.registry').MODELS.build(cfg.model)
+    images = torch.randint(0, 256, (2, 3, 56, 56), dtype=torch.uint8)
+    losses = model.loss(**model.data_preprocessor(dict(inputs=list(images), data_samples=None)))
+    assert set(losses) == {'loss_patch', 'loss_cls'}
+    assert not model.data_preprocessor.batch_cipher.cipher.moves_pixels or losses['loss_cls'] > 0
 
 
 ENCRYPTED = [p for p in CONFIGS if p.parent.name == 'encrypted']

@@ -3,6 +3,7 @@
 
 from hime_mm.models.ciphers import BatchCipher
 
+from .distill import DistillDataPreprocessor
 from .encrypt import EncryptClsDataPreprocessor
 
-__all__ = ['BatchCipher', 'EncryptClsDataPreprocessor']
+__all__ = ['BatchCipher', 'DistillDataPreprocessor', 'EncryptClsDataPreprocessor']

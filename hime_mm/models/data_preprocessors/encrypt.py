@@ -199,27 +199,22 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             data = super().forward(data, training)
         finally:
             self.to_rgb, self._enable_normalize = to_rgb, normalize
-        inputs = data['inputs']
+        images = data['inputs']
         if encrypts:
             is_integer = (
                 is_integer
                 and float(self.pad_value).is_integer()
                 and not (training and self.batch_augments is not None)
             )
-            inputs = self._encrypt(inputs, is_integer, self._rng(training))
-        if to_rgb and inputs.size(1) == 3:
-            inputs = inputs.flip(1)
-        inputs = inputs.float()
-        if normalize:
-            inputs = (inputs - self.mean) / self.std
+            images = self._grey_levels(images, is_integer)
+        inputs, shape = self._model_inputs(images, training)
         for sample in data['data_samples'] or ():
             if 'img_shape' in sample:
-                sample.set_metainfo(dict(img_shape=tuple(inputs.shape[-2:])))
+                sample.set_metainfo(dict(img_shape=shape))
         return dict(inputs=inputs, data_samples=data['data_samples'])
 
-    @torch.no_grad()
-    def _encrypt(self, images: Tensor, is_integer: bool, rng: RNG) -> Tensor:
-        """Encrypt a batch; ``is_integer`` says that it holds whole grey levels."""
+    def _grey_levels(self, images: Tensor, is_integer: bool) -> Tensor:
+        """What is encrypted; ``is_integer`` says that it holds whole grey levels."""
         height, width = images.shape[-2:]
         side = self.cipher.patch_size
         if height % side or width % side:
@@ -232,7 +227,24 @@ class EncryptClsDataPreprocessor(ClsDataPreprocessor):
             if not is_integer:
                 images = images.round().clamp_(0, 255)
             images = images.to(torch.uint8)
-        return self.batch_cipher(images, rng)
+        return images
+
+    @torch.no_grad()
+    def _model_inputs(self, images: Tensor, training: bool) -> tuple[Tensor, tuple[int, int]]:
+        """What the model gets of a batch of plain images, and the size of what it sees."""
+        if self.batch_cipher is not None:
+            images = self.batch_cipher(images, self._rng(training))
+        images = self._normalized(images)
+        return images, tuple(images.shape[-2:])
+
+    def _normalized(self, images: Tensor, statistics: str = '') -> Tensor:
+        """In the order of channels of the model, normalized by `mean` and `std` of this prefix."""
+        if self.to_rgb and images.size(1) == 3:
+            images = images.flip(1)
+        images = images.float()
+        if not self._enable_normalize:
+            return images
+        return (images - getattr(self, f'{statistics}mean')) / getattr(self, f'{statistics}std')
 
     def extra_repr(self) -> str:
         """What is shown of the module: no secret."""

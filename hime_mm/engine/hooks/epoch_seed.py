@@ -1,0 +1,28 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Draws that a resumed run repeats."""
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, set_random_seed
+
+from hime_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Let what is drawn in an epoch follow from the run's seed and the epoch.
+
+    A run that is resumed has the losses that it would have had: MMEngine
+    restores its seed, but not how far its random numbers have come. In each
+    process of a distributed run they are others.
+
+    It holds for what the main process draws, such as drop path, and the
+    augmentations where ``num_workers=0``. Workers start with seeds of
+    MMEngine's in every epoch, unless they are persistent.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed Python, NumPy and torch."""
+        seed = runner.seed + runner.epoch * runner.world_size
+        set_random_seed(seed, diff_rank_seed=True)

@@ -1,0 +1,140 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""Weights adapted to a cipher by a command."""
+
+import numpy as np
+import pytest
+import torch
+from owner_data import photo, write
+from scripts import run_script
+
+from hime_mm.models import PEViT, TIMMPEViT
+
+timm = pytest.importorskip('timm')
+NAME = 'test_vit'
+CIPHER = 'center+erode2+shuffle'
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory):
+    root = tmp_path_factory.mktemp('adapt')
+    for i in range(6):
+        write(root / 'photos' / f'n{i % 2}' / f'{i}.png', photo(50 + i, 60))
+    torch.manual_seed(0)
+    torch.save(timm.create_model(NAME).state_dict(), root / 'plain.pth')
+    return root
+
+
+def arguments(inputs, out, *more):
+    return [
+        *(inputs / 'plain.pth', inputs / 'photos', '--out', out, '--model', f'timm:{NAME}'),
+        *('--cipher', CIPHER, '--size', 32, '--epochs', 2, '--batch-size', 4, '--workers', 0),
+        *more,
+    ]
+
+
+def test_writes_a_backbone(inputs, tmp_path, capsys):
+    """Where there is nothing but weights and public pictures."""
+    before = (inputs / 'plain.pth').read_bytes()
+    out = tmp_path / 'adapted.pth'
+    assert run_script('tools/adapt.py', *arguments(inputs, out, '--ema')) == 0
+    assert (inputs / 'plain.pth').read_bytes() == before
+    told = capsys.readouterr().out
+    assert f'wrote {out}' in told and 'mean=[128.0, 128.0, 128.0]' in told
+
+    saved = torch.load(out, weights_only=True)
+    options = saved['meta']['backbone']
+    assert options.pop('type') == 'hime_mm.TIMMPEViT' and options['patch_size'] == 12
+    assert saved['meta']['adapted_from']['file'] == 'plain.pth'
+    assert all(5 < value < 80 for value in saved['meta']['std'])
+    model = TIMMPEViT(**options, init_cfg=dict(type='Pretrained', checkpoint=str(out)))
+    model.init_weights()
+    for name, value in saved['state_dict'].items():
+        assert torch.equal(model.state_dict()[name], value), name
+    model.eval()
+    x = torch.randn(1, 3, 24, 24)
+    order = [2, 0, 3, 1]
+    blocks = x.unfold(2, 12, 12).unfold(3, 12, 12).reshape(1, 3, 4, 12, 12)[:, :, order]
+    moved = blocks.reshape(1, 3, 2, 2, 12, 12).permute(0, 1, 2, 4, 3, 5).reshape(1, 3, 24, 24)
+    with torch.no_grad():
+        one, other = model(x)[0], model(moved)[0]
+    torch.testing.assert_close(other[:, 0], one[:, 0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(other[:, 1:], one[:, 1:][:, order], atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_goes_on(inputs, tmp_path):
+    """Its last checkpoint is not trained anew."""
+    first = tmp_path / 'first.pth'
+    run_script('tools/adapt.py', *arguments(inputs, first, '--work-dir', tmp_path / 'w'))
+    run_script(
+        'tools/adapt.py',
+        *arguments(inputs, tmp_path / 'one.pth', '--work-dir', tmp_path / 'v'),
+        *('--epochs', 1, '--cfg-options', 'param_scheduler.1.end=2'),
+    )
+    again = tmp_path / 'again.pth'
+    run_script('tools/adapt.py', *arguments(inputs, again, '--work-dir', tmp_path / 'v'))
+    one, other = (torch.load(path, weights_only=True)['state_dict'] for path in (first, again))
+    for name, value in one.items():
+        assert torch.equal(other[name], value), name
+
+
+@pytest.mark.slow
+def test_of_pevit(inputs, tmp_path):
+    """Weights of timm, in MMPretrain's ViT."""
+    path = tmp_path / 'deit.pth'
+    torch.manual_seed(0)
+    torch.save(timm.create_model('deit_tiny_patch16_224').state_dict(), path)
+    out = tmp_path / 'out.pth'
+    args = arguments(inputs, out, '--model', 'pevit-tiny', '--epochs', 1, '--pos-encoding', 'rpe')
+    assert run_script('tools/adapt.py', path, *args[1:]) == 0
+    saved = torch.load(out, weights_only=True)
+    options = saved['meta']['backbone']
+    assert options.pop('type') == 'hime_mm.PEViT'
+    found = PEViT(**options).load_state_dict(saved['state_dict'])
+    assert found.missing_keys == found.unexpected_keys == []
+
+
+@pytest.mark.parametrize(
+    'more, told',
+    [
+        (['--size', 40], 'no whole patches of 16'),
+        (['--model', 'resnet50'], 'unknown model'),
+        (['--model', 'timm:vit_tiny'], 'timm has no model'),
+        (['--cipher', 'blur'], 'blur'),
+        (['--cipher', 'permute_pixels+shuffle'], 'permute_pixels'),
+        (['--cipher', 'erode8+shuffle'], 'cannot drop 8 pixels|erode'),
+    ],
+)
+def test_what_makes_no_sense(inputs, tmp_path, capsys, more, told):
+    out = tmp_path / 'out.pth'
+    assert run_script('tools/adapt.py', *arguments(inputs, out, *more)) == 1
+    error = capsys.readouterr().err
+    assert any(part in error for part in told.split('|')), error
+    assert not out.exists()
+
+
+def test_files_that_are_not_there(inputs, tmp_path, capsys):
+    out = tmp_path / 'out.pth'
+    (tmp_path / 'empty' / 'inner').mkdir(parents=True)
+    args = arguments(inputs, out)
+    for wrong, told in (
+        ([tmp_path / 'no.pth', *args[1:]], 'there is no file'),
+        ([args[0], tmp_path / 'no', *args[2:]], 'there is no folder'),
+        ([args[0], tmp_path / 'empty', *args[2:]], 'no pictures in'),
+        ([args[0], inputs / 'photos', tmp_path / 'empty', *args[2:]], 'no pictures in'),
+    ):
+        assert run_script('tools/adapt.py', *wrong) == 1
+        assert told in capsys.readouterr().err
+    out.write_bytes(b'kept')
+    assert run_script('tools/adapt.py', *args) == 1
+    assert 'exists' in capsys.readouterr().err and out.read_bytes() == b'kept'
+
+
+def test_a_teacher_without_positions(inputs, tmp_path, capsys):
+    state = torch.load(inputs / 'plain.pth', weights_only=True)
+    del state['pos_embed']
+    torch.save(state, tmp_path / 'w.pth')
+    args = arguments(inputs, tmp_path / 'out.pth')
+    assert run_script('tools/adapt.py', tmp_path / 'w.pth', *args[1:]) == 1
+    assert 'pos_embed' in capsys.readouterr().err
+    assert not np.any([path.suffix == '.pth' for path in (tmp_path / 'out').glob('*')])

@@ -198,7 +198,7 @@ def test_browse_shows_what_the_device_will_encrypt(pictures, tmp_path):
         assert img.std() > 5
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 def test_experiment(pictures, tmp_path):
     """Two rows of the table, one of them a control, and the report."""
     (tmp_path / 'data').mkdir()

@@ -11,7 +11,6 @@ other settings is refused. Images are encrypted in the pipeline, as 8-bit
 pictures, anew in every epoch.
 """
 
-import json
 import os
 import statistics
 from dataclasses import dataclass, field
@@ -173,7 +172,11 @@ def run_one(row: Row, seed: int, profile_name: str, data_root: str, work_dir: Pa
     def work(config: Path) -> dict:
         if row.trained_as:
             weights = work_dir / row.trained_as / f'seed{seed}' / f'epoch_{profile.epochs}.pth'
-            last, curve = test_control(row, config, folder, weights), []
+            if not weights.is_file():
+                raise RuntimeError(
+                    f'{row.title!r} needs {weights}: run the row {row.trained_as!r} first'
+                )
+            last, curve = shared.test(config, folder, weights), []
         else:
             last, curve = shared.train(config, folder, 'accuracy/top1', profile.epochs)
         return dict(
@@ -187,17 +190,6 @@ def run_one(row: Row, seed: int, profile_name: str, data_root: str, work_dir: Pa
         )
 
     shared.run_one(row_config(row, seed, profile, data_root), folder, work, ['mmpretrain'])
-
-
-def test_control(row: Row, config: Path, folder: Path, weights: Path) -> dict:
-    """Test what another row has trained."""
-    if not weights.is_file():
-        raise RuntimeError(f'{row.title!r} needs {weights}: run the row {row.trained_as!r} first')
-    log = folder / 'output.txt'
-    shared.call('tools/test.py', str(config), str(weights), '--work-dir', str(folder), log=log)
-    # Where MMEngine leaves the metrics of a test.
-    newest = max(p for p in folder.glob('2*') if p.is_dir())
-    return json.loads((newest / f'{newest.name}.json').read_text())
 
 
 def run(args) -> None:

@@ -102,6 +102,15 @@ def train(config: Path, folder: Path, key: str, epochs: int) -> tuple[dict, list
     return lines[-1], sorted({line['step']: line[key] for line in lines}.items())
 
 
+def test(config: Path, folder: Path, weights: Path) -> dict:
+    """Test a checkpoint; the metrics."""
+    log = folder / 'output.txt'
+    call('tools/test.py', str(config), str(weights), '--work-dir', str(folder), log=log)
+    # Where MMEngine leaves the metrics of a test.
+    newest = max(path for path in folder.glob('2*') if path.is_dir())
+    return json.loads((newest / f'{newest.name}.json').read_text())
+
+
 def run_one(
     cfg: Config, folder: Path, work: Callable[[Path], dict], hosts: Sequence[str] = ()
 ) -> None:

@@ -1,0 +1,452 @@
+# Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
+"""What encryption costs those who fine-tune trained weights, and what adapting them first gives.
+
+    python tools/experiments/adaptation.py run --weights vit_s.pth \\
+        --data-root data/caltech101 --photos data/photos data/coco/train2017
+    python tools/experiments/adaptation.py report --curves adaptation.png
+
+A ViT-S (timm's vit_small_patch14_dinov2) is fine-tuned on few pictures a class of
+Caltech-101: of the classes 51 to 101, the private task, or of all. It starts from
+the weights as they are (direct); from the same, for as many more epochs as
+adapting takes of computation (control); or from weights that ShuffleDistillation
+adapted to the cipher (adapted) on --photos and pictures of the classes 1 to 50,
+without labels. Interrupted runs go on from their last checkpoint; a folder of
+other settings is refused. Images are encrypted on the device, anew in every
+epoch.
+"""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import runs as shared
+import torch
+from mmengine.config import Config
+
+from hime_mm.ciphers import Cipher
+from hime_mm.images.files import file_sha256
+from hime_mm.models.weights import read_checkpoint
+
+FINETUNE = shared.ROOT / 'configs/finetune/vit-small-dinov2_plain_1xb32-20e_caltech101-224px.py'
+ADAPT = shared.ROOT / 'configs/adapt/pevit-small-dinov2_rs_1xb64-10e_photos-224px.py'
+PATCH = 14
+#: Forward and backward pass of the student and forward pass of the teacher, to
+#: forward and backward pass of the student alone.
+COST = 4 / 3
+#: Of each public class of Caltech-101, so that none is seen far more than others.
+PUBLIC_PER_CLASS = 40
+#: How much longer a second adaptation takes.
+LONGER = 4
+STARTS = ('direct', 'control', 'adapted', 'longer')
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cipher.
+
+    Attributes:
+        name (str): In names of folders.
+        title (str): What the table says.
+        cipher (str, optional): None is plain.
+        std (float, optional): For images without means: what they are divided
+            by, after 128 is taken off; measured on 450 photos. None normalizes
+            as for ImageNet.
+    """
+
+    name: str
+    title: str
+    cipher: str | None = None
+    std: float | None = None
+
+
+ROWS = [
+    Row('plain', 'plain'),
+    Row('mi2', 'MI, g = 2', 'mix2'),
+    Row('rs', 'RS', 'shuffle'),
+    Row('rs_center', 'RS + center', 'center+shuffle', 35.0),
+    Row('rs_center_erode2', 'RS + center + erode 2', 'center+erode2+shuffle', 32.5),
+    Row('rs_mi2', 'RS + MI, g = 2', 'mix2+shuffle'),
+]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A budget that all rows share."""
+
+    about: str
+    crop: int
+    resize: int
+    epochs: int
+    adapt_epochs: int
+    per_class: int | None
+    workers: int
+
+
+PROFILES = {
+    'gpu': Profile('224 px, all training pictures, 20 epochs', 224, 256, 20, 50, None, 4),
+    # What a CPU core fine-tunes in ten minutes.
+    'cpu': Profile('112 px, 15 training pictures a class, 6 epochs', 112, 128, 6, 6, 15, 0),
+}
+#: Which classes, by their sorted names, and how many test pictures of each.
+PROTOCOLS = {'private': (slice(50, 101), None), 'all': (slice(0, 101), 8)}
+
+
+def classes_of(data_root: str) -> list[str]:
+    return sorted(os.listdir(os.path.join(data_root, 'train')))
+
+
+def write_list(path: Path, lines: list[str]) -> str:
+    """An annotation file of MMPretrain, unless it is there."""
+    text = '\n'.join(lines)
+    if not path.is_file() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(path)
+
+
+def labelled(data_root: str, split: str, classes: list[str], count: int | None) -> list[str]:
+    """So many pictures of each class, with its number."""
+    lines = []
+    for label, name in enumerate(classes):
+        files = sorted(os.listdir(os.path.join(data_root, split, name)))[:count]
+        lines += [f'{name}/{file} {label}' for file in files]
+    return lines
+
+
+def public(data_root: str, photos: list[str]) -> list[str]:
+    """Paths of public photos, and of pictures of the classes that are no private task."""
+    folders = [os.path.join(data_root, 'train', name) for name in classes_of(data_root)[:50]]
+    counts = [PUBLIC_PER_CLASS] * 50 + [None] * len(photos)
+    return [
+        os.path.join(folder, file)
+        for folder, count in zip(folders + photos, counts, strict=True)
+        for file in sorted(os.listdir(folder))[:count]
+    ]
+
+
+def use_cipher(cfg: Config, row: Row, profile: Profile, weights: str) -> None:
+    """Cipher, statistics, backbone and size of a run."""
+    preprocessor = cfg.get('data_preprocessor') or cfg.model.data_preprocessor
+    mean, std = list(preprocessor.mean), list(preprocessor.std)
+    backbone = cfg.model.backbone
+    backbone.update(model_name='vit_small_patch14_dinov2', pretrained=False, img_size=profile.crop)
+    if row.cipher is not None:
+        cipher = Cipher(row.cipher, PATCH)
+        side = cipher.encrypted_patch_size
+        encrypted = dict(mean=mean, std=std)
+        if row.std is not None:
+            encrypted = dict(mean=[128.0] * 3, std=[row.std] * 3)
+        preprocessor.update(cipher=row.cipher, patch_size=PATCH, seed=0, **encrypted)
+        backbone.update(
+            patch_size=side,
+            img_size=profile.crop // PATCH * side,
+            pos_encoding='none' if cipher.shuffles else 'learned',
+            warm_start=dict(
+                cipher=row.cipher, patch_size=PATCH, plain_mean=mean, plain_std=std, **encrypted
+            ),
+        )
+    backbone.init_cfg = dict(type='Pretrained', checkpoint=weights)
+
+
+def adapt_config(row: Row, args, profile: Profile, work_dir: Path) -> Config:
+    cfg = Config.fromfile(ADAPT)
+    mean, std = cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std
+    cfg.model.data_preprocessor.update(plain_mean=mean, plain_std=std)
+    use_cipher(cfg, row, profile, args.weights)
+    cfg.model.teacher.update(
+        model_name='vit_small_patch14_dinov2',
+        pretrained=False,
+        img_size=profile.crop,
+        init_cfg=dict(type='Pretrained', checkpoint=args.weights),
+    )
+    loader = cfg.train_dataloader
+    listed = write_list(work_dir / 'public.txt', public(args.data_root, args.photos))
+    loader.dataset.update(ann_file=listed, data_root='', data_prefix='')
+    loader.dataset.pipeline[1].scale = profile.crop
+    set_budget(cfg, profile.adapt_epochs, profile)
+    cfg.randomness = dict(seed=0)
+    return cfg
+
+
+def set_budget(cfg: Config, epochs: int, profile: Profile) -> None:
+    cfg.train_cfg.max_epochs = epochs
+    cfg.param_scheduler[1].end = epochs
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=2, max_keep_ckpts=1)
+    for name in ('train_dataloader', 'val_dataloader'):
+        if name in cfg:
+            cfg[name].num_workers = profile.workers
+            cfg[name].persistent_workers = profile.workers > 0
+
+
+def finetune_config(
+    row: Row, start: str, protocol: str, seed: int, args, profile: Profile, work_dir: Path
+) -> Config:
+    cfg = Config.fromfile(FINETUNE)
+    weights = args.weights
+    if row.cipher is not None:
+        cfg.data_preprocessor.type = 'hime_mm.EncryptClsDataPreprocessor'
+    if start in ('adapted', 'longer'):
+        weights = str(work_dir / start / row.name / 'backbone.pth')
+    use_cipher(cfg, row, profile, weights)
+    chosen, tested = PROTOCOLS[protocol]
+    classes = classes_of(args.data_root)[chosen]
+    cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = len(classes)
+    for split, count in (('train', profile.per_class), ('test', tested)):
+        loader = cfg.train_dataloader if split == 'train' else cfg.val_dataloader
+        lines = labelled(args.data_root, split, classes, count)
+        loader.dataset.update(
+            ann_file=write_list(work_dir / protocol / f'{split}.txt', lines),
+            data_root=args.data_root,
+            data_prefix=split,
+        )
+        if split == 'train':
+            pictures = len(lines)
+    cfg.train_dataloader.dataset.pipeline[1].scale = profile.crop
+    cfg.val_dataloader.dataset.pipeline[1].scale = profile.resize
+    cfg.val_dataloader.dataset.pipeline[2].crop_size = profile.crop
+    epochs = profile.epochs
+    if start == 'control':
+        adapted = profile.adapt_epochs * len(public(args.data_root, args.photos))
+        epochs += round(adapted * COST / pictures)
+    set_budget(cfg, epochs, profile)
+    cfg.train_cfg.val_interval = max(epochs // 5, 2)
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.val_evaluator.topk = cfg.test_evaluator.topk = (1,)
+    cfg.randomness = dict(seed=seed)
+    return cfg
+
+
+def budget(start: str, args) -> Profile:
+    """The profile, with the epochs that an adaptation takes."""
+    profile = PROFILES[args.profile]
+    if start == 'longer':
+        profile = replace(profile, adapt_epochs=LONGER * profile.adapt_epochs)
+    return profile
+
+
+def adapt(row: Row, start: str, args, work_dir: Path) -> None:
+    """Adapt the weights to a cipher, or go on with it."""
+    profile = budget(start, args)
+    folder = work_dir / start / row.name
+    cfg = adapt_config(row, args, profile, work_dir)
+
+    def work(config: Path) -> dict:
+        log = folder / 'output.txt'
+        shared.call('tools/train.py', str(config), '--work-dir', str(folder), '--resume', log=log)
+        state, _ = read_checkpoint(str(folder / f'epoch_{profile.adapt_epochs}.pth'))
+        prefix = 'backbone.'
+        student = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        torch.save(dict(state_dict=student), folder / 'backbone.pth')
+        losses = [[line['step'], line['loss']] for line in shared.scalars(folder, 'loss')]
+        return dict(
+            row=row.name,
+            start=start,
+            weights=args.source,
+            epochs=profile.adapt_epochs,
+            curve=losses,
+        )
+
+    shared.run_one(cfg, folder, work, ['mmpretrain', 'timm'])
+
+
+def finetune(row: Row, start: str, protocol: str, seed: int, args, work_dir: Path) -> None:
+    profile = budget(start, args)
+    folder = work_dir / protocol / f'{row.name}-{start}' / f'seed{seed}'
+    cfg = finetune_config(row, start, protocol, seed, args, profile, work_dir)
+    epochs = cfg.train_cfg.max_epochs
+
+    def work(config: Path) -> dict:
+        last, curve = shared.train(config, folder, 'accuracy/top1', epochs)
+        return dict(
+            row=row.name,
+            start=start,
+            seed=seed,
+            weights=args.source,
+            epochs=epochs,
+            top1=last['accuracy/top1'],
+            curve=curve,
+        )
+
+    shared.run_one(cfg, folder, work, ['mmpretrain', 'timm'])
+
+
+def cross(tested: Row, on: Row, start: str, protocol: str, seed: int, args, work_dir) -> None:
+    """Test what was fine-tuned for one cipher on pictures of another."""
+    trained = work_dir / protocol / f'{tested.name}-{start}' / f'seed{seed}'
+    cfg = finetune_config(tested, start, protocol, seed, args, budget(start, args), work_dir)
+    weights = trained / f'epoch_{cfg.train_cfg.max_epochs}.pth'
+    other = finetune_config(on, 'direct', protocol, seed, args, budget(start, args), work_dir)
+    cfg.data_preprocessor = other.data_preprocessor
+    if on.cipher is None:
+        cfg.data_preprocessor.update(
+            type='hime_mm.EncryptClsDataPreprocessor', cipher=None, patch_size=PATCH
+        )
+    folder = work_dir / protocol / f'{tested.name}-{start}-on-{on.name}' / f'seed{seed}'
+
+    def work(config: Path) -> dict:
+        found = shared.test(config, folder, weights)
+        return dict(
+            row=tested.name, on=on.name, start=start, seed=seed, top1=found['accuracy/top1']
+        )
+
+    shared.run_one(cfg, folder, work, ['mmpretrain', 'timm'])
+
+
+def run(args) -> None:
+    rows = shared.choose(ROWS, args.rows)
+    args.data_root = os.path.abspath(args.data_root)
+    args.photos = [os.path.abspath(folder) for folder in args.photos]
+    args.weights = os.path.abspath(args.weights)
+    args.source = f'{os.path.basename(args.weights)} (SHA-256 {file_sha256(args.weights)[:12]})'
+    work_dir = Path(args.work_dir or f'work_dirs/adaptation-{args.profile}').resolve()
+    ciphers = [row for row in rows if row.cipher]
+    adapting = [
+        partial(adapt, row, start, args, work_dir)
+        for start in ('adapted', 'longer')
+        if start in args.starts
+        for row in ciphers
+    ]
+    shared.run_all(adapting, args.jobs)
+    tasks = [
+        partial(finetune, row, start, protocol, seed, args, work_dir)
+        for protocol in args.protocols
+        for seed in args.seeds
+        for start in args.starts
+        for row in rows
+        if row.cipher or start not in ('adapted', 'longer')
+    ]
+    shared.run_all(tasks, args.jobs)
+    by_name = {row.name: row for row in rows}
+    crossed = [
+        partial(cross, by_name[one], by_name[other], start, protocol, seed, args, work_dir)
+        for one, other, start in (('plain', 'rs', 'direct'), ('rs', 'plain', 'adapted'))
+        if one in by_name and other in by_name and start in args.starts
+        for protocol in args.protocols
+        for seed in args.seeds
+    ]
+    shared.run_all(crossed, args.jobs)
+
+
+def results(work_dir: Path, protocol: str) -> dict[str, list[dict]]:
+    """By names of folders."""
+    return {
+        folder.name: runs
+        for folder in sorted((work_dir / protocol).glob('*-*'))
+        if (runs := [json.loads(p.read_text()) for p in sorted(folder.glob('seed*/result.json'))])
+    }
+
+
+def report(args) -> None:
+    work_dir = Path(args.work_dir or f'work_dirs/adaptation-{args.profile}')
+    every = {}
+    for protocol in PROTOCOLS:
+        found = results(work_dir, protocol)
+        if not found:
+            continue
+        every |= {f'{protocol}/{name}': some for name, some in found.items()}
+        print(f'{protocol}:\n')
+        print_table(found)
+        print()
+    if not every:
+        raise SystemExit(f'no results in {work_dir}: use `run` first')
+    for start in ('adapted', 'longer'):
+        for path in sorted((work_dir / start).glob('*/result.json')):
+            one = json.loads(path.read_text())
+            last = sum(loss for _, loss in one['curve'][-5:]) / len(one['curve'][-5:])
+            print(
+                f'adapted to {one["row"]}: {one["epochs"]} epochs, {one["seconds"] / 60:.0f} min, '
+                f'loss {one["curve"][0][1]:.3f} to {last:.3f}'
+            )
+    sources = {one['weights'] for runs in every.values() for one in runs if 'weights' in one}
+    print('weights: ' + ' / '.join(sorted(sources)))
+    shared.print_environment(every)
+    if args.curves:
+        draw_curves(work_dir, Path(args.curves))
+
+
+def print_table(found: dict[str, list[dict]]) -> None:
+    """Top-1 of each row and start: mean and standard deviation of the seeds."""
+
+    def cell(name: str) -> str:
+        runs = found.get(name)
+        if not runs:
+            return ''
+        count = f' ({len(runs)})' if len(runs) > 1 else ''
+        return shared.mean_std([one['top1'] for one in runs]) + count
+
+    def gap(row: Row, start: str, base: str) -> str:
+        # Of the seeds that both have.
+        runs, bases = (found.get(f'{row.name}-{one}', ()) for one in (start, base))
+        pairs = [(a, b) for a in runs for b in bases if a['seed'] == b['seed']]
+        if not pairs:
+            return ''
+        return f'{sum(a["top1"] - b["top1"] for a, b in pairs) / len(pairs):+.1f}'
+
+    epochs = {
+        one['start']: one['epochs'] for some in found.values() for one in some if 'epochs' in one
+    }
+    print(
+        f'| row | cipher | direct, {epochs.get("direct", "–")} epochs '
+        f'| control, {epochs.get("control", "–")} epochs '
+        f'| adapted, then {epochs.get("adapted", "–")} epochs | to direct | to control '
+        f'| adapted {LONGER} times as long |'
+    )
+    print('| --- | --- | --- | --- | --- | --- | --- | --- |')
+    for row in ROWS:
+        cells = [cell(f'{row.name}-{start}') for start in STARTS]
+        if any(cells):
+            cipher = f'`{row.cipher}`' if row.cipher else ''
+            gaps = [gap(row, 'adapted', base) for base in ('direct', 'control')]
+            print('| ' + ' | '.join([row.title, cipher, *cells[:3], *gaps, cells[3]]) + ' |')
+    for name, runs in found.items():
+        if '-on-' in name:
+            print(f'{name}: {shared.mean_std([one["top1"] for one in runs])} ({len(runs)})')
+
+
+def draw_curves(work_dir: Path, path: Path) -> None:
+    """Top-1 on the private task against computation, in passes over its pictures."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    found = results(work_dir, 'private')
+    rows = [row for row in ROWS if f'{row.name}-adapted' in found]
+    fig, axes = plt.subplots(1, len(rows), figsize=(4 * len(rows), 3.6), sharey=True, squeeze=False)
+    for ax, row in zip(axes[0], rows, strict=True):
+        for start, color in zip(STARTS, ('C7', 'C0', 'C1', 'C3'), strict=True):
+            for i, one in enumerate(found.get(f'{row.name}-{start}', ())):
+                label = None if i else start
+                ax.plot(*zip(*one['curve'], strict=True), color=color, marker='.', label=label)
+        ax.set_title(row.title)
+        ax.set_xlabel('epochs of fine-tuning')
+        ax.grid(alpha=0.3)
+    axes[0][0].set_ylabel('private task, top-1 (%)')
+    axes[0][0].legend()
+    fig.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=110)
+    print(f'curves: {path}')
+
+
+def parse_args():
+    parser, run_parser, table = shared.make_parser(
+        __doc__, PROFILES, 'data/caltech101', 'work_dirs/adaptation-PROFILE'
+    )
+    run_parser.add_argument('--weights', required=True, help="of timm's vit_small_patch14_dinov2")
+    run_parser.add_argument('--photos', nargs='*', default=[], help='folders of public photos')
+    run_parser.add_argument('--starts', nargs='+', choices=STARTS, default=list(STARTS))
+    run_parser.add_argument('--protocols', nargs='+', choices=PROTOCOLS, default=list(PROTOCOLS))
+    table.add_argument('--curves', help='picture to write')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    dict(run=run, report=report)[args.command](args)
+
+
+if __name__ == '__main__':
+    main()

@@ -5,8 +5,9 @@
         --model timm:vit_small_patch14_dinov2 --cipher center+erode2+shuffle --patch-size 14
 
 It needs no key and no private picture. Killed, the same command goes on from its
-last epoch. What it writes is a backbone for whoever trains on pictures that are
-encrypted so; how to name it in a config is printed.
+last epoch; with other settings it is refused. What it writes is a backbone for
+whoever trains on pictures that are encrypted so; how to name it in a config is
+printed.
 """
 
 import argparse
@@ -154,6 +155,8 @@ def make_config(args, pictures):
     os.makedirs(args.work_dir, exist_ok=True)
     listed = os.path.abspath(os.path.join(args.work_dir, 'pictures.txt'))
     Path(listed).write_text('\n'.join(map(os.path.abspath, pictures)))
+    # So that others are noticed.
+    cfg.pictures = file_sha256(listed)
     loader = cfg.train_dataloader
     loader.update(batch_size=args.batch_size, num_workers=args.workers)
     loader.dataset.update(data_root='', data_prefix='', ann_file=listed)
@@ -168,6 +171,17 @@ def make_config(args, pictures):
     cfg.merge_from_dict(dict(randomness=dict(seed=args.seed), resume=True, launcher=args.launcher))
     cfg.merge_from_dict(args.cfg_options or {})
     return cfg
+
+
+def check_begun(cfg):
+    """Refuse to go on with what was begun with other settings."""
+    path = Path(cfg.work_dir) / 'settings.py'
+    if path.is_file() and path.read_text() != cfg.pretty_text:
+        raise ConfigError(
+            f'{path} is of other settings than those of now: delete {cfg.work_dir}, or name '
+            'another --work-dir'
+        )
+    path.write_text(cfg.pretty_text)
 
 
 def write_backbone(cfg, args):
@@ -204,6 +218,7 @@ def adapt(args):
             'another --size'
         )
     cfg = check_config(make_config(args, find_pictures(args.photos)))
+    check_begun(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
     if runner.rank == 0:

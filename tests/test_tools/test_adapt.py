@@ -62,20 +62,23 @@ def test_writes_a_backbone(inputs, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_goes_on(inputs, tmp_path):
-    """Its last checkpoint is not trained anew."""
-    first = tmp_path / 'first.pth'
-    run_script('tools/adapt.py', *arguments(inputs, first, '--work-dir', tmp_path / 'w'))
-    run_script(
-        'tools/adapt.py',
-        *arguments(inputs, tmp_path / 'one.pth', '--work-dir', tmp_path / 'v'),
-        *('--epochs', 1, '--cfg-options', 'param_scheduler.1.end=2'),
-    )
-    again = tmp_path / 'again.pth'
-    run_script('tools/adapt.py', *arguments(inputs, again, '--work-dir', tmp_path / 'v'))
+def test_goes_on(inputs, tmp_path, capsys):
+    """From the last checkpoint that a kill left, to the same weights."""
+    work = tmp_path / 'work'
+    keep = ('--cfg-options', 'default_hooks.checkpoint.max_keep_ckpts=2')
+    first, again = tmp_path / 'first.pth', tmp_path / 'again.pth'
+    run_script('tools/adapt.py', *arguments(inputs, first, '--work-dir', work, *keep))
+    (work / 'epoch_2.pth').unlink()
+    (work / 'last_checkpoint').write_text(str(work / 'epoch_1.pth'))
+    run_script('tools/adapt.py', *arguments(inputs, again, '--work-dir', work, *keep))
     one, other = (torch.load(path, weights_only=True)['state_dict'] for path in (first, again))
     for name, value in one.items():
         assert torch.equal(other[name], value), name
+    assert 'Epoch(train) [2]' in capsys.readouterr().out
+    # Not with what was begun otherwise.
+    wrong = arguments(inputs, tmp_path / 'x.pth', '--work-dir', work, *keep, '--lr', 1)
+    assert run_script('tools/adapt.py', *wrong) == 1
+    assert 'of other settings' in capsys.readouterr().err
 
 
 @pytest.mark.slow

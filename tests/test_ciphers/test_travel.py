@@ -123,6 +123,7 @@ def test_travels_as_the_loop_does(case):
         np.testing.assert_allclose(sizes(moved), sizes(given_), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(cases(patch_sizes=(4, 12, 16, 32)))
 def test_single_precision_keeps_the_owner(case):
     """As a pipeline has boxes, a reader of files, and an assigner that computes in their type."""

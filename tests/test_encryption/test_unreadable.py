@@ -25,7 +25,8 @@ UNREADABLE = {
 
 class TestUnreadable:
     @pytest.mark.parametrize(
-        'name, workers', [*((name, 0) for name in UNREADABLE), ('truncated', 2)]
+        'name, workers',
+        [*((name, 0) for name in UNREADABLE), pytest.param('truncated', 2, marks=pytest.mark.slow)],
     )
     def test_is_left_out_and_named_until_repaired(self, own_src, tmp_path, name, workers):
         break_it, reason = UNREADABLE[name]

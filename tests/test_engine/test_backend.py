@@ -65,7 +65,7 @@ def fresh():
     forget()
 
 
-@pytest.fixture(params=['tar', 'files', 's3'])
+@pytest.fixture(params=['tar', 'files', pytest.param('s3', marks=pytest.mark.slow)])
 def there(request, made):
     """URLs of the data sets: ``there('')``, ``there('coco_')``."""
     if request.param != 's3':

@@ -133,6 +133,7 @@ def test_files_that_are_not_there(inputs, tmp_path, capsys):
     assert 'exists' in capsys.readouterr().err and out.read_bytes() == b'kept'
 
 
+@pytest.mark.slow
 def test_a_teacher_without_positions(inputs, tmp_path, capsys):
     state = torch.load(inputs / 'plain.pth', weights_only=True)
     del state['pos_embed']

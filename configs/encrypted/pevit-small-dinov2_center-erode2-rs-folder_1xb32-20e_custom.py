@@ -15,7 +15,7 @@ _base_ = ['mmpretrain::_base_/default_runtime.py', '../_base_/schedules/finetune
 data_root = 'data/custom_hardened/'
 num_classes = 10
 mean = [128.0, 128.0, 128.0]
-std = [32.5, 32.5, 32.5]
+std = [28.0, 28.0, 28.0]
 
 data_preprocessor = dict(num_classes=num_classes, mean=mean, std=std, to_rgb=True)
 model = dict(

@@ -174,7 +174,6 @@ def test_adapting_config():
     images = torch.randint(0, 256, (2, 3, 56, 56), dtype=torch.uint8)
     losses = model.loss(**model.data_preprocessor(dict(inputs=list(images), data_samples=None)))
     assert set(losses) == {'loss_patch', 'loss_cls'}
-    assert not model.data_preprocessor.batch_cipher.cipher.moves_pixels or losses['loss_cls'] > 0
 
 
 ENCRYPTED = [p for p in CONFIGS if p.parent.name == 'encrypted']

@@ -205,6 +205,14 @@ SWAPS = {
         {
             'backbone.patch_size': 12,
             'backbone.patch_embed': None,
+            # Weights of plain patches, and how plain and encrypted images are normalized.
+            'backbone.warm_start': dict(
+                cipher='center+erode2',
+                mean=[128.0] * 3,
+                std=[40.0] * 3,
+                plain_mean=[123.675, 116.28, 103.53],
+                plain_std=[58.395, 57.12, 57.375],
+            ),
             'neck.scale_factors': [2, 1, 0.5],
             'bbox_head.anchor_generator.strides': [6, 12, 24, 48, 96],
             'data_preprocessor.mean': [128.0] * 3,
@@ -214,6 +222,7 @@ SWAPS = {
         (DEFORMABLE, 'mix2:tiled', 'pevit-tiny'),
         {
             'backbone.input_form': 'full',
+            'backbone.warm_start.cipher': 'mix2:tiled',
             'neck.scale_factors': [2, 1, 0.5],
             'neck.num_outs': 4,
         },
@@ -253,12 +262,26 @@ SWAPS = {
     ),
     'classifier': (
         ('mmpretrain::resnet/resnet18_8xb32_in1k.py', 'shuffle', 'pevit-tiny'),
-        {'backbone.pos_encoding': 'rpe', 'neck': None, 'head.in_channels': 192},
+        {
+            'backbone.pos_encoding': 'rpe',
+            'backbone.warm_start': None,
+            'neck': None,
+            'head.in_channels': 192,
+        },
     ),
     'classifier without a class token': (
         (DEIT, 'shuffle', 'timm:vit_small_patch16_224.augreg_in21k'),
         {'backbone.out_type': 'cls_token', 'head.in_channels': 384, 'backbone.pretrained': False},
     ),
+    'weights of other statistics': (
+        (FASTER, 'mix2', 'timm:vit_small_patch16_224.augreg_in21k'),
+        {
+            'backbone.warm_start.mean': [123.675, 116.28, 103.53],
+            'backbone.warm_start.plain_mean': [127.5] * 3,
+            'backbone.warm_start.plain_std': [127.5] * 3,
+        },
+    ),
+    'nothing to start from': ((DEIT, 'center', 'pevit-tiny'), {'backbone.warm_start': None}),
 }
 
 

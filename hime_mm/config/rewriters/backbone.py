@@ -25,6 +25,8 @@ WEIGHTS = {
 }
 SOURCE = 'https://mmassets.onedl.ai/mmclassification/v0/deit/'
 CHOICES = f'{", ".join(f"pevit-{size}" for size in WEIGHTS)}, or timm:NAME with a name of timm'
+#: What they take off, and divide by.
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 #: Necks whose levels have the strides of a CNN's stages, each half of the one before.
 LEVELS = (
     'FPN',
@@ -57,7 +59,7 @@ class Swap:
         self.job = job
         self.plain = job.cipher.patch_size
         kind, separator, model_name = name.partition(':')
-        trained = _starts_trained(job)
+        self.trained = trained = _starts_trained(job)
         if kind == 'timm' and separator and model_name:
             self.backbone, self.width = self._timm(model_name, trained)
         elif name.removeprefix('pevit-') in WEIGHTS and name.startswith('pevit-'):
@@ -90,6 +92,7 @@ class Swap:
             out_type='cls_token',
             init_cfg=init if trained else None,
         )
+        self.plain_statistics = IMAGENET
         return backbone, VisionTransformer.arch_zoo[f'deit-{size}']['embed_dims']
 
     def _timm(self, name: str, trained: bool) -> tuple[dict, int]:
@@ -97,6 +100,11 @@ class Swap:
         built = TIMMPEViT(out_type='avg_featmap', **options)
         out_type = 'avg_featmap' if built.timm_model.cls_token is None else 'cls_token'
         backbone = dict(type='hime_mm.TIMMPEViT', **options, pretrained=trained, out_type=out_type)
+        known = built.timm_model.pretrained_cfg or {}
+        self.plain_statistics = {
+            name: [round(255 * value, 3) for value in known[name]] if name in known else usual
+            for name, usual in IMAGENET.items()
+        }
         return backbone, built.embed_dims
 
     def refusals(self) -> Iterator[Finding]:
@@ -147,6 +155,11 @@ class Swap:
         """Put it there, and make neck and heads fit."""
         model = self.job.model
         node = self.job.plan.backbone
+        if self.trained and any(
+            step.removes_means or step.drops_border or isinstance(step, Mix)
+            for step in self.job.cipher.steps
+        ):
+            self.backbone['warm_start'] = self._warm_start()
         if 'head' in model.value:
             node.owner[node.key] = self.backbone
             model.value.pop('neck', None)
@@ -160,6 +173,15 @@ class Swap:
             model.value.update(type=PADDING_AWARE, detector=model.name)
             _pad(self.job)
         self._advise()
+
+    def _warm_start(self) -> dict:
+        """For weights of plain images; the data preprocessor is that of encrypted ones by now."""
+        normalized = preprocessors(self.job)[-1].value
+        statistics = {}
+        if normalized.get('mean') and normalized.get('std'):
+            statistics = {name: list(normalized[name]) for name in ('mean', 'std')}
+            statistics |= {f'plain_{name}': v for name, v in self.plain_statistics.items()}
+        return dict(self.job.written, **statistics)
 
     def _token_detector(self, model: Node) -> None:
         """Where patches move, a head that looks at each of them by itself."""

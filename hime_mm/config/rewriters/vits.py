@@ -29,8 +29,8 @@ def adapt_vit(job: Job) -> None:
         node.place,
         f'embeds patches of side {job.side} now, for which trained weights of its patch '
         f'embedding, of side {whole}, do not fit',
-        'It learns them anew; `--backbone pevit-small` averages sub-patches in its embedding '
-        'and resamples trained weights',
+        'It learns them anew; `--backbone pevit-small` starts from trained weights that are made '
+        'to fit encrypted patches',
     )
 
 

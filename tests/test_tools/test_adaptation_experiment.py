@@ -52,13 +52,17 @@ def test_rows(inputs, args, tmp_path):
     profile = experiment.PROFILES['cpu']
     init_default_scope('mmpretrain')
     for row in experiment.ROWS:
-        for start in experiment.STARTS:
+        for start in (*experiment.STARTS, *experiment.COLD):
+            if not experiment.applies(row, start):
+                continue
             cfg = experiment.finetune_config(row, start, 'private', 3, args, profile, tmp_path)
             cfg = check_config(cfg)
             assert cfg.randomness.seed == 3 and cfg.model.head.num_classes == 2
             assert cfg.train_cfg.max_epochs == (6 + 6 * 51 * 4 / 3 / 4 if start == 'control' else 6)
             init = cfg.model.backbone.init_cfg.checkpoint
-            assert init.startswith(str(tmp_path)) == (start in ('adapted', 'longer'))
+            assert init.startswith(str(tmp_path)) == (start in ('adapted', 'longer', 'random'))
+            if row.cipher:
+                assert ('warm_start' in cfg.model.backbone) != (start in experiment.COLD)
             assert cfg.data_preprocessor.get('cipher') == row.cipher
         if row.cipher is None:
             continue
@@ -68,6 +72,7 @@ def test_rows(inputs, args, tmp_path):
         # Not one of the pictures of the private task.
         lines = (tmp_path / 'public.txt').read_text().splitlines()
         assert len(lines) == 51 and not any('c050' in line or 'c051' in line for line in lines)
+        cfg = experiment.finetune_config(row, 'adapted', 'private', 3, args, profile, tmp_path)
         warm = [one.model.backbone.warm_start for one in (cfg, adapting)]
         assert warm[0] == warm[1] and warm[0].cipher == row.cipher
         for vit in (adapting.model.backbone, adapting.model.teacher):
@@ -79,13 +84,22 @@ def test_rows(inputs, args, tmp_path):
 
 
 def test_report(tmp_path, capsys):
-    values = {'direct': (50.0, 52.0), 'control': (55.0,), 'adapted': (60.0, 63.0)}
-    for start, numbers in values.items():
+    values = {
+        'rs-direct': (50.0, 52.0),
+        'rs-control': (55.0,),
+        'rs-adapted': (60.0, 63.0),
+        'mi2-random': (30.0,),
+        'mi2-resized': (31.0,),
+        'mi2-direct': (32.0,),
+    }
+    for name, numbers in values.items():
         for seed, top1 in enumerate(numbers):
-            folder = tmp_path / 'private' / f'rs-{start}' / f'seed{seed}'
+            folder = tmp_path / 'private' / name / f'seed{seed}'
             folder.mkdir(parents=True)
+            start = name.split('-')[1]
             result = dict(start=start, seed=seed, epochs=6, top1=top1, weights='w.pth')
             result |= dict(seconds=3600, curve=[[3, 1.0], [6, top1]], environment=dict(torch='1'))
+            result['losses'] = [[20, 4.0], [68, top1 / 10]]
             (folder / 'result.json').write_text(json.dumps(result))
     folder = tmp_path / 'adapted' / 'rs'
     folder.mkdir(parents=True)
@@ -101,7 +115,8 @@ def test_report(tmp_path, capsys):
     text = capsys.readouterr().out
     assert '| RS | `shuffle` | 51.0 ± 1.4 (2) | 55.0 | 61.5 ± 2.1 (2) | +10.5 | +5.0 |' in text
     assert 'adapted to rs: 6 epochs, 2 min, loss 1.000 to 0.129' in text
-    assert 'weights: w.pth' in text and '5.0 hours' in text
+    assert 'weights: w.pth' in text and '8.0 hours' in text
+    assert '| 3.00 (step 68), 30.0 | 3.10 (step 68), 31.0 | 3.20 (step 68), 32.0 |' in text
     assert cv2.imread(str(tmp_path / 'c.png')) is not None
     with pytest.raises(SystemExit, match='no results'):
         run_script(TOOL, 'report', '--profile', 'cpu', '--work-dir', tmp_path / 'none')

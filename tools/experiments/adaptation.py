@@ -10,9 +10,10 @@ Caltech-101: of the classes 51 to 101, the private task, or of all. It starts fr
 the weights as they are (direct); from the same, for as many more epochs as
 adapting takes of computation (control); or from weights that ShuffleDistillation
 adapted to the cipher (adapted) on --photos and pictures of the classes 1 to 50,
-without labels. Interrupted runs go on from their last checkpoint; a folder of
-other settings is refused. Images are encrypted on the device, anew in every
-epoch.
+without labels. Of a cipher that changes patches, the patch embedding is made to
+fit them (`warm_start`), but in two more starts: resized, and random.
+Interrupted runs go on from their last checkpoint; a folder of other settings is
+refused. Images are encrypted on the device, anew in every epoch.
 """
 
 import json
@@ -40,6 +41,8 @@ PUBLIC_PER_CLASS = 40
 #: How much longer a second adaptation takes.
 LONGER = 4
 STARTS = ('direct', 'control', 'adapted', 'longer')
+#: Without a warm start of the patch embedding.
+COLD = ('resized', 'random')
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,11 @@ def finetune_config(
         cfg.data_preprocessor.type = 'hime_mm.EncryptClsDataPreprocessor'
     if start in ('adapted', 'longer'):
         weights = str(work_dir / start / row.name / 'backbone.pth')
+    elif start == 'random':
+        weights = str(work_dir / 'no_embedding.pth')
     use_cipher(cfg, row, profile, weights)
+    if start in COLD:
+        del cfg.model.backbone.warm_start
     chosen, tested = PROTOCOLS[protocol]
     classes = classes_of(args.data_root)[chosen]
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = len(classes)
@@ -224,6 +231,21 @@ def budget(start: str, args) -> Profile:
     if start == 'longer':
         profile = replace(profile, adapt_epochs=LONGER * profile.adapt_epochs)
     return profile
+
+
+def applies(row: Row, start: str) -> bool:
+    """Whether there is something to adapt, or an embedding to make."""
+    if start in COLD:
+        return row.cipher not in (None, 'shuffle')
+    return row.cipher is not None or start in ('direct', 'control')
+
+
+def write_random(args, work_dir: Path) -> None:
+    """The weights without their patch embedding."""
+    state, _ = read_checkpoint(args.weights)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in state.items() if 'patch_embed' not in name}
+    torch.save(kept, work_dir / 'no_embedding.pth')
 
 
 def adapt(row: Row, start: str, args, work_dir: Path) -> None:
@@ -267,6 +289,7 @@ def finetune(row: Row, start: str, protocol: str, seed: int, args, work_dir: Pat
             epochs=epochs,
             top1=last['accuracy/top1'],
             curve=curve,
+            losses=[[line['step'], line['loss']] for line in shared.scalars(folder, 'loss')],
         )
 
     shared.run_one(cfg, folder, work, ['mmpretrain', 'timm'])
@@ -309,13 +332,15 @@ def run(args) -> None:
         for row in ciphers
     ]
     shared.run_all(adapting, args.jobs)
+    if 'random' in args.starts:
+        write_random(args, work_dir)
     tasks = [
         partial(finetune, row, start, protocol, seed, args, work_dir)
         for protocol in args.protocols
         for seed in args.seeds
         for start in args.starts
         for row in rows
-        if row.cipher or start not in ('adapted', 'longer')
+        if applies(row, start)
     ]
     shared.run_all(tasks, args.jobs)
     by_name = {row.name: row for row in rows}
@@ -348,6 +373,7 @@ def report(args) -> None:
         every |= {f'{protocol}/{name}': some for name, some in found.items()}
         print(f'{protocol}:\n')
         print_table(found)
+        print_embeddings(found)
         print()
     if not every:
         raise SystemExit(f'no results in {work_dir}: use `run` first')
@@ -405,6 +431,22 @@ def print_table(found: dict[str, list[dict]]) -> None:
             print(f'{name}: {shared.mean_std([one["top1"] for one in runs])} ({len(runs)})')
 
 
+def print_embeddings(found: dict[str, list[dict]]) -> None:
+    """What a warm start of the patch embedding gives: loss and top-1 of each start."""
+    starts = ('random', 'resized', 'direct')
+    rows = [row for row in ROWS if all(f'{row.name}-{start}' in found for start in starts)]
+    if not rows:
+        return
+    print('\n| row | random | resized | warm start |\n| --- | --- | --- | --- |')
+    for row in rows:
+        cells = []
+        for start in starts:
+            one = found[f'{row.name}-{start}'][0]
+            step, loss = next(pair for pair in one['losses'] if pair[0] > 50)
+            cells.append(f'{loss:.2f} (step {step}), {one["top1"]:.1f}')
+        print('| ' + ' | '.join([row.title, *cells]) + ' |')
+
+
 def draw_curves(work_dir: Path, path: Path) -> None:
     """Top-1 on the private task against computation, in passes over its pictures."""
     import matplotlib
@@ -416,10 +458,18 @@ def draw_curves(work_dir: Path, path: Path) -> None:
     rows = [row for row in ROWS if f'{row.name}-adapted' in found]
     fig, axes = plt.subplots(1, len(rows), figsize=(4 * len(rows), 3.6), sharey=True, squeeze=False)
     for ax, row in zip(axes[0], rows, strict=True):
+        direct, control = (found.get(f'{row.name}-{start}') for start in STARTS[:2])
+        shift = control[0]['epochs'] - direct[0]['epochs'] if direct and control else 0
         for start, color in zip(STARTS, ('C7', 'C0', 'C1', 'C3'), strict=True):
             for i, one in enumerate(found.get(f'{row.name}-{start}', ())):
                 label = None if i else start
-                ax.plot(*zip(*one['curve'], strict=True), color=color, marker='.', label=label)
+                epochs, top1 = zip(*one['curve'], strict=True)
+                ax.plot(epochs, top1, color=color, marker='.', label=label)
+                if start == 'adapted' and shift:
+                    # As if this engineer had adapted the weights for himself.
+                    later = [shift + epoch for epoch in epochs]
+                    label = None if i else 'with the computation of adapting'
+                    ax.plot(later, top1, color=color, marker='.', linestyle=':', label=label)
         ax.set_title(row.title)
         ax.set_xlabel('epochs of fine-tuning')
         ax.grid(alpha=0.3)
@@ -437,7 +487,8 @@ def parse_args():
     )
     run_parser.add_argument('--weights', required=True, help="of timm's vit_small_patch14_dinov2")
     run_parser.add_argument('--photos', nargs='*', default=[], help='folders of public photos')
-    run_parser.add_argument('--starts', nargs='+', choices=STARTS, default=list(STARTS))
+    every = (*STARTS, *COLD)
+    run_parser.add_argument('--starts', nargs='+', choices=every, default=list(every))
     run_parser.add_argument('--protocols', nargs='+', choices=PROTOCOLS, default=list(PROTOCOLS))
     table.add_argument('--curves', help='picture to write')
     return parser.parse_args()

@@ -1,10 +1,11 @@
 # Trained weights, 20 epochs: AdamW with layer-wise decay of the rate in the
-# ViT, one epoch of warm-up, then a cosine.
+# ViT, one epoch of warm-up, then a cosine. Batches are small: on few pictures
+# steps count more than what each of them sees.
 max_epochs = 20
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='LearningRateDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.05, betas=(0.9, 0.999)),
+    optimizer=dict(type='AdamW', lr=1.4e-4, weight_decay=0.05, betas=(0.9, 0.999)),
     paramwise_cfg=dict(
         layer_decay_rate=0.75,
         norm_decay_mult=0.0,
@@ -32,4 +33,4 @@ param_scheduler = [
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)
 val_cfg = {}
 test_cfg = {}
-auto_scale_lr = dict(base_batch_size=32)
+auto_scale_lr = dict(base_batch_size=8)

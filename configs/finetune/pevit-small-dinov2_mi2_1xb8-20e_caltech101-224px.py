@@ -1,6 +1,6 @@
 # DINOv2-S with its positions on mixed-up patches (MI, g = 2), encrypted on the
 # device. The embedding stays linear: the sum of those of the sub-patches.
-_base_ = ['./vit-small-dinov2_plain_1xb32-20e_caltech101-224px.py']
+_base_ = ['./vit-small-dinov2_plain_1xb8-20e_caltech101-224px.py']
 
 data_preprocessor = dict(type='hime_mm.EncryptClsDataPreprocessor', cipher='mix2', patch_size=14)
 model = dict(

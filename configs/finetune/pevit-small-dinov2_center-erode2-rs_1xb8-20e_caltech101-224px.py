@@ -1,6 +1,6 @@
 # The same on patches without their mean and border, shuffled: a hardened
 # setting.
-_base_ = ['./pevit-small-dinov2_rs_1xb32-20e_caltech101-224px.py']
+_base_ = ['./pevit-small-dinov2_rs_1xb8-20e_caltech101-224px.py']
 
 cipher = 'center+erode2+shuffle'
 patch_size = 14

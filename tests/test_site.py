@@ -116,7 +116,7 @@ def checkout(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     shutil.copy(DOCS / 'conf.py', tmp_path / 'docs/conf.py')
-    shutil.copy(DOCS / 'images/caltech101_cpu.png', tmp_path / 'docs/p.png')
+    shutil.copy(DOCS / 'images/leakage.png', tmp_path / 'docs/p.png')
     return tmp_path
 
 

@@ -31,7 +31,7 @@ from hime_mm.images.levels import add_levels, count_levels, statistics_of
 from hime_mm.models.weights import read_checkpoint
 
 CONFIG = Path(__file__).resolve().parents[1] / (
-    'configs/adapt/pevit-small-dinov2_rs_1xb64-10e_photos-224px.py'
+    'configs/adapt/pevit-small-dinov2_rs_1xb16-10e_photos-224px.py'
 )
 #: What ViTs of timm and of MMPretrain are trained with, most of them.
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -58,9 +58,9 @@ def parse_args():
     add('--pos-encoding', choices=('none', 'rpe'), default='none', help='where patches move')
     add('--size', type=int, default=224, help='side of the plain crops in pixels (default: 224)')
     add('--epochs', type=int, default=10, help='passes over the pictures (default: 10)')
-    add('--batch-size', type=int, default=64, help='of each GPU (default: 64)')
+    add('--batch-size', type=int, default=16, help='of each GPU (default: 16)')
     add('--workers', type=int, default=4, help='processes that read pictures (default: 4)')
-    add('--lr', type=float, help="for 64 pictures an iteration (default: the config's)")
+    add('--lr', type=float, help="learning rate of the last block (default: the config's)")
     add('--mean', type=float, nargs=3, default=MEAN, help='of the plain model, 0–255, R G B')
     add('--std', type=float, nargs=3, default=STD, help='the same')
     add('--amp', action='store_true', help='automatic mixed precision, on a GPU')

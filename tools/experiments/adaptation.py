@@ -31,7 +31,7 @@ from hime_mm.images.files import file_sha256
 from hime_mm.models.weights import read_checkpoint
 
 FINETUNE = shared.ROOT / 'configs/finetune/vit-small-dinov2_plain_1xb8-20e_caltech101-224px.py'
-ADAPT = shared.ROOT / 'configs/adapt/pevit-small-dinov2_rs_1xb64-10e_photos-224px.py'
+ADAPT = shared.ROOT / 'configs/adapt/pevit-small-dinov2_rs_1xb16-10e_photos-224px.py'
 PATCH = 14
 #: Forward and backward pass of the student and forward pass of the teacher, to
 #: forward and backward pass of the student alone.

@@ -28,7 +28,8 @@ model = dict(
     teacher=dict(pos_encoding='learned', img_size=crop, **vit),
 )
 train_dataloader = dict(
-    batch_size=64,
+    # Few pictures want many steps.
+    batch_size=16,
     num_workers=4,
     # Workers that start anew draw the same in a run that is resumed.
     persistent_workers=False,
@@ -72,7 +73,7 @@ param_scheduler = [
     ),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
-auto_scale_lr = dict(base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=16)
 custom_hooks = [dict(type='hime_mm.EpochSeedHook')]
 default_hooks = dict(
     logger=dict(interval=20),

@@ -58,7 +58,7 @@ def test_rows(inputs, args, tmp_path):
             cfg = experiment.finetune_config(row, start, 'private', 3, args, profile, tmp_path)
             cfg = check_config(cfg)
             assert cfg.randomness.seed == 3 and cfg.model.head.num_classes == 2
-            assert cfg.train_cfg.max_epochs == (6 + 6 * 51 * 4 / 3 / 4 if start == 'control' else 6)
+            assert cfg.train_cfg.max_epochs == (6 + 4 * 51 * 4 / 3 / 4 if start == 'control' else 6)
             init = cfg.model.backbone.init_cfg.checkpoint
             assert init.startswith(str(tmp_path)) == (start in ('adapted', 'longer', 'random'))
             if row.cipher:

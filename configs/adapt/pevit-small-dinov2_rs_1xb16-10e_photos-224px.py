@@ -74,6 +74,8 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 auto_scale_lr = dict(base_batch_size=16)
+# Also the order of the pictures is that of a run that was never stopped.
+randomness = dict(seed=0)
 custom_hooks = [dict(type='hime_mm.EpochSeedHook')]
 default_hooks = dict(
     logger=dict(interval=20),

@@ -13,11 +13,14 @@ class EpochSeedHook(Hook):
 
     A run that is resumed has the losses that it would have had: MMEngine
     restores its seed, but not how far its random numbers have come. In each
-    process of a distributed run they are others.
+    process of a distributed run they are others. The order of the pictures
+    needs ``randomness=dict(seed=...)`` in the config: without it the sampler
+    of a resumed run has a seed of its own.
 
     It holds for what the main process draws, such as drop path, and the
-    augmentations where ``num_workers=0``. Workers start with seeds of
-    MMEngine's in every epoch, unless they are persistent.
+    augmentations where ``num_workers=0``. Workers that are not persistent
+    start from the same seeds in every epoch, resumed or not, so that they
+    repeat their draws.
     """
 
     priority = 'VERY_HIGH'

@@ -33,10 +33,11 @@ class ShuffleDistillation(BaseSelfSupervisor):
 
     Args:
         backbone (dict): The student, a :class:`PEViT` or :class:`TIMMPEViT`
-            with ``out_type='raw'``.
+            with ``out_type='raw'``, without detection tokens, that drops no
+            patches.
         teacher (dict): The same with ``pos_encoding='learned'``, of the same
-            width, for the plain patches of the cipher. It is not trained,
-            and all its weights must come from what it loads.
+            width, for the plain patches of the cipher. It is not trained:
+            it must name its weights, and these must fill it.
         data_preprocessor (dict): A :class:`DistillDataPreprocessor`.
         patch_weight (float): w_patch. Defaults to 1.
         cls_weight (float): w_cls. Models without a class token have no such
@@ -58,11 +59,13 @@ class ShuffleDistillation(BaseSelfSupervisor):
     ) -> None:
         super().__init__(backbone, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.teacher = MODELS.build(teacher)
+        self._has_weights = _names_weights(teacher)
         self.patch_weight = patch_weight
         self.cls_weight = cls_weight
         self._check()
         self.teacher.eval().requires_grad_(False)
-        self.teacher.register_load_state_dict_post_hook(self._check_loaded)
+        # It comes after the teacher's own, which converts what is foreign.
+        self.teacher._register_load_state_dict_pre_hook(_check_complete, with_module=True)
 
     def _check(self) -> None:
         name = f'hime_mm.{type(self).__name__}'
@@ -86,6 +89,16 @@ class ShuffleDistillation(BaseSelfSupervisor):
                     f'{name}: the {role} has patches of {vit.patch_stride} pixels, those of the '
                     f'cipher {cipher!r} are of {side}: set its `patch_size`, or that of the cipher'
                 )
+            if getattr(vit, 'num_det_tokens', 0):
+                raise ConfigError(
+                    f'{name}: the {role} has detection tokens, of which nothing is learnt: leave '
+                    '`num_det_tokens` out, the detector starts from the weights without them'
+                )
+            if not isinstance(getattr(_inner(vit), 'patch_drop', nn.Identity()), nn.Identity):
+                raise ConfigError(
+                    f'{name}: the {role} drops patches, of which nothing is learnt then: leave '
+                    '`patch_drop_rate` out'
+                )
         if self.teacher.pos_encoding != 'learned':
             raise ConfigError(
                 f'{name}: the teacher needs the positions that it was trained with, '
@@ -102,18 +115,18 @@ class ShuffleDistillation(BaseSelfSupervisor):
                 f'{self.teacher.embed_dims}'
             )
 
-    @staticmethod
-    def _check_loaded(teacher: nn.Module, found: Any) -> None:
-        """Refuse weights that leave parts of the teacher untrained."""
-        # Of a whole checkpoint the names begin with the teacher's.
-        own = teacher.state_dict()
-        missing = [name.removeprefix('teacher.') for name in found.missing_keys]
-        missing = [name for name in missing if name in own]
-        if missing:
+    def init_weights(self) -> None:
+        """Load the weights of both.
+
+        Raises:
+            ConfigError: If the teacher names none, or they do not fit it.
+        """
+        if not self._has_weights:
             raise ConfigError(
-                f'the weights of the teacher lack {len(missing)} of its tensors, such as '
-                f'{missing[0]!r}: nothing could be learnt from it'
+                f'hime_mm.{type(self).__name__}: the teacher names no weights, and nothing could '
+                "be learnt from it: set its `init_cfg=dict(type='Pretrained', checkpoint=...)`"
             )
+        super().init_weights()
 
     def train(self, mode: bool = True) -> 'ShuffleDistillation':
         """Set the mode; the teacher stays in evaluation mode."""
@@ -157,5 +170,34 @@ class ShuffleDistillation(BaseSelfSupervisor):
         return F.layer_norm(tokens.float(), tokens.shape[-1:])
 
 
+def _check_complete(
+    teacher: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Refuse weights that leave parts of the teacher untrained; hosts only log these."""
+    own = {name: tuple(value.shape) for name, value in teacher.state_dict().items()}
+    found = {
+        name: tuple(state_dict[prefix + name].shape) for name in own if prefix + name in state_dict
+    }
+    misfits = [name for name, shape in own.items() if found.get(name) != shape]
+    if misfits:
+        first = misfits[0]
+        raise ConfigError(
+            f'the weights do not fill {len(misfits)} tensors of the teacher, such as {first!r} '
+            f'{own[first]} ({found.get(first, "not there")}): nothing could be learnt from it'
+        )
+
+
+def _names_weights(vit: dict) -> bool:
+    init = vit.get('init_cfg') or ()
+    entries = [init] if isinstance(init, dict) else init
+    return any(one['type'] == 'Pretrained' for one in entries) or bool(
+        vit.get('pretrained') or vit.get('checkpoint_path')
+    )
+
+
+def _inner(vit: nn.Module) -> nn.Module:
+    return getattr(vit, 'timm_model', vit)
+
+
 def _has_cls(vit: nn.Module) -> bool:
-    return getattr(getattr(vit, 'timm_model', vit), 'cls_token', None) is not None
+    return getattr(_inner(vit), 'cls_token', None) is not None

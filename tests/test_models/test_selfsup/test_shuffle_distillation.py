@@ -217,6 +217,12 @@ class TestRefusals:
                 dict(backbone=dict(STUDENT, arch=dict(ARCH, embed_dims=48))),
                 'the student is 48 wide, the teacher 24',
             ),
+            (dict(backbone=dict(STUDENT, num_det_tokens=3)), 'the backbone has detection tokens'),
+            (dict(teacher=dict(TEACHER, num_det_tokens=3)), 'the teacher has detection tokens'),
+            (
+                dict(backbone=dict(SMALL_TIMM, pos_encoding='none', patch_drop_rate=0.25)),
+                'the backbone drops patches',
+            ),
         ],
     )
     def test_what_does_not_go_together(self, wrong, match):
@@ -231,17 +237,35 @@ class TestRefusals:
         build('mix2', backbone=dict(TEACHER, patch_size=4, img_size=16))
 
     @pytest.mark.parametrize('vit', ['PEViT', 'TIMMPEViT'])
-    def test_weights_without_positions(self, tmp_path, vit):
-        """They would be drawn at random, and taught."""
+    @pytest.mark.parametrize(
+        'change, match',
+        [
+            (lambda state: state.pop(_name(state, 'pos_embed')), 'fill 1 tensors.*pos_embed'),
+            # Of another width.
+            (
+                lambda s: s.update({_name(s, 'fc1.', 'layers.0.0.'): torch.zeros(9, 9)}),
+                r'fill 1 tensors.*\(\d+, 24\) \(\(9, 9\)\)',
+            ),
+        ],
+    )
+    def test_weights_that_do_not_fill_the_teacher(self, tmp_path, vit, change, match):
+        """The rest would be drawn at random, and taught."""
         config = dict(TEACHER) if vit == 'PEViT' else dict(SMALL_TIMM, pos_encoding='learned')
-        state = MODELS.build(dict(config)).state_dict()
-        state = {k: v for k, v in state.items() if 'pos' not in k}
+        state = dict(MODELS.build(dict(config)).state_dict())
+        change(state)
         torch.save(dict(state_dict=state), tmp_path / 'w.pth')
         init = dict(type='Pretrained', checkpoint=str(tmp_path / 'w.pth'))
         student = dict(STUDENT) if vit == 'PEViT' else dict(SMALL_TIMM, pos_encoding='none')
         model = build(backbone=student, teacher=dict(config, init_cfg=init))
-        with pytest.raises(ConfigError, match='lack 1 of its tensors.*pos_embed'):
+        with pytest.raises(ConfigError, match=match):
             model.init_weights()
+        with pytest.raises(ConfigError, match='the teacher names no weights'):
+            build(backbone=student, teacher=dict(config)).init_weights()
+
+
+def _name(state, *parts):
+    """The first name with one of these parts."""
+    return next(name for name in state if any(part in name for part in parts))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ printed.
 """
 
 import argparse
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.dist import barrier, is_main_process
 from mmengine.runner import Runner
 from tqdm import tqdm
 
@@ -35,6 +38,8 @@ CONFIG = Path(__file__).resolve().parents[1] / (
 )
 #: What ViTs of timm and of MMPretrain are trained with, most of them.
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+#: Files in the folder of a run.
+SETTINGS, PICTURES = 'settings.py', 'pictures.txt'
 #: Pictures of which the statistics of encrypted ones are measured.
 MEASURED = 200
 
@@ -85,7 +90,7 @@ def find_pictures(folders):
         if not os.path.isdir(folder):
             raise ConfigError(f'there is no folder {folder}')
         own = [
-            os.path.join(root, file)
+            os.path.abspath(os.path.join(root, file))
             for root, _, files in os.walk(folder)
             for file in files
             if file.lower().endswith(EXTENSIONS)
@@ -152,13 +157,12 @@ def make_config(args, pictures):
         warm_start=dict(cipher=args.cipher, patch_size=args.patch_size, **plain, **encrypted),
     )
     cfg.work_dir = args.work_dir
-    os.makedirs(args.work_dir, exist_ok=True)
-    listed = os.path.abspath(os.path.join(args.work_dir, 'pictures.txt'))
-    Path(listed).write_text('\n'.join(map(os.path.abspath, pictures)))
     # So that others are noticed.
-    cfg.pictures = file_sha256(listed)
+    cfg.pictures = hashlib.sha256('\n'.join(pictures).encode()).hexdigest()
+    cfg.source = file_sha256(args.weights)
     loader = cfg.train_dataloader
     loader.update(batch_size=args.batch_size, num_workers=args.workers)
+    listed = os.path.abspath(os.path.join(args.work_dir, PICTURES))
     loader.dataset.update(data_root='', data_prefix='', ann_file=listed)
     loader.dataset.pipeline[1].scale = args.size
     cfg.train_cfg.max_epochs = cfg.param_scheduler[1].end = args.epochs
@@ -175,13 +179,23 @@ def make_config(args, pictures):
 
 def check_begun(cfg):
     """Refuse to go on with what was begun with other settings."""
-    path = Path(cfg.work_dir) / 'settings.py'
-    if path.is_file() and path.read_text() != cfg.pretty_text:
+    path = Path(cfg.work_dir) / SETTINGS
+    begun = (Path(cfg.work_dir) / 'last_checkpoint').is_file()
+    if begun and path.is_file() and path.read_text() != cfg.pretty_text:
         raise ConfigError(
             f'{path} is of other settings than those of now: delete {cfg.work_dir}, or name '
             'another --work-dir'
         )
-    path.write_text(cfg.pretty_text)
+
+
+def train(cfg, pictures):
+    """Train, or go on with it; the first process of several writes what all read."""
+    runner = Runner.from_cfg(cfg)
+    if is_main_process():
+        Path(cfg.work_dir, SETTINGS).write_text(cfg.pretty_text)
+        Path(cfg.work_dir, PICTURES).write_text('\n'.join(pictures))
+    barrier()
+    runner.train()
 
 
 def write_backbone(cfg, args):
@@ -212,16 +226,18 @@ def adapt(args):
         raise ConfigError(f'there is no file {args.weights}')
     if os.path.lexists(args.out) and not args.overwrite:
         raise ConfigError(f'{args.out} exists: choose another name, or replace it (--overwrite)')
+    if args.amp and get_device() == 'cpu':
+        raise ConfigError('--amp needs a GPU, and there is none: leave it out')
     if args.size % args.patch_size:
         raise ConfigError(
             f'crops of {args.size} pixels hold no whole patches of {args.patch_size}: choose '
             'another --size'
         )
-    cfg = check_config(make_config(args, find_pictures(args.photos)))
+    pictures = find_pictures(args.photos)
+    cfg = check_config(make_config(args, pictures))
     check_begun(cfg)
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    if runner.rank == 0:
+    train(cfg, pictures)
+    if is_main_process():
         meta = write_backbone(cfg, args)
         print(f'\nwrote {args.out}, for configs with\n')
         print(f'data_preprocessor=dict(mean={meta["mean"]}, std={meta["std"]}, to_rgb=True)')

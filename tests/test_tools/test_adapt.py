@@ -1,17 +1,31 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Weights adapted to a cipher by a command."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from owner_data import photo, write
-from scripts import run_script
+from scripts import ROOT, run_script
 
 from hime_mm.models import PEViT, TIMMPEViT
 
 timm = pytest.importorskip('timm')
 NAME = 'test_vit'
+ON_A_CPU = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 CIPHER = 'center+erode2+shuffle'
+
+#: MMEngine's runner gives each process a GPU, whether there is one or not.
+WITHOUT_GPU = """
+import runpy, torch
+from mmengine.model import MMDistributedDataParallel as Parallel
+torch.cuda.set_device = lambda device: None
+init = Parallel.__init__
+Parallel.__init__ = lambda self, module, device_ids=None, **kw: init(self, module, **kw)
+runpy.run_path({!r}, run_name='__main__')
+"""
 
 
 @pytest.fixture(scope='module')
@@ -75,10 +89,42 @@ def test_goes_on(inputs, tmp_path, capsys):
     for name, value in one.items():
         assert torch.equal(other[name], value), name
     assert 'Epoch(train) [2]' in capsys.readouterr().out
-    # Not with what was begun otherwise.
+    # Not with what was begun otherwise, once something was.
     wrong = arguments(inputs, tmp_path / 'x.pth', '--work-dir', work, *keep, '--lr', 1)
     assert run_script('tools/adapt.py', *wrong) == 1
     assert 'of other settings' in capsys.readouterr().err
+    other = torch.load(inputs / 'plain.pth', weights_only=True)
+    other['cls_token'] += 1
+    torch.save(other, tmp_path / 'plain.pth')
+    wrong[0] = tmp_path / 'plain.pth'
+    assert run_script('tools/adapt.py', *wrong[:-2]) == 1
+    assert 'of other settings' in capsys.readouterr().err
+    (work / 'last_checkpoint').unlink()
+    args = [*arguments(inputs, tmp_path / 'x.pth', '--work-dir', work, *keep), '--epochs', 1]
+    assert run_script('tools/adapt.py', *args) == 0
+
+
+@pytest.mark.slow
+def test_in_two_processes(inputs, tmp_path):
+    """Of which the first writes."""
+    out = tmp_path / 'out.pth'
+    args = arguments(inputs, out, '--launcher', 'pytorch', '--batch-size', 2)
+    args += ['--cfg-options', 'env_cfg.dist_cfg.backend=gloo']
+    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', 2]
+    script = tmp_path / 'without_gpu.py'
+    script.write_text(WITHOUT_GPU.format(str(ROOT / 'tools/adapt.py')))
+    done = subprocess.run(
+        [sys.executable, *map(str, [*launch, script, *args])],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count(f'wrote {out}') == 1
+    saved = torch.load(out, weights_only=True)
+    assert saved['meta']['backbone']['patch_size'] == 12
+    # Each sees half of the pictures, three in batches of two.
+    checkpoint = torch.load(tmp_path / 'out' / 'epoch_2.pth', weights_only=False)
+    assert checkpoint['meta']['iter'] == 4
 
 
 @pytest.mark.slow
@@ -101,6 +147,7 @@ def test_of_pevit(inputs, tmp_path):
     'more, told',
     [
         (['--size', 40], 'no whole patches of 16'),
+        pytest.param(['--amp'], '--amp needs a GPU', marks=ON_A_CPU),
         (['--model', 'resnet50'], 'unknown model'),
         (['--model', 'timm:vit_tiny'], 'timm has no model'),
         (['--cipher', 'blur'], 'blur'),

@@ -61,7 +61,8 @@ def convert_checkpoint(
             that the checkpoint was trained with, where it does not say so.
             Defaults to None.
         pos_encoding (str, optional): Without `config`, as :class:`PEViT`'s;
-            None is what the checkpoint has. Defaults to None.
+            None is what the checkpoint has, or where `cipher` moves patches
+            ``'none'`` in place of learned ones. Defaults to None.
         num_heads (int, optional): Without `config`, heads of the attention;
             None is one per 64 channels. Defaults to None.
         num_splits (int): g of a mixed patch embedding in the checkpoint.
@@ -118,7 +119,7 @@ def convert_checkpoint(
     else:
         parts = meta['model'] = infer_model(ckpt, num_classes, pos_encoding)
         if cipher is not None:
-            _use_cipher(parts['backbone'], cipher)
+            _use_cipher(parts['backbone'], cipher, pos_encoding)
         model = build_parts(parts)
     ckpt.start_warm(model.backbone)
     converted, report = fit(
@@ -143,13 +144,22 @@ def convert_checkpoint(
     return report, parts
 
 
-def _use_cipher(backbone: dict, cipher: CipherLike) -> None:
+def _use_cipher(backbone: dict, cipher: CipherLike, pos_encoding: str | None) -> None:
     """Have an inferred backbone embed what a cipher leaves of its patches."""
     built = Cipher.build(cipher, backbone['patch_size'])
     if 'patch_embed' in backbone:
         raise ConversionError(
             'the checkpoint embeds mixed patches already: `cipher` is for one of plain patches'
         )
+    if 'warm_start' in backbone:
+        raise ConversionError(
+            f'the patch embedding of the checkpoint was made for {backbone["warm_start"]} before: '
+            'leave `cipher` out'
+        )
+    if built.shuffles and pos_encoding is None and backbone['pos_encoding'] == 'learned':
+        backbone['pos_encoding'] = 'none'
+        for name in ('img_size', 'mid_positions'):
+            backbone.pop(name, None)
     side = built.encrypted_patch_size
     if 'img_size' in backbone:
         sides = backbone['img_size']

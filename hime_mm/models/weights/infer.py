@@ -13,6 +13,7 @@ from hime_mm.errors import ConversionError
 from .formats import CLASSIFIERS, NATIVE
 from .report import Shape
 from .translate import PATCH, Checkpoint
+from .warm_start import EMBED_CIPHER, read_mark
 
 _ARCHS = ('deit-tiny', 'deit-small', 'deit-base', 'large', 'huge')
 _LAYER = 'backbone.layers.0.'
@@ -89,6 +90,9 @@ def _backbone(ckpt: Checkpoint, pos_encoding: str) -> dict:
         patch_size=patch,
         pos_encoding=pos_encoding,
     )
+    mark = items.get(f'backbone.{EMBED_CIPHER}')
+    if mark is not None:
+        backbone['warm_start'] = read_mark(mark.tensor)
     if shape[1] != 3:
         backbone['in_channels'] = shape[1]
     if ckpt.mixed:

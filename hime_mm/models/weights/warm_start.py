@@ -1,6 +1,7 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """A patch embedding for encrypted patches, out of one for plain patches."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..ciphers.base import FORMS
 from ..ciphers.prediction import correlations
 from ..layers import MixedPatchEmbed
 
-#: Buffer of a model that says for which cipher its patch embedding is, as bytes.
+#: Buffer of a model that says what its patch embedding was made for, as bytes of JSON.
 EMBED_CIPHER = 'embed_cipher'
 
 
@@ -66,7 +67,11 @@ class WarmStart:
                 '`warm_start`: the statistics of plain and of encrypted images come together, '
                 f'without {missing[0]!r} the others say nothing'
             )
-        self.statistics = None if missing else statistics
+        self.statistics = {
+            name: [float(one) for one in value]
+            for name, value in statistics.items()
+            if value is not None
+        }
 
     @classmethod
     def build(cls, config: 'None | str | dict | WarmStart') -> 'WarmStart | None':
@@ -76,6 +81,10 @@ class WarmStart:
         if isinstance(config, dict) and 'cipher' in config:
             return cls(**config)
         return cls(config)
+
+    def to_dict(self) -> dict:
+        """The arguments that give it back."""
+        return dict(cipher=str(self.cipher), patch_size=self.cipher.patch_size, **self.statistics)
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adapt a linear embedding.
@@ -102,7 +111,7 @@ class WarmStart:
             if step.name in FORMS:
                 weight = FORMS[step.name](step).embed(weight, centred)
             centred = step.removes_means or (centred and not step.drops_border)
-        if self.statistics is None:
+        if not self.statistics:
             return weight, bias
         mean, std, plain_mean, plain_std = (
             torch.tensor(values, dtype=weight.dtype).view(-1, 1, 1)
@@ -172,8 +181,15 @@ class WarmStart:
 def register_warm_start(model: nn.Module, config: None | str | dict) -> None:
     """Give a model ``warm_start``, and the buffer that says so in its checkpoints."""
     model.warm_start = warm = WarmStart.build(config)
-    mark = None if warm is None else torch.tensor([*warm.cipher.canonical.encode()]).byte()
+    mark = None
+    if warm is not None:
+        mark = torch.tensor([*json.dumps(warm.to_dict()).encode()], dtype=torch.uint8)
     model.register_buffer(EMBED_CIPHER, mark)
+
+
+def read_mark(mark: Tensor) -> dict:
+    """What the buffer says: the arguments of a :class:`WarmStart`."""
+    return json.loads(bytes(mark.tolist()))
 
 
 def check_warm_start(model: nn.Module) -> None:
@@ -194,7 +210,9 @@ def start_warm(
     Args:
         model (nn.Module): With ``warm_start`` and, where that is a
             :class:`MixedPatchEmbed`, ``patch_embed``.
-        embed (dict): The embedding, by the names of :class:`PEViT`'s.
+        embed (dict): The embedding, by the names of :class:`PEViT`'s. A kernel
+            of the side that the cipher leaves, which is not its plain one, is
+            taken for one that was trained on encrypted images.
         mark (Tensor, optional): The buffer in the checkpoint.
 
     Returns:
@@ -203,14 +221,20 @@ def start_warm(
     """
     warm, weight = model.warm_start, embed.get('projection.weight')
     if mark is not None:
-        known = bytes(mark.tolist()).decode()
-        if warm is None or known != warm.cipher.canonical:
-            _log(f'The patch embedding was made for {known!r} before, and is left as it is.')
+        known = read_mark(mark)
+        if warm is None or known != warm.to_dict():
+            _log(f'The patch embedding was made for {known} before, and is left as it is.')
         return None
     if warm is None or weight is None or 'mapping.weight' in embed:
         return None
-    plain = resampled(weight, warm.cipher.patch_size)
-    told = f'made for {warm.cipher.canonical!r}'
+    cipher = warm.cipher
+    if weight.shape[-1] == cipher.encrypted_patch_size != cipher.patch_size:
+        _log(f'The patch embedding is of the side that {cipher!r} leaves: it is left as it is.')
+        return None
+    # Predictions are computed there; whoever loads it brings it back.
+    embed = {name: value.detach().cpu() for name, value in embed.items()}
+    plain = resampled(embed['projection.weight'], cipher.patch_size)
+    told = f'made for {cipher.canonical!r}'
     mixed = getattr(model, 'patch_embed', None)
     if isinstance(mixed, MixedPatchEmbed):
         out, lost = warm.mixed(plain, embed.get('projection.bias'), mixed.state_dict())

@@ -418,15 +418,24 @@ def test_command_names_its_options(tmp_path, capsys):
 class TestCipher:
     """Weights of plain patches, written for encrypted ones."""
 
-    @pytest.mark.parametrize('cipher, side', [('center+erode2+shuffle', 12), ('mix2', 8)])
-    def test_made_for_it(self, tmp_path, cipher, side):
+    @pytest.mark.parametrize(
+        'cipher, side, pos',
+        [
+            ('center+erode2+shuffle', 12, 'rpe'),
+            ('center+erode2+shuffle', 12, None),
+            ('mix2', 8, None),
+        ],
+    )
+    def test_made_for_it(self, tmp_path, cipher, side, pos):
         from hime_mm.models.weights.warm_start import WarmStart
 
         source = tiny(patch_size=16)
         path = save(tmp_path, source.state_dict())
-        pos = None if cipher == 'mix2' else 'none'
         model, report, parts = convert(path, tmp_path, cipher=cipher, pos_encoding=pos)
         assert parts['backbone']['patch_size'] == side
+        # Learned positions mean nothing where patches move.
+        expected = 'learned' if cipher == 'mix2' else pos or 'none'
+        assert parts['backbone']['pos_encoding'] == expected
         assert parts['backbone'].get('img_size') in (None, 64 // 16 * side)
         proj = source.patch_embed.proj
         weight, bias = WarmStart(cipher).linear(proj.weight, proj.bias)
@@ -434,6 +443,20 @@ class TestCipher:
         torch.testing.assert_close(model.backbone.patch_embed.projection.bias, bias)
         (entry,) = (one for one in report.resized if one.src_name == 'patch_embed.proj.weight')
         assert cipher in entry.why
+
+    def test_says_so_when_it_is_converted_again(self, tmp_path):
+        """The model that is told has the option, and there is no second warm start."""
+        path = save(tmp_path, tiny(patch_size=16).state_dict())
+        model, _, _ = convert(path, tmp_path, cipher='erode2+shuffle')
+        for name in ('again', 'wrong'):
+            (tmp_path / name).mkdir()
+        again, _, parts = convert(tmp_path / 'out.pth', tmp_path / 'again')
+        told = dict(cipher='erode2+shuffle', patch_size=16)
+        assert parts['backbone']['warm_start'] == told
+        for name, value in model.backbone.state_dict().items():
+            assert torch.equal(again.backbone.state_dict()[name], value), name
+        with pytest.raises(ConversionError, match='was made for .*erode2.* before'):
+            convert(tmp_path / 'out.pth', tmp_path / 'wrong', cipher='erode2+shuffle')
 
     def test_in_a_config(self, tmp_path):
         """The model's own option says it."""

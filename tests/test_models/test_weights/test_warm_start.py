@@ -14,7 +14,7 @@ from hime_mm.errors import ConfigError
 from hime_mm.models import BatchCipher, PEViT, TIMMPEViT
 from hime_mm.models.ciphers.prediction import correlations, predict_patch
 from hime_mm.models.layers import MixedPatchEmbed
-from hime_mm.models.weights.warm_start import WarmStart
+from hime_mm.models.weights.warm_start import WarmStart, read_mark
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
@@ -335,6 +335,44 @@ class TestModels:
                 PEViT(SIZE, **options)
             else:
                 TIMMPEViT('deit_tiny_patch16_224', depth=1, **options)
+
+    def test_its_mark_says_the_statistics(self, log):
+        """What was made for others is not made again, and a word is said."""
+        warm = dict(cipher='center+erode2+shuffle', patch_size=8)
+        told = dict(warm, mean=[128.0] * 3, std=[30.0] * 3, plain_mean=MEAN, plain_std=STD)
+        options = dict(pos_encoding='none', patch_size=4)
+        model, again = (PEViT(SIZE, 32, warm_start=told, **options) for _ in range(2))
+        other = PEViT(SIZE, 32, warm_start=warm, **options)
+        own_mark = other.embed_cipher.clone()
+        model.load_state_dict(plain_vit().state_dict(), strict=False)
+        assert read_mark(model.embed_cipher) == told
+        log.clear()
+        again.load_state_dict(model.state_dict())
+        assert not log
+        other.load_state_dict(model.state_dict())
+        assert any('30.0' in line and 'left as it is' in line for _, line in log)
+        kept = model.patch_embed.projection.weight
+        assert torch.equal(other.patch_embed.projection.weight, kept)
+        assert torch.equal(other.embed_cipher, own_mark)
+
+    def test_a_kernel_of_encrypted_patches(self, log):
+        """Trained on them before anything said so: no second warm start."""
+        trained = PEViT(SIZE, 32, pos_encoding='none', patch_size=4)
+        model = own('linear')
+        model.load_state_dict(trained.state_dict(), strict=False)
+        assert any('left as it is' in line for _, line in log)
+        weight = trained.patch_embed.projection.weight
+        assert torch.equal(model.patch_embed.projection.weight, weight)
+
+    def test_from_weights_of_half_precision(self):
+        source = plain_vit()
+        model, expected = own('linear'), own('linear')
+        expected.load_state_dict(source.state_dict(), strict=False)
+        model.load_state_dict(source.bfloat16().state_dict(), strict=False)
+        found = model.patch_embed.projection.weight
+        torch.testing.assert_close(
+            found, expected.patch_embed.projection.weight, atol=0.02, rtol=0.02
+        )
 
     def test_from_patches_of_another_side(self):
         """Resampled to the cipher's first."""

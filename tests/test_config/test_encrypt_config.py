@@ -178,6 +178,7 @@ def test_all_reasons_are_given_at_once():
         encrypt_config(MASK, 'shuffle')
 
 
+FCOS = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
 FASTER = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 DEFORMABLE = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 # Config, cipher and backbone; of the result, what has to be so.
@@ -236,7 +237,7 @@ SWAPS = {
         {'neck.in_channels': 192, 'bbox_head.anchor_generator.strides': [8]},
     ),
     'points': (
-        ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'mix2', 'timm:deit_tiny_patch16_224'),
+        (FCOS, 'mix2', 'timm:deit_tiny_patch16_224'),
         {
             'backbone.patch_size': 8,
             'neck.in_channels': 192,
@@ -246,7 +247,12 @@ SWAPS = {
     ),
     'strides that the config leaves out': (
         ('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', 'mix2', 'pevit-tiny'),
-        {'neck.scale_factors': [2, 1, 0.5], 'bbox_head.strides': (4, 8, 16)},
+        {
+            'neck.scale_factors': [2, 1, 0.5],
+            'bbox_head.strides': (4, 8, 16),
+            # It starts from no weights.
+            'data_preprocessor.mean': None,
+        },
     ),
     'moved patches': (
         (FASTER, 'center+erode2+shuffle', 'pevit-tiny'),
@@ -276,9 +282,22 @@ SWAPS = {
     'weights of other statistics': (
         (FASTER, 'mix2', 'timm:vit_small_patch16_224.augreg_in21k'),
         {
-            'backbone.warm_start.mean': [123.675, 116.28, 103.53],
+            'data_preprocessor.mean': [127.5] * 3,
+            'data_preprocessor.std': [127.5] * 3,
+            'backbone.warm_start.mean': [127.5] * 3,
             'backbone.warm_start.plain_mean': [127.5] * 3,
             'backbone.warm_start.plain_std': [127.5] * 3,
+        },
+    ),
+    # Of another order of channels, and of a standard deviation of one, before.
+    'weights in place of those of caffe': (
+        (FCOS, 'center+erode2', 'pevit-tiny'),
+        {
+            'data_preprocessor.bgr_to_rgb': True,
+            'data_preprocessor.mean': [128.0] * 3,
+            'data_preprocessor.std': [40.0] * 3,
+            'backbone.warm_start.std': [40.0] * 3,
+            'backbone.warm_start.plain_std': [58.395, 57.12, 57.375],
         },
     ),
     'nothing to start from': ((DEIT, 'center', 'pevit-tiny'), {'backbone.warm_start': None}),
@@ -471,9 +490,11 @@ class TestOfADataSet:
         with pytest.raises(HimeError, match='hime.json'):
             encrypt_config(loaded('mmpretrain::resnet/resnet18_8xb32_in1k.py'), str(tmp_path))
 
-    def test_a_folder_that_is_none(self, tmp_path, monkeypatch):
-        """A cipher of that name."""
-        (tmp_path / 'mix2').mkdir()
+    def test_that_has_the_name_of_a_cipher(self, tmp_path, monkeypatch):
+        """The cipher comes first."""
+        make_manifest(tmp_path / 'mix2', 'center+shuffle')
         monkeypatch.chdir(tmp_path)
-        cfg = encrypt_config(loaded('mmpretrain::resnet/resnet18_8xb32_in1k.py'), 'mix2')
-        assert str(read(cfg).uses[0].cipher) == 'mix2'
+        cfg = loaded('mmpretrain::resnet/resnet18_8xb32_in1k.py')
+        for written, expected in (('mix2', 'mix2'), ('./mix2', 'center+shuffle')):
+            new = encrypt_config(cfg, written, 'pevit-tiny')
+            assert str(read(new).uses[0].cipher) == expected

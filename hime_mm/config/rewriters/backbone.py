@@ -151,6 +151,15 @@ class Swap:
                 'write the neck by hand, for instance as `hime_mm.SimpleFeaturePyramid`',
             )
 
+    def normalize(self) -> None:
+        """Have plain images normalized as those that its weights were trained on."""
+        if not self.trained:
+            return
+        options = preprocessors(self.job)[-1].value
+        options.pop('rgb_to_bgr', None)
+        order = 'to_rgb' if 'head' in self.job.model.value else 'bgr_to_rgb'
+        options.update({order: True}, **{n: list(v) for n, v in self.plain_statistics.items()})
+
     def make(self) -> None:
         """Put it there, and make neck and heads fit."""
         model = self.job.model
@@ -176,12 +185,10 @@ class Swap:
 
     def _warm_start(self) -> dict:
         """For weights of plain images; the data preprocessor is that of encrypted ones by now."""
-        normalized = preprocessors(self.job)[-1].value
-        statistics = {}
-        if normalized.get('mean') and normalized.get('std'):
-            statistics = {name: list(normalized[name]) for name in ('mean', 'std')}
-            statistics |= {f'plain_{name}': v for name, v in self.plain_statistics.items()}
-        return dict(self.job.written, **statistics)
+        options = preprocessors(self.job)[-1].value
+        encrypted = {name: list(options[name]) for name in ('mean', 'std')}
+        plain = {f'plain_{name}': value for name, value in self.plain_statistics.items()}
+        return dict(self.job.written, **encrypted, **plain)
 
     def _token_detector(self, model: Node) -> None:
         """Where patches move, a head that looks at each of them by itself."""

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from hime_mm.ciphers.cipher import CipherLike
 from hime_mm.datasets.manifest import load_manifest
 from hime_mm.datasets.writing import MANIFEST_NAME
+from hime_mm.errors import CipherError
 from hime_mm.images import Recipe
 
 from ..check import check_config, report
@@ -48,11 +49,13 @@ def encrypt_config(
         cipher (str | dict | Sequence | :obj:`Cipher`): As of
             :class:`hime_mm.transforms.Encrypt`, such as ``'mix2'`` or
             ``'center+erode2+shuffle'``; or the folder of an encrypted data set, for
-            its cipher and the statistics of its pictures.
+            its cipher and the statistics of its pictures (``'./mix2'`` if a
+            cipher has its name).
         backbone (str, optional): Takes the place of the model's backbone, with
             neck and head that fit: ``'pevit-tiny'``, ``'pevit-small'``,
             ``'pevit-base'``, or ``'timm:NAME'`` with a name of timm. It starts
-            from trained weights (DeiT's, timm's) if the backbone before did.
+            from trained weights (DeiT's, timm's) if the backbone before did, and
+            images are normalized as for these then.
             Where patches move a detector becomes a
             :class:`PESingleStageDetector` with a :class:`PatchTokenHead`. None
             keeps the backbone. Defaults to None.
@@ -70,10 +73,15 @@ def encrypt_config(
     """
     cfg = load_config(cfg) if isinstance(cfg, str) else deepcopy(cfg)
     statistics = {}
-    if isinstance(cipher, str) and os.path.isfile(path := os.path.join(cipher, MANIFEST_NAME)):
+    try:
+        recipe = Recipe.build(cipher, patch_size, {})
+    except CipherError:
+        path = os.path.join(cipher, MANIFEST_NAME) if isinstance(cipher, str) else ''
+        if not os.path.isfile(path):
+            raise
         manifest = load_manifest(path)
         cipher, statistics = manifest.cipher, manifest.statistics
-    recipe = Recipe.build(cipher, patch_size, {})
+        recipe = Recipe.build(cipher, patch_size, {})
     recipe.cipher.check_unshared()
     written = dict(cipher=cipher if isinstance(cipher, (str, dict)) else recipe.cipher.to_dict())
     if patch_size is not None:
@@ -85,6 +93,8 @@ def encrypt_config(
 
     encrypt_pipelines(job)
     adapt_augments(job)
+    if swap is not None:
+        swap.normalize()
     adapt_preprocessor(job)
     adapt_metrics(job)
     if swap is not None:

@@ -178,7 +178,11 @@ def _added(base: dict, head: dict, shards: Iterable[dict]) -> tuple[dict, list[d
         **(dict(noticed=dict(noticed)) if noticed else {}),
     )
     new.pop('statistics', None)
-    if all('statistics' in one for one in (base, head)):
-        both = (levels_of(one['statistics']) for one in (base, head))
-        new |= _statistics(add_levels(*both))
+    # A part without pictures has none, and changes nothing.
+    parts = [one for one in (base, head) if one['counts']['files']]
+    known = [one['statistics'] for one in parts if 'statistics' in one]
+    if len(known) == len(parts) == 1:
+        new['statistics'] = known[0]
+    elif len(known) == len(parts):
+        new |= _statistics(add_levels(*map(levels_of, known)))
     return new, [*base['shards'], *shards]

@@ -82,6 +82,15 @@ class TestAdded:
         both = [Manifest.load(tmp_path / name).state['statistics'] for name in ('out', 'all')]
         np.testing.assert_allclose(both[0]['std'], both[1]['std'], atol=1e-5)
 
+    def test_nothing_changes_nothing(self, tmp_path):
+        src, out = tmp_path / 'src', tmp_path / 'out'
+        write(src / 'n' / 'a.png', photo(64, 80))
+        folder(src, out)
+        before = Manifest.load(out).state['statistics']
+        (src / 'n' / 'b.png').write_bytes(b'no picture')
+        folder(src, out, add=True)
+        assert Manifest.load(out).state['statistics'] == before
+
     def test_to_one_that_has_none(self, tmp_path):
         """Nothing is said, rather than what holds for a part."""
         src, out = tmp_path / 'src', tmp_path / 'out'

@@ -52,7 +52,7 @@ def test_rows(inputs, args, tmp_path):
     profile = experiment.PROFILES['cpu']
     init_default_scope('mmpretrain')
     for row in experiment.ROWS:
-        for start in (*experiment.STARTS, *experiment.COLD):
+        for start in (*experiment.STARTS, *experiment.VARIANTS, *experiment.COLD):
             if not experiment.applies(row, start):
                 continue
             cfg = experiment.finetune_config(row, start, 'private', 3, args, profile, tmp_path)
@@ -60,7 +60,10 @@ def test_rows(inputs, args, tmp_path):
             assert cfg.randomness.seed == 3 and cfg.model.head.num_classes == 2
             assert cfg.train_cfg.max_epochs == (6 + 4 * 51 * 4 / 3 / 4 if start == 'control' else 6)
             init = cfg.model.backbone.init_cfg.checkpoint
-            assert init.startswith(str(tmp_path)) == (start in ('adapted', 'longer', 'random'))
+            own = (*experiment.ADAPTED, 'random')
+            assert init.startswith(str(tmp_path)) == (start in own)
+            if start == 'rpe':
+                assert cfg.model.backbone.pos_encoding == 'rpe'
             if row.cipher:
                 assert ('warm_start' in cfg.model.backbone) != (start in experiment.COLD)
             assert cfg.data_preprocessor.get('cipher') == row.cipher
@@ -79,6 +82,9 @@ def test_rows(inputs, args, tmp_path):
             vit.update(depth=1)
             vit.pop('init_cfg')
         MODELS.build(adapting.model)
+        frozen = experiment.adapt_config(row, args, profile, tmp_path, 'frozen')
+        assert frozen.model.backbone.frozen_stages == 6
+        assert 'frozen_stages' not in adapting.model.backbone
     tests = (tmp_path / 'private' / 'test.txt').read_text().splitlines()
     assert [line.split()[1] for line in tests] == ['0', '0', '1', '1']
 
@@ -88,6 +94,7 @@ def test_report(tmp_path, capsys):
         'rs-direct': (50.0, 52.0),
         'rs-control': (55.0,),
         'rs-adapted': (60.0, 63.0),
+        'rs-frozen': (40.0,),
         'mi2-random': (30.0,),
         'mi2-resized': (31.0,),
         'mi2-direct': (32.0,),
@@ -114,8 +121,9 @@ def test_report(tmp_path, capsys):
     )
     text = capsys.readouterr().out
     assert '| RS | `shuffle` | 51.0 ± 1.4 (2) | 55.0 | 61.5 ± 2.1 (2) | +10.5 | +5.0 |' in text
-    assert 'adapted to rs: 6 epochs, 2 min, loss 1.000 to 0.129' in text
-    assert 'weights: w.pth' in text and '8.0 hours' in text
+    assert 'adapted, to rs: 6 epochs, 2 min, loss 1.000 to 0.129' in text
+    assert 'rs-frozen: 40.0 (1)' in text
+    assert 'weights: w.pth' in text and '9.0 hours' in text
     assert '| 3.00 (step 68), 30.0 | 3.10 (step 68), 31.0 | 3.20 (step 68), 32.0 |' in text
     assert cv2.imread(str(tmp_path / 'c.png')) is not None
     with pytest.raises(SystemExit, match='no results'):

@@ -11,7 +11,8 @@ the weights as they are (direct); from the same, for as many more epochs as
 adapting takes of computation (control); or from weights that ShuffleDistillation
 adapted to the cipher (adapted) on --photos and pictures of the classes 1 to 50,
 without labels. Of a cipher that changes patches, the patch embedding is made to
-fit them (`warm_start`), but in two more starts: resized, and random.
+fit them (`warm_start`), but in two more starts: resized, and random. Three more adapt
+longer, with RPE, or the last six blocks only.
 Interrupted runs go on from their last checkpoint; a folder of other settings is
 refused. Images are encrypted on the device, anew in every epoch.
 """
@@ -41,6 +42,9 @@ PUBLIC_PER_CLASS = 40
 #: How much longer a second adaptation takes.
 LONGER = 3
 STARTS = ('direct', 'control', 'adapted', 'longer')
+#: Adapted otherwise: options of the student. The `frozen` half stays as it was.
+VARIANTS = {'rpe': dict(pos_encoding='rpe'), 'frozen': dict(frozen_stages=6)}
+ADAPTED = (*STARTS[2:], *VARIANTS)
 #: Without a warm start of the patch embedding.
 COLD = ('resized', 'random')
 
@@ -153,11 +157,14 @@ def use_cipher(cfg: Config, row: Row, profile: Profile, weights: str) -> None:
     backbone.init_cfg = dict(type='Pretrained', checkpoint=weights)
 
 
-def adapt_config(row: Row, args, profile: Profile, work_dir: Path) -> Config:
+def adapt_config(
+    row: Row, args, profile: Profile, work_dir: Path, start: str = 'adapted'
+) -> Config:
     cfg = Config.fromfile(ADAPT)
     mean, std = cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std
     cfg.model.data_preprocessor.update(plain_mean=mean, plain_std=std)
     use_cipher(cfg, row, profile, args.weights)
+    cfg.model.backbone.update(VARIANTS.get(start, {}))
     cfg.model.teacher.update(
         model_name='vit_small_patch14_dinov2',
         pretrained=False,
@@ -198,13 +205,15 @@ def finetune_config(
     weights = args.weights
     if row.cipher is not None:
         cfg.data_preprocessor.type = 'hime_mm.EncryptClsDataPreprocessor'
-    if start in ('adapted', 'longer'):
+    if start in ADAPTED:
         weights = str(work_dir / start / row.name / 'backbone.pth')
     elif start == 'random':
         weights = str(work_dir / 'no_embedding.pth')
     use_cipher(cfg, row, profile, weights)
     if start in COLD:
         del cfg.model.backbone.warm_start
+    elif start == 'rpe':
+        cfg.model.backbone.pos_encoding = 'rpe'
     chosen, tested = PROTOCOLS[protocol]
     classes = classes_of(args.data_root)[chosen]
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = len(classes)
@@ -246,6 +255,8 @@ def applies(row: Row, start: str) -> bool:
     """Whether there is something to adapt, or an embedding to make."""
     if start in COLD:
         return row.cipher not in (None, 'shuffle')
+    if start == 'rpe':
+        return row.cipher is not None and Cipher(row.cipher, PATCH).shuffles
     return row.cipher is not None or start in ('direct', 'control')
 
 
@@ -261,7 +272,7 @@ def adapt(row: Row, start: str, args, work_dir: Path) -> None:
     """Adapt the weights to a cipher, or go on with it."""
     profile = budget(start, args)
     folder = work_dir / start / row.name
-    cfg = adapt_config(row, args, profile, work_dir)
+    cfg = adapt_config(row, args, profile, work_dir, start)
 
     def work(config: Path) -> dict:
         log = folder / 'output.txt'
@@ -338,9 +349,10 @@ def run(args) -> None:
     ciphers = [row for row in rows if row.cipher]
     adapting = [
         partial(adapt, row, start, args, work_dir)
-        for start in ('adapted', 'longer')
+        for start in ADAPTED
         if start in args.starts
         for row in ciphers
+        if applies(row, start)
     ]
     shared.run_all(adapting, args.jobs)
     if 'random' in args.starts:
@@ -388,12 +400,12 @@ def report(args) -> None:
         print()
     if not every:
         raise SystemExit(f'no results in {work_dir}: use `run` first')
-    for start in ('adapted', 'longer'):
+    for start in ADAPTED:
         for path in sorted((work_dir / start).glob('*/result.json')):
             one = json.loads(path.read_text())
             last = sum(loss for _, loss in one['curve'][-5:]) / len(one['curve'][-5:])
             print(
-                f'adapted to {one["row"]}: {one["epochs"]} epochs, {one["seconds"] / 60:.0f} min, '
+                f'{start}, to {one["row"]}: {one["epochs"]} epochs, {one["seconds"] / 60:.0f} min, '
                 f'loss {one["curve"][0][1]:.3f} to {last:.3f}'
             )
     sources = {one['weights'] for runs in every.values() for one in runs if 'weights' in one}
@@ -438,7 +450,7 @@ def print_table(found: dict[str, list[dict]]) -> None:
             gaps = [gap(row, 'adapted', base) for base in ('direct', 'control')]
             print('| ' + ' | '.join([row.title, cipher, *cells[:3], *gaps, cells[3]]) + ' |')
     for name, runs in found.items():
-        if '-on-' in name:
+        if '-on-' in name or name.endswith(tuple(VARIANTS)):
             print(f'{name}: {shared.mean_std([one["top1"] for one in runs])} ({len(runs)})')
 
 
@@ -498,7 +510,7 @@ def parse_args():
     )
     run_parser.add_argument('--weights', required=True, help="of timm's vit_small_patch14_dinov2")
     run_parser.add_argument('--photos', nargs='*', default=[], help='folders of public photos')
-    every = (*STARTS, *COLD)
+    every = (*STARTS, *VARIANTS, *COLD)
     run_parser.add_argument('--starts', nargs='+', choices=every, default=list(every))
     run_parser.add_argument('--protocols', nargs='+', choices=PROTOCOLS, default=list(PROTOCOLS))
     table.add_argument('--curves', help='picture to write')

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ _IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 #: Keys in which checkpoints hold their weights, and smoothed ones.
 _HOLDERS = ('model', 'state_dict', 'module')
 _EMA_HOLDERS = ('model_ema', 'state_dict_ema', 'ema_state_dict')
+#: torch keeps one list of what may be loaded, for all threads.
+_ALLOWED = threading.Lock()
 
 
 def allow_namespaces() -> None:
@@ -87,12 +90,13 @@ def _load(path: str) -> Mapping[str, Any]:
             return load_file(path)
         except SafetensorError as error:
             raise ConversionError(f'{path} is cut off or no safetensors file: {error}') from None
-    allow_namespaces()
     # What MMEngine's own checkpoints hold beside weights.
     get = getattr(mmengine_checkpoint, 'get_torch_safe_globals', list)
     try:
-        with torch.serialization.safe_globals(get()):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        with _ALLOWED:
+            allow_namespaces()
+            with torch.serialization.safe_globals(get()):
+                checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         forbidden = isinstance(error, pickle.UnpicklingError) and re.search(
             r'(?:GLOBAL|global:?|class) +`?([\w.]+\.\w+)', str(error)

@@ -5,12 +5,15 @@ import argparse
 import json
 import os
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from converting import convert, save, tiny, without
 from foreign_models import PaperPEViT, Yolos, hugging_face, shake
+from mmengine.logging import HistoryBuffer
 
 from hime_mm.errors import ConversionError
 from hime_mm.models.weights import read_checkpoint
@@ -236,6 +239,25 @@ def test_a_pickle_that_wants_more_is_refused(tmp_path):
     # It would have left one.
     pickle.loads(pickle.dumps(evil))
     assert trace.exists()
+
+
+def test_threads_that_read_do_not_forbid_each_other(tmp_path, monkeypatch):
+    """What MMEngine's checkpoints hold is allowed while one is read, by a list of all threads."""
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(
+        dict(state_dict=tiny().state_dict(), message_hub=dict(loss=HistoryBuffer([1], [1]))), path
+    )
+    load, delays = torch.load, iter((0.0, 0.2, 0.4, 0.6))
+
+    def slow(*args, **kwargs):
+        time.sleep(next(delays))
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, 'load', slow)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(read_checkpoint, [str(path)] * 4))
+    assert all(state.keys() == tiny().state_dict().keys() for state, _ in read)
+    assert HistoryBuffer not in torch.serialization.get_safe_globals()
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])

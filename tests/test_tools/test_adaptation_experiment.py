@@ -55,10 +55,13 @@ def test_rows(inputs, args, tmp_path):
         for start in (*experiment.STARTS, *experiment.VARIANTS, *experiment.COLD):
             if not experiment.applies(row, start):
                 continue
-            cfg = experiment.finetune_config(row, start, 'private', 3, args, profile, tmp_path)
+            budget = experiment.budget(start, args)
+            cfg = experiment.finetune_config(row, start, 'private', 3, args, budget, tmp_path)
             cfg = check_config(cfg)
             assert cfg.randomness.seed == 3 and cfg.model.head.num_classes == 2
-            assert cfg.train_cfg.max_epochs == (6 + 4 * 51 * 4 / 3 / 4 if start == 'control' else 6)
+            # As many passes over 4 private pictures as adapting takes over 51 public ones.
+            more = dict(control=4, control_longer=12).get(start, 0) * 51 * 4 / 3 / 4
+            assert cfg.train_cfg.max_epochs == 6 + more
             init = cfg.model.backbone.init_cfg.checkpoint
             own = (*experiment.ADAPTED, 'random')
             assert init.startswith(str(tmp_path)) == (start in own)
@@ -89,11 +92,34 @@ def test_rows(inputs, args, tmp_path):
     assert [line.split()[1] for line in tests] == ['0', '0', '1', '1']
 
 
+def test_the_profile_of_a_gpu(args, tmp_path):
+    """Larger batches, at rates that grow with their root, in mixed precision."""
+    experiment = load_script(TOOL)
+    row = next(row for row in experiment.ROWS if row.name == 'rs')
+    for make in (
+        lambda profile: experiment.adapt_config(row, args, profile, tmp_path),
+        lambda profile: experiment.finetune_config(
+            row, 'direct', 'private', 0, args, profile, tmp_path
+        ),
+    ):
+        small, cfg = (make(experiment.PROFILES[name]) for name in ('cpu', 'gpu'))
+        loaders = [one.train_dataloader for one in (cfg, small)]
+        assert loaders[0].batch_size == 4 * loaders[1].batch_size
+        rates = [one.optim_wrapper.optimizer.lr for one in (cfg, small)]
+        assert rates[0] == pytest.approx(2 * rates[1])
+        assert (cfg.optim_wrapper.type, small.optim_wrapper.type) == (
+            'AmpOptimWrapper',
+            'OptimWrapper',
+        )
+
+
 def test_report(tmp_path, capsys):
     values = {
         'rs-direct': (50.0, 52.0),
         'rs-control': (55.0,),
         'rs-adapted': (60.0, 63.0),
+        'rs-control_longer': (64.0,),
+        'rs-longer': (66.0,),
         'rs-frozen': (40.0,),
         'mi2-random': (30.0,),
         'mi2-resized': (31.0,),
@@ -120,10 +146,14 @@ def test_report(tmp_path, capsys):
         *('--profile', 'cpu', '--work-dir', tmp_path, '--curves', tmp_path / 'c.png'),
     )
     text = capsys.readouterr().out
-    assert '| RS | `shuffle` | 51.0 ± 1.4 (2) | 55.0 | 61.5 ± 2.1 (2) | +10.5 | +5.0 |' in text
+    assert (
+        '| RS | `shuffle` | 51.0 ± 1.4 (2) | 55.0 | 61.5 ± 2.1 (2) | 64.0 | 66.0 | +10.5 | +5.0 |'
+        in text
+    )
+    assert 'adapted 3 times as long, then 6 epochs' in text
     assert 'adapted, to rs: 6 epochs, 2 min, loss 1.000 to 0.129' in text
     assert 'rs-frozen: 40.0 (1)' in text
-    assert 'weights: w.pth' in text and '9.0 hours' in text
+    assert 'weights: w.pth' in text and '11.0 hours' in text
     assert '| 3.00 (step 68), 30.0 | 3.10 (step 68), 31.0 | 3.20 (step 68), 32.0 |' in text
     assert cv2.imread(str(tmp_path / 'c.png')) is not None
     with pytest.raises(SystemExit, match='no results'):

@@ -12,12 +12,13 @@ adapting takes of computation (control); or from weights that ShuffleDistillatio
 adapted to the cipher (adapted) on --photos and pictures of the classes 1 to 50,
 without labels. Of a cipher that changes patches, the patch embedding is made to
 fit them (`warm_start`), but in two more starts: resized, and random. Three more adapt
-longer, with RPE, or the last six blocks only.
+longer (with a control of its own), with RPE, or the last six blocks only.
 Interrupted runs go on from their last checkpoint; a folder of other settings is
 refused. Images are encrypted on the device, anew in every epoch.
 """
 
 import json
+import math
 import os
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,12 +40,12 @@ PATCH = 14
 COST = 4 / 3
 #: Of each public class of Caltech-101, so that none is seen far more than others.
 PUBLIC_PER_CLASS = 40
-#: How much longer a second adaptation takes.
+#: How much longer a second adaptation takes, and its control.
 LONGER = 3
-STARTS = ('direct', 'control', 'adapted', 'longer')
+STARTS = ('direct', 'control', 'adapted', 'control_longer', 'longer')
 #: Adapted otherwise: options of the student. The `frozen` half stays as it was.
 VARIANTS = {'rpe': dict(pos_encoding='rpe'), 'frozen': dict(frozen_stages=6)}
-ADAPTED = (*STARTS[2:], *VARIANTS)
+ADAPTED = ('adapted', 'longer', *VARIANTS)
 #: Without a warm start of the patch embedding.
 COLD = ('resized', 'random')
 
@@ -80,7 +81,19 @@ ROWS = [
 
 @dataclass(frozen=True)
 class Profile:
-    """A budget that all rows share."""
+    """A budget that all rows share.
+
+    Attributes:
+        about (str): What ``--help`` says.
+        crop (int): Side of an image, in pixels.
+        resize (int): Shorter side of a test image before its middle is cut out.
+        epochs (int): Of fine-tuning.
+        adapt_epochs (int): Of adapting.
+        per_class (int, optional): Training pictures of a class; None are all.
+        workers (int): Of each loader.
+        larger (int): A batch to that of the config; rates grow with its root.
+        amp (bool): Whether to train in mixed precision.
+    """
 
     about: str
     crop: int
@@ -89,10 +102,12 @@ class Profile:
     adapt_epochs: int
     per_class: int | None
     workers: int
+    larger: int = 1
+    amp: bool = False
 
 
 PROFILES = {
-    'gpu': Profile('224 px, all training pictures, 20 epochs', 224, 256, 20, 50, None, 4),
+    'gpu': Profile('224 px, all training pictures, 20 epochs', 224, 256, 20, 50, None, 4, 4, True),
     # What a CPU core fine-tunes in ten minutes.
     'cpu': Profile('112 px, 15 training pictures a class, 6 epochs', 112, 128, 6, 4, 15, 0),
 }
@@ -192,6 +207,10 @@ def set_budget(cfg: Config, epochs: int, profile: Profile) -> None:
     cfg.train_cfg.max_epochs = epochs
     cfg.param_scheduler[1].end = epochs
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=2, max_keep_ckpts=1)
+    cfg.train_dataloader.batch_size *= profile.larger
+    cfg.optim_wrapper.optimizer.lr *= math.sqrt(profile.larger)
+    if profile.amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     for name in ('train_dataloader', 'val_dataloader'):
         if name in cfg:
             cfg[name].num_workers = profile.workers
@@ -231,7 +250,7 @@ def finetune_config(
     cfg.val_dataloader.dataset.pipeline[1].scale = profile.resize
     cfg.val_dataloader.dataset.pipeline[2].crop_size = profile.crop
     epochs = profile.epochs
-    if start == 'control':
+    if start.startswith('control'):
         adapted = profile.adapt_epochs * len(public(args.data_root, args.photos))
         epochs += round(adapted * COST / pictures)
     set_budget(cfg, epochs, profile)
@@ -246,7 +265,7 @@ def finetune_config(
 def budget(start: str, args) -> Profile:
     """The profile, with the epochs that an adaptation takes."""
     profile = PROFILES[args.profile]
-    if start == 'longer':
+    if start in ('longer', 'control_longer'):
         profile = replace(profile, adapt_epochs=LONGER * profile.adapt_epochs)
     return profile
 
@@ -436,19 +455,25 @@ def print_table(found: dict[str, list[dict]]) -> None:
     epochs = {
         one['start']: one['epochs'] for some in found.values() for one in some if 'epochs' in one
     }
-    print(
-        f'| row | cipher | direct, {epochs.get("direct", "–")} epochs '
-        f'| control, {epochs.get("control", "–")} epochs '
-        f'| adapted, then {epochs.get("adapted", "–")} epochs | to direct | to control '
-        f'| adapted {LONGER} times as long |'
+    heads = dict(
+        direct='direct,',
+        control='control,',
+        adapted='adapted, then',
+        control_longer='control,',
+        longer=f'adapted {LONGER} times as long, then',
     )
-    print('| --- | --- | --- | --- | --- | --- | --- | --- |')
+    # Where a row has none, there is no column.
+    starts = [start for start in STARTS if start in epochs]
+    bases = [base for base in ('direct', 'control') if {base, 'adapted'} <= set(starts)]
+    titles = ['row', 'cipher', *(f'{heads[start]} {epochs[start]} epochs' for start in starts)]
+    titles += [f'adapted to {base}' for base in bases]
+    print(f'| {" | ".join(titles)} |\n|{" --- |" * len(titles)}')
     for row in ROWS:
-        cells = [cell(f'{row.name}-{start}') for start in STARTS]
+        cells = [cell(f'{row.name}-{start}') for start in starts]
         if any(cells):
             cipher = f'`{row.cipher}`' if row.cipher else ''
-            gaps = [gap(row, 'adapted', base) for base in ('direct', 'control')]
-            print('| ' + ' | '.join([row.title, cipher, *cells[:3], *gaps, cells[3]]) + ' |')
+            gaps = [gap(row, 'adapted', base) for base in bases]
+            print('| ' + ' | '.join([row.title, cipher, *cells, *gaps]) + ' |')
     for name, runs in found.items():
         if '-on-' in name or name.endswith(tuple(VARIANTS)):
             print(f'{name}: {shared.mean_std([one["top1"] for one in runs])} ({len(runs)})')
@@ -478,26 +503,36 @@ def draw_curves(work_dir: Path, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     found = results(work_dir, 'private')
-    rows = [row for row in ROWS if f'{row.name}-adapted' in found]
-    fig, axes = plt.subplots(1, len(rows), figsize=(4 * len(rows), 3.6), sharey=True, squeeze=False)
+    rows = [row for row in ROWS if {f'{row.name}-{one}' for one in STARTS[:3]} <= set(found)]
+    if not rows:
+        raise SystemExit(f'no row of {work_dir} has its direct, control and adapted runs')
+    fig, axes = plt.subplots(1, len(rows), figsize=(5 * len(rows), 3.6), sharey=True, squeeze=False)
+    colors = dict(direct='C7', control='C0', adapted='C1', control_longer='C2', longer='C3')
+    shifts = dict(adapted='control', longer='control_longer')
     for ax, row in zip(axes[0], rows, strict=True):
-        direct, control = (found.get(f'{row.name}-{start}') for start in STARTS[:2])
-        shift = control[0]['epochs'] - direct[0]['epochs'] if direct and control else 0
-        for start, color in zip(STARTS, ('C7', 'C0', 'C1', 'C3'), strict=True):
+        direct = found[f'{row.name}-direct'][0]['epochs']
+        for start, color in colors.items():
             for i, one in enumerate(found.get(f'{row.name}-{start}', ())):
-                label = None if i else start
+                label = None if i else start.replace('_', ', ')
                 epochs, top1 = zip(*one['curve'], strict=True)
                 ax.plot(epochs, top1, color=color, marker='.', label=label)
-                if start == 'adapted' and shift:
+                control = found.get(f'{row.name}-{shifts.get(start)}')
+                if control:
                     # As if this engineer had adapted the weights for himself.
-                    later = [shift + epoch for epoch in epochs]
-                    label = None if i else 'with the computation of adapting'
-                    ax.plot(later, top1, color=color, marker='.', linestyle=':', label=label)
+                    shift = control[0]['epochs'] - direct
+                    ax.plot(
+                        [shift + epoch for epoch in epochs],
+                        top1,
+                        color=color,
+                        marker='.',
+                        linestyle=':',
+                        label=label and f'{label}, its computation counted',
+                    )
         ax.set_title(row.title)
         ax.set_xlabel('epochs of fine-tuning')
         ax.grid(alpha=0.3)
     axes[0][0].set_ylabel('private task, top-1 (%)')
-    axes[0][0].legend()
+    axes[0][0].legend(fontsize='small')
     fig.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=110)

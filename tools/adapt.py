@@ -44,16 +44,28 @@ SETTINGS, PICTURES = 'settings.py', 'pictures.txt'
 MEASURED = 200
 
 
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is below 1')
+    return number
+
+
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('weights', help='of the plain model, with its positions')
+    add('weights', help='.pth file of the plain model, with its positions')
     add('photos', nargs='+', help='folders of public plain pictures, and those within')
     add('--out', required=True, help='file to write')
     add('--cipher', required=True, help="such as 'shuffle' or 'center+erode2+shuffle'")
-    add('--patch-size', type=int, default=16, help='side of a plain patch in pixels (default: 16)')
+    add(
+        '--patch-size',
+        type=positive,
+        default=16,
+        help='side of a plain patch in pixels (default: 16)',
+    )
     add(
         '--model',
         default='pevit-small',
@@ -61,17 +73,26 @@ def parse_args():
         '(default: pevit-small)',
     )
     add('--pos-encoding', choices=('none', 'rpe'), default='none', help='where patches move')
-    add('--size', type=int, default=224, help='side of the plain crops in pixels (default: 224)')
-    add('--epochs', type=int, default=10, help='passes over the pictures (default: 10)')
-    add('--batch-size', type=int, default=16, help='of each GPU (default: 16)')
+    add(
+        '--size',
+        type=positive,
+        default=224,
+        help='side of the plain crops in pixels (default: 224)',
+    )
+    add('--epochs', type=positive, default=10, help='passes over the pictures (default: 10)')
+    add('--batch-size', type=positive, default=16, help='of each GPU (default: 16)')
     add('--workers', type=int, default=4, help='processes that read pictures (default: 4)')
-    add('--lr', type=float, help="learning rate of the last block (default: the config's)")
+    add(
+        '--lr',
+        type=float,
+        help="learning rate behind the blocks, each of which has 0.8 of the next's (default: 2e-4)",
+    )
     add('--mean', type=float, nargs=3, default=MEAN, help='of the plain model, 0–255, R G B')
     add('--std', type=float, nargs=3, default=STD, help='the same')
     add('--amp', action='store_true', help='automatic mixed precision, on a GPU')
     add('--ema', action='store_true', help='write the smoothed weights')
     add('--seed', type=int, default=0)
-    add('--work-dir', help='checkpoints and logs (default: OUT without its ending)')
+    add('--work-dir', help='checkpoints and logs (default: OUT without its ending, or OUT.work)')
     add('--overwrite', action='store_true', help='replace OUT')
     add('--cfg-options', nargs='+', action=DictAction, help='override settings of the config')
     add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -79,7 +100,8 @@ def parse_args():
     args = parser.parse_args()
     if 'LOCAL_RANK' not in os.environ:
         os.environ['LOCAL_RANK'] = str(args.local_rank)
-    args.work_dir = args.work_dir or os.path.splitext(args.out)[0]
+    stem, ending = os.path.splitext(args.out)
+    args.work_dir = args.work_dir or (stem if ending else f'{args.out}.work')
     return args
 
 
@@ -136,6 +158,8 @@ def vit(args, cipher, side, **kwargs):
             'timm:NAME with a name of timm'
         )
     init = dict(type='Pretrained', checkpoint=os.path.abspath(args.weights))
+    if args.in_model:
+        init['prefix'] = 'backbone.'
     return dict(model, patch_size=side, img_size=size, out_type='raw', init_cfg=init, **kwargs)
 
 
@@ -224,6 +248,15 @@ def adapt(args):
     force_safe_loading()
     if not os.path.isfile(args.weights):
         raise ConfigError(f'there is no file {args.weights}')
+    if args.weights.endswith('.safetensors'):
+        raise ConfigError(
+            f'{args.weights}: MMEngine loads no such files: make one of it that it does, with '
+            'tools/model_converters/convert.py'
+        )
+    # Those of a classifier or a detector, be it MMPretrain's or one that was converted.
+    args.in_model = any(name.startswith('backbone.') for name in read_checkpoint(args.weights)[0])
+    if os.path.isdir(args.out):
+        raise ConfigError(f'{args.out} is a folder: --out is the file to write')
     if os.path.lexists(args.out) and not args.overwrite:
         raise ConfigError(f'{args.out} exists: choose another name, or replace it (--overwrite)')
     if args.amp and get_device() == 'cpu':

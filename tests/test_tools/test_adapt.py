@@ -128,6 +128,20 @@ def test_in_two_processes(inputs, tmp_path):
 
 
 @pytest.mark.slow
+def test_weights_of_a_classifier(inputs, tmp_path, monkeypatch):
+    """As MMPretrain's and those that were converted are, into a file without an ending."""
+    state = PEViT('deit-tiny', 32, pos_encoding='learned').state_dict()
+    weights = tmp_path / 'classifier.pth'
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in state.items()}), weights)
+    monkeypatch.chdir(tmp_path)
+    args = arguments(inputs, 'adapted', '--model', 'pevit-tiny', '--epochs', 1)
+    assert run_script('tools/adapt.py', weights, *args[1:]) == 0
+    saved = torch.load('adapted', weights_only=True)['state_dict']
+    assert (tmp_path / 'adapted.work' / 'epoch_1.pth').is_file()
+    assert saved.keys() >= {'cls_token', 'patch_embed.projection.weight', 'layers.0.ln1.weight'}
+
+
+@pytest.mark.slow
 def test_of_pevit(inputs, tmp_path):
     """Weights of timm, in MMPretrain's ViT."""
     path = tmp_path / 'deit.pth'
@@ -153,6 +167,7 @@ def test_of_pevit(inputs, tmp_path):
         (['--cipher', 'blur'], 'blur'),
         (['--cipher', 'permute_pixels+shuffle'], 'permute_pixels'),
         (['--cipher', 'erode8+shuffle'], 'cannot drop 8 pixels|erode'),
+        (['--out', '.'], 'is a folder'),
     ],
 )
 def test_what_makes_no_sense(inputs, tmp_path, capsys, more, told):
@@ -175,6 +190,14 @@ def test_files_that_are_not_there(inputs, tmp_path, capsys):
     ):
         assert run_script('tools/adapt.py', *wrong) == 1
         assert told in capsys.readouterr().err
+    (tmp_path / 'text.pth').write_text('no weights')
+    for name, told in (('text.pth', 'cut off or no checkpoint'), ('w.safetensors', 'convert.py')):
+        (tmp_path / name).touch()
+        assert run_script('tools/adapt.py', tmp_path / name, *args[1:]) == 1
+        assert told in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run_script('tools/adapt.py', *args, '--epochs', 0)
+    assert '0 is below 1' in capsys.readouterr().err
     out.write_bytes(b'kept')
     assert run_script('tools/adapt.py', *args) == 1
     assert 'exists' in capsys.readouterr().err and out.read_bytes() == b'kept'

@@ -360,6 +360,23 @@ def test_backbones(case):
         assert [tuple(one.shape[-2:]) for one in maps] == shapes
 
 
+@pytest.mark.parametrize(
+    'name, kind',
+    [(DEIT, 'mmpretrain.ClsDataPreprocessor'), (RETINANET, 'mmdet.DetDataPreprocessor')],
+)
+def test_trained_weights_where_nothing_is_normalized(name, kind):
+    """A config without a data preprocessor gets one: the weights are of normalized images."""
+    cfg = deepcopy(loaded(name))
+    (cfg if 'data_preprocessor' in cfg else cfg.model).pop('data_preprocessor')
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet50')
+    new = encrypt_config(cfg, 'center+erode2', 'pevit-tiny')
+    made = new.data_preprocessor
+    assert made.type == kind
+    assert (made.mean, made.std) == ([128.0] * 3, [40.0] * 3)
+    warm = new.model.backbone.warm_start
+    assert (warm.mean, warm.std) == (made.mean, made.std)
+
+
 def test_boxes_that_move_are_judged_in_the_original():
     new = encrypt_config(loaded(RETINANET), 'shuffle', 'pevit-tiny')
     assert new.val_evaluator.type == new.test_evaluator.type == 'hime_mm.OriginalCocoMetric'

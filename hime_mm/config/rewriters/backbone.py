@@ -181,7 +181,17 @@ class Swap:
             self._fit_neck(model)
             model.value.update(type=PADDING_AWARE, detector=model.name)
             _pad(self.job)
+        self._attach_preprocessor()
         self._advise()
+
+    def _attach_preprocessor(self) -> None:
+        """Give one to a config that has none: that of the host would normalize nothing."""
+        node = preprocessors(self.job)[-1]
+        if node.owner is None and node.value:
+            kind = 'mmpretrain.Cls' if 'head' in self.job.model.value else 'mmdet.Det'
+            owner, _, key = node.place.rpartition('.')
+            found = self.job.plan.find(owner).value
+            found[key] = dict(type=f'{kind}DataPreprocessor', **node.value)
 
     def _warm_start(self) -> dict:
         """For weights of plain images; the data preprocessor is that of encrypted ones by now."""

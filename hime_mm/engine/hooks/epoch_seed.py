@@ -1,6 +1,8 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
 """Draws that a resumed run repeats."""
 
+import numpy as np
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, set_random_seed
 
@@ -13,7 +15,8 @@ class EpochSeedHook(Hook):
 
     A run that is resumed has the losses that it would have had: MMEngine
     restores its seed, but not how far its random numbers have come. In each
-    process of a distributed run they are others. The order of the pictures
+    process of a distributed run they are others. Trainings that count
+    iterations have one epoch, whose draws a resumed run repeats. The order of the pictures
     needs ``randomness=dict(seed=...)`` in the config: without it the sampler
     of a resumed run has a seed of its own.
 
@@ -27,5 +30,5 @@ class EpochSeedHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed Python, NumPy and torch."""
-        seed = runner.seed + runner.epoch * runner.world_size
-        set_random_seed(seed, diff_rank_seed=True)
+        entropy = [runner.seed, runner.epoch, get_rank()]
+        set_random_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))

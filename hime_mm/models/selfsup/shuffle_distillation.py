@@ -37,7 +37,8 @@ class ShuffleDistillation(BaseSelfSupervisor):
             patches.
         teacher (dict): The same with ``pos_encoding='learned'``, of the same
             width, for the plain patches of the cipher. It is not trained:
-            it must name its weights, and these must fill it.
+            it must name its weights, by ``init_cfg`` or ``pretrained``, and
+            these must fill it.
         data_preprocessor (dict): A :class:`DistillDataPreprocessor`.
         patch_weight (float): w_patch. Defaults to 1.
         cls_weight (float): w_cls. Models without a class token have no such
@@ -58,6 +59,13 @@ class ShuffleDistillation(BaseSelfSupervisor):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(backbone, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        path = teacher.get('checkpoint_path')
+        if path:
+            # timm takes a file that fills half of the model.
+            raise ConfigError(
+                f'hime_mm.{type(self).__name__}: the teacher names its file by `checkpoint_path`: '
+                f"use `init_cfg=dict(type='Pretrained', checkpoint={path!r})`"
+            )
         self.teacher = MODELS.build(teacher)
         self._has_weights = _names_weights(teacher)
         self.patch_weight = patch_weight
@@ -190,9 +198,7 @@ def _check_complete(
 def _names_weights(vit: dict) -> bool:
     init = vit.get('init_cfg') or ()
     entries = [init] if isinstance(init, dict) else init
-    return any(one['type'] == 'Pretrained' for one in entries) or bool(
-        vit.get('pretrained') or vit.get('checkpoint_path')
-    )
+    return any(one['type'] == 'Pretrained' for one in entries) or bool(vit.get('pretrained'))
 
 
 def _inner(vit: nn.Module) -> nn.Module:

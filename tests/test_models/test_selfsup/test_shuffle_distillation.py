@@ -220,6 +220,10 @@ class TestRefusals:
             (dict(backbone=dict(STUDENT, num_det_tokens=3)), 'the backbone has detection tokens'),
             (dict(teacher=dict(TEACHER, num_det_tokens=3)), 'the teacher has detection tokens'),
             (
+                dict(teacher=dict(SMALL_TIMM, pos_encoding='learned', checkpoint_path='w.pth')),
+                r"by `checkpoint_path`: use `init_cfg=.*'w.pth'",
+            ),
+            (
                 dict(backbone=dict(SMALL_TIMM, pos_encoding='none', patch_drop_rate=0.25)),
                 'the backbone drops patches',
             ),

@@ -7,7 +7,8 @@
 #       -c center+erode2+shuffle --patch-size 14 --key hime.key \
 #       --short-side 256 --center-crop 224x224
 # `hime info data/custom_hardened/train` says what to normalize by. Weights that
-# tools/adapt.py wrote for the cipher go in the place of timm's:
+# tools/adapt.py wrote for the cipher go in the place of timm's, with the mean and
+# std that it printed, here and in `warm_start`:
 #   model.backbone.pretrained=False model.backbone.init_cfg.type=Pretrained
 #   model.backbone.init_cfg.checkpoint=adapted.pth
 _base_ = ['mmpretrain::_base_/default_runtime.py', '../_base_/schedules/finetune_20e.py']

@@ -22,7 +22,7 @@ from .base import (
     per_patch,
     register_torch,
 )
-from .prediction import predict_patch
+from .prediction import compose, predict_mixed, predict_patch
 
 GREY = mid_grey(np.dtype(np.uint8))
 WHITE = peak_value(np.dtype(np.uint8))
@@ -135,12 +135,9 @@ class TorchMix(TorchForm):
         return mixed.expand_as(split).reshape(x.shape)
 
     def embed(self, weight, centred):
-        if self.step.form != 'compact':
-            return weight
         g = self.step.num_splits
-        side = weight.shape[-1] // g
-        # All sub-patches taken for the mixed one.
-        return weight.unflatten(3, (g, side)).unflatten(2, (g, side)).sum(dim=(2, 4))
+        mixed = compose(weight, predict_mixed(weight.shape[-1], g, centred))
+        return mixed if self.step.form == 'compact' else mixed.repeat(1, 1, g, g) / g**2
 
 
 @register_torch('erode')
@@ -158,10 +155,8 @@ class TorchErode(TorchForm):
         return out
 
     def embed(self, weight, centred):
-        side, border = weight.shape[-1], self.step.border
-        prediction = torch.from_numpy(predict_patch(side, border, centred))
-        inside = (weight.double().flatten(2) @ prediction).to(weight.dtype)
-        inside = inside.unflatten(2, (side - 2 * border,) * 2)
+        border = self.step.border
+        inside = compose(weight, predict_patch(weight.shape[-1], border, centred))
         return inside if self.step.form == 'compact' else F.pad(inside, (border,) * 4)
 
 

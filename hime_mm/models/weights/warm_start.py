@@ -14,7 +14,7 @@ from hime_mm.ciphers.pixels import mid_grey
 from hime_mm.errors import ConfigError
 
 from ..ciphers.base import FORMS
-from ..ciphers.prediction import correlations
+from ..ciphers.prediction import compose, correlations, predict_mixed
 from ..layers import MixedPatchEmbed
 
 #: Buffer of a model that says what its patch embedding was made for, as bytes of JSON.
@@ -26,11 +26,11 @@ class WarmStart:
 
     The linear embedding of a plain patch is composed with the best linear
     guess of that patch from the encrypted one: an eroded patch is a crop,
-    whose border is predicted by :func:`predict_patch`; a mixed one stands for
-    each of its sub-patches; a centred one has no mean, so that the kernel's
-    response to constants goes. It is exact for patches that are planes
-    (erosion), whose sub-patches are equal (mixing) and whose mean is that of
-    all images (centring). What the key decides, no kernel undoes.
+    whose border is predicted by :func:`predict_patch`; a mixed one is a mean of
+    sub-patches, which :func:`predict_mixed` takes apart; a centred one has no
+    mean, so that the kernel's response to constants goes. It is exact for
+    patches that are planes (erosion, mixing) and whose mean is that of all
+    images (centring). What the key decides, no kernel undoes.
 
     Args:
         cipher (str | dict | Sequence | :obj:`Cipher`): What encrypts the
@@ -42,7 +42,8 @@ class WarmStart:
             channels.
         plain_mean, plain_std (Sequence[float], optional): The same of the
             plain images that the weights were trained on. Without them the
-            plain and the encrypted images count as normalized alike.
+            encrypted images count as normalized like the plain ones, but for
+            a mean of mid-grey, 128 of 255, where a step removes means.
 
     Raises:
         CipherError: If the cipher makes no sense.
@@ -158,8 +159,11 @@ class WarmStart:
         weight, bias = self.linear(weight, bias)
         out = {name: value.clone() for name, value in state.items()}
         side = state['projection.weight'].shape[-1]
-        # Of tiled or plain images it mixes the sub-patches itself.
-        weight = weight.unflatten(3, (-1, side)).unflatten(2, (-1, side)).sum(dim=(2, 4))
+        if weight.shape[-1] != side:
+            # Of tiled or plain images it mixes the sub-patches itself.
+            centred = any(step.removes_means for step in self.cipher.steps)
+            plain = weight.shape[-1]
+            weight = compose(weight, predict_mixed(plain, plain // side, centred))
         dims, channels = weight.shape[:2]
         cov = torch.from_numpy(correlations(side))
         root = torch.linalg.cholesky(torch.block_diag(*[cov] * channels))
@@ -218,12 +222,22 @@ def start_warm(
     Returns:
         tuple, optional: The new embedding, and what was done in words; None
         if nothing is to be done.
+
+    Raises:
+        ConfigError: If the embedding was made for another cipher before, or
+            for other statistics, or does not fit the cipher.
     """
     warm, weight = model.warm_start, embed.get('projection.weight')
     if mark is not None:
         known = read_mark(mark)
-        if warm is None or known != warm.to_dict():
+        if warm is None:
             _log(f'The patch embedding was made for {known} before, and is left as it is.')
+        elif known != warm.to_dict():
+            raise ConfigError(
+                f'`warm_start`: the patch embedding of the weights was made for {known} before, '
+                f'which the model says is made for {warm.to_dict()}: give the model the former, '
+                'and `data_preprocessor` its mean and std, or leave `warm_start` out'
+            )
         return None
     if warm is None or weight is None or 'mapping.weight' in embed:
         return None
@@ -235,6 +249,8 @@ def start_warm(
     embed = {name: value.detach().cpu() for name, value in embed.items()}
     plain = resampled(embed['projection.weight'], cipher.patch_size)
     told = f'made for {cipher.canonical!r}'
+    if not warm.statistics and any(step.removes_means for step in cipher.steps):
+        told += ', normalized by a mean of 128 and the standard deviation of the plain images'
     mixed = getattr(model, 'patch_embed', None)
     if isinstance(mixed, MixedPatchEmbed):
         out, lost = warm.mixed(plain, embed.get('projection.bias'), mixed.state_dict())

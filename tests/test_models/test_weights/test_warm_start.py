@@ -12,7 +12,7 @@ from skimage import data
 from hime_mm.ciphers import Cipher
 from hime_mm.errors import ConfigError
 from hime_mm.models import BatchCipher, PEViT, TIMMPEViT
-from hime_mm.models.ciphers.prediction import correlations, predict_patch
+from hime_mm.models.ciphers.prediction import correlations, predict_mixed, predict_patch
 from hime_mm.models.layers import MixedPatchEmbed
 from hime_mm.models.weights.warm_start import WarmStart, read_mark
 
@@ -50,18 +50,42 @@ class TestPrediction:
         np.testing.assert_allclose(found, img.flatten(1), atol=1e-9)
 
     @pytest.mark.parametrize('centred', [False, True])
-    def test_is_the_best_linear_one(self, centred):
+    @given(g=st.integers(2, 4), inner=st.integers(2, 5))
+    @settings(max_examples=20)
+    def test_exact_for_planes_that_were_mixed(self, centred, g, inner):
+        img = planes(g * inner, dtype=torch.float64)[:, 0]
+        if centred:
+            img = img - img.mean(dim=(1, 2), keepdim=True)
+        mixed = img.unflatten(2, (g, inner)).unflatten(1, (g, inner)).mean(dim=(1, 3))
+        found = mixed.flatten(1).numpy() @ predict_mixed(g * inner, g, centred).T
+        np.testing.assert_allclose(found, img.flatten(1), atol=1e-8)
+
+    @pytest.mark.parametrize('centred', [False, True])
+    def test_what_is_predicted_mixes_to_what_was_seen(self, centred):
+        found = torch.from_numpy(predict_mixed(8, 2, centred)).T.unflatten(1, (8, 8))
+        mixed = found.unflatten(2, (2, 4)).unflatten(1, (2, 4)).mean(dim=(1, 3)).flatten(1)
+        expected = torch.eye(16) - (1 / 16 if centred else 0)
+        torch.testing.assert_close(mixed, expected.double(), atol=1e-9, rtol=0)
+
+    @pytest.mark.parametrize('centred', [False, True])
+    @pytest.mark.parametrize('what', ['eroded', 'mixed'])
+    def test_is_the_best_linear_one(self, centred, what):
         """No other that is exact for planes errs less under the covariance it assumes."""
-        side, border = 6, 1
-        found = predict_patch(side, border, centred)
+        side = 6
         y, x = np.indices((side, side)).reshape(2, -1)
-        inside = np.minimum.reduce([y, x, side - 1 - y, side - 1 - x]) >= border
+        if what == 'eroded':
+            found = predict_patch(side, 1, centred)
+            observe = np.eye(side**2)[np.minimum.reduce([y, x, 5 - y, 5 - x]) >= 1]
+        else:
+            found = predict_mixed(side, 2, centred)
+            pixels = np.eye(side**2).reshape(2, 3, 2, 3, side**2)
+            observe = pixels.mean(axis=(0, 2)).reshape(9, -1)
         centre = np.eye(side**2) - (1 / side**2 if centred else 0)
         cov = centre @ correlations(side) @ centre.T
         trend = centre @ np.stack([np.ones(side**2), y, x], axis=1)
 
         def error(matrix):
-            rest = np.eye(side**2) - matrix @ np.eye(side**2)[inside]
+            rest = np.eye(side**2) - matrix @ observe
             return np.trace(rest @ cov @ rest.T)
 
         rng = np.random.default_rng(0)
@@ -69,7 +93,7 @@ class TestPrediction:
         for _ in range(20):
             other = rng.standard_normal(found.shape) * 0.01
             # Changes that planes do not see.
-            other -= other @ trend[inside] @ np.linalg.pinv(trend[inside])
+            other -= other @ observe @ trend @ np.linalg.pinv(observe @ trend)
             assert error(found + other) > least - 1e-9
 
     @pytest.mark.parametrize('centred', [False, True])
@@ -127,29 +151,35 @@ class TestExact:
         torch.testing.assert_close(embed(*changed, without + 3), expected, atol=1e-4, rtol=1e-4)
 
     @pytest.mark.parametrize('g', [2, 4])
-    def test_equal_sub_patches(self, g):
+    def test_mixed_planes(self, g):
         weight, bias = kernel()
-        mixed = torch.randn(5, 3, 8 // g, 8 // g)
-        plain = mixed.repeat(1, 1, g, g)
+        plain = planes()
+        mixed = plain.unflatten(3, (g, 8 // g)).unflatten(2, (g, 8 // g)).mean(dim=(2, 4))
         expected = embed(weight, bias, plain)
         changed = WarmStart(f'mix{g}', 8).linear(weight, bias)
         torch.testing.assert_close(embed(*changed, mixed), expected, atol=1e-4, rtol=1e-4)
         tiled = WarmStart(f'mix{g}:tiled', 8).linear(weight, bias)
-        assert torch.equal(tiled[0], weight)
+        given_patches = mixed.repeat(1, 1, g, g)
+        torch.testing.assert_close(embed(*tiled, given_patches), expected, atol=1e-4, rtol=1e-4)
 
     @pytest.mark.parametrize('form', ['compact', 'full'])
-    def test_equal_sub_patches_in_a_mixed_embedding(self, form):
+    @pytest.mark.parametrize('cipher', ['mix2', 'center+shuffle'])
+    def test_planes_in_a_mixed_embedding(self, form, cipher):
         """Twice as many channels as the kernel has directions carry it as it is."""
+        if (cipher, form) == ('center+shuffle', 'compact'):
+            pytest.skip('nobody mixes')
         weight, bias = kernel(dims=96)
         module = MixedPatchEmbed(3, 96, 8, 2, form)
-        state, lost = WarmStart('mix2' + (':tiled' if form == 'full' else ''), 8).mixed(
-            weight, bias, module.state_dict()
-        )
+        tiled = ':tiled' if (cipher, form) == ('mix2', 'full') else ''
+        state, lost = WarmStart(cipher + tiled, 8).mixed(weight, bias, module.state_dict())
         assert lost == 0
         module.load_state_dict(state)
-        mixed = torch.randn(5, 3, 4, 4)
-        plain = mixed.repeat(1, 1, 2, 2)
-        tokens, grid = module(mixed if form == 'compact' else plain)
+        plain = planes()
+        if 'center' in cipher:
+            plain = plain - plain.mean(dim=(2, 3), keepdim=True)
+        mixed = plain.unflatten(3, (2, 4)).unflatten(2, (2, 4)).mean(dim=(2, 4))
+        seen = mixed.repeat(1, 1, 2, 2) if tiled else plain
+        tokens, grid = module(mixed if form == 'compact' else seen)
         assert grid == (1, 1)
         torch.testing.assert_close(tokens[:, 0], embed(weight, bias, plain), atol=1e-3, rtol=1e-3)
 
@@ -207,7 +237,8 @@ def test_narrow_models_lose_what_matters_least():
     root = np.linalg.cholesky(correlations(4))
     mixed = torch.from_numpy(rng.standard_normal((4000, 3, 16)) @ root.T).float()
     mixed = mixed.reshape(-1, 3, 4, 4)
-    expected = embed(weight, torch.zeros(24), mixed.repeat(1, 1, 2, 2))
+    guess = mixed.double().flatten(2) @ torch.from_numpy(predict_mixed(8, 2, False)).T
+    expected = embed(weight, torch.zeros(24), guess.unflatten(2, (8, 8)).float())
     with torch.no_grad():
         error = module(mixed)[0][:, 0] - bias - expected
     assert float((error**2).sum() / (expected**2).sum()) == pytest.approx(lost, rel=0.1)
@@ -227,10 +258,12 @@ def test_closer_than_a_resized_kernel():
     weight = torch.nn.functional.avg_pool2d(weight, 5, 1, 2)
     expected = embed(weight, bias, patches)
     inside = patches[:, :, 2:14, 2:14]
-    warm = embed(*WarmStart('erode2+shuffle').linear(weight, bias), inside)
-    resized = embed(resample_patch_embed(weight, [12, 12]), bias, inside)
-    errors = [float(((found - expected) ** 2).mean()) for found in (warm, resized)]
-    assert errors[0] < errors[1] / 3
+    mixed = patches.unflatten(3, (2, 8)).unflatten(2, (2, 8)).mean(dim=(2, 4))
+    for cipher, seen, much in (('erode2+shuffle', inside, 3), ('mix2', mixed, 1.5)):
+        warm = embed(*WarmStart(cipher).linear(weight, bias), seen)
+        resized = embed(resample_patch_embed(weight, [seen.shape[-1]] * 2), bias, seen)
+        errors = [float(((found - expected) ** 2).mean()) for found in (warm, resized)]
+        assert errors[0] < errors[1] / much, cipher
 
 
 SIZE = dict(embed_dims=96, num_layers=2, num_heads=2, feedforward_channels=96)
@@ -337,23 +370,33 @@ class TestModels:
                 TIMMPEViT('deit_tiny_patch16_224', depth=1, **options)
 
     def test_its_mark_says_the_statistics(self, log):
-        """What was made for others is not made again, and a word is said."""
+        """What was made for others is not made again, nor taken for what it is not."""
         warm = dict(cipher='center+erode2+shuffle', patch_size=8)
         told = dict(warm, mean=[128.0] * 3, std=[30.0] * 3, plain_mean=MEAN, plain_std=STD)
         options = dict(pos_encoding='none', patch_size=4)
         model, again = (PEViT(SIZE, 32, warm_start=told, **options) for _ in range(2))
-        other = PEViT(SIZE, 32, warm_start=warm, **options)
-        own_mark = other.embed_cipher.clone()
+        others = [PEViT(SIZE, 32, warm_start=one, **options) for one in (warm, dict(told, std=STD))]
         model.load_state_dict(plain_vit().state_dict(), strict=False)
         assert read_mark(model.embed_cipher) == told
         log.clear()
         again.load_state_dict(model.state_dict())
         assert not log
-        other.load_state_dict(model.state_dict())
+        for other in others:
+            with pytest.raises(ConfigError, match=r'30\.0.* before.*leave `warm_start` out'):
+                other.load_state_dict(model.state_dict())
+        plain = PEViT(SIZE, 32, **options)
+        plain.load_state_dict(model.state_dict())
         assert any('30.0' in line and 'left as it is' in line for _, line in log)
         kept = model.patch_embed.projection.weight
-        assert torch.equal(other.patch_embed.projection.weight, kept)
-        assert torch.equal(other.embed_cipher, own_mark)
+        assert torch.equal(plain.patch_embed.projection.weight, kept)
+
+    def test_says_what_to_normalize_by(self, log):
+        """Without statistics, where a step removes means."""
+        for cipher, said in (('center+erode2+shuffle', True), ('erode2+shuffle', False)):
+            log.clear()
+            model = PEViT(SIZE, 32, warm_start=dict(cipher=cipher, patch_size=8), patch_size=4)
+            model.load_state_dict(plain_vit().state_dict(), strict=False)
+            assert any('a mean of 128' in line for _, line in log) == said
 
     def test_a_kernel_of_encrypted_patches(self, log):
         """Trained on them before anything said so: no second warm start."""

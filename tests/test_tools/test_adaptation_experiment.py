@@ -132,7 +132,7 @@ def test_report(tmp_path, capsys):
             start = name.split('-')[1]
             result = dict(start=start, seed=seed, epochs=6, top1=top1, weights='w.pth')
             result |= dict(seconds=3600, curve=[[3, 1.0], [6, top1]], environment=dict(torch='1'))
-            result['losses'] = [[20, 4.0], [68, top1 / 10]]
+            result['losses'] = [[20, 4.0], [68, top1 / 10], [212, top1 / 20]]
             (folder / 'result.json').write_text(json.dumps(result))
     folder = tmp_path / 'adapted' / 'rs'
     folder.mkdir(parents=True)
@@ -154,7 +154,8 @@ def test_report(tmp_path, capsys):
     assert 'adapted, to rs: 6 epochs, 2 min, loss 1.000 to 0.129' in text
     assert 'rs-frozen: 40.0 (1)' in text
     assert 'weights: w.pth' in text and '11.0 hours' in text
-    assert '| 3.00 (step 68), 30.0 | 3.10 (step 68), 31.0 | 3.20 (step 68), 32.0 |' in text
+    cells = ('3.00 (step 68), 1.50 (step 212), 30.0', '3.10 (step 68), 1.55 (step 212), 31.0')
+    assert f'| {" | ".join(cells)} |' in text
     assert cv2.imread(str(tmp_path / 'c.png')) is not None
     with pytest.raises(SystemExit, match='no results'):
         run_script(TOOL, 'report', '--profile', 'cpu', '--work-dir', tmp_path / 'none')

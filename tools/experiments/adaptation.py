@@ -29,6 +29,7 @@ import torch
 from mmengine.config import Config
 
 from hime_mm.ciphers import Cipher
+from hime_mm.images.codec import EXTENSIONS
 from hime_mm.images.files import file_sha256
 from hime_mm.models.weights import read_checkpoint
 
@@ -144,7 +145,7 @@ def public(data_root: str, photos: list[str]) -> list[str]:
     return [
         os.path.join(folder, file)
         for folder, count in zip(folders + photos, counts, strict=True)
-        for file in sorted(os.listdir(folder))[:count]
+        for file in sorted(f for f in os.listdir(folder) if f.lower().endswith(EXTENSIONS))[:count]
     ]
 
 
@@ -480,7 +481,7 @@ def print_table(found: dict[str, list[dict]]) -> None:
 
 
 def print_embeddings(found: dict[str, list[dict]]) -> None:
-    """What a warm start of the patch embedding gives: loss and top-1 of each start."""
+    """What a warm start of the patch embedding gives: losses and top-1 of each start."""
     starts = ('random', 'resized', 'direct')
     rows = [row for row in ROWS if all(f'{row.name}-{start}' in found for start in starts)]
     if not rows:
@@ -490,8 +491,9 @@ def print_embeddings(found: dict[str, list[dict]]) -> None:
         cells = []
         for start in starts:
             one = found[f'{row.name}-{start}'][0]
-            step, loss = next(pair for pair in one['losses'] if pair[0] > 50)
-            cells.append(f'{loss:.2f} (step {step}), {one["top1"]:.1f}')
+            losses = [next(pair for pair in one['losses'] if pair[0] > step) for step in (50, 200)]
+            told = ', '.join(f'{loss:.2f} (step {step})' for step, loss in losses)
+            cells.append(f'{told}, {one["top1"]:.1f}')
         print('| ' + ' | '.join([row.title, *cells]) + ' |')
 
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import hime_mm
 from hime_mm.apis import Recipe, check_config, force_safe_loading
+from hime_mm.config.options import positive
 from hime_mm.errors import ConfigError, HimeError
 from hime_mm.images import seal
 from hime_mm.images.codec import EXTENSIONS, read_image
@@ -42,13 +43,6 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 SETTINGS, PICTURES = 'settings.py', 'pictures.txt'
 #: Pictures of which the statistics of encrypted ones are measured.
 MEASURED = 200
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} is below 1')
-    return number
 
 
 def parse_args():

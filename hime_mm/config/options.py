@@ -1,13 +1,25 @@
 # Copyright (c) hime_mm contributors. Licensed under Apache-2.0.
-"""Options of tools that have a config encrypt."""
+"""Options of tools."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from mmengine.config import Config
 
 from .rewriters.differences import config_diff
 from .rewriters.stock import encrypt_config
+
+
+def positive(text: str) -> int:
+    """The value of an option that counts, at least 1.
+
+    Raises:
+        ArgumentTypeError: If it is less.
+    """
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f'{number} is below 1')
+    return number
 
 
 def add_cipher_options(parser: ArgumentParser, required: bool = False) -> None:

@@ -8,16 +8,10 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from hime_mm.apis import convert_checkpoint
+from hime_mm.config.options import positive
 from hime_mm.errors import HimeError
 from hime_mm.models.weights import FORMATS
 from hime_mm.models.weights.infer import format_parts
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} is below 1')
-    return number
 
 
 def parse_args():
